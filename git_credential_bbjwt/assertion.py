@@ -1,0 +1,75 @@
+"""The JWT an app proves itself with: its claims, the query string hash, the signature.
+
+Sources: "Understanding JWT for apps" (claims, qsh), "OAuth 2.0" of Bitbucket Cloud (the grant). For Bitbucket the
+client key stands in ``sub``.
+"""
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Iterable
+from types import ModuleType
+from urllib.parse import quote
+
+from git_credential_bbjwt.errors import InstallationError
+
+#: Seconds from ``iat`` to ``exp``: three minutes, as Atlassian's examples have it.
+LIFETIME = 180
+
+# A server whose clock is this many seconds behind would see an `iat` in the future. From here on a clock counts as
+# off, and `bitbucket` signs again with the server's time.
+CLOCK_TOLERANCE = 30
+
+
+def query_string_hash(method: str, path: str, query: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the ``qsh`` claim for one request.
+
+    ``path`` is relative to the base URL and percent-encoded as sent; ``query`` is not encoded. Form fields of a POST
+    do not enter it.
+    """
+    canonical_path = "/" + path.strip("/").replace("&", "%26")
+    values: dict[str, list[str]] = {}
+    for key, value in query:
+        if key != "jwt":
+            values.setdefault(_encoded(key), []).append(_encoded(value))
+    canonical_query = "&".join(f"{key}={','.join(sorted(values[key]))}" for key in sorted(values))
+    canonical = f"{method.upper()}&{canonical_path}&{canonical_query}"
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def _encoded(text: str) -> str:
+    return quote(text, safe="-_.~")
+
+
+def sign(
+    shared_secret: str, app_key: str, client_key: str, qsh: str, *, issued_at: int, lifetime: int = LIFETIME
+) -> str:
+    """Return a JWT for the one request that ``qsh`` stands for. ``issued_at`` is a Unix time, ``lifetime`` seconds.
+
+    Raises InstallationError for a shared secret that cannot be an HMAC key.
+    """
+    jwt = _import_pyjwt()
+    claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
+    with warnings.catch_warnings():
+        # PyJWT warns of short keys; the key is Bitbucket's to choose, and a warning would go to git's user.
+        warnings.simplefilter("ignore")
+        try:
+            return str(jwt.encode(claims, shared_secret, algorithm="HS256"))
+        except jwt.PyJWTError as problem:
+            raise InstallationError(
+                f"the shared secret of the app {app_key} cannot sign",
+                "use the sharedSecret of the app's `installed` payload as it came",
+            ) from problem
+
+
+def _import_pyjwt() -> ModuleType:
+    """Import PyJWT without `cryptography`, which it loads if it can and HS256 has no use for: a third of the cost."""
+    blocked = "cryptography" not in sys.modules
+    if blocked:
+        sys.modules["cryptography"] = None  # type: ignore[assignment]  # documented: makes its import fail
+    try:
+        import jwt
+    finally:
+        if blocked:
+            del sys.modules["cryptography"]
+    return jwt

@@ -1,0 +1,291 @@
+"""The two requests of a mint, and the checks on what comes back.
+
+Sources: "Exchange a Connect JWT for an OAuth access token" and "OAuth 2.0" of Bitbucket Cloud (the grant),
+"Repositories" of its REST API (the UUID), RFC 6749 sections 5.1 and 5.2 (answers).
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+from urllib.parse import quote, urlencode
+
+from git_credential_bbjwt import assertion
+from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt.errors import BadAnswerError, CredentialError, RefusedError
+from git_credential_bbjwt.network import Answer, Origin
+from git_credential_bbjwt.repository import Repository, is_uuid
+
+TOKEN_PATH = "/site/oauth2/access_token"  # a path, not a token
+GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
+
+# The shorter of the two lifetimes Bitbucket's documentation has named over the years, for an answer without
+# `expires_in`; and the longest one that is believed. Seconds.
+_UNSTATED_LIFETIME = 3600
+_LONGEST_LIFETIME = 86_400
+
+_TOKEN_LENGTH = 16_384
+_REGISTER_AGAIN = "register the app's newest `installed` payload"
+
+# "Scopes for the Bitbucket Cloud REST API": what a scope brings along without being asked for.
+_IMPLIED = {
+    "pullrequest": {"repository"},
+    "pullrequest:write": {"pullrequest", "repository", "repository:write"},
+}
+
+
+class AccessToken(NamedTuple):
+    """A checked access token. ``minted`` and ``expires`` are Unix times by this machine's clock."""
+
+    token: str
+    minted: int
+    expires: int
+
+
+class Signer:
+    """Proves the app's identity for one request after the other. The base is for a JWT signed elsewhere."""
+
+    def __init__(self, jwt: str = "") -> None:
+        self._jwt = jwt
+        hide(jwt)
+
+    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:  # noqa: ARG002
+        """Return a JWT for this request. Raises CredentialError where there is no secret to sign with."""
+        return self._jwt
+
+    def adopt(self, server_time: float | None) -> bool:  # noqa: ARG002
+        """Sign by the server's clock from now on, if that helps: False where another JWT would be no better."""
+        return False
+
+
+class SecretSigner(Signer):
+    """Signs with the shared secret of an installation; the secret may still be on its way from the keyring."""
+
+    def __init__(self, app_key: str, client_key: str, shared_secret: Callable[[], str]) -> None:
+        super().__init__()
+        self._app_key = app_key
+        self._client_key = client_key
+        self._shared_secret = shared_secret
+        self._offset = 0.0
+
+    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:
+        qsh = assertion.query_string_hash(method, path, query)
+        # Issued a little in the past, so that a server whose clock is as much behind does not see the future.
+        issued_at = int(time.time() + self._offset) - assertion.CLOCK_TOLERANCE
+        jwt = assertion.sign(self._shared_secret(), self._app_key, self._client_key, qsh, issued_at=issued_at)
+        hide(jwt)
+        return jwt
+
+    def adopt(self, server_time: float | None) -> bool:
+        if server_time is None or self._offset:
+            return False
+        offset = server_time - time.time()
+        if abs(offset) <= assertion.CLOCK_TOLERANCE:
+            return False
+        self._offset = offset
+        warning(
+            f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
+            "Bitbucket's; signed again with Bitbucket's time. Set the clock (NTP)"
+        )
+        return True
+
+
+class Bitbucket:
+    """Bitbucket as one installation sees it. Connections are opened as soon as this is made."""
+
+    def __init__(self, base_url: str, base_api_url: str, signer: Signer, budget: Budget, *, needs_api: bool) -> None:
+        self._signer = signer
+        self._api = Origin(base_api_url, budget) if needs_api else None
+        self._base = Origin(base_url, budget)
+
+    def mint(self, repository: Repository, scope: str) -> tuple[str, AccessToken]:
+        """Return the repository's UUID, in braces, and a token for it alone.
+
+        Raises the errors of `Origin.request`, RefusedError and BadAnswerError.
+        """
+        uuid = repository.uuid or self._find_uuid(repository)
+        return uuid, self._swap(scope, uuid)
+
+    def _find_uuid(self, repository: Repository) -> str:
+        assert self._api is not None
+        parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
+        path = "/2.0/repositories/" + "/".join(parts)
+        query = (("fields", "uuid,full_name"),)
+        try:
+            answer = self._send(self._api, "GET", path, query)
+        except RefusedError as refused:
+            if type(self._signer) is not Signer or refused.status not in (400, 401, 403):
+                raise
+            # A JWT signed elsewhere is bound to the swap by its `qsh`. A token from that swap may ask.
+            trace("the REST API refuses the JWT: asking with a transient token of scope repository")
+            transient = self._swap("repository", None)
+            answer = self._send(self._api, "GET", path, query, bearer=transient.token)
+        return _checked_uuid(answer, repository)
+
+    def _swap(self, scope: str, uuid: str | None) -> AccessToken:
+        form = {"grant_type": GRANT_TYPE, "scope": scope}
+        if uuid is not None:
+            form["bitbucket_repository"] = uuid
+        asked_at = int(time.time())
+        answer = self._send(self._base, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
+        token = _checked_token(answer, scope, asked_at)
+        hide(token.token)
+        return token
+
+    def _send(
+        self,
+        origin: Origin,
+        method: str,
+        path: str,
+        query: tuple[tuple[str, str], ...],
+        *,
+        body: bytes | None = None,
+        bearer: str = "",
+    ) -> Answer:
+        """Send a request; sign once more by the server's clock where ours is off. Raises RefusedError."""
+        target = path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+
+        def headers() -> dict[str, str]:
+            authorization = f"Bearer {bearer}" if bearer else f"JWT {self._signer.jwt_for(method, path, query)}"
+            content = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
+            return {"Authorization": authorization, **content}
+
+        answer = origin.request(method, target, headers, body)
+        if answer.status in (400, 401, 403) and not bearer and self._signer.adopt(answer.date):
+            answer = origin.request(method, target, headers, body)
+        if answer.status != 200:
+            _refuse(answer, origin.host, path)
+        return answer
+
+
+def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
+    """Raise the RefusedError that says in words what the server's no means."""
+    code, reason = _server_words(answer.body)
+    said = f": {reason}" if reason else ""
+    swap = path == TOKEN_PATH
+    hint = "git-credential-bbjwt doctor URL checks each step"
+    if 300 <= answer.status < 400:
+        what = f"{host} answered with a redirect to {_shown_host(answer.location)}, which is never followed"
+        hint = "a renamed or moved repository redirects: update the remote's URL"
+    elif swap and code == "invalid_scope":
+        what = f"the app does not have the scope asked for{said}"
+        hint = "ask for a scope of the app's descriptor with --scope"
+    elif swap and answer.status in (400, 401, 403):
+        what = f"{host} refused to swap the JWT for a token ({answer.status}){said}"
+        hint = (
+            f"if the app was installed again, {_REGISTER_AGAIN}; if it was uninstalled, install it; "
+            "Atlassian is ending support for Connect apps, and an ended app is refused like this"
+        )
+    elif answer.status == 401:
+        what = f"{host} does not accept the JWT (401){said}"
+        hint = f"if the app was installed again, {_REGISTER_AGAIN}; check this machine's clock"
+    elif answer.status == 403:
+        what = f"the app may not see this repository (403){said}"
+        hint = "give the app's account access to the repository, and its descriptor the scope repository"
+    elif answer.status == 404 and not swap:
+        what = f"{host} knows no such repository (404){said}"
+        hint = "check the URL: the repository may have been renamed, moved or deleted, or be out of the app's reach"
+    else:
+        what = f"{host} answered {answer.status}{said}"
+    raise RefusedError(what, hint, status=answer.status, server_time=answer.date)
+
+
+def _server_words(body: bytes) -> tuple[str, str]:
+    """Return the error code and the message of an error answer: RFC 6749's, the REST API's, or plain text."""
+    found = _json_object(body)
+    if found is None:
+        text = body[:200].decode("utf-8", "replace").strip()
+        # A page of HTML says nothing in one line.
+        return "", "" if text.startswith("<") else " ".join(text.split())
+    error = found.get("error")
+    if isinstance(error, dict):
+        words: list[Any] = [error.get("message")]
+        detail = error.get("detail")
+        if isinstance(detail, dict):
+            for name in ("required", "granted"):
+                listed = detail.get(name)
+                if isinstance(listed, list):
+                    words.append(f"{name}: {', '.join(map(str, listed[:10])) or 'none'}")
+        return "", "; ".join(word[:200] for word in words if isinstance(word, str))
+    description = found.get("error_description")
+    code = error if isinstance(error, str) else ""
+    return code, ": ".join(word[:200] for word in (code, description) if isinstance(word, str) and word)
+
+
+def _shown_host(location: str | None) -> str:
+    """The host a redirect points to; its path and query might carry anything."""
+    host = (location or "").partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host[:100] or "another place"
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _unusable(what: str) -> CredentialError:
+    return BadAnswerError(what, "try again; if it stays so, a proxy may be answering in Bitbucket's place")
+
+
+def _checked_uuid(answer: Answer, repository: Repository) -> str:
+    found = _json_object(answer.body)
+    if found is None:
+        raise _unusable("the REST API's answer is no JSON object")
+    uuid, full_name = found.get("uuid"), found.get("full_name")
+    if not isinstance(uuid, str) or not is_uuid(uuid.lower()):
+        raise _unusable("the REST API's answer names no repository UUID")
+    if full_name is not None:
+        workspace, _, name = str(full_name).lower().partition("/")
+        same_workspace = repository.workspace.startswith("{") or repository.workspace == workspace
+        if not same_workspace or repository.name != name:
+            raise BadAnswerError(
+                "the REST API answered for another repository than was asked for",
+                "if the repository was renamed or moved, update the remote's URL",
+            )
+    return uuid.lower()
+
+
+def _checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:
+    """Return the token of a swap's answer, if it is one and no broader than asked. Raises BadAnswerError."""
+    found = _json_object(answer.body)
+    if found is None:
+        raise _unusable("the token endpoint's answer is no JSON object")
+    token, kind, lifetime = found.get("access_token"), found.get("token_type"), found.get("expires_in")
+    if not isinstance(token, str) or not 0 < len(token) <= _TOKEN_LENGTH or not _is_visible_ascii(token):
+        raise _unusable("the token endpoint's answer holds no usable access_token")
+    if not isinstance(kind, str) or kind.lower() != "bearer":
+        raise _unusable("the token endpoint's answer is of another token_type than bearer")
+    if lifetime is None:
+        lifetime = _UNSTATED_LIFETIME
+    if type(lifetime) is not int or lifetime <= 0:
+        raise _unusable("the token endpoint's answer has an expires_in that is no number of seconds")
+    allowed = _with_implied(asked_scope)
+    for field in ("scopes", "scope"):
+        granted = found.get(field)
+        if granted is None:
+            continue
+        if not isinstance(granted, str):
+            raise _unusable(f"the token endpoint's answer has {field} that are no string")
+        broader = set(granted.split()) - allowed
+        if broader:
+            raise BadAnswerError(
+                f"the token endpoint granted more than the scope {asked_scope}: {' '.join(sorted(broader))[:200]}",
+                "the token is not used; if the broader scope is wanted, ask for it with --scope",
+            )
+    return AccessToken(token, asked_at, asked_at + min(lifetime, _LONGEST_LIFETIME))
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("\x21" <= character <= "\x7e" for character in text)
+
+
+def _with_implied(scope: str) -> set[str]:
+    allowed = set(scope.split())
+    for one in list(allowed):
+        # Of every scope the `:write` form brings the reading one along.
+        allowed |= _IMPLIED.get(one, set()) | {one.removesuffix(":write")}
+    return allowed

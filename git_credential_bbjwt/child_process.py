@@ -1,0 +1,17 @@
+"""Child processes of ours: no secret in their environment or arguments, and an end within the call's time."""
+
+import os
+
+from git_credential_bbjwt.sources import SECRET_VARIABLES
+
+# Git's trace variables would make a child write into our output or the user's trace file.
+_TRACE_PREFIX = "GIT_TRACE"
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for a child: ours, less what holds secrets and what makes git talk."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in SECRET_VARIABLES and not name.startswith(_TRACE_PREFIX)
+    }

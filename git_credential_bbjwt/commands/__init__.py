@@ -1,0 +1,80 @@
+"""The commands for people: one module each, found by name, with argparse's help."""
+
+import argparse
+import sys
+from importlib import import_module
+from types import ModuleType
+
+from git_credential_bbjwt import __version__
+from git_credential_bbjwt.options import DEFAULT_SCOPE, TOKEN_STORES, HelperOptions
+
+#: Every command with its module, in the order ``--help`` lists them.
+COMMANDS = {
+    "register": "register",
+    "list": "list_installations",
+    "unregister": "unregister",
+}
+
+_DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."
+
+_EPILOG = """\
+As git's credential helper: git-credential-bbjwt [OPTIONS] get|store|erase|capability
+Git reads the options from its configuration, for example credential.helper "bbjwt --scope repository:write".
+"""
+
+
+def knows(word: str) -> bool:
+    """Whether ``word`` is a command for people."""
+    return word in COMMANDS
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, options of the helper line included."""
+    top = argparse.ArgumentParser(
+        prog="git-credential-bbjwt",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"git-credential-bbjwt {__version__}")
+    helper = top.add_argument_group("options of the credential.helper line")
+    helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
+    helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
+    helper.add_argument("--installation", metavar="FILE", help="`installed` payload to use before any other")
+    helper.add_argument("--token-store", choices=TOKEN_STORES, help="where tokens are kept (default: runtime)")
+    helper.add_argument("--timeout", metavar="SECONDS", help="time for a whole call (default: 60)")
+    helper.add_argument("--verbose", action="store_true", help="say what is decided and why")
+    chosen = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
+    for name in COMMANDS:
+        module = _module(name)
+        summary = (module.__doc__ or "").splitlines()[0]
+        sub = chosen.add_parser(
+            name,
+            help=summary,
+            description=(module.__doc__ or ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(sub)
+    return top
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"git_credential_bbjwt.commands.{COMMANDS[name]}")
+
+
+def run(options: HelperOptions, words: list[str]) -> int:
+    """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
+    try:
+        arguments = parser().parse_args(words)
+    except SystemExit as ended:  # argparse has printed its help, or what is wrong.
+        return ended.code if isinstance(ended.code, int) else 2
+    finally:
+        sys.stdout.flush()
+    try:
+        status: int = _module(arguments.command).run(options, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # Whoever read our output has seen enough.
+        return 1
+    return status

@@ -1,0 +1,45 @@
+"""Forget an installation: its registry entry, its shared secret, its cached tokens."""
+
+import argparse
+
+from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.registry import Registry
+from git_credential_bbjwt.secret_store import remove_secret
+from git_credential_bbjwt.token_cache import TokenCache
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("workspace", metavar="WORKSPACE", help="the workspace's slug")
+    parser.add_argument("--app", metavar="KEY", help="only this app, where several are registered")
+    parser.add_argument("--system", action="store_true", help="in the system registry")
+
+
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+    """Remove it. Raises InstallationError where nothing is registered, or several apps are."""
+    workspace = arguments.workspace.lower()
+    app = arguments.app or options.app
+    registry = Registry(system=arguments.system)
+    with registry.changing() as installations:
+        found = [one for one in installations if workspace in one.workspaces and app in ("", one.app_key)]
+        if not found:
+            raise InstallationError(
+                f"no installation is registered for the workspace {workspace}", "git-credential-bbjwt list shows all"
+            )
+        if len(found) > 1:
+            keys = ", ".join(sorted(one.app_key for one in found))
+            raise InstallationError(f"several apps are registered for {workspace}: {keys}", "name one with --app KEY")
+        (leaving,) = found
+        position = installations.index(leaving)
+        rest = tuple(one for one in leaving.workspaces if one != workspace)
+        installations[position : position + 1] = [leaving._replace(workspaces=rest)] if rest else []
+    cache = TokenCache(create=False)
+    for record in cache.records():
+        if record.host == leaving.host and (record.workspace == workspace or record.workspace.startswith("{")):
+            minting.forget(cache, record)
+    if not rest:
+        remove_secret(leaving)
+    diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")
+    return 0

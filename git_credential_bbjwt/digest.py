@@ -1,0 +1,17 @@
+"""One digest for everything that is compared or named by one."""
+
+# hashlib loads OpenSSL, a third of a Python start; the interpreter's own BLAKE2 is the same function.
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+
+def digest(*parts: "str | bytes") -> str:
+    """Return a hexadecimal digest of ``parts`` that no other list of parts has."""
+    state = blake2b(digest_size=16)
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
+        state.update(len(data).to_bytes(8, "big"))
+        state.update(data)
+    return state.hexdigest()

@@ -1,0 +1,61 @@
+"""The one family of errors: each says what happened and what to do next, and `entry` turns it into lines."""
+
+
+class CredentialError(Exception):
+    """Something a person has to know.
+
+    ``what`` is one sentence on what happened, ``hint`` the next thing to do. Neither may hold a secret.
+    """
+
+    exit_status = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class UsageError(CredentialError):
+    """The command line itself is wrong."""
+
+    exit_status = 2
+
+
+class MalformedRequestError(CredentialError):
+    """The credential request does not follow git's format (git-credential(1), "INPUT/OUTPUT FORMAT")."""
+
+
+class NotARepositoryError(CredentialError):
+    """The path of a request or URL cannot be the path of a Bitbucket repository."""
+
+
+class InstallationError(CredentialError):
+    """An installation is missing, broken or ambiguous."""
+
+
+class SecretError(CredentialError):
+    """The shared secret cannot be had: no keyring, a locked one, or nothing stored there."""
+
+
+class ConnectionFailedError(CredentialError):
+    """No complete HTTP answer came back: DNS, TCP, TLS, proxy, or a broken answer."""
+
+
+class RefusedError(CredentialError):
+    """Bitbucket answered, and the answer is no.
+
+    ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
+    """
+
+    def __init__(self, what: str, hint: str = "", *, status: int, server_time: float | None = None) -> None:
+        super().__init__(what, hint)
+        self.status = status
+        self.server_time = server_time
+
+
+class BadAnswerError(CredentialError):
+    """Bitbucket answered with success, but with something no token may be taken from."""
+
+
+class BudgetSpentError(CredentialError):
+    """The time for the whole call (``--timeout``) is over, or would be before the next step could end."""

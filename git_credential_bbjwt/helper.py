@@ -1,0 +1,125 @@
+"""The helper as git calls it: ``get``, ``store``, ``erase``, ``capability`` (gitcredentials(7), "CUSTOM HELPERS").
+
+The story of a ``get``: the request is parsed, a foreign host ends it, a cached token answers it; everything else is
+`minting`'s. Nothing heavier than the modules named here is imported up to that point.
+"""
+
+from git_credential_bbjwt.diagnostics import trace
+from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.protocol import Request, format_answer, parse_request, read_all, write_answer
+from git_credential_bbjwt.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.sources import read_sources
+from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
+
+#: User name of every token ("Use OAuth on Bitbucket Cloud").
+USERNAME = "x-token-auth"
+
+# Tells our `state[]` entries from those of other helpers.
+_STATE_PREFIX = "bbjwt:"
+
+
+def get(options: HelperOptions) -> int:
+    """Answer a credential request; return the exit status.
+
+    Raises MalformedRequestError. Every other trouble with a repository that is ours is answered with ``quit=1``.
+    """
+    request = parse_request(read_all(0))
+    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    sources = read_sources(options.installation)
+    if not sources.may_name(host):
+        trace(f"no installation names the host {host}: nothing to say")
+        return 0
+    record = _cached(request, host, options, sources.digest)
+    if record is not None and record.token is not None:
+        trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
+        write_answer(cached_answer(request, record.token, record.expires))
+        return 0
+
+    from git_credential_bbjwt import minting
+
+    return minting.get(options, request, host, sources)
+
+
+def _cached(request: Request, host: str, options: HelperOptions, digest: str) -> Record | None:
+    """Return the record that may answer just as things are, else None."""
+    if request.protocol != b"https" or request.path is None or options.token_store == "none":
+        return None
+    try:
+        repository = parse_path(host, request.path)
+    except NotARepositoryError:
+        return None
+    record = TokenCache(create=False).find(repository, options.scope, options.app)
+    if record is None or record.sources != digest or not record.usable() or record.state in refused_states(request):
+        return None
+    return record
+
+
+def refused_states(request: Request) -> list[str]:
+    """The states of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
+    return [
+        state.decode("ascii", "replace").removeprefix(_STATE_PREFIX)
+        for state in request.state
+        if state.startswith(_STATE_PREFIX.encode())
+    ]
+
+
+def fresh_answer(token: str, expires: int) -> bytes:
+    """The answer that carries a token just minted."""
+    return format_answer([("username", USERNAME), ("password", token), ("password_expiry_utc", str(expires))])
+
+
+def cached_answer(request: Request, token: str, expires: int) -> bytes:
+    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it."""
+    answer = fresh_answer(token, expires)
+    if b"state" in request.capabilities:
+        state = _STATE_PREFIX + token_state(token.encode())
+        answer = (
+            format_answer([("capability[]", "state")]) + answer + format_answer([("state[]", state), ("continue", "1")])
+        )
+    return answer
+
+
+def store() -> int:
+    """Read what git has to say and keep nothing: tokens are cached when minted, other passwords are not ours."""
+    read_all(0)
+    return 0
+
+
+def erase(options: HelperOptions) -> int:
+    """Drop the cached token the server refused; a newer one survives, and so does every registered secret."""
+    request = parse_request(read_all(0))
+    if request.protocol != b"https" or request.path is None:
+        return 0
+    try:
+        repository = parse_path(normal_host(request.host.decode("utf-8", "surrogateescape")), request.path)
+    except NotARepositoryError:
+        return 0
+    cache = TokenCache(create=False)
+
+    if cache.folder is None or _refused_record(cache, repository, options, request) is None:
+        return 0
+    from git_credential_bbjwt.lock import FileLock
+
+    # Once more under the lock: the token of another process that minted in between must survive.
+    with FileLock(cache.folder, cache.name(repository, options.scope, options.app)):
+        record = _refused_record(cache, repository, options, request)
+        if record is not None:
+            cache.drop(record)
+            trace(f"{repository.full_name}: dropped the cached token")
+    return 0
+
+
+def _refused_record(
+    cache: TokenCache, repository: Repository, options: HelperOptions, request: Request
+) -> Record | None:
+    record = cache.find(repository, options.scope, options.app)
+    if record is None or (request.password is not None and token_state(request.password) != record.state):
+        return None
+    return record
+
+
+def capability() -> int:
+    """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
+    write_answer(b"version 0\ncapability state\n")
+    return 0

@@ -1,0 +1,284 @@
+"""Installations of Connect apps: what a lifecycle payload or the registry says, and which one serves a repository.
+
+Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callback.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from git_credential_bbjwt.digest import digest
+from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.repository import Repository, is_name, is_uuid, normal_host
+from git_credential_bbjwt.sources import CLOUD_HOST, Source, Sources
+
+CLOUD_BASE_URL = "https://bitbucket.org"
+CLOUD_API_URL = "https://api.bitbucket.org"
+
+#: Version of the registry's format.
+REGISTRY_VERSION = 1
+
+
+class Installation(NamedTuple):
+    """One app on one workspace (or several that share it).
+
+    ``workspaces`` are slugs in lower case; empty means the payload names none and any may be served. Exactly one of
+    these gives the right to a token: ``shared_secret``, ``jwt`` (signed elsewhere), or ``secret_place`` ``keyring`` or
+    ``file`` for a registered one. ``registration`` changes with each registration.
+    """
+
+    app_key: str
+    client_key: str
+    base_url: str
+    base_api_url: str
+    workspaces: tuple[str, ...]
+    workspace_uuid: str
+    secret_place: str
+    registration: str
+    where: str
+    shared_secret: str = ""
+    jwt: str = ""
+
+    @property
+    def host(self) -> str:
+        """Host, and port if it is not 443, that git uses for this installation's repositories."""
+        return normal_host(urlsplit(self.base_url).netloc)
+
+    @property
+    def identity(self) -> str:
+        """A digest that is the same only for the same installation with the same secret."""
+        return digest(
+            self.app_key,
+            self.client_key,
+            self.base_url,
+            self.base_api_url,
+            self.registration,
+            self.shared_secret,
+            self.jwt,
+        )
+
+    def serves(self, repository: Repository) -> bool:
+        """Whether a token for ``repository`` is to be asked of this installation."""
+        if repository.host != self.host:
+            return False
+        if repository.workspace.startswith("{"):
+            return repository.workspace == self.workspace_uuid or not (self.workspace_uuid or self.workspaces)
+        return not self.workspaces or repository.workspace in self.workspaces
+
+
+def parse_payload(data: bytes, where: str) -> Installation:
+    """Return the installation that a lifecycle payload describes, bare or under ``clientInfo``.
+
+    ``where`` names the payload in errors. Raises InstallationError, which never repeats a value of the payload.
+    """
+    payload = _object(data, where)
+    inner = payload.get("clientInfo")
+    if isinstance(inner, dict):
+        payload = inner
+    for field, expected in (("productType", "bitbucket"), ("eventType", "installed")):
+        if payload.get(field, expected) != expected:
+            raise InstallationError(
+                f"{where}: the {field} of this payload is not {expected}",
+                "use the payload of the app's `installed` lifecycle callback from Bitbucket",
+            )
+    base_url, base_api_url = _text(payload, "baseUrl", where), _text(payload, "baseApiUrl", where)
+    if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
+        base_api_url = CLOUD_API_URL
+    principal = payload.get("principal")
+    return Installation(
+        app_key=_text(payload, "key", where),
+        client_key=_text(payload, "clientKey", where),
+        base_url=_checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
+        base_api_url=_checked_base(base_api_url, "baseApiUrl", where),
+        workspaces=tuple(_workspace_slugs(principal)),
+        workspace_uuid=_workspace_uuid(principal),
+        secret_place="payload",
+        registration="",
+        where=where,
+        shared_secret=_text(payload, "sharedSecret", where),
+    )
+
+
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InstallationError(f"{where}: this is no JSON object", "use the payload of the app's `installed` callback")
+    return found
+
+
+def _text(fields: dict[str, Any], field: str, where: str) -> str:
+    value = fields.get(field, "")
+    if not isinstance(value, str) or not value.isprintable():
+        raise InstallationError(f"{where}: {field} is not a string, or holds control characters")
+    return value
+
+
+def _host_of(url: str, where: str) -> str:
+    try:
+        parts = urlsplit(url)
+        # `.port` raises for a port that is no number.
+        well_formed = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        well_formed = False
+    if not well_formed or "@" in parts.netloc or not parts.netloc.isascii() or parts.query or parts.fragment:
+        raise InstallationError(f"{where}: a base URL must be https://HOST and nothing more")
+    return normal_host(parts.netloc)
+
+
+def _checked_base(url: str, field: str, where: str) -> str:
+    if not url:
+        raise InstallationError(f"{where}: {field} is missing", "use the whole payload of the `installed` callback")
+    host = _host_of(url, where)
+    if urlsplit(url).path not in ("", "/"):
+        raise InstallationError(f"{where}: {field} must be https://HOST and nothing more")
+    return f"https://{host}"
+
+
+def _workspace_slugs(principal: object) -> Iterator[str]:
+    """The slug a payload's principal names: its user name, or (since 2019 accounts have none) its page's address."""
+    if not isinstance(principal, dict):
+        return
+    username = principal.get("username")
+    if isinstance(username, str) and is_name(username.lower()):
+        yield username.lower()
+        return
+    links = principal.get("links")
+    page = links.get("html") if isinstance(links, dict) else None
+    address = page.get("href") if isinstance(page, dict) else None
+    if isinstance(address, str):
+        segments = urlsplit(address).path.strip("/").split("/")
+        if len(segments) == 1 and is_name(segments[0].lower()):
+            yield segments[0].lower()
+
+
+def _workspace_uuid(principal: object) -> str:
+    uuid = principal.get("uuid") if isinstance(principal, dict) else None
+    return uuid.lower() if isinstance(uuid, str) and is_uuid(uuid.lower()) else ""
+
+
+def parse_registry(data: bytes, where: str) -> list[Installation]:
+    """Return the registered installations of a registry file. Raises InstallationError for a broken one."""
+    hint = "move the file away and register again"
+    found = _object(data, where)
+    entries = found.get("installations")
+    if found.get("version") != REGISTRY_VERSION or not isinstance(entries, list):
+        raise InstallationError(f"{where}: this is no registry of this version", hint)
+    installations = []
+    for entry in entries:
+        workspaces = entry.get("workspaces") if isinstance(entry, dict) else None
+        if not isinstance(workspaces, list) or not all(isinstance(w, str) and is_name(w) for w in workspaces):
+            raise InstallationError(f"{where}: an entry is broken", hint)
+        installations.append(
+            Installation(
+                app_key=_text(entry, "key", where),
+                client_key=_text(entry, "clientKey", where),
+                base_url=_checked_base(_text(entry, "baseUrl", where), "baseUrl", where),
+                base_api_url=_checked_base(_text(entry, "baseApiUrl", where), "baseApiUrl", where),
+                workspaces=tuple(workspaces),
+                workspace_uuid=_text(entry, "workspaceUuid", where),
+                secret_place=_text(entry, "secretPlace", where),
+                registration=_text(entry, "registration", where),
+                where=where,
+            )
+        )
+    return installations
+
+
+def registry_entry(installation: Installation) -> dict[str, object]:
+    """Return what the registry holds of ``installation``: everything but its secret."""
+    return {
+        "key": installation.app_key,
+        "clientKey": installation.client_key,
+        "baseUrl": installation.base_url,
+        "baseApiUrl": installation.base_api_url,
+        "workspaces": list(installation.workspaces),
+        "workspaceUuid": installation.workspace_uuid,
+        "secretPlace": installation.secret_place,
+        "registration": installation.registration,
+    }
+
+
+class Catalogue:
+    """All installations of `Sources`, in their order of precedence.
+
+    A source that cannot be read or parsed is an error only for requests it might have answered: Bitbucket Cloud's
+    (all there is, as a rule), and only where no source before it answers.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        self._levels: list[list[Installation] | InstallationError] = []
+        for source in sources.sources:
+            try:
+                self._levels.append(self._parse(source))
+            except InstallationError as problem:
+                self._levels.append(problem)
+        if sources.jwt is not None:
+            self._levels = self._with_jwt(sources.jwt)
+
+    @staticmethod
+    def _parse(source: Source) -> list[Installation]:
+        if source.problem is not None:
+            raise InstallationError(
+                f"cannot read the installation {source.where}: {source.problem}",
+                "correct the path or the file's owner and mode",
+            )
+        if source.data is None:
+            return []
+        if source.kind == "registry":
+            return parse_registry(source.data, source.where)
+        return [parse_payload(source.data, source.where)]
+
+    def _with_jwt(self, source: Source) -> list[list[Installation] | InstallationError]:
+        """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
+        if source.problem is not None:
+            return [InstallationError(f"cannot read the JWT {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
+        jwt = (source.data or b"").decode("ascii", "replace").strip()
+        given = [
+            level
+            for level in self._levels
+            if isinstance(level, InstallationError) or any(one.secret_place == "payload" for one in level)
+        ]
+        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", "jwt", "", source.where)
+        return [
+            level
+            if isinstance(level, InstallationError)
+            else [one._replace(jwt=jwt, shared_secret="", secret_place="jwt", where=source.where) for one in level]
+            for level in given or [[cloud]]
+        ]
+
+    def __iter__(self) -> Iterator[Installation]:
+        for level in self._levels:
+            if not isinstance(level, InstallationError):
+                yield from level
+
+    def problems(self) -> list[InstallationError]:
+        """What is wrong with the sources that could not be used."""
+        return [level for level in self._levels if isinstance(level, InstallationError)]
+
+    def names_host(self, host: str) -> bool:
+        """Whether ``host`` is one of ours."""
+        return any(one.host == host for one in self) or (host == CLOUD_HOST and bool(self.problems()))
+
+    def choose(self, repository: Repository, app: str) -> Installation | None:
+        """Return the installation that serves ``repository``, by app key ``app`` unless that is empty.
+
+        None where no installation names the workspace. Raises InstallationError where a source that comes first is
+        broken, and where two apps could serve and none was chosen.
+        """
+        for level in self._levels:
+            if isinstance(level, InstallationError):
+                raise level
+            serving = [one for one in level if one.serves(repository) and app in ("", one.app_key)]
+            if len(serving) > 1:
+                keys = ", ".join(sorted(one.app_key for one in serving))
+                raise InstallationError(
+                    f"several apps are registered for the workspace {repository.workspace}: {keys}",
+                    "name one on the credential.helper line: bbjwt --app KEY",
+                )
+            if serving:
+                return serving[0]
+        return None

@@ -1,0 +1,125 @@
+"""The only code that touches the ``keyring`` library; it runs as a process of its own.
+
+Backends may ask for a password on the terminal, open a window, or wait for a D-Bus service for ever. In a process
+without a terminal, that its parent can end, none of that holds git up; and its heavy imports run while the parent
+opens its connections.
+
+A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
+``username``, ``secret``, ``prompt`` (whether a person is there to be asked). The answer is one on standard output:
+``outcome`` (``ok``, ``absent``, ``locked``, ``none``, ``failed``), ``secret``, ``reason``, ``backend``.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+# Seconds; well over what the parent waits.
+_LONGEST_LIFE = 60
+
+
+def main() -> None:
+    """Answer one request."""
+    # What a backend prints must not end up in the answer.
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    request = json.loads(sys.stdin.buffer.readline())
+    if not request["prompt"]:
+        # Should the parent be gone, a service that never answers must not keep this process for ever.
+        signal.alarm(_LONGEST_LIFE)
+    try:
+        answer = _answer(request)
+    except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
+        answer = {"outcome": "failed", "reason": f"{type(problem).__name__}: {problem}"}
+    os.write(answers, json.dumps(answer).encode() + b"\n")
+    os._exit(0)  # A D-Bus connection's thread must not keep the process.
+
+
+def _answer(request: dict[str, Any]) -> dict[str, str]:
+    import keyring
+    from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
+
+    backend = keyring.get_keyring()
+    name = f"{type(backend).__module__}.{type(backend).__name__}".removesuffix(".Keyring")
+    described = {"backend": name}
+    try:
+        return _act(backend, request) | described
+    except NoKeyringError:
+        return {"outcome": "none", "reason": "no keyring backend is usable here"} | described
+    except (KeyringLocked, InitError) as problem:
+        return {"outcome": "locked", "reason": str(problem)} | described
+    except PasswordDeleteError:
+        return {"outcome": "absent", "reason": ""} | described
+
+
+def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
+    from keyring.backends import fail, null
+    from keyring.errors import KeyringLocked, NoKeyringError
+
+    if isinstance(backend, fail.Keyring):
+        raise NoKeyringError
+    service, username = request["service"], request["username"]
+    if request["action"] == "describe":
+        locked = any(map(_is_locked, _links(backend)))
+        if isinstance(backend, null.Keyring):
+            return {"outcome": "none", "reason": "the null backend keeps nothing"}
+        return {"outcome": "locked" if locked else "ok", "reason": ""}
+    if not request["prompt"]:
+        # A locked backend would prompt. In a chain the ones that are open are still asked.
+        links = _links(backend)
+        usable = [link for link in links if not _is_locked(link)]
+        if not usable:
+            raise KeyringLocked("the keyring is locked")
+        if request["action"] == "get":
+            for link in usable:
+                secret = link.get_password(service, username)
+                if secret is not None:
+                    return {"outcome": "ok", "secret": secret}
+            if len(usable) < len(links):
+                raise KeyringLocked("the keyring is locked")
+            return {"outcome": "absent", "reason": ""}
+        backend = usable[0] if len(links) > 1 else backend
+    if request["action"] == "set":
+        backend.set_password(service, username, request["secret"])
+    elif request["action"] == "delete":
+        backend.delete_password(service, username)
+    else:
+        secret = backend.get_password(service, username)
+        return {"outcome": "ok", "secret": secret} if secret is not None else {"outcome": "absent", "reason": ""}
+    return {"outcome": "ok"}
+
+
+def _links(backend: Any) -> list[Any]:
+    """The backends behind ``backend``: those of a chain, else itself alone."""
+    from keyring.backends.chainer import ChainerBackend
+
+    return list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
+
+
+def _is_locked(backend: Any) -> bool:
+    """Whether asking ``backend`` would make its service show a prompt.
+
+    keyring's own Secret Service backend unlocks, which prompts, before it looks anything up; so it is asked first.
+    """
+    module = type(backend).__module__
+    if module == "keyring.backends.SecretService":
+        import secretstorage
+
+        bus = secretstorage.dbus_init()
+        try:
+            path = getattr(backend, "preferred_collection", None)
+            collection = secretstorage.Collection(bus, path) if path else secretstorage.Collection(bus)
+            return bool(collection.is_locked())
+        except secretstorage.ItemNotFoundException:
+            return True  # No default collection yet: making one prompts for its password.
+        finally:
+            bus.close()
+    if module == "keyring.backends.kwallet":
+        dbus = importlib.import_module("dbus")  # keyring's own requirement for this backend
+
+        service = dbus.SessionBus().get_object(backend.bus_name, backend.object_path)
+        wallet = dbus.Interface(service, "org.kde.KWallet")
+        return not wallet.isOpen(wallet.networkWallet())
+    return False

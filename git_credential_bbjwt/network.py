@@ -1,0 +1,266 @@
+"""Connections to Bitbucket: opened ahead, bounded by the call's budget, tried again when that can help."""
+
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from urllib3.connection import HTTPSConnection, ProxyConfig
+from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+from urllib3.util import Timeout
+from urllib3.util.url import Url
+
+from git_credential_bbjwt import __version__
+from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.diagnostics import trace
+from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, RefusedError
+from git_credential_bbjwt.git_config import HttpSettings
+from git_credential_bbjwt.route import Route, find_route, tls_context
+
+#: Largest answer that is read, in bytes.
+MAX_ANSWER = 1024 * 1024
+
+# Seconds for one address to accept a connection; the next one (IPv4 after IPv6, say) needs its turn within the budget.
+_CONNECT_TIMEOUT = 10.0
+
+# Worth another try: the server says it is overloaded, or a proxy on the way that it cannot reach it.
+_TRANSIENT = frozenset({429, 502, 503, 504})
+
+# Tries in all, and the seconds before the second one; the wait doubles. Together some five seconds: longer than that,
+# a person would rather know.
+_TRIES = 5
+_FIRST_WAIT = 0.3
+
+
+class Answer(NamedTuple):
+    """A whole HTTP answer. ``date`` is the Unix time of its ``Date`` header, None where it has none."""
+
+    status: int
+    body: bytes
+    date: float | None
+    retry_after: str | None
+    location: str | None
+
+
+class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
+    """The try failed in a way another one may not. ``wait`` is the seconds the server asked for, if it did."""
+
+    def __init__(self, final: ConnectionFailedError | RefusedError, wait: float | None = None) -> None:
+        super().__init__(final.what)
+        self.final = final
+        self.wait = wait
+
+
+class Origin:
+    """One base URL of an installation, and the connection to it.
+
+    The connection is opened by a thread as soon as this is made, so that the handshakes of both origins, our own
+    heavier imports and the keyring's work all go on at once.
+    """
+
+    def __init__(self, base_url: str, budget: Budget) -> None:
+        self.base_url = base_url
+        self.host = urlsplit(base_url).netloc
+        self._budget = budget
+        self._settings = HttpSettings(base_url)
+        self._route: Route | None = None
+        self._connection: HTTPSConnection | None = None
+        self._trouble: Exception | None = None
+        # urllib3 warns of a clock that is years off; such a clock shows in the certificate check, which says more.
+        warnings.simplefilter("ignore")
+        self._opening: threading.Thread | None = threading.Thread(target=self._open_ahead, daemon=True)
+        self._opening.start()
+
+    def _open_ahead(self) -> None:
+        try:
+            self._connection = self._connect()
+        except Exception as problem:  # Carried over to the thread that waits for the connection.
+            self._trouble = problem
+
+    def _connect(self) -> HTTPSConnection:
+        if self._route is None:
+            self._route = find_route(self.base_url, self._settings.read())
+        proxy = self._route.proxy
+        target = urlsplit(self.base_url)
+        host, port = target.hostname or "", target.port or 443
+        remaining = self._budget.remaining()
+        timeout = Timeout(connect=min(_CONNECT_TIMEOUT, remaining / 3), read=remaining)
+        context = tls_context(self._route)
+        if proxy is None:
+            connection = HTTPSConnection(host, port, timeout=timeout.connect_timeout, ssl_context=context)
+        else:
+            connection = HTTPSConnection(
+                proxy.host,
+                proxy.port,
+                timeout=timeout.connect_timeout,
+                ssl_context=context,
+                proxy=Url(scheme=proxy.scheme, host=proxy.host, port=proxy.port),
+                proxy_config=ProxyConfig(context, False, None, None),
+            )
+            headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(host, port, headers=headers, scheme=proxy.scheme)
+        started = time.monotonic()
+        connection.connect()
+        trace(f"connected to {self.host} in {time.monotonic() - started:.3f} s")
+        return connection
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Callable[[], dict[str, str]],
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send a request and return its answer, whatever its status, after as many tries as make sense.
+
+        ``headers`` is asked before each try, for a JWT must be fresh. Raises ConnectionFailedError, BudgetSpentError,
+        and RefusedError for a server that stays overloaded.
+        """
+        wait = _FIRST_WAIT
+        for attempt in range(1, _TRIES + 1):
+            try:
+                return self._try(method, target, headers(), body)
+            except _Transient as problem:
+                self.close()
+                pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311
+                if attempt == _TRIES or pause >= self._budget.remaining():
+                    raise problem.final from None
+                trace(f"{problem}; next try in {pause:.1f} s")
+                self._budget.doing = f"waiting for {self.host} to recover"
+                time.sleep(pause)
+                wait *= 2
+        raise AssertionError("the last try either returns or raises")
+
+    def _try(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> Answer:
+        self._budget.doing = f"waiting for {self.host}"
+        started = time.monotonic()
+        try:
+            connection = self._ready()
+            answer = self._exchange(connection, method, target, headers, body)
+        except ConnectionFailedError:
+            raise
+        except (HTTPError, HTTPException, OSError) as problem:
+            trace(f"{method} {self.base_url}{target}: {type(problem).__name__}: {problem}")
+            self._budget.remaining()
+            raise self._failure(problem) from problem
+        trace(f"{method} {self.base_url}{target}: {answer.status} in {time.monotonic() - started:.3f} s")
+        if answer.status in _TRANSIENT:
+            what = f"{self.host} answered {answer.status}" + (": too many requests" if answer.status == 429 else "")
+            wait = _seconds_to_wait(answer)
+            if wait is not None:
+                what += f", and asks to wait {wait:.0f} s"
+            final = RefusedError(
+                what,
+                "try again later; clone URLs that name the repository by its UUID cost one request less"
+                if answer.status == 429
+                else "try again later",
+                status=answer.status,
+                server_time=answer.date,
+            )
+            raise _Transient(final, wait)
+        return answer
+
+    def _ready(self) -> HTTPSConnection:
+        """The open connection: the one opened ahead, or a new one."""
+        if self._opening is not None:
+            self._opening.join()
+            self._opening = None
+            if self._trouble is not None:
+                raise self._trouble
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def _exchange(
+        self, connection: HTTPSConnection, method: str, target: str, headers: dict[str, str], body: bytes | None
+    ) -> Answer:
+        # `sock` belongs to http.client's documented use; the bound on each wait shrinks with the budget.
+        connection.sock.settimeout(self._budget.remaining())
+        connection.timeout = self._budget.remaining()
+        connection.request(
+            method,
+            target,
+            body=body,
+            headers={
+                "Accept": "application/json",
+                # Nothing is decompressed, so nothing can grow beyond the limit by being so.
+                "Accept-Encoding": "identity",
+                "User-Agent": f"git-credential-bbjwt/{__version__}",
+                **headers,
+            },
+            preload_content=False,
+            decode_content=False,
+        )
+        response = connection.getresponse()
+        content = response.read(MAX_ANSWER + 1)
+        if len(content) > MAX_ANSWER:
+            self.close()
+            raise BadAnswerError(
+                f"{self.host} sent more than {MAX_ANSWER} bytes", "check for a proxy that answers itself"
+            )
+        # A connection the server means to close is not used again.
+        if response.headers.get("Connection", "").lower() == "close":
+            self.close()
+        return Answer(
+            response.status,
+            content,
+            http_time(response.headers.get("Date")),
+            response.headers.get("Retry-After"),
+            response.headers.get("Location"),
+        )
+
+    def _failure(self, problem: Exception) -> Exception:
+        """What a failed try comes to: a reason for another one, or the end."""
+        reason = _reason(problem)
+        if isinstance(problem, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(problem):
+            return ConnectionFailedError(
+                f"the certificate of {self.host} cannot be verified: {reason}",
+                "if your network has its own certificate authority, name its file: git config --global "
+                f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
+            )
+        final = ConnectionFailedError(
+            f"no answer from {self.host}: {reason}",
+            f"check the network and the proxy settings; git-credential-bbjwt doctor {self.base_url} shows each step",
+        )
+        return _Transient(final)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+
+def _reason(problem: BaseException) -> str:
+    """The innermost reason in words: urllib3 wraps the operating system's own several times."""
+    if isinstance(problem, NewConnectionError) and problem.__cause__ is not None:
+        problem = problem.__cause__
+    text = getattr(problem, "strerror", None) or getattr(problem, "verify_message", None) or str(problem)
+    return " ".join(str(text).split())[:300] or type(problem).__name__
+
+
+def http_time(text: str | None) -> float | None:
+    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for what is none."""
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _seconds_to_wait(answer: Answer) -> float | None:
+    """What ``Retry-After`` asks for, in seconds (RFC 9110, section 10.2.3: a number, or a date)."""
+    text = (answer.retry_after or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:10])
+    date = http_time(text)
+    if date is None:
+        return None
+    # By the server's own clock where it tells it, for ours may be off.
+    return max(0.0, date - (answer.date if answer.date is not None else time.time()))

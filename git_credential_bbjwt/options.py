@@ -1,0 +1,92 @@
+"""The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start (contract: 3)."""
+
+from git_credential_bbjwt.errors import UsageError
+
+#: The scope a clone needs and no more ("Scopes" in Bitbucket's OAuth 2.0 documentation).
+DEFAULT_SCOPE = "repository"
+
+#: Seconds one call may take in all, unless ``--timeout`` says otherwise.
+DEFAULT_TIMEOUT = 60.0
+
+TOKEN_STORES = ("runtime", "keyring", "none")
+
+# RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
+_SCOPE_CHARACTERS = frozenset(chr(code) for code in range(0x20, 0x7F)) - frozenset('"\\')
+
+_WITH_VALUE = ("--scope", "--app", "--installation", "--token-store", "--timeout")
+
+
+class HelperOptions:
+    """What the helper line asks for. ``timeout`` is in seconds; ``app`` is the app key or empty for any."""
+
+    __slots__ = ("app", "installation", "scope", "timeout", "token_store", "verbose")
+
+    def __init__(self) -> None:
+        self.scope = DEFAULT_SCOPE
+        self.app = ""
+        self.installation: str | None = None
+        self.token_store = "runtime"
+        self.timeout = DEFAULT_TIMEOUT
+        self.verbose = False
+
+
+def parse_options(arguments: list[str]) -> tuple[HelperOptions, list[str]]:
+    """Split ``arguments`` into the leading options and the rest.
+
+    Raises UsageError for an option whose value cannot be used. An option that is not of the helper line ends the
+    options: the commands for people know more.
+    """
+    options = HelperOptions()
+    position = 0
+    while position < len(arguments):
+        name, equals, value = arguments[position].partition("=")
+        if arguments[position] == "--verbose":
+            options.verbose = True
+        elif name in _WITH_VALUE:
+            if not equals:
+                position += 1
+                if position == len(arguments):
+                    raise UsageError(f"{name} needs a value", f"write {name}=VALUE")
+                value = arguments[position]
+            _set(options, name, value)
+        else:
+            break
+        position += 1
+    return options, arguments[position:]
+
+
+def _set(options: HelperOptions, name: str, value: str) -> None:
+    if name == "--scope":
+        options.scope = checked_scope(value)
+    elif name == "--app":
+        if not value or not value.isascii() or not value.isprintable():
+            raise UsageError("--app needs an app key as the app's descriptor has it")
+        options.app = value
+    elif name == "--installation":
+        if not value:
+            raise UsageError("--installation needs the path of a file")
+        options.installation = value
+    elif name == "--token-store":
+        if value not in TOKEN_STORES:
+            raise UsageError(f"--token-store knows {', '.join(TOKEN_STORES)}")
+        options.token_store = value
+    else:
+        options.timeout = checked_seconds(value)
+
+
+def checked_scope(value: str) -> str:
+    """Return the scope in its one spelling: its tokens sorted, one space between. Raises UsageError."""
+    if not value.strip() or not _SCOPE_CHARACTERS.issuperset(value):
+        raise UsageError("--scope needs scopes as Bitbucket names them, such as repository or repository:write")
+    return " ".join(sorted(set(value.split())))
+
+
+def checked_seconds(value: str) -> float:
+    """Return a number of seconds above zero and within a day. Raises UsageError."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86_400:
+        raise UsageError("--timeout needs a number of seconds above 0, such as 60")
+    return seconds

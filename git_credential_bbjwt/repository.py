@@ -1,0 +1,117 @@
+"""From a host and a path to a Bitbucket repository: exact, or not at all.
+
+Sources: "Repositories" of Bitbucket's REST API (a part may be a slug or a UUID in braces), the Git LFS API
+specification (``info/lfs``), Bitbucket's wiki documentation (``/wiki``), gitcredentials(7) (host and path).
+"""
+
+from git_credential_bbjwt.errors import NotARepositoryError
+
+_HEX = frozenset("0123456789abcdef")
+_SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
+_UUID_GROUPS = (8, 4, 4, 4, 12)
+
+# No slug or workspace comes near this; a bound keeps URLs, file names and messages short.
+_LONGEST_NAME = 128
+
+
+class Repository:
+    """One repository of one host.
+
+    ``host`` is lower case, with a port unless it is 443. ``workspace`` and ``name`` are lower case, each a slug or a
+    UUID in braces.
+    """
+
+    __slots__ = ("host", "name", "workspace")
+
+    def __init__(self, host: str, workspace: str, name: str) -> None:
+        self.host = host
+        self.workspace = workspace
+        self.name = name
+
+    @property
+    def full_name(self) -> str:
+        """``workspace/slug``, as Bitbucket calls it."""
+        return f"{self.workspace}/{self.name}"
+
+    @property
+    def uuid(self) -> str | None:
+        """The repository's UUID in braces where the URL named it by that."""
+        return self.name if self.name.startswith("{") else None
+
+
+def normal_host(host: str) -> str:
+    """Return ``host`` in lower case and without the port 443 that https means anyway. Nothing else is forgiven."""
+    # Only ASCII letters change: a letter that merely looks like one must not become it.
+    host = host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+    return host.removesuffix(":443")
+
+
+def is_uuid(text: str) -> bool:
+    """Whether ``text`` is a UUID in braces, lower case."""
+    if len(text) != 38 or text[0] != "{" or text[-1] != "}":
+        return False
+    groups = text[1:-1].split("-")
+    return tuple(map(len, groups)) == _UUID_GROUPS and _HEX.issuperset("".join(groups))
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a workspace or a repository slug, lower case."""
+    return 0 < len(text) <= _LONGEST_NAME and _SLUG.issuperset(text) and text.strip(".") != ""
+
+
+def parse_path(host: str, path: bytes) -> Repository:
+    """Return the repository that ``path`` names on ``host`` (already in the form of `normal_host`).
+
+    Raises NotARepositoryError with the reason.
+    """
+    path = path.removeprefix(b"/").removesuffix(b"/")
+    segments = [_decoded(segment) for segment in path.split(b"/")]
+    if ".." in segments or "." in segments:
+        raise NotARepositoryError("a path with dot segments is no repository")
+    if len(segments) < 2:
+        raise NotARepositoryError("the path is no repository: it needs a workspace and a repository")
+    workspace, name = segments[0].lower(), segments[1].lower().removesuffix(".git")
+    for part in (workspace, name):
+        if not (is_uuid(part) or is_name(part)):
+            raise NotARepositoryError("the path is no repository: it has a part no workspace or repository is named")
+    rest = segments[2:]
+    if rest and rest != ["wiki"] and rest[:2] != ["info", "lfs"]:
+        raise NotARepositoryError("the path is no repository: it goes on after the repository")
+    return Repository(host, workspace, name)
+
+
+def _decoded(segment: bytes) -> str:
+    """Percent-decode one segment; what would change the path's structure or a terminal is refused."""
+    pieces = segment.split(b"%")
+    decoded = bytearray(pieces[0])
+    for piece in pieces[1:]:
+        code = piece[:2].decode("ascii", "replace").lower()
+        if len(code) != 2 or not _HEX.issuperset(code):
+            raise NotARepositoryError("the path is no repository: its percent-encoding is broken")
+        decoded.append(int(code, 16))
+        decoded += piece[2:]
+    if any(byte <= 0x20 or byte >= 0x7F or byte in b"/\\" for byte in decoded):
+        raise NotARepositoryError("the path is no repository: it holds a character no repository has")
+    return decoded.decode("ascii")
+
+
+def parse_url(url: str) -> Repository:
+    """Return the repository of a clone URL as people write it: https, or one of Bitbucket's two ssh forms.
+
+    Raises NotARepositoryError with the reason.
+    """
+    if url.startswith("git@") and "/" not in url.partition(":")[0]:
+        host, _, path = url.removeprefix("git@").partition(":")
+    else:
+        scheme, separator, rest = url.partition("://")
+        authority, _, path = rest.partition("/")
+        user, _, host = authority.rpartition("@")
+        if not separator or scheme.lower() not in ("https", "ssh"):
+            raise NotARepositoryError(
+                "this is no https URL of a repository, such as https://bitbucket.org/acme/widgets"
+            )
+        if scheme.lower() == "ssh" and user != "git":
+            raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")
+    if not host:
+        raise NotARepositoryError("the URL names no host")
+    return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))

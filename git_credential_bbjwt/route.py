@@ -1,0 +1,132 @@
+"""How to reach a URL: the proxies and certificate authorities that git itself would use for it.
+
+Sources: git-config(1) ``http.proxy``, ``http.sslCAInfo``, ``http.sslCAPath``; git(1) ``GIT_SSL_CAINFO``; curl(1)
+"ENVIRONMENT" for the proxy variables.
+"""
+
+import os
+import ssl
+from base64 import b64encode
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt.errors import ConnectionFailedError
+from git_credential_bbjwt.git_config import is_false
+
+_PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy. ``authorization`` is the value of its ``Proxy-Authorization`` header, or empty."""
+
+    scheme: str
+    host: str
+    port: int
+    authorization: str
+
+
+class Route(NamedTuple):
+    """The way to one host. ``ca_file`` and ``ca_path`` are empty where the system's certificates are trusted."""
+
+    proxy: Proxy | None
+    ca_file: str
+    ca_path: str
+
+
+def find_route(url: str, settings: dict[str, str]) -> Route:
+    """Return the way to ``url`` by git's ``settings`` for it and the environment.
+
+    Raises ConnectionFailedError for a proxy that cannot be used.
+    """
+    environ = os.environ
+    if "GIT_SSL_NO_VERIFY" in environ or is_false(settings.get("sslverify", "true")):
+        warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
+    ca_file = environ.get("GIT_SSL_CAINFO") or settings.get("sslcainfo", "")
+    ca_path = environ.get("GIT_SSL_CAPATH") or settings.get("sslcapath", "")
+    return Route(_find_proxy(url, settings), os.path.expanduser(ca_file), os.path.expanduser(ca_path))
+
+
+def _find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:
+    environ = os.environ
+    chosen = settings.get("proxy")
+    if chosen is None:
+        # An upper-case name counts where the lower-case one is missing, as git does it.
+        for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            if name in environ:
+                chosen = environ[name]
+                break
+    if not chosen:
+        return None
+    if _goes_direct(urlsplit(url).hostname or ""):
+        trace(f"no_proxy: {url} is reached without the proxy")
+        return None
+    return _parse_proxy(chosen)
+
+
+def _goes_direct(host: str) -> bool:
+    """Whether ``no_proxy`` names ``host``: a name and all below it, an address, a network, or ``*`` (curl(1))."""
+    from ipaddress import ip_address, ip_network
+
+    listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    for entry in listed.replace(",", " ").lower().split():
+        if entry == "*":
+            return True
+        name = entry.strip("[].")
+        if host == name or host.endswith("." + name):
+            return True
+        try:
+            if ip_address(host) in ip_network(name, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _parse_proxy(text: str) -> Proxy:
+    parts = urlsplit(text if "://" in text else "http://" + text)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if parts.password:
+        hide(parts.password)
+        hide(unquote(parts.password))
+    if parts.scheme not in ("http", "https"):
+        raise ConnectionFailedError(
+            f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
+        )
+    if not host:
+        raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT)
+    authorization = ""
+    if parts.username is not None:
+        userinfo = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        encoded = b64encode(userinfo.encode()).decode()
+        hide(encoded)
+        authorization = f"Basic {encoded}"
+    # curl's default port for http proxies, which git inherits, is 1080.
+    return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), authorization)
+
+
+def tls_context(route: Route) -> ssl.SSLContext:
+    """Return a context that verifies certificate and host name, with the authorities of ``route``.
+
+    Raises ConnectionFailedError where the file of authorities cannot be used.
+    """
+    if route.ca_file or route.ca_path:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(route.ca_file or None, route.ca_path or None)
+        except OSError as problem:
+            raise ConnectionFailedError(
+                f"cannot use the certificate authorities in {route.ca_file or route.ca_path}: {problem}",
+                "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO",
+            ) from problem
+        return context
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
+        return context
+    import truststore
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,0 +1,230 @@
+"""Where shared secrets (and, on request, tokens) are kept: the keyring, or the file a person chose instead."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from git_credential_bbjwt import child_process, places
+from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt.digest import digest
+from git_credential_bbjwt.errors import InstallationError, SecretError
+from git_credential_bbjwt.installations import Installation
+from git_credential_bbjwt.private_folder import PrivateFolder
+
+# Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
+_UNPROMPTED_WAIT = 20.0
+
+HEADLESS_HINT = (
+    "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "
+    "backend, or register with --insecure-storage"
+)
+
+# Says where the package is to be found as the parent found it: in a folder or a zip file.
+_RUN_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from git_credential_bbjwt import keyring_process as k; k.main()"
+
+
+class KeyringCall:
+    """One request to the keyring, under way in a process of its own from the moment this is made."""
+
+    def __init__(self, action: str, username: str, secret: str = "", *, prompt: bool = False) -> None:
+        """Start the request. ``prompt`` lets the backend ask a person on the terminal or by a window."""
+        self._prompt = prompt
+        environment = child_process.environment()
+        if not prompt:
+            # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
+            options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
+            environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
+            environment.pop("GPG_TTY", None)
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _RUN_CHILD, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if prompt else subprocess.DEVNULL,
+            env=environment,
+            # Without a controlling terminal there is nothing to prompt on.
+            start_new_session=not prompt,
+        )
+        request = {
+            "action": action,
+            "service": places.APP_NAME,
+            "username": username,
+            "secret": secret,
+            "prompt": prompt,
+        }
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            trace("the keyring process ended before it was asked")
+
+    def answer(self, wait: float = _UNPROMPTED_WAIT) -> dict[str, str]:
+        """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
+        try:
+            output, _ = self._process.communicate(timeout=None if self._prompt else wait)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            return {"outcome": "failed", "reason": f"the keyring gave no answer within {wait:.0f} s"}
+        try:
+            found: Any = json.loads(output)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            return {"outcome": "failed", "reason": "the keyring process broke off"}
+        return {str(key): str(value) for key, value in found.items()}
+
+    def stop(self) -> None:
+        """End the request, answered or not."""
+        self._process.kill()
+        self._process.wait()
+
+
+def secret_from(answer: dict[str, str], owner: str) -> str:
+    """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
+    outcome = answer["outcome"]
+    if outcome == "ok":
+        hide(answer["secret"])
+        return answer["secret"]
+    if outcome == "absent":
+        raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
+    raise keyring_error(answer)
+
+
+def keyring_error(answer: dict[str, str]) -> SecretError:
+    """The error for a keyring that could not do what it was asked."""
+    if answer["outcome"] == "locked":
+        return SecretError(
+            "the keyring is locked, and nobody is asked for its password here",
+            "unlock it (log in to the desktop, or start gnome-keyring-daemon --unlock), then try again",
+        )
+    if answer["outcome"] == "none":
+        return SecretError(f"there is no usable keyring: {answer['reason']}", HEADLESS_HINT)
+    return SecretError(f"the keyring failed: {answer['reason']}", HEADLESS_HINT)
+
+
+class SecretFile:
+    """The file for one client key that ``register --insecure-storage`` makes: mode 0600 in a folder of mode 0700."""
+
+    _FOLDER = "shared-secrets"
+
+    def __init__(self, config_folder: str, client_key: str) -> None:
+        self.folder_path = f"{config_folder}/{self._FOLDER}"
+        self.name = digest(client_key)
+
+    def read(self) -> str:
+        """Return the secret. Raises SecretError where it is missing or others could read it."""
+        path = f"{self.folder_path}/{self.name}"
+        hint = f"make {path} readable for its owner alone (chmod 600), or register again"
+        try:
+            if os.stat(path).st_mode & 0o077:
+                raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
+            folder = PrivateFolder(self.folder_path, create=False)
+        except OSError as problem:
+            raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", hint) from problem
+        try:
+            data = folder.read(self.name)
+        finally:
+            folder.close()
+        if not data:
+            raise SecretError(f"the shared secret in {path} cannot be used", hint)
+        secret = data.decode("utf-8", "replace")
+        hide(secret)
+        return secret
+
+    def write(self, secret: str) -> None:
+        """Keep ``secret``. Raises OSError."""
+        folder = PrivateFolder(self.folder_path, create=True)
+        try:
+            folder.write(self.name, secret.encode(), durable=True)
+        finally:
+            folder.close()
+
+    def remove(self) -> None:
+        """Remove the secret, and the folder with its last one."""
+        try:
+            folder = PrivateFolder(self.folder_path, create=False)
+        except OSError:
+            return
+        try:
+            folder.remove(self.name)
+            if not folder.names():
+                os.rmdir(self.folder_path)
+        finally:
+            folder.close()
+
+
+def shared_secret_of(installation: Installation) -> Callable[[], str]:
+    """Return what gives the installation's shared secret when called, and starts to fetch it now.
+
+    Raises InstallationError for an installation that has none; the call raises SecretError.
+    """
+    for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
+        if not value:
+            raise InstallationError(f"{installation.where}: {field} is missing", "use the whole `installed` payload")
+    if installation.secret_place == "keyring":
+        call = KeyringCall("get", installation.client_key)
+        owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
+        return _Once(lambda: secret_from(call.answer(), owner))
+    if installation.secret_place == "file":
+        config_folder = os.path.dirname(installation.where)
+        return _Once(SecretFile(config_folder, installation.client_key).read)
+    if not installation.shared_secret:
+        raise InstallationError(
+            f"{installation.where}: sharedSecret is missing", "use the whole `installed` payload, or set BBJWT_JWT"
+        )
+    hide(installation.shared_secret)
+    return lambda: installation.shared_secret
+
+
+def store_secret(installation: Installation, secret: str) -> None:
+    """Keep ``secret`` where ``installation.secret_place`` says, and see that it is there.
+
+    A person at a terminal may be asked to unlock the keyring. Raises SecretError.
+    """
+    if installation.secret_place == "file":
+        file = SecretFile(os.path.dirname(installation.where), installation.client_key)
+        try:
+            file.write(secret)
+        except OSError as problem:
+            raise SecretError(
+                f"cannot write {file.folder_path}: {problem.strerror or problem}", "check who owns the folder"
+            ) from problem
+        found = file.read()
+    else:
+        prompt = os.isatty(0)
+        stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).answer()
+        if stored["outcome"] != "ok":
+            raise keyring_error(stored)
+        answer = KeyringCall("get", installation.client_key, prompt=prompt).answer()
+        if answer["outcome"] == "absent":
+            raise SecretError(f"the keyring backend {answer['backend']} keeps nothing", HEADLESS_HINT)
+        found = secret_from(answer, "this installation")
+    if found != secret:
+        raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
+
+
+def remove_secret(installation: Installation) -> None:
+    """Remove the installation's secret from where it is kept; what cannot be removed is said."""
+    if installation.secret_place == "file":
+        SecretFile(os.path.dirname(installation.where), installation.client_key).remove()
+        return
+    answer = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).answer()
+    if answer["outcome"] not in ("ok", "absent"):
+        reason = answer.get("reason") or answer["outcome"]
+        warning(f"the shared secret of {installation.client_key} is still in the keyring: {reason}")
+
+
+class _Once:
+    """Calls ``fetch`` the first time it is called, and remembers."""
+
+    def __init__(self, fetch: Callable[[], str]) -> None:
+        self._fetch = fetch
+        self._value: str | None = None
+
+    def __call__(self) -> str:
+        if self._value is None:
+            self._value = self._fetch()
+        return self._value

@@ -1,0 +1,135 @@
+"""Where installations come from, read as raw bytes: cheap enough for every call, exact enough to trust.
+
+The order is the rule: ``--installation``, ``BBJWT_INSTALLATION``, systemd credentials, the user registry, the system
+registry; the first whose installation serves the repository is used (`installations` decides that). The digest of all
+of them stands in every cached token's record, so that any change, a replaced secret included, makes the fast path step
+aside.
+"""
+
+import os
+
+from git_credential_bbjwt import places
+from git_credential_bbjwt.digest import digest
+
+REGISTRY_FILE = "installations.json"
+
+#: The variables that hold secrets: never passed on to a child process.
+SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_JWT")
+
+#: The one host known without any installation: Bitbucket Cloud's.
+CLOUD_HOST = "bitbucket.org"
+
+# A registry of thousands of installations is far below this; anything larger is not one.
+_MAX_BYTES = 8 * 1024 * 1024
+
+
+class Source:
+    """One place an installation can come from.
+
+    ``data`` is None where nothing can be read, and ``problem`` says why. ``kind`` is ``payload`` (one installation,
+    perhaps with its secret) or ``registry`` (a list without secrets). ``exposed`` tells that other users of the
+    machine may read the file.
+    """
+
+    __slots__ = ("data", "exposed", "kind", "problem", "where")
+
+    def __init__(
+        self, kind: str, where: str, data: bytes | None, problem: str | None = None, exposed: bool = False
+    ) -> None:
+        self.kind = kind
+        self.where = where
+        self.data = data
+        self.problem = problem
+        self.exposed = exposed
+
+
+class Sources:
+    """All that is known on this machine, in the order it is to be asked."""
+
+    __slots__ = ("digest", "jwt", "sources")
+
+    def __init__(self, sources: list[Source], jwt: Source | None) -> None:
+        self.sources = sources
+        self.jwt = jwt
+        parts: list[str | bytes] = []
+        for source in (*sources, *([jwt] if jwt else [])):
+            parts += (source.kind, source.where, source.data or b"")
+        self.digest = digest(*parts)
+
+    def may_name(self, host: str) -> bool:
+        """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
+        if host == CLOUD_HOST and (self.jwt or any(source.problem for source in self.sources)):
+            return True
+        # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return any(_may_hold(source.data, name.encode("utf-8", "surrogateescape")) for source in self.sources)
+
+
+def _may_hold(data: bytes | None, text: bytes) -> bool:
+    if not data:
+        return False
+    data = data.lower()
+    if text in data:
+        return True
+    # JSON can spell any ASCII character as \u00xx: then only a parser knows.
+    position = data.find(b"\\u00")
+    while position >= 0:
+        if data[position + 4 : position + 5] in b"01234567":
+            return True
+        position = data.find(b"\\u00", position + 4)
+    return False
+
+
+def read_sources(installation_option: str | None) -> Sources:
+    """Read every source there is. Nothing is raised here: what cannot be read carries its problem."""
+    environ = os.environ
+    sources = []
+    if installation_option is not None:
+        sources.append(_read_file("payload", installation_option))
+    variable = environ.get("BBJWT_INSTALLATION", "")
+    if variable.lstrip().startswith("{"):
+        data = variable.encode("utf-8", "surrogateescape")
+        sources.append(Source("payload", "the variable BBJWT_INSTALLATION", data))
+    elif variable:
+        sources.append(_read_file("payload", variable))
+    credentials = environ.get("CREDENTIALS_DIRECTORY", "")
+    if credentials:
+        sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
+    for folder in (places.user_config_folder(), places.site_config_folder()):
+        if folder is not None:
+            sources.append(_read_file("registry", folder + "/" + REGISTRY_FILE, optional=True))
+    return Sources(sources, _read_jwt())
+
+
+def _read_jwt() -> Source | None:
+    environ = os.environ
+    if environ.get("BBJWT_JWT"):
+        data = environ["BBJWT_JWT"].encode("utf-8", "surrogateescape")
+        return Source("jwt", "the variable BBJWT_JWT", data)
+    if environ.get("BBJWT_JWT_FILE"):
+        return _read_file("jwt", environ["BBJWT_JWT_FILE"])
+    return None
+
+
+def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
+    try:
+        # Not blocking: a FIFO somebody put there must not hold git up.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as missing:
+        return Source(kind, path, None, None if optional else missing.strerror)
+    except (OSError, ValueError) as problem:
+        return Source(kind, path, None, getattr(problem, "strerror", None) or "not a path")
+    try:
+        mode = os.fstat(fd).st_mode
+        if mode & 0o170000 != 0o100000:
+            return Source(kind, path, None, "not a regular file")
+        data = b""
+        while chunk := os.read(fd, 1 << 20):
+            data += chunk
+            if len(data) > _MAX_BYTES:
+                return Source(kind, path, None, "far too large")
+        return Source(kind, path, data, exposed=bool(mode & 0o044))
+    except OSError as problem:
+        return Source(kind, path, None, problem.strerror)
+    finally:
+        os.close(fd)

@@ -1,0 +1,210 @@
+"""The token cache: one record a repository (and scope, and app), its folder, and when a record may be used again."""
+
+import time
+
+from git_credential_bbjwt import places
+from git_credential_bbjwt.diagnostics import trace
+from git_credential_bbjwt.digest import digest
+from git_credential_bbjwt.private_folder import PrivateFolder, is_private
+from git_credential_bbjwt.repository import Repository
+
+#: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it.
+MIN_REMAINING = 300
+
+# A record from the future was written while the clock was wrong: its expiry means nothing. A few seconds are a clock
+# being slewed.
+_CLOCK_SLACK = 30
+
+_FORMAT = "bbjwt-token-record 1"
+_END = "end"
+
+
+class Record:
+    """One minted token and all that must be the same for using it again.
+
+    ``minted`` and ``expires`` are Unix times. ``sources`` is the digest of all installation sources when it was
+    minted, ``identity`` that of the installation alone. ``state`` is the token's `token_state`; ``token`` is None where
+    it is kept in the keyring.
+    """
+
+    __slots__ = (
+        "app",
+        "expires",
+        "host",
+        "identity",
+        "minted",
+        "name",
+        "scope",
+        "sources",
+        "state",
+        "token",
+        "uuid",
+        "workspace",
+    )
+
+    def __init__(
+        self,
+        repository: Repository,
+        scope: str,
+        app: str,
+        *,
+        sources: str,
+        identity: str,
+        uuid: str,
+        state: str,
+        minted: int,
+        expires: int,
+        token: str | None,
+    ) -> None:
+        self.host = repository.host
+        self.workspace = repository.workspace
+        self.name = repository.name
+        self.scope = scope
+        self.app = app
+        self.sources = sources
+        self.identity = identity
+        self.uuid = uuid
+        self.state = state
+        self.minted = minted
+        self.expires = expires
+        self.token = token
+
+    def usable(self) -> bool:
+        """Whether enough of the token's life is left, by a clock that has not been set back since."""
+        now = time.time()
+        return self.minted - _CLOCK_SLACK <= now <= self.expires - MIN_REMAINING
+
+    @property
+    def repository(self) -> Repository:
+        """The repository the token is for."""
+        return Repository(self.host, self.workspace, self.name)
+
+    def to_bytes(self) -> bytes:
+        """The record as its file holds it."""
+        lines = [_FORMAT]
+        lines += [f"{field}={getattr(self, field)}" for field in _TEXT_FIELDS]
+        lines += [f"minted={self.minted}", f"expires={self.expires}"]
+        if self.token is not None:
+            lines.append(f"token={self.token}")
+        lines += [_END, ""]
+        return "\n".join(lines).encode("ascii")
+
+
+_TEXT_FIELDS = ("host", "workspace", "name", "scope", "app", "sources", "identity", "uuid", "state")
+
+
+def _parse(data: bytes) -> Record | None:
+    """Return the record, or None for anything that is not a whole one."""
+    try:
+        lines = data.decode("ascii").split("\n")
+        if lines[0] != _FORMAT or lines[-2:] != [_END, ""]:
+            return None
+        fields = dict(line.split("=", 1) for line in lines[1:-2])
+        text = [fields[field] for field in _TEXT_FIELDS]
+        token = fields.get("token")
+        if token is not None and (not token.isprintable() or " " in token or not token):
+            return None
+        return Record(
+            Repository(text[0], text[1], text[2]),
+            text[3],
+            text[4],
+            sources=text[5],
+            identity=text[6],
+            uuid=text[7],
+            state=text[8],
+            minted=int(fields["minted"]),
+            expires=int(fields["expires"]),
+            token=token,
+        )
+    except (ValueError, KeyError, IndexError):
+        return None
+
+
+def token_state(token: bytes) -> str:
+    """What a token is recognised by, here and in ``state[]``: a digest nobody can turn back into the token."""
+    return digest("token", token)
+
+
+def _repository_prefix(repository: Repository) -> str:
+    return digest(repository.host, repository.workspace, repository.name) + "-"
+
+
+class TokenCache:
+    """The records of this user.
+
+    The folder is the user's runtime folder where that is private to the user, else platformdirs' user cache folder.
+    Where neither can be used there is no cache: nothing is found, nothing is kept, and tokens are minted each time.
+    """
+
+    def __init__(self, *, create: bool) -> None:
+        self.folder: PrivateFolder | None = None
+        for path in _candidates():
+            try:
+                self.folder = PrivateFolder(path, create=create)
+                return
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                trace(f"no token cache in {path}: {problem.strerror or problem}")
+
+    @staticmethod
+    def name(repository: Repository, scope: str, app: str) -> str:
+        """The name of the record's file."""
+        return _repository_prefix(repository) + digest(scope, app)[:16]
+
+    def find(self, repository: Repository, scope: str, app: str) -> Record | None:
+        """Return the record of exactly this repository, scope and app, whatever its age; None where there is none."""
+        if self.folder is None:
+            return None
+        data = self.folder.read(self.name(repository, scope, app))
+        record = _parse(data) if data else None
+        if record is None or (record.host, record.workspace, record.name, record.scope, record.app) != (
+            repository.host,
+            repository.workspace,
+            repository.name,
+            scope,
+            app,
+        ):
+            return None
+        return record
+
+    def keep(self, record: Record) -> None:
+        """Put ``record`` in place of its predecessor. Raises OSError, and the predecessor is then as it was."""
+        if self.folder is not None:
+            self.folder.write(self.name(record.repository, record.scope, record.app), record.to_bytes())
+
+    def drop(self, record: Record) -> None:
+        """Remove ``record``."""
+        if self.folder is not None:
+            self.folder.remove(self.name(record.repository, record.scope, record.app))
+
+    def clear(self) -> int:
+        """Remove every file, broken records and leftovers too; return how many records there were."""
+        if self.folder is None:
+            return 0
+        return sum(self.folder.remove(name) and "." not in name for name in self.folder.names())
+
+    def drop_expired(self) -> None:
+        """Remove records that can never be used again, so that the folder does not grow with every repository seen."""
+        now = time.time()
+        for record in self.records():
+            if record.expires <= now:
+                self.drop(record)
+
+    def records(self) -> list[Record]:
+        """All records, used up ones included."""
+        if self.folder is None:
+            return []
+        found = (_parse(self.folder.read(name) or b"") for name in self.folder.names() if "." not in name)
+        return [record for record in found if record is not None]
+
+
+def _candidates() -> list[str]:
+    folders = []
+    runtime = places.user_runtime_base()
+    if runtime is not None and is_private(runtime):
+        folders.append(runtime + "/" + places.APP_NAME)
+    cache = places.user_cache_folder()
+    if cache is not None:
+        folders.append(cache)
+    return folders
