@@ -1,0 +1,183 @@
+"""What every test stands on: the installed command, a machine of one's own, and Bitbucket on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from tests.bitbucket_emulator import App, Emulator, HostedRepository
+
+#: The command as an installer put it beside the interpreter that runs the tests.
+COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
+
+#: No test waits longer for a process. Seconds.
+PATIENCE = 120
+
+
+@dataclass
+class Machine:
+    """A user's account on a machine: a home, an environment with nothing of ours in it, and the installed command."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def env(self, **changes: str | None) -> dict[str, str]:
+        """The environment for a process; a change to None removes a variable."""
+        merged: dict[str, str | None] = {**self.environment, **changes}
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def run(
+        self,
+        *arguments: str | Path,
+        data: str | bytes = b"",
+        check: bool = True,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as this user."""
+        done = subprocess.run(
+            [str(argument) for argument in arguments],
+            input=data.encode() if isinstance(data, str) else data,
+            capture_output=True,
+            env=env or self.env(),
+            cwd=cwd or self.home,
+            timeout=PATIENCE,
+        )
+        result = subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+        )
+        assert "Traceback" not in result.stderr, result.stderr
+        if check:
+            assert result.returncode == 0, f"{result.args}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result
+
+    def bbjwt(
+        self, *arguments: str | Path, data: str | bytes = b"", check: bool = True, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the installed command."""
+        return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(**changes))
+
+    def get(
+        self, url: str, *options: str, extra: str = "", check: bool = True, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
+        """Ask the helper as git would for ``url``."""
+        return self.bbjwt(*options, "get", data=request(url) + extra + "\n", check=check, **changes)
+
+    def git(self, *arguments: str | Path, check: bool = True, cwd: Path | None = None, **changes: str | None) -> Any:
+        """Run git."""
+        git = self.environment.get("BBJWT_TEST_GIT", "git")
+        return self.run(git, *arguments, check=check, cwd=cwd, env=self.env(**changes))
+
+    @property
+    def runtime(self) -> Path:
+        """The user's runtime folder."""
+        return Path(self.environment["XDG_RUNTIME_DIR"])
+
+    def records(self) -> list[Path]:
+        """The files of the token cache's records."""
+        return sorted(path for path in (self.runtime / "git-credential-bbjwt").glob("*") if "." not in path.name)
+
+
+def request(url: str) -> str:
+    """The attributes git sends for ``url``, without the blank line at the end."""
+    protocol, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    return f"protocol={protocol}\nhost={host}\n" + (f"path={path}\n" if path else "")
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The attributes of a helper's answer."""
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A new user with an empty home and a runtime folder."""
+    home, runtime = tmp_path / "home", tmp_path / "run"
+    home.mkdir()
+    runtime.mkdir(mode=0o700)
+    path = os.pathsep.join([str(COMMAND.parent), os.environ["PATH"]])
+    environment = {
+        "HOME": str(home),
+        "PATH": path,
+        "XDG_RUNTIME_DIR": str(runtime),
+        "XDG_CONFIG_DIRS": str(tmp_path / "etc"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_AUTHOR_NAME": "A",
+        "GIT_AUTHOR_EMAIL": "a@example.invalid",
+        "GIT_COMMITTER_NAME": "A",
+        "GIT_COMMITTER_EMAIL": "a@example.invalid",
+    }
+    return Machine(home, environment)
+
+
+@pytest.fixture
+def bitbucket(tmp_path: Path) -> Iterator[Emulator]:
+    """Bitbucket on loopback, with nothing in it."""
+    with Emulator(tmp_path / "bitbucket") as emulator:
+        yield emulator
+
+
+@dataclass
+class Workspace:
+    """The usual scene: an app on the workspace acme with the repository widgets, known to a machine by a file."""
+
+    machine: Machine
+    bitbucket: Emulator
+    app: App
+    widgets: HostedRepository
+    installation: Path
+
+    @property
+    def url(self) -> str:
+        """The clone URL of acme/widgets."""
+        return self.bitbucket.url(self.widgets)
+
+    def write_installation(self, **changes: Any) -> None:
+        """Write the payload's file anew."""
+        self.installation.write_text(json.dumps(self.bitbucket.payload(self.app, **changes)))
+        self.installation.chmod(0o600)
+
+    def get(self, *options: str, extra: str = "", check: bool = True, **changes: str | None) -> Any:
+        """Ask the helper for acme/widgets."""
+        return self.machine.get(self.url, *options, extra=extra, check=check, **changes)
+
+
+@pytest.fixture
+def acme(machine: Machine, bitbucket: Emulator) -> Workspace:
+    """The usual scene, with git set up as `configure` would."""
+    app = bitbucket.install("acme")
+    widgets = bitbucket.host_repository("acme/widgets")
+    installation = machine.home / "installation.json"
+    scene = Workspace(machine, bitbucket, app, widgets, installation)
+    scene.write_installation()
+    machine.environment |= {
+        "BBJWT_INSTALLATION": str(installation),
+        "SSL_CERT_FILE": str(bitbucket.ca_file),
+        "GIT_SSL_CAINFO": str(bitbucket.ca_file),
+    }
+    machine.git("config", "--global", f"credential.{bitbucket.base_url}.helper", "bbjwt")
+    machine.git("config", "--global", f"credential.{bitbucket.base_url}.useHttpPath", "true")
+    return scene
+
+
+def cannot(reason: str) -> NoReturn:
+    """Skip a test that cannot be run here; where nothing may be skipped (``tests/run --all``) it fails."""
+    if os.environ.get("BBJWT_TEST_ALL"):
+        pytest.fail(f"{reason}, and nothing may be skipped")
+    pytest.skip(reason)
+
+
+def need(program: str) -> str:
+    """Return the path of ``program``, without which a test cannot be run."""
+    return shutil.which(program) or cannot(f"{program} is not installed")
