@@ -178,11 +178,11 @@ class TokenCache:
         if self.folder is not None:
             self.folder.remove(self.name(record.repository, record.scope, record.app))
 
-    def clear(self) -> int:
-        """Remove every file, broken records and leftovers too; return how many records there were."""
-        if self.folder is None:
-            return 0
-        return sum(self.folder.remove(name) and "." not in name for name in self.folder.names())
+    def clear(self) -> None:
+        """Remove every file, broken records and leftovers of killed processes too."""
+        if self.folder is not None:
+            for name in self.folder.names():
+                self.folder.remove(name)
 
     def drop_expired(self) -> None:
         """Remove records that can never be used again, so that the folder does not grow with every repository seen."""

@@ -13,6 +13,9 @@ COMMANDS = {
     "register": "register",
     "list": "list_installations",
     "unregister": "unregister",
+    "configure": "configure",
+    "unconfigure": "unconfigure",
+    "forget": "forget",
 }
 
 _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."

@@ -3,7 +3,7 @@
 import argparse
 
 from git_credential_bbjwt import diagnostics, minting
-from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.errors import InstallationError, UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
 from git_credential_bbjwt.secret_store import remove_secret
@@ -12,16 +12,27 @@ from git_credential_bbjwt.token_cache import TokenCache
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("workspace", metavar="WORKSPACE", help="the workspace's slug")
+    parser.add_argument("workspace", nargs="?", metavar="WORKSPACE", help="the workspace's slug")
     parser.add_argument("--app", metavar="KEY", help="only this app, where several are registered")
+    parser.add_argument("--all", action="store_true", help="every registered installation")
     parser.add_argument("--system", action="store_true", help="in the system registry")
 
 
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Remove it. Raises InstallationError where nothing is registered, or several apps are."""
-    workspace = arguments.workspace.lower()
-    app = arguments.app or options.app
+    if bool(arguments.workspace) == arguments.all:
+        raise UsageError("unregister needs one of: a workspace, --all")
     registry = Registry(system=arguments.system)
+    if arguments.all:
+        for one in registry.read():
+            for workspace in one.workspaces:
+                _unregister(registry, workspace, one.app_key)
+    else:
+        _unregister(registry, arguments.workspace.lower(), arguments.app or options.app)
+    return 0
+
+
+def _unregister(registry: Registry, workspace: str, app: str) -> None:
     with registry.changing() as installations:
         found = [one for one in installations if workspace in one.workspaces and app in ("", one.app_key)]
         if not found:
@@ -37,9 +48,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         installations[position : position + 1] = [leaving._replace(workspaces=rest)] if rest else []
     cache = TokenCache(create=False)
     for record in cache.records():
-        if record.host == leaving.host and (record.workspace == workspace or record.workspace.startswith("{")):
+        if leaving.serves(record.repository):
             minting.forget(cache, record)
     if not rest:
         remove_secret(leaving)
     diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")
-    return 0

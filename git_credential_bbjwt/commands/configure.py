@@ -1,0 +1,55 @@
+"""Switch the helper on in git's configuration, for the registered hosts or some of their workspaces.
+
+Writes credential.URL.helper and credential.URL.useHttpPath through git config itself; twice is once, and `unconfigure`
+removes exactly what was written.
+"""
+
+import argparse
+
+from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt.configuration import GitConfiguration, base_urls, entries, helper_value
+from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.repository import is_name
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """Declare which of git's configuration files is meant."""
+    level = parser.add_mutually_exclusive_group()
+    for name, whose in (("global", "yours (default)"), ("system", "everybody's"), ("local", "this repository's")):
+        level.add_argument(f"--{name}", dest="level", action="store_const", const=name, default="global", help=whose)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_level(parser)
+    parser.add_argument(
+        "--workspace",
+        action="append",
+        default=[],
+        metavar="SLUG",
+        help="only this workspace; may be given several times",
+    )
+    parser.add_argument(
+        "--exclusive", action="store_true", help="make git ask no other helper for these URLs, nor let one keep tokens"
+    )
+    parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
+
+
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+    """Write the settings. Raises UsageError and GitError."""
+    for workspace in arguments.workspace:
+        if not is_name(workspace.lower()):
+            raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
+    helper = helper_value(absolute=arguments.level == "system")
+    wanted = []
+    for base_url in base_urls(options.installation):
+        for url in [f"{base_url}/{workspace}" for workspace in arguments.workspace] or [base_url]:
+            wanted += entries(url, helper, exclusive=arguments.exclusive, rewrite_ssh=arguments.rewrite_ssh)
+    changed = GitConfiguration(arguments.level).write(wanted)
+    if not changed:
+        diagnostics.note(f"git's {arguments.level} configuration has it already")
+        return 0
+    for key, value in wanted:
+        diagnostics.note(f"git config --{arguments.level} {key} {value!r}")
+    return 0

@@ -1,0 +1,21 @@
+"""Remove from git's configuration exactly what `configure` wrote there."""
+
+import argparse
+
+from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt.commands.configure import add_level
+from git_credential_bbjwt.configuration import GitConfiguration
+from git_credential_bbjwt.options import HelperOptions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    add_level(parser)
+
+
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
+    """Remove the settings. Raises GitError."""
+    removed = GitConfiguration(arguments.level).remove()
+    which = f"git's {arguments.level} configuration"
+    diagnostics.note(f"{which} is as it was" if removed else f"{which} has nothing that configure wrote")
+    return 0

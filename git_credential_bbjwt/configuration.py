@@ -1,0 +1,185 @@
+"""What `configure` writes into git's configuration, and a journal of it, so that `unconfigure` removes exactly that."""
+
+import json
+import os
+import shutil
+import sys
+from typing import Any
+
+from git_credential_bbjwt import git_config, places
+from git_credential_bbjwt.errors import CredentialError, InstallationError
+from git_credential_bbjwt.installations import CLOUD_BASE_URL, Catalogue
+from git_credential_bbjwt.lock import FileLock
+from git_credential_bbjwt.private_folder import PrivateFolder
+from git_credential_bbjwt.sources import read_sources
+
+_JOURNAL = "configured.json"
+
+Entry = tuple[str, str]
+
+
+def base_urls(installation_option: str | None) -> list[str]:
+    """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
+    known = list(Catalogue(read_sources(installation_option)))
+    registered = [one.base_url for one in known if one.secret_place in ("keyring", "file")]
+    return list(dict.fromkeys(registered or [one.base_url for one in known])) or [CLOUD_BASE_URL]
+
+
+def executable() -> str:
+    """The absolute path of the installed command. Raises CredentialError where it is not installed."""
+    called = sys.argv[0]
+    if os.path.basename(called) == places.APP_NAME:
+        return os.path.abspath(called)
+    found = shutil.which(places.APP_NAME)
+    if found is None:
+        raise CredentialError(f"{places.APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
+    return os.path.abspath(found)
+
+
+def helper_value(*, absolute: bool) -> str:
+    """How git's configuration is to name the helper: ``bbjwt`` where git finds it on PATH, else the absolute path."""
+    path = executable()
+    found = shutil.which(places.APP_NAME)
+    if not absolute and found is not None and os.path.samefile(found, path):
+        return "bbjwt"
+    return shell_word(path)
+
+
+def shell_word(path: str) -> str:
+    """Escape an absolute path for the shell that git runs it by; quotes would hide from git that it is absolute."""
+    return "".join(c if c.isalnum() or c in "/._-+@%" else "\\" + c for c in path)
+
+
+def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool) -> list[Entry]:
+    """The settings for one URL, in the order git has to read them (gitcredentials(7), git-config(1))."""
+    section = f"credential.{url}"
+    wanted = [(f"{section}.helper", "")] if exclusive else []
+    wanted += [(f"{section}.helper", helper), (f"{section}.useHttpPath", "true")]
+    if rewrite_ssh:
+        host, _, workspace = url.removeprefix("https://").partition("/")
+        # ssh has a port of its own: the forms of the site name none.
+        name = host.partition(":")[0]
+        tail = f"{workspace}/" if workspace else ""
+        for form in (f"git@{name}:{tail}", f"ssh://git@{name}/{tail}"):
+            wanted.append((f"url.{url}/.insteadOf", form))
+    return wanted
+
+
+class GitConfiguration:
+    """One of git's configuration files (``--global``, ``--system``, ``--local``) and our journal of it."""
+
+    def __init__(self, level: str) -> None:
+        """Raises CredentialError outside a repository for ``local``."""
+        self.level = level
+        folder = places.site_config_folder() if level == "system" else places.user_config_folder()
+        if folder is None:
+            raise InstallationError("there is no home folder to keep a journal in", "set HOME")
+        self._folder_path = folder
+        self._name = level
+        if level == "local":
+            self._name = "local " + os.path.abspath(git_config.run("rev-parse", "--git-common-dir").strip())
+
+    def write(self, wanted: list[Entry]) -> bool:
+        """Make ``wanted`` what stands there of ours; False where it stood there already."""
+        with _Journal(self._folder_path, shared=self.level == "system") as journal:
+            ours = journal.entries(self._name)
+            if set(ours) <= set(wanted) and self._found(wanted) == wanted:
+                return False
+            self._remove(journal)
+            before = self._files()
+            added: list[Entry] = []
+            for key, value in wanted:
+                if value and (key, value) in self._found([(key, value)]):
+                    continue  # It stands there already and is not ours to remove later.
+                git_config.run("config", f"--{self.level}", "--add", key, value)
+                added.append((key, value))
+                journal.set(self._name, added, [path for path in self._files() if path not in before])
+            return bool(added)
+
+    def remove(self) -> bool:
+        """Remove what is ours; False where nothing was."""
+        with _Journal(self._folder_path, shared=self.level == "system") as journal:
+            return self._remove(journal)
+
+    def _remove(self, journal: "_Journal") -> bool:
+        ours = journal.entries(self._name)
+        for key, value in dict.fromkeys(ours):
+            if (key, value) in self._found([(key, value)]):
+                git_config.run("config", f"--{self.level}", "--unset-all", key, _exactly(value))
+        for path in journal.created(self._name):
+            if os.path.isfile(path) and os.path.getsize(path) == 0:
+                os.unlink(path)
+        journal.set(self._name, [], [])
+        return bool(ours)
+
+    def _found(self, wanted: list[Entry]) -> list[Entry]:
+        """Those of ``wanted`` that stand in the file, in their order."""
+        found = []
+        for key in dict.fromkeys(key for key, _ in wanted):
+            output = git_config.run("config", f"--{self.level}", "-z", "--get-all", key, check=False)
+            found += [(key, value) for value in output.split("\0")[:-1]]
+        return [entry for entry in wanted if entry in found]
+
+    def _files(self) -> list[str]:
+        """The files ``--global`` may mean (git-config(1), "FILES") that exist; other levels' files always do."""
+        if self.level != "global":
+            return []
+        home = os.environ.get("HOME", "")
+        xdg = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        candidates = [os.environ.get("GIT_CONFIG_GLOBAL", ""), f"{home}/.gitconfig", f"{xdg}/git/config"]
+        return [path for path in candidates if path and os.path.exists(path)]
+
+
+def _exactly(value: str) -> str:
+    """An extended regular expression that matches ``value`` alone: git before 2.30 knows no fixed values."""
+    return "^" + "".join(c if c.isalnum() else f"[{c}]" if c not in "^\\" else "\\" + c for c in value) + "$"
+
+
+class _Journal:
+    """The settings we added, by configuration file, and the files that only exist because we did."""
+
+    def __init__(self, folder_path: str, *, shared: bool) -> None:
+        self._path = f"{folder_path}/{_JOURNAL}"
+        self._folder_path = folder_path
+        self._mode = 0o755 if shared else 0o700
+        self._content: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Journal":
+        try:
+            self._folder = PrivateFolder(self._folder_path, create=True, mode=self._mode)
+            self._lock = FileLock(self._folder, _JOURNAL)
+            self._lock.__enter__()
+        except OSError as problem:
+            raise CredentialError(
+                f"cannot write {self._path}: {problem.strerror}", "check who owns the folder; --system needs root"
+            ) from problem
+        try:
+            found = json.loads(self._folder.read(_JOURNAL) or b"{}")
+        except ValueError:
+            found = {}
+        self._content = found if isinstance(found, dict) else {}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.__exit__()
+        self._folder.close()
+        try:
+            os.rmdir(self._folder_path)  # Succeeds only where nothing else of ours is kept.
+        except OSError:
+            pass
+
+    def entries(self, name: str) -> list[Entry]:
+        return [(key, value) for key, value in self._content.get(name, {}).get("entries", [])]
+
+    def created(self, name: str) -> list[str]:
+        return list(self._content.get(name, {}).get("created", []))
+
+    def set(self, name: str, entries: list[Entry], created: list[str]) -> None:
+        if entries:
+            self._content[name] = {"entries": entries, "created": created}
+        else:
+            self._content.pop(name, None)
+        if self._content:
+            self._folder.write(_JOURNAL, json.dumps(self._content, indent=2).encode() + b"\n", durable=True)
+        else:
+            self._folder.remove(_JOURNAL)

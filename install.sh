@@ -1,0 +1,231 @@
+#!/bin/sh
+# Installs git-credential-bbjwt in an environment of its own, and switches it on in git's configuration.
+set -eu
+
+usage() {
+    cat <<'EOF'
+usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [FILE]
+       ./install.sh --demo [--wheelhouse DIR]
+       ./install.sh --uninstall [--system]
+
+FILE             the payload of the app's `installed` callback: also registers that installation
+--system         for all users: /opt and /usr/local/bin instead of your own folders (needs root)
+--wheelhouse DIR install from the wheels in DIR, without a network (made by: pip wheel --wheel-dir DIR ".[demo]")
+--no-configure   leave git's configuration alone
+--demo           try it with no account: a Bitbucket emulator on this machine, nothing left behind
+--uninstall      remove the command, its settings in git, registered installations and cached tokens
+EOF
+}
+
+name=git-credential-bbjwt
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+
+say() { printf '%s\n' "$*" >&2; }
+fail() {
+    say "install.sh: error: $1"
+    shift
+    for hint in "$@"; do say "hint: $hint"; done
+    exit 1
+}
+
+# The newest Python that will do, unless PYTHON names one.
+find_python() {
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+        [ "$candidate" != "${PYTHON-}" ] || fail "$PYTHON is no Python 3.10 or newer" "set PYTHON to one that is"
+    done
+    fail "no Python 3.10 or newer found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
+}
+
+# make_environment DIR: an environment with pip or uv to fill it.
+make_environment() {
+    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        "$python" -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
+    elif command -v uv >/dev/null; then
+        uv venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
+    elif command -v virtualenv >/dev/null; then
+        virtualenv --quiet --python "$python" "$1" || fail "virtualenv failed" "see above"
+    elif command -v pipx >/dev/null; then
+        pipx run --quiet virtualenv --quiet --python "$python" "$1" || fail "pipx run virtualenv failed" "see above"
+    else
+        install_venv
+        "$python" -m venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
+    fi
+}
+
+# Debian splits venv off its Python.
+install_venv() {
+    package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    if ! command -v apt-get >/dev/null; then
+        fail "$python cannot make environments: it lacks the venv module" \
+            "install your system's package for it, or uv, pipx or virtualenv"
+    elif [ "$(id -u)" -ne 0 ]; then
+        fail "$python cannot make environments: it lacks the venv module" "run: sudo apt-get install $package"
+    fi
+    say "$python lacks the venv module: installing $package"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package"; } >&2 ||
+        fail "apt-get could not install $package" "run: apt-get install $package"
+}
+
+# fill_environment DIR REQUIREMENT...: install into an environment.
+fill_environment() {
+    into=$1
+    shift
+    if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
+    if [ -x "$into/bin/pip" ]; then
+        "$into/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"
+    else
+        uv pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
+    fi || fail "the packages could not be installed" \
+        "check the network, or bring them along: ./install.sh --wheelhouse DIR"
+}
+
+# The project itself, as a requirement: its wheel where a wheelhouse has one, else these sources.
+project() {
+    for wheel in ${wheelhouse:+"$wheelhouse"/git_credential_bbjwt-*.whl}; do
+        if [ -f "$wheel" ]; then
+            printf '%s' "$name${1:-}"
+            return
+        fi
+    done
+    printf '%s' "$here${1:-}"
+}
+
+set_places() {
+    if [ -n "$system" ]; then
+        [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
+        data=/opt/$name bin=/usr/local/bin level=--system
+    else
+        [ -n "${HOME-}" ] || fail "HOME is not set" "set it, or use --system"
+        base=${XDG_DATA_HOME:-$HOME/.local/share}
+        data=$base/$name bin=$HOME/.local/bin level=--global
+    fi
+}
+
+# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports.
+write_launcher() {
+    mkdir -p "$bin"
+    new=$bin/.$name.new
+    case $1 in
+    *[!A-Za-z0-9/._-]*) first= ;;
+    *) first="#!$1/bin/python -I" ;;
+    esac
+    if [ -n "$first" ] && [ ${#first} -le 120 ]; then
+        { printf '%s\n' "$first" && sed 1d "$1/bin/$name"; } >"$new"
+    else
+        # A kernel takes neither spaces nor long paths in a first line.
+        quoted=$(printf '%s' "$1" | sed "s/'/'\\\\''/g")
+        printf "#!/bin/sh\nexec '%s/bin/python' -I '%s/bin/%s' \"\$@\"\n" "$quoted" "$quoted" "$name" >"$new"
+    fi
+    chmod 755 "$new"
+    mv -f "$new" "$bin/$name"
+}
+
+install_it() {
+    set_places
+    python=$(find_python)
+    command -v git >/dev/null || fail "git is not installed" "install git first"
+    mkdir -p "$data"
+    # A new environment beside the old one: an upgrade that fails leaves what worked.
+    environment=$data/environment-$(date +%s)-$$
+    trap 'rm -rf "$environment"' EXIT
+    trap 'exit 1' HUP INT TERM
+    make_environment "$environment"
+    fill_environment "$environment" "$(project)"
+    "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
+        fail "the installed command does not start" "see above; please report it"
+    write_launcher "$environment"
+    trap - EXIT HUP INT TERM
+    for old in "$data"/environment-*; do
+        if [ "$old" != "$environment" ]; then rm -rf "$old"; fi
+    done
+    say "installed $("$bin/$name" --version) as $bin/$name"
+    if [ -n "$payload" ]; then
+        "$bin/$name" register ${system:+--system} "$payload" || exit 1
+    fi
+    if [ -n "$configure" ]; then
+        "$bin/$name" configure "$level" || exit 1
+    fi
+    case :$PATH: in
+    *:"$bin":*) ;;
+    *) say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself" ;;
+    esac
+    if [ -z "$payload" ]; then
+        say "next: $name register FILE (the payload of the app's \`installed\` callback), then: $name doctor"
+    fi
+}
+
+uninstall() {
+    set_places
+    if [ -x "$bin/$name" ]; then
+        "$bin/$name" unconfigure "$level" || say "note: git's configuration could not be put back, see above"
+        "$bin/$name" unregister --all ${system:+--system} || say "note: not all could be unregistered, see above"
+        "$bin/$name" forget --all || say "note: not all cached tokens could be dropped, see above"
+    fi
+    rm -f "$bin/$name"
+    rm -rf "$data"
+    say "uninstalled $name"
+}
+
+demo() {
+    command -v git >/dev/null || fail "git is not installed" "install git first"
+    python=$(find_python)
+    place=$(mktemp -d "${TMPDIR:-/tmp}/bbjwt-demo.XXXXXX")
+    trap 'rm -rf "$place"' EXIT
+    trap 'exit 1' HUP INT TERM
+    say "preparing an environment in $place (removed at the end) ..."
+    export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
+    make_environment "$place/environment"
+    fill_environment "$place/environment" "$(project '[demo]')"
+    cd "$here"
+    PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
+}
+
+mode=install_it system='' wheelhouse='' configure=yes payload=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --demo) mode=demo ;;
+    --uninstall) mode=uninstall ;;
+    --system) system=yes ;;
+    --no-configure) configure='' ;;
+    --wheelhouse)
+        [ $# -ge 2 ] || fail "--wheelhouse needs a folder"
+        shift
+        [ -d "$1" ] || fail "there is no folder $1" "make one: pip wheel --wheel-dir DIR \".[demo]\""
+        wheelhouse=$(CDPATH='' cd -- "$1" && pwd)
+        ;;
+    # For tests/run: an environment with the project and whatever else is named.
+    --environment)
+        mode=environment
+        shift
+        break
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    -*)
+        usage >&2
+        exit 2
+        ;;
+    *)
+        [ -z "$payload" ] || { usage >&2 && exit 2; }
+        [ -f "$1" ] || fail "there is no file $1" "name the payload of the app's \`installed\` callback"
+        payload=$1
+        ;;
+    esac
+    shift
+done
+
+if [ "$mode" = environment ]; then
+    python=$(find_python)
+    into=$1
+    shift
+    [ -x "$into/bin/python" ] || make_environment "$into"
+    fill_environment "$into" "$@"
+else
+    "$mode"
+fi
