@@ -1,0 +1,361 @@
+"""register, list, unregister: the secret in a real keyring, the rest in the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import desktop
+from tests.conftest import COMMAND, Machine, Workspace, answer
+
+SPOKEN = "git-credential-bbjwt: "
+
+
+@pytest.fixture
+def unregistered(acme: Workspace) -> Workspace:
+    """The usual scene on a machine that does not know the installation yet."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+@pytest.fixture
+def desk(unregistered: Workspace) -> Iterator[Workspace]:
+    """The same on a desktop with an open keyring."""
+    with desktop.session(unregistered.machine):
+        yield unregistered
+
+
+def files_holding(folder: Path, secret: str) -> list[Path]:
+    """All files below ``folder`` in which ``secret`` stands."""
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def registry_of(machine: Machine) -> Path:
+    """The user registry."""
+    return machine.home / ".config/git-credential-bbjwt/installations.json"
+
+
+def test_register_clone_unregister_with_a_real_keyring(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    desk.installation.unlink()
+    desk.machine.git("clone", "-q", desk.url, "w")
+
+    assert files_holding(desk.machine.home.parent, desk.app.shared_secret) == []
+    assert stat.S_IMODE(registry_of(desk.machine).stat().st_mode) == 0o600
+    assert len(desk.bitbucket.helper_requests()) == 2
+
+    desk.machine.bbjwt("unregister", "acme")
+    assert not registry_of(desk.machine).exists()
+    assert desk.machine.records() == []
+    done = desk.get()
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_list_shows_where_the_secret_is_and_never_the_secret(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    plain, listed = desk.machine.bbjwt("list").stdout, desk.machine.bbjwt("list", "--json").stdout
+
+    (one,) = json.loads(listed)
+    assert (one["workspaces"], one["app"], one["base_url"], one["secret"]) == (
+        ["acme"],
+        desk.app.key,
+        desk.bitbucket.base_url,
+        "keyring",
+    )
+    for word in ("acme", desk.app.key, desk.bitbucket.base_url, "keyring"):
+        assert word in plain
+    assert desk.app.shared_secret not in plain + listed
+
+
+def test_registering_again_replaces_the_secret_and_forgets_tokens(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    old = answer(desk.get())["password"]
+    desk.app.shared_secret = "a-new-secret-for-the-same-client-key"
+    desk.write_installation()
+    desk.machine.bbjwt("register", desk.installation)
+
+    assert len(json.loads(desk.machine.bbjwt("list", "--json").stdout)) == 1
+    assert answer(desk.get())["password"] != old
+
+
+def test_an_app_installed_anew_has_another_client_key_and_replaces_the_old_one(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    old_secret = desk.app.shared_secret
+    desk.app = desk.bitbucket.install("acme")
+    desk.write_installation()
+    desk.machine.bbjwt("register", desk.installation)
+
+    (one,) = json.loads(desk.machine.bbjwt("list", "--json").stdout)
+    assert one["client_key"] == desk.app.client_key
+    assert (
+        old_secret not in desk.machine.run("secret-tool", "search", "--all", "service", "git-credential-bbjwt").stdout
+    )
+
+
+def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    desktop.lock(desk.machine)
+    done = desk.get(check=False)
+
+    assert done.stdout == "quit=1\n"
+    assert "locked" in done.stderr
+    assert "hint: unlock it" in done.stderr
+
+
+def test_a_keyring_without_a_default_collection_is_an_error_and_no_prompt(unregistered: Workspace) -> None:
+    with desktop.session(unregistered.machine, unlocked=False):
+        done = unregistered.machine.bbjwt("register", unregistered.installation, check=False)
+
+    assert done.returncode == 1
+    assert "hint: " in done.stderr
+    assert not registry_of(unregistered.machine).exists()
+
+
+def test_no_keyring_names_the_choices_and_registers_nothing(unregistered: Workspace) -> None:
+    done = unregistered.machine.bbjwt("register", unregistered.installation, check=False)
+
+    assert done.returncode == 1
+    for choice in ("BBJWT_INSTALLATION", "backend", "--insecure-storage"):
+        assert choice in done.stderr
+    assert files_holding(unregistered.machine.home / ".config", unregistered.app.shared_secret) == []
+    assert unregistered.machine.bbjwt("list").stdout == ""
+
+
+def test_the_null_backend_is_noticed_at_registration(unregistered: Workspace) -> None:
+    done = unregistered.machine.bbjwt(
+        "register", unregistered.installation, check=False, PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring"
+    )
+
+    assert done.returncode == 1
+    assert "keeps nothing" in done.stderr
+
+
+def test_insecure_storage_is_a_file_nobody_else_can_read(unregistered: Workspace) -> None:
+    machine = unregistered.machine
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    unregistered.installation.unlink()
+    (secret,) = files_holding(machine.home, unregistered.app.shared_secret)
+
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
+    assert "password" in answer(unregistered.get())
+
+    machine.bbjwt("forget", "--all")
+    secret.chmod(0o644)
+    refused = unregistered.get(check=False)
+    assert refused.stdout == "quit=1\n"
+    assert "others can read" in refused.stderr
+
+    secret.chmod(0o600)
+    machine.bbjwt("unregister", "acme")
+    assert not secret.exists()
+
+
+def test_moving_from_file_to_keyring_removes_the_file(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", "--insecure-storage", desk.installation)
+    desk.machine.bbjwt("register", desk.installation)
+    desk.installation.unlink()
+
+    assert files_holding(desk.machine.home.parent, desk.app.shared_secret) == []
+    assert "password" in answer(desk.get())
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_payload_from_standard_input(unregistered: Workspace, wrapped: bool) -> None:
+    payload: dict[str, Any] = unregistered.bitbucket.payload(unregistered.app)
+    data = json.dumps({"clientInfo": payload} if wrapped else payload)
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=data)
+
+    assert "password" in answer(unregistered.get())
+
+
+def test_payload_without_a_slug_needs_workspace(unregistered: Workspace) -> None:
+    unregistered.write_installation(principal={"type": "user", "uuid": unregistered.app.workspace_uuid})
+    machine = unregistered.machine
+    refused = machine.bbjwt("register", "--insecure-storage", unregistered.installation, check=False)
+    assert refused.returncode == 1
+    assert "--workspace" in refused.stderr
+
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation, "--workspace", "Acme")
+    assert "password" in answer(unregistered.get())
+    # Once said, it need not be said again.
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    assert json.loads(machine.bbjwt("list", "--json").stdout)[0]["workspaces"] == ["acme"]
+
+
+def test_slug_from_the_principals_page(unregistered: Workspace) -> None:
+    page = {"html": {"href": f"{unregistered.bitbucket.base_url}/acme/"}}
+    unregistered.write_installation(principal={"type": "user", "uuid": "{x}", "links": page})
+    unregistered.machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+
+    assert "password" in answer(unregistered.get())
+
+
+BROKEN_PAYLOADS: dict[str, object] = {
+    "no JSON": "{",
+    "no object": [1],
+    "deep": "[" * 100_000,
+    "another product": {"productType": "jira"},
+    "another event": {"eventType": "uninstalled"},
+    "no key": {"key": ""},
+    "no client key": {"clientKey": None},
+    "no secret": {"sharedSecret": ""},
+    "secret is a number": {"sharedSecret": 5},
+    "control characters": {"key": "a\nb"},
+    "http": {"baseUrl": "http://bitbucket.org"},
+    "user in the URL": {"baseUrl": "https://a@bitbucket.org"},
+    "path in the URL": {"baseUrl": "https://bitbucket.org/x"},
+    "query in the URL": {"baseApiUrl": "https://api.bitbucket.org?x"},
+    "port is no number": {"baseUrl": "https://bitbucket.org:x"},
+    "look-alike": {"baseUrl": "https://bitbucкet.org"},
+    "no API": {"baseApiUrl": ""},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_PAYLOADS)
+def test_a_broken_payload_is_one_error_and_registers_nothing(unregistered: Workspace, name: str) -> None:
+    broken = BROKEN_PAYLOADS[name]
+    payload = unregistered.bitbucket.payload(unregistered.app)
+    text = broken if isinstance(broken, str) else json.dumps(payload | broken if isinstance(broken, dict) else broken)
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{SPOKEN}error: ")
+    assert done.stderr.count("\n") <= 2
+    assert unregistered.app.shared_secret not in done.stderr
+    assert not registry_of(unregistered.machine).exists()
+
+
+def test_values_are_asked_for_and_the_secret_is_not_shown(unregistered: Workspace) -> None:
+    terminal, keyboard = pty.openpty()
+    running = subprocess.Popen(
+        [COMMAND, "register", "--insecure-storage"],
+        stdin=keyboard,
+        stdout=keyboard,
+        stderr=keyboard,
+        env=unregistered.machine.env(),
+        start_new_session=True,
+        # getpass reads the controlling terminal, which the first terminal opened becomes.
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+    )
+    os.close(keyboard)
+    shown = b""
+    app = unregistered.app
+    for question, reply in (
+        (b"App key", app.key),
+        (b"Client key", app.client_key),
+        (b"Shared secret", app.shared_secret),
+        (b"Workspace", "acme"),
+        (b"Base URL", unregistered.bitbucket.base_url),
+        (b"Base URL of the API", unregistered.bitbucket.base_api_url),
+    ):
+        while question not in shown.rpartition(b"\n")[2]:
+            shown += os.read(terminal, 4096)
+        os.write(terminal, reply.encode() + b"\n")
+    status = running.wait(60)
+    try:
+        shown += os.read(terminal, 4096)
+    except OSError:
+        pass
+    os.close(terminal)
+
+    assert status == 0, shown
+    assert app.shared_secret.encode() not in shown
+    assert "password" in answer(unregistered.get())
+
+
+def test_without_a_file_and_nobody_to_ask_is_a_usage_error(machine: Machine) -> None:
+    assert machine.bbjwt("register", check=False).returncode == 2
+
+
+def test_registering_can_try_a_mint(unregistered: Workspace) -> None:
+    register = ("register", "--insecure-storage", unregistered.installation, "--repository")
+    done = unregistered.machine.bbjwt(*register, unregistered.url)
+    assert "all is well" in done.stderr
+    refused = unregistered.machine.bbjwt(*register, "acme/nothing-here", check=False)
+    assert refused.returncode == 1
+    assert "404" in refused.stderr
+
+
+def test_two_apps_on_one_workspace_need_a_choice(unregistered: Workspace) -> None:
+    machine = unregistered.machine
+    second = unregistered.bitbucket.install("acme", key="acme-deploys", scopes="repository:write")
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(unregistered.bitbucket.payload(second)))
+
+    undecided = unregistered.get(check=False)
+    assert undecided.stdout == "quit=1\n"
+    assert "--app" in undecided.stderr
+    unregistered.get("--app", "acme-deploys")
+    assert unregistered.bitbucket.helper_requests()[-1].claims["iss"] == "acme-deploys"
+    assert machine.bbjwt("unregister", "acme", check=False).returncode == 1
+    machine.bbjwt("unregister", "acme", "--app", "acme-deploys")
+    assert "password" in answer(unregistered.get())
+
+
+def test_one_app_on_two_workspaces(unregistered: Workspace) -> None:
+    second = unregistered.bitbucket.install("beta")
+    tools = unregistered.bitbucket.host_repository("beta/tools")
+    for app in (unregistered.app, second):
+        data = json.dumps(unregistered.bitbucket.payload(app))
+        unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=data)
+
+    unregistered.get()
+    unregistered.machine.get(unregistered.bitbucket.url(tools))
+    subjects = [seen.claims["sub"] for seen in unregistered.bitbucket.helper_requests()]
+    assert subjects == [unregistered.app.client_key] * 2 + [second.client_key] * 2
+
+
+def test_system_registry_is_read_after_the_users(unregistered: Workspace) -> None:
+    machine = unregistered.machine
+    machine.bbjwt("register", "--system", "--insecure-storage", unregistered.installation)
+    registry = Path(machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations.json"
+
+    assert stat.S_IMODE(registry.stat().st_mode) == 0o644
+    assert json.loads(machine.bbjwt("list", "--json").stdout)[0]["registry"] == "system"
+    assert "password" in answer(unregistered.get())
+    machine.bbjwt("unregister", "--system", "acme")
+    assert unregistered.get().stdout == ""
+
+
+def test_unregistering_what_is_not_there_is_an_error(machine: Machine) -> None:
+    done = machine.bbjwt("unregister", "acme", check=False)
+
+    assert done.returncode == 1
+    assert "git-credential-bbjwt list" in done.stderr
+
+
+def test_many_registrations_at_once_lose_none(unregistered: Workspace) -> None:
+    payloads = [unregistered.bitbucket.payload(unregistered.bitbucket.install(f"team{n}")) for n in range(12)]
+    running = [
+        subprocess.Popen(
+            [COMMAND, "register", "--insecure-storage", "-"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=unregistered.machine.env(),
+        )
+        for _ in payloads
+    ]
+    for process, payload in zip(running, payloads, strict=True):
+        process.communicate(json.dumps(payload).encode())
+
+    assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 12
+
+
+def test_a_broken_registry_says_so_and_is_left_alone(unregistered: Workspace) -> None:
+    registry = registry_of(unregistered.machine)
+    registry.parent.mkdir(parents=True)
+    registry.write_text('{"version": 99}')
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", unregistered.installation, check=False)
+
+    assert done.returncode == 1
+    assert str(registry) in done.stderr
+    assert registry.read_text() == '{"version": 99}'
