@@ -25,6 +25,8 @@ from git_credential_bbjwt.route import Route, find_route, tls_context
 #: Largest answer that is read, in bytes.
 MAX_ANSWER = 1024 * 1024
 
+_PIECE = 65_536
+
 # Seconds for one address to accept a connection; the next one (IPv4 after IPv6, say) needs its turn within the budget.
 _CONNECT_TIMEOUT = 10.0
 
@@ -197,7 +199,10 @@ class Origin:
             decode_content=False,
         )
         response = connection.getresponse()
-        content = response.read(MAX_ANSWER + 1)
+        # Piece by piece up to the end: only there does urllib3 notice that a length was announced and not kept.
+        content = b""
+        while len(content) <= MAX_ANSWER and (piece := response.read(_PIECE)):
+            content += piece
         if len(content) > MAX_ANSWER:
             self.close()
             raise BadAnswerError(

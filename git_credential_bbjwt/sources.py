@@ -58,8 +58,8 @@ class Sources:
 
     def may_name(self, host: str) -> bool:
         """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
-        if host == CLOUD_HOST and (self.jwt or any(source.problem for source in self.sources)):
-            return True
+        if host == CLOUD_HOST and (self.jwt or any(source.problem or source.data for source in self.sources)):
+            return True  # A source may turn out broken, which is an error for whom it might have served.
         # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return any(_may_hold(source.data, name.encode("utf-8", "surrogateescape")) for source in self.sources)

@@ -485,36 +485,18 @@ def _braced_uuid() -> str:
 
 
 def make_bare_repository(path: Path, files: dict[str, str]) -> None:
-    """Make a bare repository with one commit that holds ``files``."""
-
-    def git(*arguments: str, data: str = "") -> str:
-        environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(path),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            **{f"GIT_{who}_NAME": "Emulator" for who in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{who}_EMAIL": "emulator@example.invalid" for who in ("AUTHOR", "COMMITTER")},
-        }
-        done = subprocess.run(
-            ["git", "-C", str(path), *arguments],
-            input=data,
-            capture_output=True,
-            text=True,
-            check=True,
-            env=environment,
-        )
-        return done.stdout.strip()
-
-    path.mkdir(parents=True)
-    git("init", "-q", "--bare")
-    git("symbolic-ref", "HEAD", "refs/heads/main")
-    tree = "".join(f"100644 blob {git('hash-object', '-w', '--stdin', data=files[name])}\t{name}\n" for name in files)
-    commit = git("commit-tree", git("mktree", data=tree), data="First commit\n")
-    git("update-ref", "refs/heads/main", commit)
-    for name, value in (("uploadpack.allowFilter", "true"), ("uploadpack.allowAnySHA1InWant", "true")):
-        git("config", name, value)
-    # Who may push is decided by the emulator, before http-backend sees the request.
-    git("config", "http.receivepack", "true")
+    """Make a bare repository with one commit, on main, that holds ``files``."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(path.parent), "GIT_CONFIG_NOSYSTEM": "1"}
+    subprocess.run(["git", "init", "-q", "--bare", "--template=", path], check=True, env=environment)
+    (path / "HEAD").write_text("ref: refs/heads/main\n")
+    with (path / "config").open("a") as config:
+        # Who may push is decided by the emulator, before http-backend sees the request.
+        config.write("[http]\n\treceivepack = true\n[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n")
+    commit = "commit refs/heads/main\ncommitter Emulator <emulator@example.invalid> 1700000000 +0000\ndata 5\nFirst\n"
+    for name, text in files.items():
+        commit += f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n"
+    importing = ["git", "-C", str(path), "fast-import", "--quiet"]
+    subprocess.run(importing, input=commit.encode(), check=True, env=environment)
 
 
 class _Server(ThreadingHTTPServer):

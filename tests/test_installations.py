@@ -1,0 +1,168 @@
+"""Where installations come from, and which one serves a repository (contract, section 6)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import pytest
+
+from git_credential_bbjwt import places
+from tests.bitbucket_emulator import Emulator
+from tests.conftest import Workspace, answer
+
+
+def issuer(bitbucket: Emulator) -> str:
+    """The app that the last token was minted for."""
+    return str(bitbucket.helper_requests()[-1].claims["iss"])
+
+
+def payload_file(acme: Workspace, path: Path, key: str) -> Path:
+    """A payload of another app on acme."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(acme.bitbucket.payload(acme.bitbucket.install("acme", key=key))))
+    path.chmod(0o600)
+    return path
+
+
+def test_the_first_source_that_serves_the_repository_is_used(acme: Workspace, tmp_path: Path) -> None:
+    machine = acme.machine
+    option = payload_file(acme, tmp_path / "option.json", "by-option")
+    variable = payload_file(acme, tmp_path / "variable.json", "by-variable")
+    credential = payload_file(acme, tmp_path / "credentials/bbjwt-installation", "by-credential")
+    for key, system in (("by-user", []), ("by-system", ["--system"])):
+        payload = payload_file(acme, tmp_path / f"{key}.json", key)
+        machine.bbjwt("register", "--insecure-storage", *system, payload)
+    machine.environment["BBJWT_INSTALLATION"] = str(variable)
+    machine.environment["CREDENTIALS_DIRECTORY"] = str(credential.parent)
+
+    used = []
+    acme.get("--installation", str(option))
+    used.append(issuer(acme.bitbucket))
+    for variable_to_drop in ("BBJWT_INSTALLATION", "CREDENTIALS_DIRECTORY"):
+        acme.get()
+        used.append(issuer(acme.bitbucket))
+        del machine.environment[variable_to_drop]
+    acme.get()
+    used.append(issuer(acme.bitbucket))
+    machine.bbjwt("unregister", "acme")
+    acme.get()
+    used.append(issuer(acme.bitbucket))
+    assert used == ["by-option", "by-variable", "by-credential", "by-user", "by-system"]
+
+
+def test_the_variable_may_hold_the_json_itself(acme: Workspace) -> None:
+    acme.installation.unlink()
+    payload = acme.bitbucket.payload(acme.app)
+    for text in (json.dumps(payload), "\n " + json.dumps({"clientInfo": payload}, indent=1)):
+        assert "password" in answer(acme.get("--token-store=none", BBJWT_INSTALLATION=text))
+
+
+def test_a_payload_serves_only_the_workspace_it_names(acme: Workspace) -> None:
+    beta = acme.bitbucket.host_repository("beta/tools")
+    other = acme.bitbucket.install("beta")
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(acme.bitbucket.payload(other)))
+
+    acme.machine.get(acme.bitbucket.url(beta))
+    assert acme.bitbucket.helper_requests()[-1].claims["sub"] == other.client_key
+
+
+def test_a_payload_that_names_no_workspace_serves_any(acme: Workspace) -> None:
+    acme.write_installation(principal={"type": "user"})
+
+    assert "password" in answer(acme.get())
+
+
+def test_a_workspace_in_another_case_is_the_same(acme: Workspace) -> None:
+    principal: dict[str, Any] = acme.bitbucket.payload(acme.app)["principal"]
+    acme.write_installation(principal=principal | {"username": "ACME"})
+
+    assert "password" in answer(acme.machine.get(acme.url.replace("acme", "aCMe")))
+
+
+def test_the_uuid_of_another_workspace_is_not_served(acme: Workspace) -> None:
+    url = f"{acme.bitbucket.base_url}/{{12345678-1234-1234-1234-123456789abc}}/{acme.widgets.uuid}"
+    done = acme.machine.get(url)
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True), (0o604, True)]
+)
+def test_a_payload_others_can_read_gets_a_warning(acme: Workspace, mode: int, warned: bool) -> None:
+    acme.installation.chmod(mode)
+    done = acme.get()
+
+    assert "password" in answer(done)
+    assert ("others on this machine can read" in done.stderr) == warned
+    assert acme.get().stderr == ""  # Said with a mint, not with every cached answer.
+
+
+def broken_source(acme: Workspace, name: str) -> str:
+    """A value of BBJWT_INSTALLATION that cannot be used."""
+    folder = acme.machine.home
+    (folder / "broken.json").write_text("{")
+    os.mkfifo(folder / "fifo")
+    return {"missing": "/nowhere/x.json", "json": "{,", "folder": str(folder)}.get(name, str(folder / name))
+
+
+@pytest.mark.parametrize("name", ["missing", "json", "folder", "broken.json", "fifo"])
+def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace, name: str) -> None:
+    acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, name)
+    cloud = acme.machine.get("https://bitbucket.org/acme/widgets", check=False)
+    elsewhere = acme.machine.get("https://github.com/acme/widgets")
+
+    assert (cloud.stdout, cloud.returncode) == ("quit=1\n", 1)
+    assert cloud.stderr.startswith("git-credential-bbjwt: error: ")
+    assert (elsewhere.stdout, elsewhere.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("field", ["key", "clientKey", "sharedSecret"])
+def test_an_incomplete_payload_says_what_is_missing(acme: Workspace, field: str) -> None:
+    acme.write_installation(**{field: ""})
+    done = acme.get(check=False)
+
+    assert done.stdout == "quit=1\n"
+    assert field in done.stderr
+
+
+def test_a_host_spelled_with_json_escapes_is_known(acme: Workspace) -> None:
+    text = acme.installation.read_text()
+    acme.installation.write_text(text.replace("https://localhost", "https:\\/\\/\\u006c\\u006Fcalhost"))
+
+    assert "password" in answer(acme.get())
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"version": 2}', '{"version": 1, "installations": [5]}'])
+def test_a_broken_registry_stops_only_whom_it_might_have_served(acme: Workspace, broken: str) -> None:
+    registry = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
+    registry.parent.mkdir(parents=True)
+    registry.write_text(broken)
+
+    assert "password" in answer(acme.get())
+    cloud = acme.machine.get("https://bitbucket.org/acme/widgets", check=False)
+    assert str(registry) in cloud.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HOME": "/home/a"},
+        {"HOME": "/"},
+        {"HOME": "/home/a", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "/y", "XDG_CONFIG_DIRS": "/z:/etc/xdg"},
+        {"HOME": "/home/a", "XDG_CONFIG_HOME": "x", "XDG_CACHE_HOME": "", "XDG_CONFIG_DIRS": "rel:/z"},
+    ],
+)
+def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_DIRS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert places.user_config_folder() == platformdirs.user_config_dir(places.APP_NAME)
+    assert places.user_cache_folder() == platformdirs.user_cache_dir(places.APP_NAME)
+    assert places.site_config_folder() == platformdirs.site_config_dir(places.APP_NAME)
