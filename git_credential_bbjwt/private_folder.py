@@ -103,8 +103,11 @@ def _make(path: str, mode: int) -> None:
     except FileExistsError:
         pass
     except FileNotFoundError:
-        _make(os.path.dirname(path), mode)
-        _make(path, mode)
+        above = os.path.dirname(path)
+        if os.path.isdir(above):
+            raise  # /proc says so of whatever it will not have made.
+        _make(above, mode)
+        os.mkdir(path, mode)
 
 
 def is_private(path: str) -> bool:

@@ -1,0 +1,515 @@
+"""The token cache: exact reuse, one mint for many processes, healing, and what others may have put in its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import desktop
+from tests.bitbucket_emulator import Fault
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+
+
+def password(acme: Workspace, *options: str, extra: str = "", **changes: str | None) -> str:
+    """The token the helper gives for acme/widgets."""
+    return answer(acme.get(*options, extra=extra, **changes))["password"]
+
+
+def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start the helper for ``url`` without waiting for it."""
+    process = subprocess.Popen(
+        [COMMAND, *options, "get"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=machine.env(),
+    )
+    assert process.stdin is not None
+    process.stdin.write(request(url).encode() + b"\n")
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for a helper; return its answer."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        output, errors = process.stdout.read(), process.stderr.read()
+        process.wait(PATIENCE)
+    assert b"Traceback" not in errors
+    return output
+
+
+# The record.
+
+
+def test_one_record_a_repository_that_only_its_user_can_read(acme: Workspace) -> None:
+    gadgets = acme.bitbucket.host_repository("acme/gadgets")
+    for _ in range(2):
+        acme.get()
+        acme.machine.get(acme.bitbucket.url(gadgets))
+    folder = acme.machine.runtime / "git-credential-bbjwt"
+
+    assert len(acme.machine.records()) == len(list(folder.iterdir())) == 2
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(record.stat().st_mode) for record in acme.machine.records()} == {0o600}
+    assert acme.bitbucket.mints() == 2
+
+
+def cache_folder(acme: Workspace) -> Path:
+    """Where tokens are where there is no private runtime folder."""
+    return acme.machine.home / ".cache/git-credential-bbjwt"
+
+
+def not_a_folder(path: Path) -> None:
+    path.rmdir()
+    path.write_text("")
+
+
+def link(path: Path) -> None:
+    path.rmdir()
+    path.with_name("elsewhere").mkdir(mode=0o700)
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+RUNTIME_FOLDERS: dict[str, Callable[[Path], object]] = {
+    "open to the group": lambda path: path.chmod(0o750),
+    "open to all": lambda path: path.chmod(0o777),
+    "missing": lambda path: path.rmdir(),
+    "a file": not_a_folder,
+    "a link": link,
+}
+
+
+@pytest.mark.parametrize("name", RUNTIME_FOLDERS)
+def test_a_runtime_folder_that_is_not_private_is_not_used(acme: Workspace, name: str) -> None:
+    RUNTIME_FOLDERS[name](acme.machine.runtime)
+    first = password(acme)
+
+    assert [stat.S_IMODE(path.stat().st_mode) for path in cache_folder(acme).iterdir()] == [0o600]
+    assert stat.S_IMODE(cache_folder(acme).stat().st_mode) == 0o700
+    assert password(acme) == first
+    assert not list(acme.machine.runtime.parent.glob("elsewhere/*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
+@pytest.mark.parametrize("whose", ["runtime", "ours"])
+def test_a_folder_of_another_user_is_not_used(acme: Workspace, whose: str) -> None:
+    prepared = acme.machine.runtime
+    if whose == "ours":
+        prepared = prepared / "git-credential-bbjwt"
+        prepared.mkdir(mode=0o700)
+    os.chown(prepared, 65534, 65534)
+    first = password(acme)
+
+    assert list(acme.machine.runtime.glob("git-credential-bbjwt/*")) == []
+    assert len(list(cache_folder(acme).iterdir())) == 1
+    assert password(acme) == first
+
+
+def test_our_folder_behind_a_link_is_not_used(acme: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "evil").mkdir(mode=0o700)
+    (acme.machine.runtime / "git-credential-bbjwt").symlink_to(tmp_path / "evil")
+    acme.get()
+
+    assert list((tmp_path / "evil").iterdir()) == []
+    assert len(list(cache_folder(acme).iterdir())) == 1
+
+
+def truncate(record: Path) -> None:
+    record.write_bytes(record.read_bytes()[:-5])
+
+
+def make_fifo(record: Path) -> None:
+    record.unlink()
+    os.mkfifo(record, 0o600)
+
+
+def link_to_copy(record: Path) -> None:
+    copy = shutil.copy(record, record.parent.parent / "copy")
+    record.unlink()
+    record.symlink_to(copy)
+
+
+def replaced(record: Path, old: bytes, new: bytes) -> None:
+    data = record.read_bytes()
+    assert old in data
+    record.write_bytes(data.replace(old, new))
+
+
+BROKEN_RECORDS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda record: record.write_bytes(b""),
+    "truncated": truncate,
+    "garbage": lambda record: record.write_bytes(os.urandom(500)),
+    "another format": lambda record: replaced(record, b"record 1", b"record 2"),
+    "expiry is no number": lambda record: replaced(record, b"expires=", b"expires=x"),
+    "a line break in the token": lambda record: replaced(record, b"token=", b"token=a\nhost=b\ntoken="),
+    "an escape in the token": lambda record: replaced(record, b"token=", b"token=\x1b"),
+    "of another repository": lambda record: replaced(record, b"name=widgets", b"name=gadgets"),
+    "of another host": lambda record: replaced(record, b"host=localhost", b"host=evilhost1"),
+    "of another scope": lambda record: replaced(record, b"scope=repository", b"scope=account"),
+    "from the future": lambda record: replaced(record, b"minted=17", b"minted=97"),
+    "readable by others": lambda record: record.chmod(0o644),
+    "a FIFO": make_fifo,
+    "a link": link_to_copy,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_RECORDS)
+def test_a_record_that_is_not_whole_and_ours_counts_as_absent(acme: Workspace, name: str) -> None:
+    acme.get()
+    (record,) = acme.machine.records()
+    BROKEN_RECORDS[name](record)
+
+    assert "password" in answer(acme.get())
+    assert acme.bitbucket.mints() == 2
+    acme.get()
+    assert acme.bitbucket.mints() == 2  # The broken one has been replaced.
+
+
+@pytest.mark.parametrize("spoilt", ["read-only", "full", "no home"])
+def test_where_nothing_can_be_kept_a_token_is_still_given(acme: Workspace, spoilt: str) -> None:
+    acme.machine.runtime.rmdir()
+    environment = dict(acme.machine.environment)
+    if spoilt == "no home":
+        environment |= {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/proc/nothing"}
+    elif spoilt == "read-only":
+        environment["XDG_CACHE_HOME"] = "/proc"
+    else:
+        environment["XDG_CACHE_HOME"] = "/dev/full"
+    acme.machine.environment = environment | {"BBJWT_INSTALLATION": str(acme.installation)}
+
+    assert acme.get().stderr == ""
+    assert "no token cache" in acme.get("--verbose").stderr
+
+
+def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
+    first = password(acme, "--token-store=none")
+
+    assert list(acme.machine.runtime.iterdir()) == []
+    assert password(acme) != first  # Nor does it use what it did not keep,
+    assert password(acme, "--token-store=none") != password(acme)  # or what others kept.
+
+
+def test_token_store_keyring_keeps_the_token_in_the_keyring_alone(acme: Workspace) -> None:
+    with desktop.session(acme.machine):
+        first = password(acme, "--token-store=keyring")
+        stored = [
+            path for path in acme.machine.home.parent.rglob("*") if path.is_file() and "bitbucket" not in path.parts
+        ]
+        assert not any(first.encode() in path.read_bytes() for path in stored)
+        assert password(acme, "--token-store=keyring") == first
+
+        data = request(acme.url) + f"username=x-token-auth\npassword={first}\n\n"
+        acme.machine.bbjwt("--token-store=keyring", "erase", data=data)
+        second = password(acme, "--token-store=keyring")
+        assert second != first
+
+        acme.machine.bbjwt("forget", "--all")
+        assert (
+            second not in acme.machine.run("secret-tool", "search", "--all", "service", "git-credential-bbjwt").stdout
+        )
+
+
+# Exact reuse.
+
+
+@pytest.mark.parametrize(("lifetime", "reused"), [(290, False), (330, True)])
+def test_a_token_is_used_again_with_five_minutes_left(acme: Workspace, lifetime: int, reused: bool) -> None:
+    acme.bitbucket.rules.lifetime = lifetime
+
+    assert (password(acme) == password(acme)) == reused
+
+
+def test_a_token_is_for_one_scope_and_one_app(acme: Workspace) -> None:
+    acme.app.scopes = {"repository:write"}
+    reading = password(acme)
+
+    assert password(acme, "--scope", "repository:write") != reading
+    assert password(acme, "--app", acme.app.key) != reading
+    assert password(acme, "--scope", " repository  repository ") == reading
+    assert password(acme) == reading
+
+
+@pytest.mark.parametrize("how", ["file", "variable"])
+def test_no_token_of_a_replaced_secret(acme: Workspace, how: str) -> None:
+    def environment() -> dict[str, str]:
+        text = json.dumps(acme.bitbucket.payload(acme.app))
+        if how == "file":
+            acme.installation.write_text(text)
+            return {}
+        return {"BBJWT_INSTALLATION": text}
+
+    first = password(acme, **environment())
+    assert password(acme, **environment()) == first
+    acme.app.shared_secret = "another-secret-of-the-same-client-key"
+    assert password(acme, **environment()) != first
+
+
+def test_the_same_payload_with_other_irrelevant_fields_keeps_its_tokens(acme: Workspace) -> None:
+    first = password(acme)
+    acme.write_installation(user={"nickname": "somebody else"})
+
+    assert password(acme) == first
+
+
+def test_another_registration_leaves_tokens_alone(acme: Workspace) -> None:
+    machine = acme.machine
+    payload = json.dumps(acme.bitbucket.payload(acme.app))
+    del machine.environment["BBJWT_INSTALLATION"]
+    machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    first = password(acme)
+    other = json.dumps(acme.bitbucket.payload(acme.bitbucket.install("beta")))
+    machine.bbjwt("register", "--insecure-storage", "-", data=other)
+
+    assert password(acme) == first
+    machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    assert password(acme) != first
+    machine.bbjwt("unregister", "acme")
+    assert acme.get().stdout == ""
+
+
+# One mint for many.
+
+
+def test_many_processes_for_one_repository_make_one_mint(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=1))
+    running = [start(acme.machine, acme.url) for _ in range(32)]
+    answers = {finish(process) for process in running}
+
+    assert len(answers) == 1
+    assert acme.bitbucket.mints() == 1
+    assert len(acme.bitbucket.helper_requests()) == 2
+
+
+def test_twelve_repositories_by_two_make_twelve_mints(acme: Workspace) -> None:
+    urls = [acme.bitbucket.url(acme.bitbucket.host_repository(f"acme/many{n}")) for n in range(12)]
+    running = [start(acme.machine, url) for url in urls * 2]
+
+    assert all(b"password=" in finish(process) for process in running)
+    assert acme.bitbucket.mints() == 12
+
+
+def test_repositories_do_not_wait_for_each_other(acme: Workspace) -> None:
+    gadgets = acme.bitbucket.host_repository("acme/gadgets")
+    acme.bitbucket.misbehave("api", Fault(delay=4))
+    slow = start(acme.machine, acme.url)
+    while not acme.bitbucket.seen:
+        time.sleep(0.02)
+    acme.machine.get(acme.bitbucket.url(gadgets))
+
+    assert slow.poll() is None
+    assert b"password=" in finish(slow)
+
+
+def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=6))
+    slow = start(acme.machine, acme.url)
+    while not acme.bitbucket.seen:
+        time.sleep(0.02)
+    started = time.monotonic()
+    waiting = acme.get("--timeout", "1", check=False)
+
+    assert time.monotonic() - started < 2.5
+    assert waiting.stdout == "quit=1\n"
+    assert "another process" in waiting.stderr
+    slow.kill()
+    finish(slow)
+
+
+def test_a_killed_process_leaves_nothing_to_wait_for(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=30))
+    stuck = start(acme.machine, acme.url)
+    while not acme.bitbucket.seen:
+        time.sleep(0.02)
+    waiting = start(acme.machine, acme.url)
+    time.sleep(0.3)
+    stuck.kill()
+    started = time.monotonic()
+
+    assert b"password=" in finish(waiting)
+    assert time.monotonic() - started < 3
+    finish(stuck)
+
+
+def test_ten_rounds_of_kill_at_random_moments(acme: Workspace) -> None:
+    chance = random.Random(4)
+    for _ in range(10):
+        acme.machine.bbjwt("forget", "--all")
+        running = [start(acme.machine, acme.url) for _ in range(4)]
+        for process in running:
+            time.sleep(chance.uniform(0, 0.06))
+            process.send_signal(signal.SIGKILL)
+        for process in running:
+            finish(process)
+        assert "password" in answer(acme.get("--timeout", "10"))
+        (record,) = acme.machine.records()
+        assert record.read_bytes().endswith(b"\nend\n")
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_other_ends_are_quiet(acme: Workspace, end: signal.Signals) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=30))
+    stuck = start(acme.machine, acme.url)
+    while not acme.bitbucket.seen:
+        time.sleep(0.02)
+    stuck.send_signal(end)
+
+    assert finish(stuck) in (b"", b"quit=1\n")
+    assert "password" in answer(acme.get())
+
+
+# Healing.
+
+
+def erase(acme: Workspace, password: str | None) -> None:
+    """What git sends when the server refused ``password``."""
+    data = request(acme.url) + "username=x-token-auth\n" + (f"password={password}\n" if password else "") + "\n"
+    assert acme.machine.bbjwt("erase", data=data).stdout == ""
+
+
+def test_erase_drops_the_refused_token(acme: Workspace) -> None:
+    first = password(acme)
+    erase(acme, first)
+
+    assert acme.machine.records() == []
+    assert password(acme) != first
+
+
+def test_erase_without_a_password_drops_the_token(acme: Workspace) -> None:
+    acme.get()
+    erase(acme, None)
+
+    assert acme.machine.records() == []
+
+
+def test_erase_spares_a_newer_token_and_the_registered_secret(acme: Workspace) -> None:
+    machine = acme.machine
+    payload = json.dumps(acme.bitbucket.payload(acme.app))
+    del machine.environment["BBJWT_INSTALLATION"]
+    machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    old = password(acme)
+    erase(acme, old)
+    new = password(acme)
+    erase(acme, old)
+
+    assert password(acme) == new
+    erase(acme, new)
+    assert "password" in answer(acme.get())
+
+
+def test_erase_of_what_is_not_ours_does_nothing(acme: Workspace) -> None:
+    acme.get()
+    for url in ("https://github.com/acme/widgets", acme.url.replace("widgets", "gadgets"), acme.bitbucket.base_url):
+        acme.machine.bbjwt("erase", data=request(url) + "password=x\n\n")
+
+    assert len(acme.machine.records()) == 1
+
+
+def state_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The state line of an answer."""
+    return next(line for line in done.stdout.splitlines() if line.startswith("state[]="))
+
+
+def test_a_refused_cached_token_is_replaced_in_the_same_git_command(acme: Workspace) -> None:
+    announced = "capability[]=authtype\ncapability[]=state\n"
+    first = password(acme, extra=announced)
+    cached = acme.get(extra=announced)
+    refused = announced + state_of(cached) + "\nwwwauth[]=Basic realm=x\n"
+    again = acme.get(extra=refused)
+
+    assert answer(cached)["password"] == first
+    assert answer(again)["password"] != first
+    assert "continue" not in again.stdout
+    # The next process that was refused the old token gets the new one, with no mint.
+    assert answer(acme.get(extra=refused))["password"] == answer(again)["password"]
+    assert acme.bitbucket.mints() == 2
+
+
+def test_state_of_another_helper_means_nothing(acme: Workspace) -> None:
+    first = password(acme)
+    extra = "capability[]=state\nstate[]=other:thing\nstate[]=bbjwt:\nstate[]=bbjwt:ffff\nstate[]=\n"
+
+    assert password(acme, extra=extra) == first
+
+
+def test_state_does_not_give_the_token_away(acme: Workspace) -> None:
+    token = password(acme)
+    state = state_of(acme.get(extra="capability[]=state\n"))
+
+    assert not any(token[at : at + 6] in state for at in range(len(token) - 6))
+
+
+def test_a_revoked_token_heals(acme: Workspace) -> None:
+    acme.machine.git("clone", "-q", acme.url, "w")
+    acme.bitbucket.revoke_tokens()
+    clone = acme.machine.home / "w"
+    version = acme.machine.git("version").stdout.split()[2]
+    if tuple(map(int, version.split(".")[:2])) < (2, 46):
+        assert acme.machine.git("fetch", "-q", cwd=clone, check=False).returncode != 0
+
+    acme.machine.git("fetch", "-q", cwd=clone)
+    assert acme.bitbucket.mints() == 2
+
+
+def test_forget_one_and_forget_all(acme: Workspace) -> None:
+    gadgets = acme.bitbucket.host_repository("acme/gadgets")
+    acme.get()
+    acme.get("--app", acme.app.key)
+    acme.machine.get(acme.bitbucket.url(gadgets))
+    acme.machine.bbjwt("forget", acme.url.upper().replace("HTTPS", "https").replace(".GIT", ""))
+    assert len(acme.machine.records()) == 1
+    acme.machine.bbjwt("forget", "--all")
+    assert acme.machine.records() == []
+    assert acme.machine.bbjwt("forget", check=False).returncode == 2
+
+
+def test_expired_records_do_not_pile_up(acme: Workspace) -> None:
+    acme.get()
+    (record,) = acme.machine.records()
+    expires = answer(acme.get())["password_expiry_utc"].encode()
+    replaced(record, b"expires=" + expires, b"expires=1600000000")
+    gadgets = acme.bitbucket.host_repository("acme/gadgets")
+    acme.machine.get(acme.bitbucket.url(gadgets))
+
+    assert record not in acme.machine.records()
+
+
+# The fast path.
+
+HEAVY = (
+    "argparse",
+    "json",
+    "re",
+    "pathlib",
+    "urllib3",
+    "keyring",
+    "platformdirs",
+    "jwt",
+    "subprocess",
+    "typing",
+    "hashlib",
+)
+
+
+@pytest.mark.parametrize("case", ["cached", "store", "foreign", "erase"])
+def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> None:
+    acme.get()
+    url = "https://github.com/a/b" if case in ("foreign", "erase") else acme.url
+    operation = {"store": "store", "erase": "erase"}.get(case, "get")
+    shown = acme.machine.bbjwt(operation, data=request(url) + "\n", PYTHONPROFILEIMPORTTIME="1").stderr
+    imported = {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
+
+    assert "git_credential_bbjwt.entry" in imported
+    assert imported.isdisjoint(HEAVY)
