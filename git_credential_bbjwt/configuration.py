@@ -11,16 +11,15 @@ from git_credential_bbjwt.errors import CredentialError, InstallationError
 from git_credential_bbjwt.installations import CLOUD_BASE_URL, Catalogue
 from git_credential_bbjwt.lock import FileLock
 from git_credential_bbjwt.private_folder import PrivateFolder
-from git_credential_bbjwt.sources import read_sources
 
 _JOURNAL = "configured.json"
 
 Entry = tuple[str, str]
 
 
-def base_urls(installation_option: str | None) -> list[str]:
+def base_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
-    known = list(Catalogue(read_sources(installation_option)))
+    known = list(catalogue)
     registered = [one.base_url for one in known if one.secret_place in ("keyring", "file")]
     return list(dict.fromkeys(registered or [one.base_url for one in known])) or [CLOUD_BASE_URL]
 
@@ -46,8 +45,8 @@ def helper_value(*, absolute: bool) -> str:
 
 
 def shell_word(path: str) -> str:
-    """Escape an absolute path for the shell that git runs it by; quotes would hide from git that it is absolute."""
-    return "".join(c if c.isalnum() or c in "/._-+@%" else "\\" + c for c in path)
+    """Escape a word for the shell that git runs a helper by; quotes would hide from git that a path is absolute."""
+    return "".join(c if c.isalnum() or c in "/._-+@%=:," else "\\" + c for c in path)
 
 
 def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool) -> list[Entry]:

@@ -25,6 +25,13 @@ def run(*arguments: str, check: bool = True) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+def version() -> tuple[int, ...]:
+    """Return git's version, such as (2, 39, 5). Raises GitError."""
+    words = run("version").split()
+    numbers = words[2].split(".") if len(words) > 2 else []
+    return tuple(int(number) for number in numbers[:3] if number.isdigit())
+
+
 class HttpSettings:
     """What git's configuration says of ``http.*`` for one URL: one ``git config --get-urlmatch``, under way at once."""
 

@@ -4,7 +4,7 @@ Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callb
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -269,14 +269,23 @@ class Catalogue:
         None where no installation names the workspace. Raises InstallationError where a source that comes first is
         broken, and where two apps could serve and none was chosen.
         """
+        return self._first(lambda one: one.serves(repository), repository.workspace, app)
+
+    def choose_for_workspace(self, host: str, workspace: str, app: str) -> Installation | None:
+        """The same for a workspace's slug, where no repository is known."""
+        return self._first(
+            lambda one: one.host == host and (not one.workspaces or workspace in one.workspaces), workspace, app
+        )
+
+    def _first(self, serves: Callable[[Installation], bool], workspace: str, app: str) -> Installation | None:
         for level in self._levels:
             if isinstance(level, InstallationError):
                 raise level
-            serving = [one for one in level if one.serves(repository) and app in ("", one.app_key)]
+            serving = [one for one in level if serves(one) and app in ("", one.app_key)]
             if len(serving) > 1:
                 keys = ", ".join(sorted(one.app_key for one in serving))
                 raise InstallationError(
-                    f"several apps are registered for the workspace {repository.workspace}: {keys}",
+                    f"several apps are registered for the workspace {workspace}: {keys}",
                     "name one on the credential.helper line: bbjwt --app KEY",
                 )
             if serving:

@@ -17,7 +17,7 @@ from git_credential_bbjwt.lock import FileLock
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.protocol import Request, format_answer, write_answer
 from git_credential_bbjwt.repository import Repository, parse_path
-from git_credential_bbjwt.sources import Sources
+from git_credential_bbjwt.sources import Sources, read_sources
 from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
 
 _QUIT = format_answer([("quit", "1")])
@@ -143,6 +143,26 @@ def obtain(
     return grant
 
 
+def get_for_person(repository: Repository, options: HelperOptions) -> tuple[Installation, Grant]:
+    """Return a token for ``repository``, and the installation it was asked of, for a command a person runs.
+
+    Raises CredentialError; InstallationError where no installation serves the repository.
+    """
+    sources = read_sources(options.installation)
+    installation = Catalogue(sources).choose(repository, options.app)
+    if installation is None:
+        raise InstallationError(
+            f"no installation serves {repository.full_name} on {repository.host}",
+            "git-credential-bbjwt list shows the registered ones; register adds one",
+        )
+    budget = Budget(options.timeout)
+    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
+    try:
+        return installation, obtain(repository, installation, options, sources.digest, budget, [])
+    finally:
+        budget.finish()
+
+
 @contextlib.contextmanager
 def _locked(cache: TokenCache, name: str, budget: Budget) -> Iterator[None]:
     """Hold the repository's lock. Where no lock can be had there is nothing to share either, and the call goes on."""
@@ -171,7 +191,7 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
     # First of all the keyring, the slowest of those who work at the same time.
     signer: Signer
     if installation.jwt:
-        _check_not_expired(installation)
+        check_jwt_not_expired(installation)
         signer = Signer(installation.jwt)
     else:
         signer = SecretSigner(installation.app_key, installation.client_key, shared_secret_of(installation))
@@ -187,7 +207,7 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
     return minted.minted, Grant(minted.token, minted.expires, uuid, cached=False)
 
 
-def _check_not_expired(installation: Installation) -> None:
+def check_jwt_not_expired(installation: Installation) -> None:
     """Raise InstallationError for a JWT that has expired, or is none. Its signature is Bitbucket's to check."""
     hint = "get a new one where the secret is: git-credential-bbjwt jwt WORKSPACE"
     hide(installation.jwt)

@@ -142,10 +142,9 @@ class TokenCache:
             try:
                 self.folder = PrivateFolder(path, create=create)
                 return
-            except FileNotFoundError:
-                continue
             except OSError as problem:
-                trace(f"no token cache in {path}: {problem.strerror or problem}")
+                if create or not isinstance(problem, FileNotFoundError):
+                    trace(f"no token cache in {path}: {problem.strerror}")
 
     @staticmethod
     def name(repository: Repository, scope: str, app: str) -> str:

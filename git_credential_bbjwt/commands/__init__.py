@@ -15,7 +15,11 @@ COMMANDS = {
     "unregister": "unregister",
     "configure": "configure",
     "unconfigure": "unconfigure",
+    "token": "token",
+    "jwt": "jwt",
+    "exec": "exec_command",
     "forget": "forget",
+    "doctor": "doctor",
 }
 
 _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."

@@ -9,8 +9,10 @@ import argparse
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.installations import Catalogue
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name
+from git_credential_bbjwt.sources import read_sources
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
     helper = helper_value(absolute=arguments.level == "system")
     wanted = []
-    for base_url in base_urls(options.installation):
+    for base_url in base_urls(Catalogue(read_sources(options.installation))):
         for url in [f"{base_url}/{workspace}" for workspace in arguments.workspace] or [base_url]:
             wanted += entries(url, helper, exclusive=arguments.exclusive, rewrite_ssh=arguments.rewrite_ssh)
     changed = GitConfiguration(arguments.level).write(wanted)

@@ -11,12 +11,11 @@ import sys
 from json import dumps
 
 from git_credential_bbjwt import diagnostics, minting, secret_store
-from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.errors import InstallationError, UsageError
 from git_credential_bbjwt.installations import CLOUD_API_URL, CLOUD_BASE_URL, Installation, parse_payload
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
-from git_credential_bbjwt.repository import Repository, is_name, normal_host, parse_path, parse_url
+from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
 from git_credential_bbjwt.token_cache import TokenCache
 
 _MAX_PAYLOAD = 1024 * 1024
@@ -160,13 +159,11 @@ def _forget_tokens(new: Installation) -> None:
 
 def _try(text: str, installation: Installation, options: HelperOptions) -> int:
     """Mint a token for one repository, to see that all is well. Raises CredentialError where it is not."""
-    repository: Repository = parse_url(text) if ":" in text else parse_path(installation.host, text.encode())
+    repository = parse_url(text) if ":" in text else parse_path(installation.host, text.encode())
     if not installation.serves(repository):
         raise UsageError(f"{repository.full_name} on {repository.host} is not of this installation")
-    budget = Budget(options.timeout)
-    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
     options.token_store = "none"
-    minting.obtain(repository, installation, options, "", budget, [])
-    budget.finish()
+    options.app = installation.app_key
+    minting.get_for_person(repository, options)
     diagnostics.note(f"got a token for {repository.full_name}: all is well")
     return 0

@@ -1,0 +1,213 @@
+"""Check step by step what a token needs, and say what to do about what is missing.
+
+With the clone URL of a repository, the last step gets a token for it. Exit status 0 when every check passes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, ParamSpec
+from urllib.parse import urlsplit
+
+from git_credential_bbjwt import assertion, configuration, diagnostics, git_config, git_helpers, minting
+from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.errors import CredentialError, InstallationError
+from git_credential_bbjwt.installations import Catalogue, Installation
+from git_credential_bbjwt.network import Origin
+from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.repository import Repository, parse_url
+from git_credential_bbjwt.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
+from git_credential_bbjwt.sources import read_sources
+
+_P = ParamSpec("_P")
+
+# Older ones may work; none is tested.
+_OLDEST_GIT = (2, 25)
+
+
+class Check(NamedTuple):
+    """What one check found. ``remedy`` is empty where it passed."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("url", nargs="?", metavar="URL", help="clone URL of a repository to get a token for")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for scripts")
+
+
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+    """Check, and print each result as it is known. Raises NotARepositoryError for a URL that is none."""
+    repository = _repository(arguments.url)
+    budget = Budget(options.timeout)
+    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
+    show = _Printer()
+    found = []
+    for check in _all(options, repository, budget):
+        found.append(check)
+        if not arguments.json:
+            show(check)
+    budget.finish()
+    ok = all(check.ok for check in found)
+    if arguments.json:
+        print(json.dumps({"ok": ok, "checks": [check._asdict() for check in found]}, indent=2, ensure_ascii=False))
+    return 0 if ok else 1
+
+
+def _repository(url: str | None) -> Repository | None:
+    # The base URL alone is what error messages name: it asks for no repository.
+    if not url or urlsplit(url).path in ("", "/"):
+        return None
+    return parse_url(url)
+
+
+class _Printer:
+    """Prints checks for a person: coloured in a terminal, plain in a log."""
+
+    def __init__(self) -> None:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._good, self._bad, self._plain = ("\033[32m", "\033[31m", "\033[0m") if colour else ("", "", "")
+        # The check marks are part of what is promised, whatever the locale.
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+    def __call__(self, check: Check) -> None:
+        mark = f"{self._good}✓" if check.ok else f"{self._bad}✗"
+        print(f"{mark}{self._plain} {check.name}: {diagnostics.one_line(check.detail)}")
+        if check.remedy:
+            print(f"  → {diagnostics.one_line(check.remedy)}")
+        sys.stdout.flush()
+
+
+def _all(options: HelperOptions, repository: Repository | None, budget: Budget) -> Iterator[Check]:
+    """All checks, in an order in which the first that fails is the cause of those after it."""
+    git = _checked("git", _git)
+    yield git
+    catalogue = Catalogue(read_sources(options.installation))
+    if git.ok:
+        for base_url in configuration.base_urls(catalogue):
+            if repository is None or base_url == f"https://{repository.host}":
+                url = f"{base_url}/{repository.full_name}" if repository else base_url
+                yield _checked("git configuration", _helpers, url)
+    yield _checked("keyring", _keyring, catalogue)
+    installations = list(catalogue)
+    for problem in catalogue.problems():
+        yield Check("installation", False, problem.what, problem.hint)
+    if not installations and not catalogue.problems():
+        yield Check(
+            "installation",
+            False,
+            "none is known on this machine",
+            "git-credential-bbjwt register FILE",
+        )
+    for one in installations:
+        yield _checked("installation", _installation, one)
+    urls = [url for one in installations for url in (one.base_url, one.base_api_url)]
+    skews: list[float] = []
+    for url in dict.fromkeys(urls):
+        yield _checked("network", _network, url, budget, skews)
+    if skews:
+        yield _clock(skews)
+    if repository is not None:
+        yield _checked("token", _token, repository, options)
+
+
+def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.kwargs) -> Check:
+    """Turn what ``check`` returns or raises into a result."""
+    try:
+        return Check(name, True, check(*args, **kwargs))
+    except CredentialError as problem:
+        return Check(name, False, problem.what, problem.hint)
+
+
+def _git() -> str:
+    version = git_config.version()
+    shown = ".".join(map(str, version))
+    if version < _OLDEST_GIT:
+        needed = ".".join(map(str, _OLDEST_GIT))
+        raise git_config.GitError(f"version {shown} is too old", f"install git {needed} or newer")
+    missing = [
+        what
+        for since, what in (((2, 31), "exec"), ((2, 40), "expiry times"), ((2, 46), "healing within one command"))
+        if version < since
+    ]
+    return f"version {shown}" + (f" (too old for: {', '.join(missing)})" if missing else "")
+
+
+def _helpers(url: str) -> str:
+    remedy = "run: git-credential-bbjwt configure"
+    helpers = git_helpers.helpers_for(url)
+    ours = [position for position, helper in enumerate(helpers) if helper.is_ours]
+    if not ours:
+        raise git_config.GitError(f"git does not ask this helper for {url}", remedy)
+    before = helpers[: ours[0]]
+    if before:
+        names = ", ".join(f"{helper.value} ({helper.origin})" for helper in before)
+        raise git_config.GitError(
+            f"git asks {names} before this helper for {url}: it may answer first, or keep tokens that have expired",
+            "run: git-credential-bbjwt configure --exclusive",
+        )
+    if not git_helpers.use_http_path(url):
+        raise git_config.GitError(f"git does not say which repository it wants of {url}: useHttpPath is off", remedy)
+    named = helpers[ours[0]].value.split()[0]
+    if named == "bbjwt" and shutil.which("git-credential-bbjwt") is None:
+        raise git_config.GitError("git's configuration names bbjwt, which is not on PATH", remedy)
+    if named.startswith("/") and not os.access(named.replace("\\", ""), os.X_OK):
+        raise git_config.GitError(f"git's configuration names {named}, which is not there", remedy)
+    return f"asks this helper for {url}, with the path"
+
+
+def _keyring(catalogue: Catalogue) -> str:
+    needed = any(one.secret_place == "keyring" for one in catalogue)
+    answer = KeyringCall("describe", "").answer()
+    backend = answer.get("backend", "unknown backend")
+    if answer["outcome"] == "ok":
+        return backend
+    reason = answer.get("reason") or answer["outcome"]
+    if not needed:
+        return f"none usable ({reason}), and none is needed"
+    hint = "unlock it" if answer["outcome"] == "locked" else HEADLESS_HINT
+    raise InstallationError(f"{backend}: {reason}", hint)
+
+
+def _installation(one: Installation) -> str:
+    name = f"app {one.app_key or '(of the JWT)'} on {', '.join(one.workspaces) or 'any workspace'} ({one.where})"
+    if one.jwt:
+        minting.check_jwt_not_expired(one)
+        return f"{name}: a JWT signed elsewhere"
+    shared_secret_of(one)()
+    return f"{name}: its secret is in the {one.secret_place}"
+
+
+def _network(url: str, budget: Budget, skews: list[float]) -> str:
+    started = time.monotonic()
+    answer = Origin(url, budget).request("GET", "/", dict)
+    if answer.date is not None:
+        skews.append(answer.date - time.time())
+    return f"{url} answers ({time.monotonic() - started:.2f} s)"
+
+
+def _clock(skews: list[float]) -> Check:
+    worst = max(skews, key=abs)
+    if abs(worst) <= assertion.CLOCK_TOLERANCE:
+        return Check("clock", True, f"within {assertion.CLOCK_TOLERANCE} s of Bitbucket's")
+    side = "behind" if worst > 0 else "ahead of"
+    return Check("clock", False, f"{abs(worst):.0f} s {side} Bitbucket's", "set the clock, for example with NTP")
+
+
+def _token(repository: Repository, options: HelperOptions) -> str:
+    options.token_store = "none"
+    installation, grant = minting.get_for_person(repository, options)
+    ends = time.strftime("%H:%M:%S UTC", time.gmtime(grant.expires))
+    return (
+        f"Bitbucket gives the app {installation.app_key or '(of the JWT)'} one for {repository.full_name} "
+        f"({grant.uuid}), scope {options.scope}, until {ends}"
+    )

@@ -1,0 +1,72 @@
+"""Print a signed JWT for the swap, to hand to a machine that must not hold the secret.
+
+There it is used as BBJWT_JWT or BBJWT_JWT_FILE until it expires. Whoever holds it can get tokens for any repository of
+the workspace for that long: keep it short.
+"""
+
+import argparse
+import time
+
+from git_credential_bbjwt import assertion
+from git_credential_bbjwt.bitbucket import TOKEN_PATH
+from git_credential_bbjwt.errors import InstallationError, UsageError
+from git_credential_bbjwt.installations import Catalogue, Installation
+from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.repository import is_name
+from git_credential_bbjwt.secret_store import shared_secret_of
+from git_credential_bbjwt.sources import read_sources
+
+#: Longest life of a JWT that is handed on, in seconds.
+LONGEST = 3600
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("workspace", metavar="WORKSPACE", help="the workspace's slug")
+    parser.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on the workspace")
+    parser.add_argument(
+        "--expires",
+        type=int,
+        default=assertion.LIFETIME,
+        metavar="SECONDS",
+        help=f"how long it is valid (default: {assertion.LIFETIME}, at most {LONGEST})",
+    )
+
+
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+    """Print it. Raises UsageError, InstallationError, SecretError."""
+    if not 0 < arguments.expires <= LONGEST:
+        raise UsageError(f"--expires needs a number of seconds from 1 to {LONGEST}")
+    workspace = arguments.workspace.lower()
+    if not is_name(workspace):
+        raise UsageError("WORKSPACE is the slug that stands in the workspace's URLs")
+    installation = _find(workspace, arguments.app or options.app, options.installation)
+    qsh = assertion.query_string_hash("POST", TOKEN_PATH)
+    secret = shared_secret_of(installation)()
+    print(
+        assertion.sign(
+            secret,
+            installation.app_key,
+            installation.client_key,
+            qsh,
+            issued_at=int(time.time()),
+            lifetime=arguments.expires,
+        )
+    )
+    return 0
+
+
+def _find(workspace: str, app: str, installation_option: str | None) -> Installation:
+    catalogue = Catalogue(read_sources(installation_option))
+    hosts = list(dict.fromkeys(one.host for one in catalogue))
+    found = [one for host in hosts if (one := catalogue.choose_for_workspace(host, workspace, app))]
+    if not found:
+        problems = catalogue.problems()
+        if problems:
+            raise problems[0]
+        raise InstallationError(
+            f"no installation serves the workspace {workspace}", "git-credential-bbjwt list shows the registered ones"
+        )
+    if found[0].jwt:
+        raise UsageError("this machine holds no secret: it works with a JWT signed elsewhere, which is not handed on")
+    return found[0]

@@ -1,0 +1,59 @@
+"""Which credential helpers git would ask for a URL, in order (gitcredentials(7), "CONFIGURATION OPTIONS")."""
+
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from git_credential_bbjwt import git_config, places
+
+
+class Helper(NamedTuple):
+    """One helper as git's configuration has it, and the file it stands in."""
+
+    value: str
+    origin: str
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this is git-credential-bbjwt, by short name or by path."""
+        words = self.value.replace("\\", "").split()
+        return bool(words) and (words[0] == "bbjwt" or words[0].endswith("/" + places.APP_NAME))
+
+
+def helpers_for(url: str) -> list[Helper]:
+    """Return the helpers git asks for ``url``, the first one first. Raises GitError."""
+    output = git_config.run(
+        "config", "-z", "--show-origin", "--get-regexp", r"^credential\.(.*\.)?helper$", check=False
+    )
+    fields = output.split("\0")[:-1]
+    helpers: list[Helper] = []
+    for origin, setting in zip(fields[::2], fields[1::2], strict=True):
+        key, _, value = setting.partition("\n")
+        pattern = key.removeprefix("credential.").removesuffix("helper").removesuffix(".")
+        if pattern and not _matches(urlsplit(pattern), urlsplit(url)):
+            continue
+        if value:
+            helpers.append(Helper(value, origin))
+        else:
+            helpers.clear()  # An empty value forgets all helpers named before.
+    return helpers
+
+
+def _matches(pattern: SplitResult, url: SplitResult) -> bool:
+    """Whether a section's URL applies to ``url`` (git-config(1), "http.<url>.*")."""
+    try:
+        same_port = (pattern.port or 443) == (url.port or 443)
+    except ValueError:
+        return False
+    if pattern.scheme.lower() != url.scheme or not same_port:
+        return False
+    wanted, found = (pattern.hostname or "").split("."), (url.hostname or "").split(".")
+    if len(wanted) != len(found) or any(part not in ("*", there) for part, there in zip(wanted, found, strict=True)):
+        return False
+    path = pattern.path.rstrip("/")
+    return url.path == path or url.path.startswith(path + "/")
+
+
+def use_http_path(url: str) -> bool:
+    """Whether git sends the path with requests for ``url``. Raises GitError."""
+    found = git_config.run("config", "--type=bool", "--get-urlmatch", "credential.useHttpPath", url, check=False)
+    return found.strip() == "true"
