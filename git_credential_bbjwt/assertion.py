@@ -13,6 +13,9 @@ from urllib.parse import quote
 
 from git_credential_bbjwt.errors import InstallationError
 
+#: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
+TOKEN_PATH = "/site/oauth2/access_token"
+
 #: Seconds from ``iat`` to ``exp``: three minutes, as Atlassian's examples have it.
 LIFETIME = 180
 

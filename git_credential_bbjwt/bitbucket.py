@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt import assertion
+from git_credential_bbjwt.assertion import TOKEN_PATH
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import BadAnswerError, CredentialError, RefusedError
 from git_credential_bbjwt.network import Answer, Origin
 from git_credential_bbjwt.repository import Repository, is_uuid
 
-TOKEN_PATH = "/site/oauth2/access_token"  # a path, not a token
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
 # The shorter of the two lifetimes Bitbucket's documentation has named over the years, for an answer without

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
+from ssl import SSLCertVerificationError
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from urllib3.connection import HTTPSConnection, ProxyConfig
-from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import Timeout
 from urllib3.util.url import Url
 
@@ -222,7 +223,7 @@ class Origin:
     def _failure(self, problem: Exception) -> Exception:
         """What a failed try comes to: a reason for another one, or the end."""
         reason = _reason(problem)
-        if isinstance(problem, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(problem):
+        if isinstance(problem, SSLCertVerificationError):
             return ConnectionFailedError(
                 f"the certificate of {self.host} cannot be verified: {reason}",
                 "if your network has its own certificate authority, name its file: git config --global "

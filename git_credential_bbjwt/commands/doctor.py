@@ -17,7 +17,6 @@ from git_credential_bbjwt import assertion, configuration, diagnostics, git_conf
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.errors import CredentialError, InstallationError
 from git_credential_bbjwt.installations import Catalogue, Installation
-from git_credential_bbjwt.network import Origin
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
 from git_credential_bbjwt.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
@@ -188,6 +187,9 @@ def _installation(one: Installation) -> str:
 
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:
+    # urllib3 takes as long to import as all else here together: not for `--help`.
+    from git_credential_bbjwt.network import Origin
+
     started = time.monotonic()
     answer = Origin(url, budget).request("GET", "/", dict)
     if answer.date is not None:

@@ -8,7 +8,6 @@ import argparse
 import time
 
 from git_credential_bbjwt import assertion
-from git_credential_bbjwt.bitbucket import TOKEN_PATH
 from git_credential_bbjwt.errors import InstallationError, UsageError
 from git_credential_bbjwt.installations import Catalogue, Installation
 from git_credential_bbjwt.options import HelperOptions
@@ -41,7 +40,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if not is_name(workspace):
         raise UsageError("WORKSPACE is the slug that stands in the workspace's URLs")
     installation = _find(workspace, arguments.app or options.app, options.installation)
-    qsh = assertion.query_string_hash("POST", TOKEN_PATH)
+    qsh = assertion.query_string_hash("POST", assertion.TOKEN_PATH)
     secret = shared_secret_of(installation)()
     print(
         assertion.sign(
