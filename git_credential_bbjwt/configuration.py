@@ -87,9 +87,15 @@ class GitConfiguration:
             self._remove(journal)
             before = self._files()
             added: list[Entry] = []
-            for key, value in wanted:
-                if value and (key, value) in self._found([(key, value)]):
-                    continue  # It stands there already and is not ours to remove later.
+            resets = {key for key, value in wanted if not value}
+            for key, plain in wanted:
+                value = plain
+                stands = value and self._found([(key, value)])
+                if stands and key not in resets:
+                    continue  # It is not ours to remove later.
+                if stands:
+                    # It must come after the reset, and yet be told apart from the one that stands there.
+                    value = shell_word(executable())
                 git_config.run("config", f"--{self.level}", "--add", key, value)
                 added.append((key, value))
                 journal.set(self._name, added, [path for path in self._files() if path not in before])
@@ -102,14 +108,36 @@ class GitConfiguration:
 
     def _remove(self, journal: "_Journal") -> bool:
         ours = journal.entries(self._name)
-        for key, value in dict.fromkeys(ours):
-            if (key, value) in self._found([(key, value)]):
-                git_config.run("config", f"--{self.level}", "--unset-all", key, _exactly(value))
+        for key in dict.fromkeys(key for key, _ in ours):
+            self._unset(key, [value for of, value in ours if of == key])
         for path in journal.created(self._name):
             if os.path.isfile(path) and os.path.getsize(path) == 0:
                 os.unlink(path)
         journal.set(self._name, [], [])
         return bool(ours)
+
+    def _unset(self, key: str, ours: list[str]) -> None:
+        level = f"--{self.level}"
+        output = git_config.run("config", level, "-z", "--show-origin", "--get-all", key, check=False)
+        fields = output.split("\0")[:-1]
+        standing = fields[1::2]
+        mine = [value for value in ours if value in standing]
+        if not mine:
+            return
+        if all(standing.count(value) == 1 for value in mine):
+            for value in mine:
+                git_config.run("config", level, "--unset", key, _exactly(value))
+        else:
+            # The same value stands there twice, and git cannot remove one of them: ours is the later one.
+            for value in mine:
+                del standing[len(standing) - 1 - standing[::-1].index(value)]
+            git_config.run("config", level, "--unset-all", key)
+            for value in standing:
+                git_config.run("config", level, "--add", key, value)
+        # Git leaves an empty section where a comment stands before it.
+        section = key.rpartition(".")[0]
+        if _has_empty_section(fields[0].removeprefix("file:"), section):
+            git_config.run("config", level, "--remove-section", section)
 
     def _found(self, wanted: list[Entry]) -> list[Entry]:
         """Those of ``wanted`` that stand in the file, in their order."""
@@ -132,6 +160,18 @@ class GitConfiguration:
 def _exactly(value: str) -> str:
     """An extended regular expression that matches ``value`` alone: git before 2.30 knows no fixed values."""
     return "^" + "".join(c if c.isalnum() else f"[{c}]" if c not in "^\\" else "\\" + c for c in value) + "$"
+
+
+def _has_empty_section(path: str, section: str) -> bool:
+    """Whether the last section of that name in a configuration file holds nothing, no comment either."""
+    kind, _, url = section.partition(".")
+    header = f'[{kind} "{url}"]'.encode()
+    try:
+        with open(path, "rb") as file:
+            before, found, rest = file.read().rpartition(header)
+    except OSError:
+        return False
+    return bool(found) and (not rest.strip() or rest.lstrip().startswith(b"[")) and header not in before
 
 
 class _Journal:
