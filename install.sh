@@ -97,11 +97,11 @@ project() {
 set_places() {
     if [ -n "$system" ]; then
         [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
-        data=/opt/$name bin=/usr/local/bin level=--system
+        data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
         [ -n "${HOME-}" ] || fail "HOME is not set" "set it, or use --system"
         base=${XDG_DATA_HOME:-$HOME/.local/share}
-        data=$base/$name bin=$HOME/.local/bin level=--global
+        data=$base/$name bin=$HOME/.local/bin share=$base level=--global
     fi
 }
 
@@ -124,6 +124,16 @@ write_launcher() {
     mv -f "$new" "$bin/$name"
 }
 
+# What is linked into the folders that man and the shells look into, below a prefix's share.
+shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
+
+link_shared() {
+    for file in $shared; do
+        mkdir -p "$share/${file%/*}"
+        ln -sf "$1/share/$file" "$share/$file"
+    done
+}
+
 install_it() {
     set_places
     python=$(find_python)
@@ -138,6 +148,7 @@ install_it() {
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
     write_launcher "$environment"
+    link_shared "$environment"
     trap - EXIT HUP INT TERM
     for old in "$data"/environment-*; do
         if [ "$old" != "$environment" ]; then rm -rf "$old"; fi
@@ -166,6 +177,9 @@ uninstall() {
         "$bin/$name" forget --all || say "note: not all cached tokens could be dropped, see above"
     fi
     rm -f "$bin/$name"
+    for file in $shared; do
+        rm -f "$share/$file"
+    done
     rm -rf "$data"
     say "uninstalled $name"
 }
