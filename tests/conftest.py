@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import pytest
@@ -30,9 +31,9 @@ class Machine:
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
 
-    def env(self, **changes: str | None) -> dict[str, str]:
+    def env(self, also: Mapping[str, str | None] = MappingProxyType({}), **changes: str | None) -> dict[str, str]:
         """The environment for a process; a change to None removes a variable."""
-        merged: dict[str, str | None] = {**self.environment, **changes}
+        merged: dict[str, str | None] = {**self.environment, **also, **changes}
         return {name: value for name, value in merged.items() if value is not None}
 
     def run(
@@ -61,21 +62,40 @@ class Machine:
         return result
 
     def bbjwt(
-        self, *arguments: str | Path, data: str | bytes = b"", check: bool = True, **changes: str | None
+        self,
+        *arguments: str | Path,
+        data: str | bytes = b"",
+        check: bool = True,
+        also: Mapping[str, str | None] = MappingProxyType({}),
+        **changes: str | None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run the installed command."""
-        return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(**changes))
+        """Run the installed command, with changes to the environment."""
+        return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(also, **changes))
 
     def get(
-        self, url: str, *options: str, extra: str = "", check: bool = True, **changes: str | None
+        self,
+        url: str,
+        *options: str,
+        extra: str = "",
+        check: bool = True,
+        also: Mapping[str, str | None] = MappingProxyType({}),
+        **changes: str | None,
     ) -> subprocess.CompletedProcess[str]:
         """Ask the helper as git would for ``url``."""
-        return self.bbjwt(*options, "get", data=request(url) + extra + "\n", check=check, **changes)
+        data = request(url) + extra + "\n"
+        return self.bbjwt(*options, "get", data=data, check=check, also=also, **changes)
 
-    def git(self, *arguments: str | Path, check: bool = True, cwd: Path | None = None, **changes: str | None) -> Any:
+    def git(
+        self,
+        *arguments: str | Path,
+        check: bool = True,
+        cwd: Path | None = None,
+        also: Mapping[str, str | None] = MappingProxyType({}),
+        **changes: str | None,
+    ) -> subprocess.CompletedProcess[str]:
         """Run git."""
-        git = self.environment.get("BBJWT_TEST_GIT", "git")
-        return self.run(git, *arguments, check=check, cwd=cwd, env=self.env(**changes))
+        git = shutil.which("git", path=self.environment["PATH"]) or "git"
+        return self.run(git, *arguments, check=check, cwd=cwd, env=self.env(also, **changes))
 
     @property
     def runtime(self) -> Path:
@@ -121,6 +141,18 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(home, environment)
 
 
+#: The gits to test with: BBJWT_TEST_GITS lists their executables, separated as in PATH; else the system's.
+GITS = os.environ.get("BBJWT_TEST_GITS", shutil.which("git") or "git").split(os.pathsep)
+
+
+@pytest.fixture(params=GITS)
+def each_git(request: pytest.FixtureRequest, machine: Machine) -> tuple[int, ...]:
+    """Makes ``machine`` use one git after the other; returns its version."""
+    folder = os.path.dirname(request.param)
+    machine.environment["PATH"] = os.pathsep.join([folder, machine.environment["PATH"]])
+    return tuple(int(part) for part in machine.git("version").stdout.split()[2].split(".")[:2])
+
+
 @pytest.fixture
 def bitbucket(tmp_path: Path) -> Iterator[Emulator]:
     """Bitbucket on loopback, with nothing in it."""
@@ -148,9 +180,11 @@ class Workspace:
         self.installation.write_text(json.dumps(self.bitbucket.payload(self.app, **changes)))
         self.installation.chmod(0o600)
 
-    def get(self, *options: str, extra: str = "", check: bool = True, **changes: str | None) -> Any:
+    def get(
+        self, *options: str, extra: str = "", check: bool = True, **changes: str | None
+    ) -> subprocess.CompletedProcess[str]:
         """Ask the helper for acme/widgets."""
-        return self.machine.get(self.url, *options, extra=extra, check=check, **changes)
+        return self.machine.get(self.url, *options, extra=extra, check=check, also=changes)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Workspace, answer, cannot, need
 
+pytestmark = pytest.mark.usefixtures("each_git")
+
 
 def test_clone_costs_two_requests_and_the_token_is_for_this_repository_alone(acme: Workspace) -> None:
     acme.machine.git("clone", "-q", acme.url, "w")

@@ -1,0 +1,257 @@
+"""token, jwt and the machine without a secret, exec, and what all commands have in common."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from git_credential_bbjwt import __version__
+from git_credential_bbjwt.commands import COMMANDS
+from tests.bitbucket_emulator import Fault
+from tests.conftest import COMMAND, Machine, Workspace, answer
+from tests.test_mint import assert_quits
+
+# token
+
+
+def test_token_in_each_format(acme: Workspace) -> None:
+    def printed(*arguments: str) -> str:
+        return acme.machine.bbjwt("token", acme.url, *arguments).stdout.removesuffix("\n")
+
+    token = printed()
+    known = json.loads(printed("--format", "json"))
+    user = base64.b64decode(printed("--format=header").removeprefix("Authorization: Basic ")).decode()
+
+    assert known == {
+        "username": "x-token-auth",
+        "token": token,
+        "expires_at": known["expires_at"],
+        "scope": "repository",
+        "repository": "acme/widgets",
+        "uuid": acme.widgets.uuid,
+    }
+    assert abs(known["expires_at"] - acme.bitbucket.tokens[token].expires) < 5
+    assert user == f"x-token-auth:{token}"
+    assert acme.bitbucket.mints() == 1
+    elsewhere = {"GIT_CONFIG_GLOBAL": "/dev/null", "BBJWT_INSTALLATION": ""}
+    acme.machine.git("clone", "-q", printed("--format", "url"), "w", also=elsewhere)
+    acme.machine.git("-c", f"http.extraHeader={printed('--format', 'header')}", "ls-remote", acme.url, also=elsewhere)
+
+
+def test_token_of_another_scope(acme: Workspace) -> None:
+    acme.app.scopes = {"repository:write"}
+    done = acme.machine.bbjwt("token", acme.url, "--scope", "repository:write", "--format", "json")
+
+    assert json.loads(done.stdout)["scope"] == "repository:write"
+
+
+@pytest.mark.parametrize(
+    "url", ["acme/widgets", "https://bitbucket.org/acme", "https://github.com/a/b", "http://x/a/b"]
+)
+def test_token_for_what_is_not_ours_is_an_error_with_a_hint(acme: Workspace, url: str) -> None:
+    done = acme.machine.bbjwt("token", url, check=False)
+
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert done.stderr.startswith("git-credential-bbjwt: error: ")
+
+
+# jwt, and the machine that works with one
+
+
+def without_secret(acme: Workspace, *arguments: str) -> dict[str, str]:
+    """The environment of a machine that holds a JWT and no secret."""
+    jwt = acme.machine.bbjwt("jwt", "acme", *arguments).stdout.strip()
+    payload = acme.bitbucket.payload(acme.app)
+    installation = {name: payload[name] for name in ("baseUrl", "baseApiUrl", "principal")}
+    return {"BBJWT_JWT": jwt, "BBJWT_INSTALLATION": json.dumps(installation)}
+
+
+def test_a_machine_with_a_jwt_needs_no_secret(acme: Workspace) -> None:
+    changes = without_secret(acme)
+    acme.installation.unlink()
+    acme.machine.git("clone", "-q", acme.url, "w", also=changes)
+
+    # The API takes no JWT meant for the swap: a transient token asks for the UUID.
+    asked = [
+        (seen.method, seen.status, seen.form.get("bitbucket_repository")) for seen in acme.bitbucket.helper_requests()
+    ]
+    assert asked == [("GET", 401, None), ("POST", 200, None), ("GET", 200, None), ("POST", 200, acme.widgets.uuid)]
+    transient = next(token for token, known in acme.bitbucket.tokens.items() if known.repository is None)
+    assert acme.bitbucket.tokens[transient].scopes == {"repository"}
+    everything = b"".join(path.read_bytes() for path in acme.machine.home.parent.rglob("*") if path.is_file())
+    assert transient.encode() not in everything
+
+
+def test_a_jwt_from_a_file_and_an_api_that_takes_it(acme: Workspace, tmp_path: Path) -> None:
+    acme.bitbucket.rules.rest_checks_qsh = False
+    changes = without_secret(acme)
+    (tmp_path / "jwt").write_text(f"{changes.pop('BBJWT_JWT')}\n")
+    done = acme.machine.get(acme.url, BBJWT_JWT_FILE=str(tmp_path / "jwt"), also=changes)
+
+    assert "password" in answer(done)
+    assert len(acme.bitbucket.helper_requests()) == 2
+
+
+def test_a_jwt_serves_a_repository_named_by_uuid_with_one_request(acme: Workspace) -> None:
+    url = f"{acme.bitbucket.base_url}/{acme.app.workspace_uuid}/{acme.widgets.uuid}"
+    acme.machine.get(url, also=without_secret(acme))
+
+    assert len(acme.bitbucket.helper_requests()) == 1
+
+
+def test_an_expired_jwt_says_when_it_expired(acme: Workspace) -> None:
+    changes = without_secret(acme, "--expires", "1")
+    time.sleep(1.1)
+    done = acme.machine.get(acme.url, check=False, also=changes)
+
+    assert_quits(done, time.strftime("expired at %Y-%m-%d"), "UTC", "jwt WORKSPACE")
+    assert acme.bitbucket.seen == []
+
+
+@pytest.mark.parametrize("jwt", ["x", "a.b.c", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln", "..", "é.é.é"])
+def test_what_is_no_jwt_is_an_error(acme: Workspace, jwt: str) -> None:
+    changes = without_secret(acme) | {"BBJWT_JWT": jwt}
+
+    assert_quits(acme.machine.get(acme.url, check=False, also=changes), "no JWT")
+
+
+def test_a_new_jwt_does_not_inherit_the_token_of_another(acme: Workspace) -> None:
+    first = answer(acme.machine.get(acme.url, also=without_secret(acme)))["password"]
+    other = without_secret(acme, "--expires", "300")
+
+    assert answer(acme.machine.get(acme.url, also=other))["password"] != first
+    assert answer(acme.get())["password"] != first
+
+
+def test_jwt_is_for_the_swap_and_short(acme: Workspace) -> None:
+    def claims(*arguments: str) -> dict[str, int]:
+        segment = acme.machine.bbjwt("jwt", "ACME", *arguments).stdout.split(".")[1]
+        found: dict[str, int] = json.loads(base64.urlsafe_b64decode(segment + "=="))
+        return found
+
+    assert claims()["exp"] - claims()["iat"] in (179, 180, 181)
+    assert claims("--expires", "3600")["exp"] - time.time() > 3500
+    for wrong in ("0", "3601", "-1", "x"):
+        assert acme.machine.bbjwt("jwt", "acme", "--expires", wrong, check=False).returncode == 2
+    assert acme.machine.bbjwt("jwt", "nobody", check=False).returncode == 1
+
+
+# exec
+
+
+def test_exec_touches_no_file(acme: Workspace) -> None:
+    machine = acme.machine
+    (machine.home / ".gitconfig").write_text("[credential]\n\thelper = store\n")
+    machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w")
+
+    assert (machine.home / ".gitconfig").read_text() == "[credential]\n\thelper = store\n"
+    assert not (machine.home / ".git-credentials").exists()
+    assert not (machine.home / ".config").exists()
+
+
+def test_exec_merges_with_settings_of_the_environment(acme: Workspace) -> None:
+    settings = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "alias.hello",
+        "GIT_CONFIG_VALUE_0": "!echo hello",
+    }
+    acme.machine.git("config", "--global", "--unset-all", f"credential.{acme.bitbucket.base_url}.helper")
+    done = acme.machine.bbjwt("exec", "--", "sh", "-c", 'git hello && git clone -q "$0" w', acme.url, also=settings)
+
+    assert done.stdout == "hello\n"
+    assert (acme.machine.home / "w/README.md").exists()
+    assert acme.machine.bbjwt("exec", "--", "true", check=False, GIT_CONFIG_COUNT="x").returncode == 2
+
+
+def test_exec_passes_options_on(acme: Workspace) -> None:
+    acme.app.scopes = {"repository:write"}
+    installation = acme.machine.home / "an installation.json"
+    acme.installation.rename(installation)
+    command = ("--installation", installation.name, "--token-store=none", "exec", "--scope", "repository:write")
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.machine.bbjwt(*command, "--", "git", "clone", "-q", acme.url, "w")
+
+    assert acme.bitbucket.helper_requests()[-1].form["scope"] == "repository:write"
+    assert acme.machine.records() == []
+
+
+def test_exec_rewrites_ssh(acme: Workspace) -> None:
+    acme.machine.bbjwt("exec", "--rewrite-ssh", "--", "git", "clone", "-q", "git@localhost:acme/widgets", "w")
+
+
+def test_exec_is_the_command(machine: Machine) -> None:
+    assert machine.bbjwt("exec", "--", "sh", "-c", "exit 7", check=False).returncode == 7
+    assert machine.bbjwt("exec", "sh", "-c", "kill -TERM $$", check=False).returncode == -signal.SIGTERM
+    assert machine.bbjwt("exec", "--", "/nowhere/x", check=False).returncode in (126, 127)
+    assert machine.bbjwt("exec", "--", "no-such-command", check=False).returncode == 127
+    assert machine.bbjwt("exec", check=False).returncode == 2
+    with subprocess.Popen([COMMAND, "exec", "--", "sleep", "60"], env=machine.env()) as running:
+        time.sleep(0.5)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == -signal.SIGTERM
+
+
+def test_exec_names_the_git_it_needs(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    git = tmp_path / "old/git"
+    git.write_text("#!/bin/sh\necho git version 2.25.1\n")
+    git.chmod(0o755)
+    done = machine.bbjwt("exec", "true", check=False, PATH=f"{git.parent}:{os.environ['PATH']}")
+
+    assert done.returncode == 1
+    assert "2.31" in done.stderr
+
+
+# All commands
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_of_each_command(machine: Machine, command: str) -> None:
+    done = machine.bbjwt(*command.split(), "--help")
+
+    assert done.stdout.startswith("usage: git-credential-bbjwt")
+    assert done.stderr == ""
+    assert machine.bbjwt(*command.split(), "--no-such-option", check=False).returncode == 2
+
+
+def test_version(machine: Machine) -> None:
+    assert machine.bbjwt("--version").stdout == f"git-credential-bbjwt {__version__}\n"
+    assert machine.git("credential-bbjwt", "--version").stdout == f"git-credential-bbjwt {__version__}\n"
+
+
+# Traces
+
+
+def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: Path) -> None:
+    acme.bitbucket.misbehave("token", Fault(status=503))
+    trace = tmp_path / "trace"
+    shown = [acme.get("--verbose", "--token-store=none").stderr]
+    acme.get(BBJWT_TRACE=str(trace))
+    acme.get(BBJWT_TRACE=str(trace))
+    acme.app.shared_secret += "x"
+    acme.get("--verbose", "--token-store=none", check=False, BBJWT_TRACE="1")
+    shown.append(trace.read_text())
+
+    assert "503" in shown[0]
+    assert "next try" in shown[0]
+    for text in shown:
+        assert "/2.0/repositories/acme/widgets" in text
+        assert ": 200 in " in text
+    assert "a cached token answers" in shown[1]
+    assert trace.stat().st_mode & 0o777 == 0o600
+    secrets = [acme.app.shared_secret.removesuffix("x"), *acme.bitbucket.tokens]
+    secrets += [seen.jwt for seen in acme.bitbucket.helper_requests() if seen.jwt]
+    for secret in secrets:
+        assert secret not in "".join(shown)
+
+
+def test_no_trace_by_default(acme: Workspace) -> None:
+    for value in ("", "0", "false", "relative/path"):
+        assert acme.get(BBJWT_TRACE=value).stderr == ""
