@@ -28,7 +28,7 @@ fail() {
     exit 1
 }
 
-# The newest Python that will do, unless PYTHON names one.
+# The first Python that will do: the one PYTHON names, the usual one, then the newest.
 find_python() {
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then

@@ -19,9 +19,13 @@ Entry = tuple[str, str]
 
 def base_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
-    known = list(catalogue)
-    registered = [one.base_url for one in known if one.secret_place in ("keyring", "file")]
-    return list(dict.fromkeys(registered or [one.base_url for one in known])) or [CLOUD_BASE_URL]
+    registered = [one.base_url for one in catalogue if one.secret_place in ("keyring", "file")]
+    return list(dict.fromkeys(registered)) or known_urls(catalogue)
+
+
+def known_urls(catalogue: Catalogue) -> list[str]:
+    """The base URLs of all installations there are; Bitbucket Cloud's where there are none."""
+    return list(dict.fromkeys(one.base_url for one in catalogue)) or [CLOUD_BASE_URL]
 
 
 def executable() -> str:

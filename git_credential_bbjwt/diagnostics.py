@@ -9,6 +9,7 @@ REDACTED = "[redacted]"
 _SHORTEST_SECRET = 6
 
 _secrets: list[str] = []
+_warned: dict[str, object] = {}
 _verbose = False
 
 
@@ -51,8 +52,10 @@ def error(what: str, hint: str = "") -> None:
 
 
 def warning(what: str) -> None:
-    """Say what a person should know although the call goes on."""
-    _write(2, f"{PREFIX}warning: {what}")
+    """Say, once, what a person should know although the call goes on."""
+    mine = object()
+    if _warned.setdefault(what, mine) is mine:  # One step, for two threads may come with the same.
+        _write(2, f"{PREFIX}warning: {what}")
 
 
 def note(what: str) -> None:

@@ -5,6 +5,7 @@ modules it stands on, nothing else.
 """
 
 import os
+import resource
 import sys
 
 from git_credential_bbjwt import diagnostics
@@ -29,6 +30,11 @@ def main(arguments: "list[str]") -> "NoReturn":
         status = problem.exit_status
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except OSError as problem:
+        where = f" ({problem.filename})" if problem.filename else ""
+        diagnostics.error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
+        _trace_bug()
+        status = 1
     except Exception as bug:  # The outermost frame: a person gets a line, never a traceback.
         diagnostics.error(
             f"something unforeseen went wrong: {type(bug).__name__}",
@@ -44,6 +50,8 @@ def main(arguments: "list[str]") -> "NoReturn":
 def run(arguments: "list[str]") -> int:
     """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
     options, words = parse_options(arguments)
+    if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
+        _forbid_core_dumps()
     if options.verbose:
         diagnostics.be_verbose()
     if len(words) == 1:
@@ -66,6 +74,15 @@ def run(arguments: "list[str]") -> int:
             return 0
         raise UsageError(f"there is no command {words[0]}", "git-credential-bbjwt --help lists them")
     return commands.run(options, words)
+
+
+def _forbid_core_dumps() -> None:
+    """Keep secrets out of core dumps, ours and our children's.
+
+    One byte rather than none: core(5) handlers behind a pipe are run at 0 too, and Linux takes 1 for "no dump at all".
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (1 if hard else 0, hard))
 
 
 def _open_standard_descriptors() -> None:

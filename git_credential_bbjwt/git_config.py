@@ -15,7 +15,10 @@ def run(*arguments: str, check: bool = True) -> str:
     """Run git and return its standard output. Raises GitError when it fails (unless ``check`` is off) or is missing."""
     try:
         done = subprocess.run(
-            ["git", *arguments], stdin=subprocess.DEVNULL, capture_output=True, env=child_process.environment()
+            ["git", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_process.environment(proxies=False),
         )
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
@@ -43,7 +46,7 @@ class HttpSettings:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=child_process.environment(),
+                env=child_process.environment(proxies=False),
             )
         except OSError as problem:
             trace(f"git's http.* settings are not known: {problem.strerror}")

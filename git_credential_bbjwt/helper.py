@@ -4,7 +4,7 @@ The story of a ``get``: the request is parsed, a foreign host ends it, a cached 
 `minting`'s. Nothing heavier than the modules named here is imported up to that point.
 """
 
-from git_credential_bbjwt.diagnostics import trace
+from git_credential_bbjwt.diagnostics import error, trace
 from git_credential_bbjwt.errors import NotARepositoryError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.protocol import Request, format_answer, parse_request, read_all, write_answer
@@ -99,8 +99,12 @@ def erase(options: HelperOptions) -> int:
 
     if cache.folder is None or _refused_record(cache, repository, options, request) is None:
         return 0
-    from git_credential_bbjwt.lock import FileLock
+    from git_credential_bbjwt.budget import Budget
+    from git_credential_bbjwt.lock import WAITING, FileLock
 
+    budget = Budget(options.timeout)
+    budget.doing = WAITING
+    budget.watch(lambda spent: error(spent.what, spent.hint))
     # Once more under the lock: the token of another process that minted in between must survive.
     with FileLock(cache.folder, cache.name(repository, options.scope, options.app)):
         record = _refused_record(cache, repository, options, request)

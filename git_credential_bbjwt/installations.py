@@ -202,52 +202,68 @@ def registry_entry(installation: Installation) -> dict[str, object]:
     }
 
 
+#: What one source gives: its installations, or why it gives none.
+_Level = list[Installation] | InstallationError
+
+
+def _hosts(levels: list[_Level]) -> set[str]:
+    return {one.host for level in levels if not isinstance(level, InstallationError) for one in level}
+
+
+def _unreadable(source: Source) -> InstallationError:
+    return InstallationError(
+        f"cannot read the installation {source.where}: {source.problem}",
+        "correct the path or the file's owner and mode",
+    )
+
+
 class Catalogue:
     """All installations of `Sources`, in their order of precedence.
 
-    A source that cannot be read or parsed is an error only for requests it might have answered: Bitbucket Cloud's
-    (all there is, as a rule), and only where no source before it answers.
+    A source that cannot be read or parsed is an error only for requests it might have answered (Bitbucket Cloud's, and
+    those for a host that its text names), and only where no source before it answers.
     """
 
     def __init__(self, sources: Sources) -> None:
-        self._levels: list[list[Installation] | InstallationError] = []
+        self._levels: list[_Level] = []
+        self._broken: list[Source] = []
         for source in sources.sources:
             try:
                 self._levels.append(self._parse(source))
             except InstallationError as problem:
                 self._levels.append(problem)
+                self._broken.append(source)
+        self._hosts = _hosts(self._levels)
         if sources.jwt is not None:
             self._levels = self._with_jwt(sources.jwt)
 
     @staticmethod
     def _parse(source: Source) -> list[Installation]:
         if source.problem is not None:
-            raise InstallationError(
-                f"cannot read the installation {source.where}: {source.problem}",
-                "correct the path or the file's owner and mode",
-            )
+            raise _unreadable(source)
         if source.data is None:
             return []
         if source.kind == "registry":
             return parse_registry(source.data, source.where)
         return [parse_payload(source.data, source.where)]
 
-    def _with_jwt(self, source: Source) -> list[list[Installation] | InstallationError]:
+    def _with_jwt(self, source: Source) -> list[_Level]:
         """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
-        if source.problem is not None:
-            return [InstallationError(f"cannot read the JWT {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
-        jwt = (source.data or b"").decode("ascii", "replace").strip()
-        given = [
+        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", "jwt", "", source.where)
+        given: list[_Level] = [
             level
             for level in self._levels
             if isinstance(level, InstallationError) or any(one.secret_place == "payload" for one in level)
-        ]
-        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", "jwt", "", source.where)
+        ] or [[cloud]]
+        self._hosts = _hosts(given)
+        if source.problem is not None:
+            return [InstallationError(f"cannot read the JWT {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
+        jwt = (source.data or b"").decode("ascii", "replace").strip()
         return [
             level
             if isinstance(level, InstallationError)
             else [one._replace(jwt=jwt, shared_secret="", secret_place="jwt", where=source.where) for one in level]
-            for level in given or [[cloud]]
+            for level in given
         ]
 
     def __iter__(self) -> Iterator[Installation]:
@@ -261,7 +277,12 @@ class Catalogue:
 
     def names_host(self, host: str) -> bool:
         """Whether ``host`` is one of ours."""
-        return any(one.host == host for one in self) or (host == CLOUD_HOST and bool(self.problems()))
+        broken = self._broken
+        return host in self._hosts or any(host == CLOUD_HOST or source.may_hold(host) for source in broken)
+
+    def unreadable(self) -> list[InstallationError]:
+        """What is wrong with the sources of which nothing is known at all, not even the hosts they are for."""
+        return [_unreadable(source) for source in self._broken if source.problem is not None]
 
     def choose(self, repository: Repository, app: str) -> Installation | None:
         """Return the installation that serves ``repository``, by app key ``app`` unless that is empty.

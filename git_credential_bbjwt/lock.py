@@ -9,6 +9,9 @@ import os
 
 from git_credential_bbjwt.private_folder import PrivateFolder
 
+#: What a call is doing while it waits for a `FileLock` of the token cache, for messages.
+WAITING = "waiting for another process that is getting a token for the same repository"
+
 
 class FileLock:
     """An exclusive lock on ``name`` in ``folder``, held between ``with`` and its end.

@@ -13,7 +13,7 @@ from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import BudgetSpentError, InstallationError, NotARepositoryError
 from git_credential_bbjwt.helper import cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.installations import Catalogue, Installation
-from git_credential_bbjwt.lock import FileLock
+from git_credential_bbjwt.lock import WAITING, FileLock
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.protocol import Request, format_answer, write_answer
 from git_credential_bbjwt.repository import Repository, parse_path
@@ -39,6 +39,9 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
     """
     catalogue = Catalogue(sources)
     if not catalogue.names_host(host):
+        # Other helpers may well know the host, so git is not told to quit; but who named a source wants to know.
+        for problem in catalogue.unreadable() if request.protocol == b"https" else ():
+            warning(f"{problem.what}; {problem.hint}")
         trace(f"no installation names the host {host}: nothing to say")
         return 0
     if request.protocol != b"https":
@@ -84,8 +87,8 @@ def _give_up(spent: BudgetSpentError) -> None:
 
 
 def _warn_of_exposed(sources: Sources, installation: Installation) -> None:
-    for source in sources.sources:
-        if source.kind == "payload" and source.exposed and source.where == installation.where:
+    for source in (*sources.sources, *([sources.jwt] if sources.jwt else [])):
+        if source.kind != "registry" and source.exposed and source.where == installation.where:
             warning(f"others on this machine can read {source.where}: run chmod 600 on it, or mount it with mode 0400")
 
 
@@ -168,7 +171,7 @@ def _locked(cache: TokenCache, name: str, budget: Budget) -> Iterator[None]:
     """Hold the repository's lock. Where no lock can be had there is nothing to share either, and the call goes on."""
     with contextlib.ExitStack() as held:
         if cache.folder is not None:
-            budget.doing = "waiting for another process that is getting a token for the same repository"
+            budget.doing = WAITING
             try:
                 held.enter_context(FileLock(cache.folder, name))
             except OSError as problem:

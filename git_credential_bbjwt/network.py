@@ -223,6 +223,11 @@ class Origin:
     def _failure(self, problem: Exception) -> Exception:
         """What a failed try comes to: a reason for another one, or the end."""
         reason = _reason(problem)
+        if _proxy_refuses(reason):
+            return ConnectionFailedError(
+                f"the proxy does not let through to {self.host}: {reason}",
+                "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",
+            )
         if isinstance(problem, SSLCertVerificationError):
             return ConnectionFailedError(
                 f"the certificate of {self.host} cannot be verified: {reason}",
@@ -248,6 +253,13 @@ def _reason(problem: BaseException) -> str:
         problem = problem.__cause__
     text = getattr(problem, "strerror", None) or getattr(problem, "verify_message", None) or str(problem)
     return " ".join(str(text).split())[:300] or type(problem).__name__
+
+
+def _proxy_refuses(reason: str) -> bool:
+    """Whether a proxy's answer to CONNECT is a no that stays one; http.client tells it in words alone."""
+    _, told, answer = reason.partition("Tunnel connection failed: ")
+    status = answer.partition(" ")[0]
+    return bool(told) and status.startswith("4") and status != "429"
 
 
 def http_time(text: str | None) -> float | None:

@@ -6,7 +6,7 @@ return stays inside its value and makes it match nothing (CVE-2024-52006).
 
 import os
 
-from git_credential_bbjwt.errors import MalformedRequestError
+from git_credential_bbjwt.errors import CredentialError, MalformedRequestError
 
 #: Longest line of a request in bytes, its line feed not counted.
 MAX_LINE = 65_535
@@ -111,10 +111,15 @@ def format_answer(attributes: list[tuple[str, str]]) -> bytes:
 
 
 def write_answer(data: bytes) -> None:
-    """Write the whole of ``data`` to standard output; git reading no more is no error of ours."""
+    """Write the whole of ``data`` to standard output; git reading no more is no error of ours.
+
+    Raises CredentialError where it cannot be written.
+    """
     view = memoryview(data)
     try:
         while view:
             view = view[os.write(1, view) :]
     except BrokenPipeError:
         pass
+    except OSError as problem:
+        raise CredentialError(f"cannot write the answer: {problem.strerror}") from problem

@@ -75,7 +75,9 @@ def parse_path(host: str, path: bytes) -> Repository:
         if not (is_uuid(part) or is_name(part)):
             raise NotARepositoryError("the path is no repository: it has a part no workspace or repository is named")
     rest = segments[2:]
-    if rest and rest != ["wiki"] and rest[:2] != ["info", "lfs"]:
+    if rest[:1] == ["wiki"]:
+        rest = rest[1:]
+    if rest and rest[:2] != ["info", "lfs"]:
         raise NotARepositoryError("the path is no repository: it goes on after the repository")
     return Repository(host, workspace, name)
 

@@ -27,8 +27,8 @@ class Source:
     """One place an installation can come from.
 
     ``data`` is None where nothing can be read, and ``problem`` says why. ``kind`` is ``payload`` (one installation,
-    perhaps with its secret) or ``registry`` (a list without secrets). ``exposed`` tells that other users of the
-    machine may read the file.
+    perhaps with its secret), ``registry`` (a list without secrets) or ``jwt``. ``exposed`` tells that other users of
+    the machine may read the file.
     """
 
     __slots__ = ("data", "exposed", "kind", "problem", "where")
@@ -41,6 +41,12 @@ class Source:
         self.data = data
         self.problem = problem
         self.exposed = exposed
+
+    def may_hold(self, host: str) -> bool:
+        """Whether the text of this source might name ``host``: False is certain, True only a reason to look closer."""
+        # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return _may_hold(self.data, name.encode("utf-8", "surrogateescape"))
 
 
 class Sources:
@@ -60,9 +66,7 @@ class Sources:
         """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
         if host == CLOUD_HOST and (self.jwt or any(source.problem or source.data for source in self.sources)):
             return True  # A source may turn out broken, which is an error for whom it might have served.
-        # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        return any(_may_hold(source.data, name.encode("utf-8", "surrogateescape")) for source in self.sources)
+        return any(source.problem or source.may_hold(host) for source in self.sources)
 
 
 def _may_hold(data: bytes | None, text: bytes) -> bool:
@@ -94,7 +98,8 @@ def read_sources(installation_option: str | None) -> Sources:
         sources.append(_read_file("payload", variable))
     credentials = environ.get("CREDENTIALS_DIRECTORY", "")
     if credentials:
-        sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
+        source = _read_file("payload", credentials + "/bbjwt-installation", optional=True, group_is_mask=True)
+        sources.append(source)
     for folder in (places.user_config_folder(), places.site_config_folder()):
         if folder is not None:
             sources.append(_read_file("registry", folder + "/" + REGISTRY_FILE, optional=True))
@@ -111,7 +116,9 @@ def _read_jwt() -> Source | None:
     return None
 
 
-def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
+def _read_file(kind: str, path: str, *, optional: bool = False, group_is_mask: bool = False) -> Source:
+    """Read one source. ``group_is_mask``: systemd lets a service's user in by an access control list, whose mask stands
+    where the group's rights would be."""
     try:
         # Not blocking: a FIFO somebody put there must not hold git up.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -128,7 +135,7 @@ def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
             data += chunk
             if len(data) > _MAX_BYTES:
                 return Source(kind, path, None, "far too large")
-        return Source(kind, path, data, exposed=bool(mode & 0o044))
+        return Source(kind, path, data, exposed=bool(mode & (0o004 if group_is_mask else 0o044)))
     except OSError as problem:
         return Source(kind, path, None, problem.strerror)
     finally:

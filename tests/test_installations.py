@@ -118,7 +118,44 @@ def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace
 
     assert (cloud.stdout, cloud.returncode) == ("quit=1\n", 1)
     assert cloud.stderr.startswith("git-credential-bbjwt: error: ")
-    assert (elsewhere.stdout, elsewhere.stderr) == ("", "")
+    assert elsewhere.stdout == ""
+    if name in ("json", "broken.json"):
+        assert elsewhere.stderr == ""
+    else:
+        # Nothing is known of it, so it might be for any host: other helpers are asked, but it is not passed over.
+        assert elsewhere.stderr.startswith("git-credential-bbjwt: warning: cannot read the installation /")
+        assert elsewhere.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", ["cut short", "of another product", "a number for a key"])
+def test_a_broken_source_that_names_the_host_stops_git_there(acme: Workspace, damage: str) -> None:
+    if damage == "cut short":
+        acme.installation.write_text(acme.installation.read_text()[:-5])
+    elif damage == "of another product":
+        acme.write_installation(productType="jira")
+    else:
+        acme.write_installation(key=5)
+    done = acme.get(check=False)
+
+    assert (done.stdout, done.returncode) == ("quit=1\n", 1)
+    assert acme.app.shared_secret not in done.stderr
+
+
+def test_a_jwt_that_cannot_be_read_stops_git_for_the_hosts_it_is_for(acme: Workspace) -> None:
+    done = acme.get(check=False, BBJWT_JWT_FILE="/nowhere/jwt")
+
+    assert (done.stdout, done.returncode) == ("quit=1\n", 1)
+    assert "BBJWT_JWT_FILE" in done.stderr
+
+
+def test_a_systemd_credential_let_in_by_an_access_control_list_is_not_exposed(acme: Workspace, tmp_path: Path) -> None:
+    credential = tmp_path / "bbjwt-installation"
+    acme.installation.rename(credential)
+    for mode, warned in ((0o440, False), (0o444, True)):
+        credential.chmod(mode)
+        done = acme.get("--token-store=none", BBJWT_INSTALLATION=None, CREDENTIALS_DIRECTORY=str(tmp_path))
+        assert "password" in answer(done)
+        assert ("others on this machine can read" in done.stderr) == warned
 
 
 @pytest.mark.parametrize("field", ["key", "clientKey", "sharedSecret"])

@@ -10,7 +10,7 @@ import shutil
 import sys
 
 from git_credential_bbjwt import git_config
-from git_credential_bbjwt.configuration import base_urls, entries, executable, shell_word
+from git_credential_bbjwt.configuration import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.errors import CredentialError, UsageError
 from git_credential_bbjwt.git_config import GitError
 from git_credential_bbjwt.installations import Catalogue
@@ -47,7 +47,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         options.scope = checked_scope(arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
     wanted = []
-    for url in base_urls(Catalogue(read_sources(options.installation))):
+    for url in known_urls(Catalogue(read_sources(options.installation))):
         wanted += entries(url, helper, exclusive=True, rewrite_ssh=arguments.rewrite_ssh)
     environment = dict(os.environ)
     first = _config_count(environment)

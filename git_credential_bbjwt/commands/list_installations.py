@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from git_credential_bbjwt.diagnostics import one_line
+from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.installations import Installation
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
@@ -20,10 +20,12 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     if arguments.json:
         print(json.dumps([_fields(one, system) for system, one in registered], indent=2))
         return 0
+    if not registered:
+        diagnostics.note("no installation is registered: git-credential-bbjwt register FILE")
     for system, one in registered:
         workspaces = ", ".join(one.workspaces)
         place = one.secret_place + (", system registry" if system else "")
-        print(one_line(f"{workspaces}\t{one.app_key}\t{one.base_url}\tsecret in the {place}"))
+        print(diagnostics.one_line(f"{workspaces}\t{one.app_key}\t{one.base_url}\tsecret in the {place}"))
     return 0
 
 
