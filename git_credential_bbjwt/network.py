@@ -251,7 +251,9 @@ def _reason(problem: BaseException) -> str:
     """The innermost reason in words: urllib3 wraps the operating system's own several times."""
     if isinstance(problem, NewConnectionError) and problem.__cause__ is not None:
         problem = problem.__cause__
-    text = getattr(problem, "strerror", None) or getattr(problem, "verify_message", None) or str(problem)
+    if isinstance(problem, TimeoutError):
+        return "it timed out"
+    text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
     return " ".join(str(text).split())[:300] or type(problem).__name__
 
 

@@ -84,11 +84,11 @@ def _goes_direct(host: str) -> bool:
 
 
 def _parse_proxy(text: str) -> Proxy:
-    parts = urlsplit(text if "://" in text else "http://" + text)
     try:
+        parts = urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    except ValueError as problem:
+        raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT) from problem
     if parts.password:
         hide(parts.password)
         hide(unquote(parts.password))

@@ -176,6 +176,7 @@ class Emulator:
         #: Seconds that this server's clock is ahead of the machine's.
         self.clock_offset = 0.0
         self._faults: dict[str, list[Fault]] = {}
+        self.faults_met = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         authority = trustme.CA()
@@ -291,7 +292,10 @@ class Emulator:
     def take_fault(self, kind: str) -> Fault | None:
         with self._lock:
             waiting = self._faults.get(kind)
-            return waiting.pop(0) if waiting else None
+            if not waiting:
+                return None
+            self.faults_met += 1
+            return waiting.pop(0)
 
     def record(self, seen: Seen) -> None:
         with self._lock:

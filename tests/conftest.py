@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests import tally
 from tests.bitbucket_emulator import App, Emulator, HostedRepository
 
 #: The command as an installer put it beside the interpreter that runs the tests.
@@ -22,6 +23,35 @@ COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
+
+
+# The tables at the end of the suite, gathered from its worker processes.
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tally"] = tally.export()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    if "tally" in getattr(node, "workeroutput", {}):
+        tally.add(node.workeroutput["tally"])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    tables = {"promises": tally.promises_table(), "versions": tally.versions_table()}
+    for name, table in tables.items():
+        terminalreporter.section(name)
+        for line in table:
+            terminalreporter.line(line)
+    if os.environ.get("BBJWT_TEST_RECORD") and exitstatus == 0:
+        readme = Path(__file__).parent.parent / "README.md"
+        text = readme.read_text()
+        for name, table in tables.items():
+            text = tally.recorded(text, name, table)
+        readme.write_text(text)
 
 
 @dataclass
@@ -56,7 +86,9 @@ class Machine:
         result = subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
         )
-        assert "Traceback" not in result.stderr, result.stderr
+        tally.tried("processes run")
+        with tally.holds("a traceback"):
+            assert "Traceback" not in result.stderr, result.stderr
         if check:
             assert result.returncode == 0, f"{result.args}: {result.returncode}\n{result.stdout}\n{result.stderr}"
         return result
@@ -158,6 +190,7 @@ def bitbucket(tmp_path: Path) -> Iterator[Emulator]:
     """Bitbucket on loopback, with nothing in it."""
     with Emulator(tmp_path / "bitbucket") as emulator:
         yield emulator
+    tally.tried("faults injected", emulator.faults_met)
 
 
 @dataclass
@@ -181,10 +214,15 @@ class Workspace:
         self.installation.chmod(0o600)
 
     def get(
-        self, *options: str, extra: str = "", check: bool = True, **changes: str | None
+        self,
+        *options: str,
+        extra: str = "",
+        check: bool = True,
+        also: Mapping[str, str | None] = MappingProxyType({}),
+        **changes: str | None,
     ) -> subprocess.CompletedProcess[str]:
         """Ask the helper for acme/widgets."""
-        return self.machine.get(self.url, *options, extra=extra, check=check, also=changes)
+        return self.machine.get(self.url, *options, extra=extra, check=check, also=also, **changes)
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.assertion import query_string_hash
-from tests import bitbucket_emulator
+from tests import bitbucket_emulator, tally
 from tests.bitbucket_emulator import Fault
 from tests.conftest import Workspace, answer
 
 
 def assert_quits(done: Any, *words: str) -> None:
     """Git is told to quit, and a person reads one error and one hint that hold ``words``."""
+    with tally.holds("a token from a bad answer"):
+        assert "password" not in done.stdout, done.stderr
     assert (done.stdout, done.returncode) == ("quit=1\n", 1), done.stderr
     error, hint = done.stderr.splitlines()[-2:]
     assert error.startswith("git-credential-bbjwt: error: ")
@@ -289,7 +291,8 @@ def test_the_budget_bounds_the_whole_call(acme: Workspace, kind: str, name: str)
     started = time.monotonic()
 
     assert_quits(acme.get("--timeout", "2", check=False))
-    assert time.monotonic() - started < 3.5
+    with tally.holds("a hang over the budget"):
+        assert time.monotonic() - started < 3.5
 
 
 def test_a_long_wait_is_told(acme: Workspace) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pty
+import random
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import desktop
+from tests import desktop, tally
 from tests.conftest import COMMAND, Machine, Workspace, answer
 
 SPOKEN = "git-credential-bbjwt: "
@@ -346,8 +348,35 @@ def test_many_registrations_at_once_lose_none(unregistered: Workspace) -> None:
     ]
     for process, payload in zip(running, payloads, strict=True):
         process.communicate(json.dumps(payload).encode())
+        tally.tried("registrations raced or broken off")
 
-    assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 12
+    with tally.holds("a lost registration"):
+        assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 12
+
+
+def test_ten_rounds_of_kill_while_registering_lose_none(unregistered: Workspace) -> None:
+    machine, bitbucket = unregistered.machine, unregistered.bitbucket
+    chance = random.Random(7)  # noqa: S311  # moments, not keys
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    for number in range(10):
+        payload = bitbucket.payload(bitbucket.install(f"team{number}"))
+        with subprocess.Popen(
+            [COMMAND, "register", "--insecure-storage", "-"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=machine.env(),
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(json.dumps(payload).encode())
+            process.stdin.close()
+            time.sleep(chance.uniform(0.05, 0.3))
+            process.kill()
+        tally.tried("registrations raced or broken off")
+        tally.tried("processes killed")
+        with tally.holds("a lost registration"):
+            known = json.loads(machine.bbjwt("list", "--json").stdout)
+            assert ["acme"] in [one["workspaces"] for one in known]
+            assert "password" in answer(unregistered.get("--token-store=none"))
 
 
 def test_a_broken_registry_says_so_and_is_left_alone(unregistered: Workspace) -> None:

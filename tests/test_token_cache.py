@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import desktop
+from tests import desktop, tally
 from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 
@@ -352,11 +352,14 @@ def test_ten_rounds_of_kill_at_random_moments(acme: Workspace) -> None:
         for process in running:
             time.sleep(chance.uniform(0, 0.06))
             process.send_signal(signal.SIGKILL)
+            tally.tried("processes killed")
         for process in running:
             finish(process)
-        assert "password" in answer(acme.get("--timeout", "10"))
-        (record,) = acme.machine.records()
-        assert record.read_bytes().endswith(b"\nend\n")
+        with tally.holds("a stuck lock"):
+            assert "password" in answer(acme.get("--timeout", "10"))
+        with tally.holds("a broken record"):
+            (record,) = acme.machine.records()
+            assert record.read_bytes().endswith(b"\nend\n")
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,0 +1,72 @@
+"""An HTTP proxy on loopback: CONNECT alone, with or without a password, over TCP or TLS."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+import ssl
+import threading
+from typing import Any
+
+
+class Proxy:
+    """Use as a context manager. ``asked`` lists the targets of all CONNECT requests, refused ones too."""
+
+    def __init__(self, userinfo: str = "", *, context: ssl.SSLContext | None = None) -> None:
+        self._expected = base64.b64encode(userinfo.encode()).decode() if userinfo else ""
+        self._context = context
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"localhost:{self._listener.getsockname()[1]}"
+        self.asked: list[str] = []
+
+    def __enter__(self) -> Proxy:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_side=True)
+            with connection, connection.makefile("rb") as reader:
+                method, target, _ = reader.readline().decode("latin-1").split()
+                headers = {}
+                while line := reader.readline().strip():
+                    name, _, value = line.decode("latin-1").partition(": ")
+                    headers[name.lower()] = value
+                self.asked.append(target)
+                if self._expected and headers.get("proxy-authorization") != f"Basic {self._expected}":
+                    connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                    return
+                if method != "CONNECT":
+                    connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+                    return
+                host, _, port = target.rpartition(":")
+                with socket.create_connection((host.strip("[]"), int(port))) as there:
+                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    _pass_on(connection, there)
+        except OSError:
+            pass  # Whoever goes away has seen enough.
+
+
+def _pass_on(one: Any, other: socket.socket) -> None:
+    ends = {one: other, other: one}
+    while True:
+        # TLS may hold bytes that the socket no longer has.
+        ready = [one] if getattr(one, "pending", int)() else select.select(list(ends), [], [], 60)[0]
+        for source in ready:
+            data = source.recv(65_536)
+            if not data:
+                return
+            ends[source].sendall(data)

@@ -1,0 +1,100 @@
+"""What the suite tried and what went wrong, counted over all its processes, for the tables printed at its end.
+
+A test that checks one of `PROMISES` says so by `tried`; where the promise was broken, it says so by `broken` before it
+fails, so that the table and the failures agree. `worked_with` notes with which version of what a feature was seen to
+work; `tests/run --record` writes that table into the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+#: What is tried, and what never may come of it.
+PROMISES = {
+    "hostile inputs": ("a password to a wrong place", "a traceback"),
+    "faults injected": ("a hang over the budget", "a token from a bad answer"),
+    "processes killed": ("a broken record", "a stuck lock"),
+    "registrations raced or broken off": ("a lost registration",),
+    "processes watched for secrets": ("a secret in sight",),
+    "processes run": ("a traceback",),
+}
+
+_tried: Counter[str] = Counter()
+_broken: Counter[str] = Counter()
+_versions: defaultdict[str, set[str]] = defaultdict(set)
+
+
+def tried(what: str, times: int = 1) -> None:
+    """Count an attempt at breaking a promise."""
+    assert what in PROMISES
+    _tried[what] += times
+
+
+def broken(promise: str) -> None:
+    """Count a broken promise."""
+    assert any(promise in never for never in PROMISES.values())
+    _broken[promise] += 1
+
+
+@contextlib.contextmanager
+def holds(promise: str) -> Iterator[None]:
+    """Whatever assertion fails in this block breaks ``promise``."""
+    try:
+        yield
+    except AssertionError:
+        broken(promise)
+        raise
+
+
+def worked_with(program: str, version: str, feature: str) -> None:
+    """Note that ``feature`` was seen to work with this version."""
+    _versions[f"{program} {version}"].add(feature)
+
+
+def export() -> dict[str, Any]:
+    """What one process counted, in plain values."""
+    versions = {name: sorted(features) for name, features in _versions.items()}
+    return {"tried": dict(_tried), "broken": dict(_broken), "versions": versions}
+
+
+def add(counted: dict[str, Any]) -> None:
+    """Add what another process counted."""
+    _tried.update(counted["tried"])
+    _broken.update(counted["broken"])
+    for name, features in counted["versions"].items():
+        _versions[name].update(features)
+
+
+def promises_table() -> list[str]:
+    """The table of what was tried and how often each promise was broken."""
+    lines = ["| tried | times | what must never come of it |", "|---|---:|---|"]
+    for what, never in PROMISES.items():
+        counts = ", ".join(f"{promise}: {_broken[promise]}" for promise in never)
+        lines.append(f"| {what} | {_tried[what]} | {counts} |")
+    return lines
+
+
+def _version_order(name: str) -> tuple[str, list[int]]:
+    program, _, version = name.rpartition(" ")
+    return program, [int(part) for part in version.split(".") if part.isdigit()]
+
+
+def versions_table() -> list[str]:
+    """The table of what was seen to work with which version."""
+    lines = ["| with | seen to work |", "|---|---|"]
+    for name in sorted(_versions, key=_version_order):
+        lines.append(f"| {name} | {', '.join(sorted(_versions[name]))} |")
+    return lines
+
+
+def recorded(text: str, name: str, table: list[str]) -> str:
+    """Return ``text`` with ``table`` between the marks of that name."""
+    begin, end = f"<!-- {name}: written by tests/run --record -->", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    assert found, f"no mark {begin}"
+    assert closed, f"no mark {end}"
+    return "\n".join([before + begin, *table, end + after])
