@@ -121,7 +121,7 @@ class Bitbucket:
             trace("the REST API refuses the JWT: asking with a transient token of scope repository")
             transient = self._swap("repository", None)
             answer = self._send(self._api, "GET", path, query, bearer=transient.token)
-        return _checked_uuid(answer, repository)
+        return checked_uuid(answer, repository)
 
     def _swap(self, scope: str, uuid: str | None) -> AccessToken:
         form = {"grant_type": GRANT_TYPE, "scope": scope}
@@ -129,7 +129,7 @@ class Bitbucket:
             form["bitbucket_repository"] = uuid
         asked_at = int(time.time())
         answer = self._send(self._base, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
-        token = _checked_token(answer, scope, asked_at)
+        token = checked_token(answer, scope, asked_at)
         hide(token.token)
         return token
 
@@ -161,7 +161,7 @@ class Bitbucket:
 
 def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     """Raise the RefusedError that says in words what the server's no means."""
-    code, reason = _server_words(answer.body)
+    code, reason = server_words(answer.body)
     said = f": {reason}" if reason else ""
     swap = path == TOKEN_PATH
     hint = "git-credential-bbjwt doctor URL checks each step"
@@ -191,7 +191,7 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     raise RefusedError(what, hint, status=answer.status, server_time=answer.date)
 
 
-def _server_words(body: bytes) -> tuple[str, str]:
+def server_words(body: bytes) -> tuple[str, str]:
     """Return the error code and the message of an error answer: RFC 6749's, the REST API's, or plain text."""
     found = _json_object(body)
     if found is None:
@@ -231,7 +231,8 @@ def _unusable(what: str) -> CredentialError:
     return BadAnswerError(what, "try again; if it stays so, a proxy may be answering in Bitbucket's place")
 
 
-def _checked_uuid(answer: Answer, repository: Repository) -> str:
+def checked_uuid(answer: Answer, repository: Repository) -> str:
+    """Return the UUID, in braces, of a REST answer that is about ``repository``. Raises BadAnswerError."""
     found = _json_object(answer.body)
     if found is None:
         raise _unusable("the REST API's answer is no JSON object")
@@ -249,7 +250,7 @@ def _checked_uuid(answer: Answer, repository: Repository) -> str:
     return uuid.lower()
 
 
-def _checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:
+def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:
     """Return the token of a swap's answer, if it is one and no broader than asked. Raises BadAnswerError."""
     found = _json_object(answer.body)
     if found is None:

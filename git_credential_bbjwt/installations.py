@@ -4,6 +4,7 @@ Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callb
 """
 
 import json
+import string
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ from git_credential_bbjwt.sources import CLOUD_HOST, Source, Sources
 
 CLOUD_BASE_URL = "https://bitbucket.org"
 CLOUD_API_URL = "https://api.bitbucket.org"
+
+# Of a host and port (RFC 3986, section 3.2.2), brackets of an IPv6 address included; no user, no percent-encoding.
+_HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._:[]")
 
 #: Version of the registry's format.
 REGISTRY_VERSION = 1
@@ -124,7 +128,7 @@ def _host_of(url: str, where: str) -> str:
         well_formed = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         well_formed = False
-    if not well_formed or "@" in parts.netloc or not parts.netloc.isascii() or parts.query or parts.fragment:
+    if not well_formed or not _HOST_CHARACTERS.issuperset(parts.netloc) or parts.query or parts.fragment:
         raise InstallationError(f"{where}: a base URL must be https://HOST and nothing more")
     return normal_host(parts.netloc)
 
@@ -150,7 +154,10 @@ def _workspace_slugs(principal: object) -> Iterator[str]:
     page = links.get("html") if isinstance(links, dict) else None
     address = page.get("href") if isinstance(page, dict) else None
     if isinstance(address, str):
-        segments = urlsplit(address).path.strip("/").split("/")
+        try:
+            segments = urlsplit(address).path.strip("/").split("/")
+        except ValueError:  # Brackets that hold no IPv6 address.
+            return
         if len(segments) == 1 and is_name(segments[0].lower()):
             yield segments[0].lower()
 

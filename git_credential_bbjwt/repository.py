@@ -104,6 +104,8 @@ def parse_url(url: str) -> Repository:
     """
     if url.startswith("git@") and "/" not in url.partition(":")[0]:
         host, _, path = url.removeprefix("git@").partition(":")
+        if "@" in host:
+            raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")
     else:
         scheme, separator, rest = url.partition("://")
         authority, _, path = rest.partition("/")

@@ -8,7 +8,7 @@ import os
 import ssl
 from base64 import b64encode
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import ConnectionFailedError
@@ -44,10 +44,10 @@ def find_route(url: str, settings: dict[str, str]) -> Route:
         warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
     ca_file = environ.get("GIT_SSL_CAINFO") or settings.get("sslcainfo", "")
     ca_path = environ.get("GIT_SSL_CAPATH") or settings.get("sslcapath", "")
-    return Route(_find_proxy(url, settings), os.path.expanduser(ca_file), os.path.expanduser(ca_path))
+    return Route(find_proxy(url, settings), os.path.expanduser(ca_file), os.path.expanduser(ca_path))
 
 
-def _find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:
+def find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:
     environ = os.environ
     chosen = settings.get("proxy")
     if chosen is None:
@@ -91,7 +91,7 @@ def _parse_proxy(text: str) -> Proxy:
         raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT) from problem
     if parts.password:
         hide(parts.password)
-        hide(unquote(parts.password))
+        hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
     if parts.scheme not in ("http", "https"):
         raise ConnectionFailedError(
             f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
@@ -100,12 +100,15 @@ def _parse_proxy(text: str) -> Proxy:
         raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT)
     authorization = ""
     if parts.username is not None:
-        userinfo = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        encoded = b64encode(userinfo.encode()).decode()
+        encoded = b64encode(b":".join(_decoded(part or "") for part in (parts.username, parts.password))).decode()
         hide(encoded)
         authorization = f"Basic {encoded}"
     # curl's default port for http proxies, which git inherits, is 1080.
     return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), authorization)
+
+
+def _decoded(text: str) -> bytes:
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def tls_context(route: Route) -> ssl.SSLContext:

@@ -93,7 +93,7 @@ class Record:
 _TEXT_FIELDS = ("host", "workspace", "name", "scope", "app", "sources", "identity", "uuid", "state")
 
 
-def _parse(data: bytes) -> Record | None:
+def parse_record(data: bytes) -> Record | None:
     """Return the record, or None for anything that is not a whole one."""
     try:
         lines = data.decode("ascii").split("\n")
@@ -156,7 +156,7 @@ class TokenCache:
         if self.folder is None:
             return None
         data = self.folder.read(self.name(repository, scope, app))
-        record = _parse(data) if data else None
+        record = parse_record(data) if data else None
         if record is None or (record.host, record.workspace, record.name, record.scope, record.app) != (
             repository.host,
             repository.workspace,
@@ -194,7 +194,7 @@ class TokenCache:
         """All records, used up ones included."""
         if self.folder is None:
             return []
-        found = (_parse(self.folder.read(name) or b"") for name in self.folder.names() if "." not in name)
+        found = (parse_record(self.folder.read(name) or b"") for name in self.folder.names() if "." not in name)
         return [record for record in found if record is not None]
 
 

@@ -1,0 +1,40 @@
+"""A coverage-guided fuzzer over the properties: ``python -m tests.fuzz PROPERTY SECONDS COUNT``.
+
+It writes to the file COUNT how many inputs it tried. It needs atheris (the extra ``fuzz``), whose instrumentation has to be in place before our modules are imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main(name: str, seconds: int, count_file: str) -> None:
+    """Fuzz one property. A failure ends the process with a traceback and the input that led to it."""
+    import atheris
+
+    with atheris.instrument_imports(include=["git_credential_bbjwt"]):
+        from tests.properties import PROPERTIES, SEEDS
+
+    tried = 0
+
+    def one_input(data: bytes) -> None:
+        nonlocal tried
+        tried += 1
+        # libFuzzer ends the process itself, so the count has to be somewhere by then.
+        if tried % 1000 == 0:
+            os.pwrite(count.fileno(), str(tried).encode(), 0)
+        PROPERTIES[name](data)
+
+    with tempfile.TemporaryDirectory() as folder, open(count_file, "wb") as count:
+        for number, seed in enumerate(SEEDS[name]):
+            (Path(folder) / str(number)).write_bytes(seed)
+        options = [f"-max_total_time={seconds}", "-max_len=4096", "-verbosity=0", f"-artifact_prefix={folder}/"]
+        atheris.Setup([sys.argv[0], folder, *options], one_input)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

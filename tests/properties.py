@@ -1,0 +1,208 @@
+"""What has to hold for any bytes whatever: the properties that `test_hostile` tries with generated inputs, and a fuzzer
+with inputs that lead to new code.
+
+Each property takes bytes and raises AssertionError where it does not hold; an exception that is no CredentialError is
+a traceback in the making, and left to fail by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
+
+from git_credential_bbjwt.bitbucket import checked_token, checked_uuid, server_words
+from git_credential_bbjwt.diagnostics import one_line
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.installations import parse_payload, parse_registry
+from git_credential_bbjwt.network import Answer, http_time
+from git_credential_bbjwt.protocol import format_answer, parse_request
+from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
+from git_credential_bbjwt.route import find_proxy
+from git_credential_bbjwt.token_cache import parse_record
+
+_HOST = "bitbucket.org"
+_NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
+
+
+def _is_one_line(problem: CredentialError, without: str = "\n") -> None:
+    """Whether a person gets a line that moves no cursor, and that does not hold ``without``."""
+    assert one_line(problem.what).isprintable()
+    assert without not in problem.what + problem.hint
+
+
+def _is_right(repository: Repository, path: bytes) -> None:
+    """Whether ``repository`` is what an independent reading of ``path`` says."""
+    assert _NAME.fullmatch(repository.workspace), path
+    assert _NAME.fullmatch(repository.name), path
+    decoded = unquote_to_bytes(path).decode("ascii").lower()
+    assert ".." not in decoded.split("/"), path
+    workspace, name, *rest = decoded.removeprefix("/").removesuffix("/").split("/")
+    assert (repository.workspace, repository.name) == (workspace, name.removesuffix(".git")), path
+    assert not rest or rest[0] in ("info", "wiki"), path
+    assert len(path.split(b"/")) == len(decoded.split("/")), path  # No encoded slash.
+
+
+def request(data: bytes) -> None:
+    """A credential request is malformed, or its attributes are what git's format says, each in one line of ``data``."""
+    try:
+        found = parse_request(data)
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    lines = data.partition(b"\n\n")[0].split(b"\n")
+    for key, value in ((b"host", found.host), (b"path", found.path), (b"protocol", found.protocol)):
+        assert value is None or key + b"=" + value in lines, data
+    if normal_host(found.host.decode("utf-8", "surrogateescape")) == _HOST:
+        assert found.host.lower() in (b"bitbucket.org", b"bitbucket.org:443"), data
+    if found.path is not None:
+        path_of_a_request(found.path)
+
+
+def path_of_a_request(data: bytes) -> None:
+    """A path names no repository, or exactly the one that stands in it."""
+    try:
+        repository = parse_path(_HOST, data)
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    _is_right(repository, data)
+
+
+def url_of_a_person(data: bytes) -> None:
+    """A URL names no repository, or one on the host that stands between the last ``@`` and the path."""
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        repository = parse_url(text)
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    assert repository.host in normal_host(text), data
+    assert not set(repository.host) & set("/@"), data
+    assert _NAME.fullmatch(repository.name), data
+
+
+def swap_answer(data: bytes) -> None:
+    """No token is taken from an answer that would break git's protocol, or that is broader than asked."""
+    try:
+        token = checked_token(Answer(200, data, None, None, None), "repository", 1_700_000_000)
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    found = json.loads(data)
+    assert found["access_token"] == token.token
+    assert found["token_type"].lower() == "bearer"
+    for field in ("scope", "scopes"):
+        assert set((found.get(field) or "").split()) <= {"repository"}, data
+    assert 0 < token.expires - token.minted <= 86_400
+    written = format_answer([("password", token.token)])
+    assert written.count(b"\n") == 1
+    assert b"\r" not in written
+    assert b"\0" not in written
+
+
+def lookup_answer(data: bytes) -> None:
+    """No UUID is taken from an answer that is not one of the repository asked for."""
+    try:
+        uuid = checked_uuid(Answer(200, data, None, None, None), Repository(_HOST, "acme", "widgets"))
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    assert re.fullmatch(r"\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}", uuid)
+    full_name = json.loads(data).get("full_name")
+    assert full_name is None or full_name.lower() == "acme/widgets", data
+
+
+def error_answer(data: bytes) -> None:
+    """Whatever a server says becomes one line that moves no cursor."""
+    code, reason = server_words(data)
+    assert one_line(f"{code}{reason}").isprintable()
+    assert len(reason) < 2_000
+
+
+def headers(data: bytes) -> None:
+    """A date is a time or nothing."""
+    when = http_time(data.decode("latin-1"))
+    assert when is None or isinstance(when, float)
+
+
+def payload(data: bytes) -> None:
+    """A payload is an installation on one https host, or an error that repeats nothing of it."""
+    for parse in (lambda: [parse_payload(data, "FILE")], lambda: parse_registry(data, "FILE")):
+        try:
+            found = parse()
+        except CredentialError as problem:
+            _is_one_line(problem, without="s3cret")
+            continue
+        for one in found:
+            assert re.fullmatch(r"https://[^/@?#\s]+", one.base_url), data
+            assert re.fullmatch(r"https://[^/@?#\s]+", one.base_api_url), data
+
+
+def record(data: bytes) -> None:
+    """A cached record is whole, with a token git can read, or it is none."""
+    found = parse_record(data)
+    if found is not None and found.token is not None:
+        assert format_answer([("password", found.token)]).count(b"\n") == 1
+
+
+def proxy(data: bytes) -> None:
+    """A proxy's URL can be used, or is an error that does not repeat it."""
+    try:
+        found = find_proxy(f"https://{_HOST}", {"proxy": data.decode("utf-8", "surrogateescape")})
+    except CredentialError as problem:
+        _is_one_line(problem)
+        return
+    assert found is None or found.scheme in ("http", "https")
+
+
+PROPERTIES: dict[str, Callable[[bytes], None]] = {
+    one.__name__: one
+    for one in (
+        request,
+        path_of_a_request,
+        url_of_a_person,
+        swap_answer,
+        lookup_answer,
+        error_answer,
+        headers,
+        payload,
+        record,
+        proxy,
+    )
+}
+
+#: Inputs that go deep, for generators and the fuzzer to start from.
+SEEDS: dict[str, list[bytes]] = {
+    "request": [
+        b"protocol=https\nhost=bitbucket.org\npath=acme/widgets.git\nusername=me\npassword=x\n\n",
+        b"capability[]=state\nprotocol=https\nhost=bitbucket.org:443\npath=a/b\nstate[]=bbjwt:0\nstate[]=\n\nhost=x\n",
+    ],
+    "path_of_a_request": [
+        b"acme/widgets.git/info/lfs/objects/batch",
+        b"/%7B12345678-1234-1234-1234-123456789abc%7D/{12345678-1234-1234-1234-123456789abc}/wiki",
+    ],
+    "url_of_a_person": [b"https://me@bitbucket.org/acme/widgets", b"git@bitbucket.org:acme/widgets.git"],
+    "swap_answer": [
+        b'{"access_token": "abc", "token_type": "bearer", "expires_in": 7200, "scopes": "repository", "scope": ""}'
+    ],
+    "lookup_answer": [b'{"uuid": "{12345678-1234-1234-1234-123456789abc}", "full_name": "acme/widgets"}'],
+    "error_answer": [
+        b'{"error": "invalid_scope", "error_description": "no"}',
+        b'{"type": "error", "error": {"message": "no", "detail": {"required": ["repository"], "granted": []}}}',
+        b"<html>",
+    ],
+    "headers": [b"Wed, 21 Oct 2015 07:28:00 GMT"],
+    "payload": [
+        b'{"clientInfo": {"key": "k", "clientKey": "c", "sharedSecret": "s3cret", "baseUrl": "https://bitbucket.org",'
+        b'"principal": {"links": {"html": {"href": "https://bitbucket.org/acme/"}}, "uuid": "{1}"}}}',
+        b'{"version": 1, "installations": [{"key": "k", "clientKey": "c", "baseUrl": "https://bitbucket.org",'
+        b'"baseApiUrl": "https://api.bitbucket.org", "workspaces": ["acme"], "workspaceUuid": ""}]}',
+    ],
+    "record": [
+        b"bbjwt-token-record 1\nhost=h\nworkspace=w\nname=n\nscope=s\napp=\nsources=a\nidentity=b\nuuid=u\nstate=s\n"
+        b"minted=1\nexpires=2\ntoken=t\nend\n"
+    ],
+    "proxy": [b"http://user:secret@proxy.example:3128", b"https://[::1]:1"],
+}

@@ -1,0 +1,175 @@
+"""Hostile input: generated and fuzzed bytes, and the shapes of the known credential leaks, each with its CVE."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests import tally
+from tests.bitbucket_emulator import Fault
+from tests.conftest import Workspace, answer, cannot, request
+from tests.properties import PROPERTIES, SEEDS
+
+#: Seconds that each property is fuzzed for; a long run sets BBJWT_FUZZ_SECONDS.
+FUZZ_SECONDS = int(os.environ.get("BBJWT_FUZZ_SECONDS", "4"))
+
+
+STUMBLING_BLOCKS = [b"", b"\n", b"\r", b"\0", b"%0a", b"%2f", b"..", b"/", b"@", b"\\", b'"', b"=", b"{", b"["]
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
+    """A good input with some pieces cut out, repeated, or replaced by what parsers stumble over."""
+    data = draw(st.sampled_from(seeds))
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, len(data)))
+        end = draw(st.integers(start, min(len(data), start + 12)))
+        piece = draw(st.sampled_from(STUMBLING_BLOCKS) | st.binary(max_size=6) | st.just(data[start:end] * 2))
+        data = data[:start] + piece + data[end:]
+    return data
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_generated_inputs(name: str) -> None:
+    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.binary(max_size=300) | spoilt(SEEDS[name]))
+    @example(b"")
+    def holds(data: bytes) -> None:
+        tally.tried("hostile inputs")
+        PROPERTIES[name](data)
+
+    holds()
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_fuzzed_inputs(name: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        cannot("atheris is not installed")
+    count = tmp_path / "count"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fuzz", name, str(FUZZ_SECONDS), count],
+        capture_output=True,
+        cwd=Path(__file__).parent.parent,
+    )
+
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")[-4000:]
+    tried = int(count.read_text())
+    assert tried > 0
+    tally.tried("hostile inputs", tried)
+
+
+# The shapes of known leaks, through the installed executable. A password for acme/widgets is in the cache, so that
+# whatever takes the request for one of that repository would answer.
+
+LEAKS: dict[str, bytes] = {
+    "CVE-2020-5260: a line break in the path writes a host": b"protocol=https\nhost={evil}\npath=a\nhost={evil}\n\n",
+    "CVE-2020-5260: the host comes after the blank line": b"protocol=https\npath=acme/widgets\n\nhost={good}\n",
+    "CVE-2020-11008: no host": b"protocol=https\npath=acme/widgets\n\n",
+    "CVE-2020-11008: an empty host": b"protocol=https\nhost=\npath=acme/widgets\n\n",
+    "CVE-2020-11008: no protocol": b"host={good}\npath=acme/widgets\n\n",
+    "a path that climbs": b"protocol=https\nhost={good}\npath=acme/../acme/widgets\n\n",
+    "CVE-2024-50338: a carriage return ends the host": b"protocol=https\nhost={good}\rhost=x\npath=acme/widgets\n\n",
+    "CVE-2024-50349: a host that is percent-encoded": b"protocol=https\nhost={good}%0a.evil\npath=acme/widgets\n\n",
+    "CVE-2024-52006: a carriage return after the host": b"protocol=https\nhost={good}\r\npath=acme/widgets\r\n\r\n",
+    "CVE-2024-53263: an encoded line break in the path": b"protocol=https\nhost={good}\npath=acme/widgets%0ahost=x\n\n",
+    "CVE-2024-53858: a submodule on another host": b"protocol=https\nhost=evil.example\npath=acme/widgets\n\n",
+    "CVE-2025-23040: a carriage return in the path": b"protocol=https\nhost={good}\npath=acme/widgets\rx\n\n",
+    "a line longer than git's buffer": b"protocol=https\nhost={good}\npath=acme/widgets" + b"/" * 65_536 + b"\n\n",
+    "a user and a host in the host": b"protocol=https\nhost={good}@evil.example\npath=acme/widgets\n\n",
+    "a NUL in the host": b"protocol=https\nhost={good}\0.evil.example\npath=acme/widgets\n\n",
+    "plain http": b"protocol=http\nhost={good}\npath=acme/widgets\n\n",
+    "a name without the port": b"protocol=https\nhost=localhost\npath=acme/widgets\n\n",
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_the_shapes_of_known_leaks_get_no_password(acme: Workspace, name: str) -> None:
+    acme.get()
+    before = len(acme.bitbucket.seen)
+    good = acme.bitbucket.host.encode()
+    data = LEAKS[name].replace(b"{good}", good).replace(b"{evil}", b"evil.example")
+    for operation in ("get", "erase"):
+        tally.tried("hostile inputs")
+        done = acme.machine.bbjwt(operation, data=data, check=False)
+        with tally.holds("a password to a wrong place"):
+            assert done.stdout == ""
+        assert done.stderr.count("\n") <= 1
+    assert len(acme.bitbucket.seen) == before
+    assert len(acme.machine.records()) == 1
+
+
+def test_a_state_of_another_helper_changes_nothing(acme: Workspace) -> None:
+    token = answer(acme.get())["password"]
+    for state in ("other:x", "bbjwt", "bbjwt:", f"bbjwt:{token}", "x" * 60_000, "\u20ac", "bbjwt:../../x"):
+        tally.tried("hostile inputs")
+        found = answer(acme.get(extra=f"capability[]=state\nstate[]={state}\n"))
+        assert found["password"] == token
+
+
+@pytest.mark.parametrize("kind", ["api", "token"])
+@pytest.mark.parametrize("injected", ["\n", "\r", "\r\n", "\0", "\u2028", "\x85", "\x1b[2J"])
+def test_a_server_cannot_write_protocol_lines(acme: Workspace, kind: str, injected: str) -> None:
+    text = f"x{injected}host=evil.example{injected}password=y{injected}"
+    everywhere = {"access_token": text, "uuid": text, "full_name": text, "scopes": text, "error_description": text}
+    for status in (200, 400, 403):
+        tally.tried("hostile inputs")
+        body = json.dumps({**everywhere, "error": text, "token_type": "bearer"}).encode()
+        acme.bitbucket.misbehave(kind, Fault(status=status, body=body))
+        done = acme.get(check=False)
+        with tally.holds("a password to a wrong place"):
+            assert done.stdout == "quit=1\n"
+        assert all(line.isprintable() for line in done.stderr.splitlines())
+        assert done.stderr.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    "location", ["https://evil.example/", "http://{host}/", "//evil.example/x", "https://a:b@{host}/"]
+)
+@pytest.mark.parametrize("kind", ["api", "token"])
+def test_a_redirect_takes_no_credential_along(acme: Workspace, kind: str, location: str) -> None:
+    tally.tried("hostile inputs")
+    acme.bitbucket.misbehave(kind, Fault(status=302, headers={"Location": location.format(host=acme.bitbucket.host)}))
+    done = acme.get(check=False)
+
+    with tally.holds("a password to a wrong place"):
+        assert done.stdout == "quit=1\n"
+        assert len(acme.bitbucket.helper_requests()) == (1 if kind == "api" else 2)
+
+
+def test_a_hostile_submodule_gets_nothing(acme: Workspace) -> None:
+    machine, bitbucket = acme.machine, acme.bitbucket
+    secret = bitbucket.host_repository("other/secret")
+    hostile = [
+        f"https://{bitbucket.host}@evil.invalid/acme/widgets",
+        f"https://evil.invalid/{bitbucket.host}/acme/widgets",
+        f"{bitbucket.base_url}/acme/../other/secret",
+        f"{bitbucket.base_url}/other/secret",
+        f"{bitbucket.base_url}%0a/acme/widgets",
+        f"{bitbucket.base_url}/acme%2fwidgets",
+    ]
+    modules = "".join(f'[submodule "m{n}"]\n\tpath = m{n}\n\turl = {url}\n' for n, url in enumerate(hostile))
+    outer = bitbucket.host_repository("acme/outer", {".gitmodules": modules})
+    machine.git("clone", "-q", bitbucket.url(outer), "w")
+    clone = machine.home / "w"
+    for number, url in enumerate(hostile):
+        tally.tried("hostile inputs")
+        machine.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},m{number}", cwd=clone)
+        done = machine.git("submodule", "update", "--init", f"m{number}", cwd=clone, check=False)
+        assert done.returncode != 0, url
+    with tally.holds("a password to a wrong place"):
+        assert {token.repository for token in bitbucket.tokens.values()} <= {outer.uuid, acme.widgets.uuid}
+        assert secret.uuid not in {token.repository for token in bitbucket.tokens.values()}
+
+
+def test_the_emulator_tells_the_helper_from_git(acme: Workspace) -> None:
+    data = request(acme.url)
+    acme.machine.bbjwt("get", data=data)
+    assert all(seen.is_helper for seen in acme.bitbucket.seen)
