@@ -1,6 +1,7 @@
 """A coverage-guided fuzzer over the properties: ``python -m tests.fuzz PROPERTY SECONDS COUNT``.
 
-It writes to the file COUNT how many inputs it tried. It needs atheris (the extra ``fuzz``), whose instrumentation has to be in place before our modules are imported.
+It writes to the file COUNT how many inputs it tried. It needs atheris (the extra ``fuzz``), whose instrumentation has
+to be in place before our modules are imported.
 """
 
 from __future__ import annotations

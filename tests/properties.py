@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from git_credential_bbjwt.bitbucket import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.installations import parse_payload, parse_registry
+from git_credential_bbjwt.installations import Installation, parse_payload, parse_registry
 from git_credential_bbjwt.network import Answer, http_time
 from git_credential_bbjwt.protocol import format_answer, parse_request
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
@@ -127,11 +127,15 @@ def headers(data: bytes) -> None:
     assert when is None or isinstance(when, float)
 
 
+def _one_payload(data: bytes, where: str) -> list[Installation]:
+    return [parse_payload(data, where)]
+
+
 def payload(data: bytes) -> None:
     """A payload is an installation on one https host, or an error that repeats nothing of it."""
-    for parse in (lambda: [parse_payload(data, "FILE")], lambda: parse_registry(data, "FILE")):
+    for parse in (_one_payload, parse_registry):
         try:
-            found = parse()
+            found = parse(data, "FILE")
         except CredentialError as problem:
             _is_one_line(problem, without="s3cret")
             continue

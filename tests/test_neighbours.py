@@ -1,0 +1,258 @@
+"""Bad surroundings: other users of the machine, odd environments, full disks, ends in the middle."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tally
+from tests.bitbucket_emulator import Fault
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, cannot, request
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def another_user() -> int:
+    """The number of another user of this machine."""
+    if os.geteuid() != 0:
+        cannot("only root can act as another user")
+    return NOBODY
+
+
+def register(acme: Workspace) -> Path:
+    """Register the installation with its secret in a file; return the folder of both."""
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.installation.unlink()
+    return acme.machine.home / ".config/git-credential-bbjwt"
+
+
+# Another user of the machine.
+
+
+def test_another_user_can_read_none_of_our_files(acme: Workspace, another_user: int) -> None:
+    folder = register(acme)
+    acme.get()
+    os.chmod(acme.machine.home.parent, 0o755)  # noqa: S103  # as a home folder may be
+    os.chmod(acme.machine.runtime, 0o700)
+    ours = [path for base in (folder, acme.machine.runtime) for path in base.rglob("*")]
+    assert len(ours) >= 4
+    for path in ours:
+        tried = subprocess.run(["cat", path], user=another_user, group=another_user, capture_output=True)
+        assert tried.returncode != 0, path
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+@pytest.mark.parametrize("what", ["folder", "link to a folder", "file", "dangling link"])
+def test_a_registry_folder_another_user_prepared_is_not_written_to(
+    acme: Workspace, another_user: int, tmp_path: Path, what: str
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o777)
+    os.chown(theirs, another_user, another_user)
+    place = acme.machine.home / ".config/git-credential-bbjwt"
+    place.parent.mkdir()
+    if what == "folder":
+        place.mkdir()
+        os.chown(place, another_user, another_user)
+    elif what == "file":
+        place.write_text("")
+    else:
+        place.symlink_to(theirs if what == "link to a folder" else tmp_path / "nowhere")
+    done = acme.machine.bbjwt("register", "--insecure-storage", acme.installation, check=False)
+
+    assert done.returncode == 1
+    assert list(theirs.iterdir()) == []
+    found = [path for path in tmp_path.rglob("*") if path.is_file() and path != acme.installation]
+    assert not any(acme.app.shared_secret.encode() in path.read_bytes() for path in found)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
+def test_a_secret_file_others_can_read_is_refused(acme: Workspace, mode: int) -> None:
+    folder = register(acme)
+    (secret,) = (folder / "shared-secrets").iterdir()
+    secret.chmod(mode)
+    done = acme.get(check=False)
+
+    assert done.stdout == "quit=1\n"
+    assert "chmod 600" in done.stderr
+
+
+def test_a_secret_file_of_another_user_is_refused(acme: Workspace, another_user: int) -> None:
+    folder = register(acme)
+    (secret,) = (folder / "shared-secrets").iterdir()
+    os.chown(secret, another_user, another_user)
+
+    assert acme.get(check=False).stdout == "quit=1\n"
+
+
+def test_a_record_put_into_our_folder_by_another_user_is_not_used(acme: Workspace, another_user: int) -> None:
+    token = answer(acme.get())["password"]
+    (record,) = acme.machine.records()
+    record.write_bytes(record.read_bytes().replace(token.encode(), b"of-somebody-else"))
+    os.chown(record, another_user, another_user)
+
+    assert answer(acme.get())["password"] not in (token, "of-somebody-else")
+
+
+def test_the_trace_file_is_not_written_through_a_link(acme: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_text("mine\n")
+    (tmp_path / "trace").symlink_to(target)
+
+    assert "password" in answer(acme.get(BBJWT_TRACE=str(tmp_path / "trace")))
+    assert target.read_text() == "mine\n"
+
+
+# Odd environments.
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C"}, {"LC_ALL": "tr_TR.UTF-8"}, {"PYTHONIOENCODING": "latin-1"}, {"LANG": "x"}]
+)
+def test_any_locale(acme: Workspace, locale: dict[str, str]) -> None:
+    assert "password" in answer(acme.get(also=locale))
+    acme.machine.bbjwt("list", also=locale)
+
+
+@pytest.mark.parametrize("home", [None, "", "/nowhere", "relative"])
+def test_no_home(acme: Workspace, home: str | None) -> None:
+    acme.installation.chmod(0o600)
+
+    assert "password" in answer(acme.get(HOME=home, XDG_RUNTIME_DIR=None))
+
+
+def test_a_home_nothing_can_be_written_to(acme: Workspace) -> None:
+    # /proc takes no new files, not even from root.
+    for arguments in (["get"], ["doctor"], ["forget", "--all"]):
+        elsewhere = {"HOME": "/proc", "XDG_RUNTIME_DIR": "/proc"}
+        done = acme.machine.bbjwt(*arguments, data=request(acme.url), check=False, also=elsewhere)
+        assert "password" in done.stdout or arguments != ["get"]
+    refused = acme.machine.bbjwt("register", "--insecure-storage", acme.installation, check=False, HOME="/proc")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("git-credential-bbjwt: error: ")
+
+
+@pytest.mark.parametrize("limit", [0, 10, 100])
+def test_a_full_disk(acme: Workspace, limit: int) -> None:
+    def no_room() -> None:
+        # Writes beyond the limit fail, as on a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    def run(*arguments: str | Path, data: str = "") -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [COMMAND, *arguments],
+            input=data.encode(),
+            env=acme.machine.env(),
+            capture_output=True,
+            preexec_fn=no_room,
+            timeout=PATIENCE,
+        )
+
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    before = acme.machine.bbjwt("list").stdout
+    other = acme.machine.home / "other.json"
+    app = acme.bitbucket.install("beta")
+    other.write_text(str(acme.bitbucket.payload(app)).replace("'", '"').replace("None", "null"))
+    registered = run("register", "--insecure-storage", other)
+
+    assert registered.returncode == 1
+    assert registered.stderr.startswith(b"git-credential-bbjwt: error: ")
+    assert app.shared_secret.encode() not in registered.stderr
+    tally.tried("registrations raced or broken off")
+    with tally.holds("a lost registration"):
+        assert acme.machine.bbjwt("list").stdout == before
+    assert b"password=" in run("get", data=request(acme.url)).stdout
+    with tally.holds("a broken record"):
+        assert acme.machine.records() == []
+
+
+def test_standard_output_that_takes_nothing(acme: Workspace) -> None:
+    for arguments, data in (
+        (["get"], request(acme.url)),
+        (["--version"], ""),
+        (["list"], ""),
+        (["token", acme.url], ""),
+    ):
+        command = ["sh", "-c", 'exec "$@" >/dev/full', "sh", str(COMMAND), *arguments]
+        done = acme.machine.run(*command, data=data, check=False)
+        if arguments != ["list"]:  # It has nothing to print.
+            assert done.returncode == 1, arguments
+            assert "No space left" in done.stderr
+
+
+def test_too_few_descriptors_is_one_error(acme: Workspace) -> None:
+    done = acme.machine.run("sh", "-c", 'ulimit -n 5; exec "$0" get', COMMAND, data=request(acme.url), check=False)
+
+    assert "password" in done.stdout or done.returncode == 1
+
+
+# Ends in the middle.
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGKILL])
+def test_an_end_in_the_middle_leaves_nothing_running(acme: Workspace, end: signal.Signals) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=20))
+    before = processes_of(acme.machine)
+    with subprocess.Popen(
+        [COMMAND, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=acme.machine.env()
+    ) as running:
+        assert running.stdin is not None
+        running.stdin.write(request(acme.url).encode() + b"\n")
+        running.stdin.close()
+        while not acme.bitbucket.seen:
+            time.sleep(0.02)
+        running.send_signal(end)
+        if end == signal.SIGPIPE:  # Python ignores it: nobody's pipe broke.
+            running.kill()
+        tally.tried("processes killed")
+        running.wait(PATIENCE)
+    for _ in range(100):
+        if processes_of(acme.machine) <= before:
+            break
+        time.sleep(0.05)
+    assert processes_of(acme.machine) <= before
+    with tally.holds("a stuck lock"):
+        assert "password" in answer(acme.get("--timeout=10"))
+
+
+def processes_of(machine: Machine) -> set[int]:
+    """The processes whose environment is this machine's."""
+    mark = f"HOME={machine.home}".encode()
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def test_git_that_goes_away_is_no_error(acme: Workspace) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with (
+        ours,
+        subprocess.Popen(
+            [COMMAND, "get"],
+            stdin=subprocess.PIPE,
+            stdout=ours.fileno(),
+            stderr=subprocess.PIPE,
+            env=acme.machine.env(),
+        ) as running,
+    ):
+        _, errors = running.communicate(request(acme.url).encode())
+    assert b"Traceback" not in errors
+    assert running.returncode in (0, 1)

@@ -1,0 +1,179 @@
+"""Secrets stand nowhere they need not: processes are watched while the helper works, files are read afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import desktop, tally
+from tests.bitbucket_emulator import Fault
+from tests.conftest import COMMAND, Machine, Workspace, request
+
+
+class Watch:
+    """What was seen of each process that came up on the machine: its arguments and its environment."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[int, bytes] = {}
+        self.environments: dict[int, bytes] = {}
+
+    def look(self) -> None:
+        """Look at all processes once."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            number = int(entry.name)
+            try:
+                # Kept with what was seen before: a process changes both when it becomes another program.
+                arguments, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if arguments not in self.arguments.get(number, b""):
+                self.arguments[number] = self.arguments.get(number, b"") + arguments
+            if environment not in self.environments.get(number, b""):
+                self.environments[number] = self.environments.get(number, b"") + environment
+
+    def named(self, text: bytes) -> list[int]:
+        """The processes in whose arguments ``text`` stands."""
+        return [number for number, arguments in self.arguments.items() if text in arguments]
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Watch all processes, as often as can be, until the block ends."""
+    watch, done = Watch(), threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            watch.look()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        done.set()
+        thread.join()
+        tally.tried("processes watched for secrets", len(watch.arguments))
+
+
+def secrets_of(acme: Workspace) -> list[bytes]:
+    """The shared secret, every JWT, every token."""
+    jwts = [seen.jwt for seen in acme.bitbucket.helper_requests() if seen.jwt]
+    return [text.encode() for text in (acme.app.shared_secret, *jwts, *acme.bitbucket.tokens)]
+
+
+def slow(acme: Workspace) -> None:
+    """Make the next mint slow enough to be watched."""
+    acme.bitbucket.misbehave("api", Fault(delay=0.5))
+    acme.bitbucket.misbehave("token", Fault(delay=0.5))
+
+
+def test_no_secret_in_any_argument_or_child_with_a_keyring(acme: Workspace) -> None:
+    payload = acme.installation.read_bytes()
+    acme.installation.unlink()
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    with desktop.session(acme.machine), watching() as watch:
+        acme.machine.bbjwt("register", "-", data=payload)
+        slow(acme)
+        acme.machine.git("clone", "-q", acme.url, "w")
+        acme.machine.bbjwt("token", acme.url, "--format=url")
+
+    assert watch.named(b"keyring_process")
+    with tally.holds("a secret in sight"):
+        for secret in secrets_of(acme):
+            assert watch.named(secret) == []
+            assert not any(secret in environment for environment in watch.environments.values())
+
+
+def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> None:
+    # A git that tells what it was given, and is then the real one.
+    real = acme.machine.run("sh", "-c", "command -v git").stdout.strip()
+    log = tmp_path / "log"
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/git"
+    fake.write_text(f'#!/bin/sh\n{{ env; echo "$@"; }} >>"{log}"\nexec "{real}" "$@"\n')
+    fake.chmod(0o755)
+    jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
+    variables = {
+        "BBJWT_INSTALLATION": acme.installation.read_text(),
+        "PATH": f"{tmp_path}/bin:{acme.machine.environment['PATH']}",
+        "no_proxy": "*",
+        "https_proxy": "http://user:a-proxys-password@localhost:1",
+    }
+    acme.get("--token-store=none", also=variables)
+    acme.get("--token-store=none", also=variables | {"BBJWT_JWT": jwt})
+    acme.machine.bbjwt("doctor", check=False, also=variables)
+    given = log.read_text()
+
+    tally.tried("processes watched for secrets", given.count("--get-urlmatch"))
+    assert "--get-urlmatch" in given
+    with tally.holds("a secret in sight"):
+        for secret in (acme.app.shared_secret, jwt, "a-proxys-password"):
+            assert secret not in given
+
+
+def test_a_secret_stands_in_no_file_but_the_token_in_its_record(acme: Workspace, tmp_path: Path) -> None:
+    payload = acme.installation.read_text()
+    acme.installation.unlink()
+    everything = {"BBJWT_INSTALLATION": payload, "BBJWT_TRACE": str(tmp_path / "trace")}
+    acme.machine.git("clone", "-q", acme.url, "w", also=everything)
+    acme.app.shared_secret += "x"
+    acme.machine.git("fetch", "-q", cwd=acme.machine.home / "w", also=everything)
+    acme.machine.bbjwt("forget", "--all")
+    acme.machine.git("fetch", "-q", cwd=acme.machine.home / "w", check=False, also=everything)
+    acme.app.shared_secret = acme.app.shared_secret[:-1]
+    token = acme.machine.bbjwt("token", acme.url, also=everything).stdout.strip()
+
+    (record,) = acme.machine.records()
+    with tally.holds("a secret in sight"):
+        for path in tmp_path.rglob("*"):
+            if path.is_file() and not path.is_relative_to(tmp_path / "bitbucket"):
+                content = path.read_bytes()
+                assert not [s for s in secrets_of(acme) if s in content and (path, s) != (record, token.encode())], path
+
+
+@pytest.mark.parametrize("kind", ["api", "token"])
+def test_a_server_that_repeats_our_secrets_back_does_not_get_them_shown(acme: Workspace, kind: str) -> None:
+    def repeat(acme: Workspace) -> bytes:
+        return json.dumps({"error": "invalid_grant", "error_description": acme.app.shared_secret}).encode()
+
+    acme.bitbucket.misbehave(kind, Fault(status=400, body=repeat(acme)))
+    done = acme.get("--verbose", check=False, BBJWT_TRACE="1")
+
+    with tally.holds("a secret in sight"):
+        assert acme.app.shared_secret not in done.stderr
+    assert "[redacted]" in done.stderr
+
+
+def test_no_core_dump(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=3))
+    with subprocess.Popen(
+        [COMMAND, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=acme.machine.env()
+    ) as running:
+        assert running.stdin is not None
+        running.stdin.write(request(acme.url).encode() + b"\n")
+        running.stdin.close()
+        while not acme.bitbucket.seen:
+            time.sleep(0.02)
+        soft, _ = resource.prlimit(running.pid, resource.RLIMIT_CORE)
+        running.kill()
+
+    assert soft in (0, 1)  # core(5): 1 means none at all, even where a program takes the dumps.
+
+
+def test_exec_leaves_core_dumps_to_the_command(machine: Machine) -> None:
+    script = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    ours = machine.run(sys.executable, "-c", script).stdout
+
+    assert machine.bbjwt("exec", "--", sys.executable, "-c", script).stdout == ours
