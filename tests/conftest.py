@@ -40,6 +40,11 @@ def pytest_testnodedown(node: Any) -> None:
         tally.add(node.workeroutput["tally"])
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        tally.note(report.user_properties)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     tables = {"promises": tally.promises_table(), "versions": tally.versions_table()}
     for name, table in tables.items():
@@ -179,10 +184,10 @@ GITS = os.environ.get("BBJWT_TEST_GITS", shutil.which("git") or "git").split(os.
 
 @pytest.fixture(params=GITS)
 def each_git(request: pytest.FixtureRequest, machine: Machine) -> tuple[int, ...]:
-    """Makes ``machine`` use one git after the other; returns its version."""
+    """Makes ``machine`` use one git after the other; returns its version, such as (2, 39, 5)."""
     folder = os.path.dirname(request.param)
     machine.environment["PATH"] = os.pathsep.join([folder, machine.environment["PATH"]])
-    return tuple(int(part) for part in machine.git("version").stdout.split()[2].split(".")[:2])
+    return tuple(int(part) for part in machine.git("version").stdout.split()[2].split(".")[:3])
 
 
 @pytest.fixture

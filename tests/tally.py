@@ -1,8 +1,8 @@
 """What the suite tried and what went wrong, counted over all its processes, for the tables printed at its end.
 
 A test that checks one of `PROMISES` says so by `tried`; where the promise was broken, it says so by `broken` before it
-fails, so that the table and the failures agree. `worked_with` notes with which version of what a feature was seen to
-work; `tests/run --record` writes that table into the README.
+fails, so that the table and the failures agree. `worked_with` tells with which version of what a feature was seen to
+work; `tests/run --record` writes both tables into the README.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ PROMISES = {
 
 _tried: Counter[str] = Counter()
 _broken: Counter[str] = Counter()
+_PROPERTY = "worked with"
+
 _versions: defaultdict[str, set[str]] = defaultdict(set)
 
 
@@ -49,23 +51,27 @@ def holds(promise: str) -> Iterator[None]:
         raise
 
 
-def worked_with(program: str, version: str, feature: str) -> None:
-    """Note that ``feature`` was seen to work with this version."""
-    _versions[f"{program} {version}"].add(feature)
+def worked_with(program: str, version: str, feature: str) -> tuple[str, tuple[str, str]]:
+    """The property (pytest's ``record_property``) of a test that, if it passes, shows ``feature`` to work with that."""
+    return _PROPERTY, (f"{program} {version}", feature)
+
+
+def note(properties: list[tuple[str, Any]]) -> None:
+    """Take up the properties of a test that passed."""
+    for name, value in properties:
+        if name == _PROPERTY:
+            _versions[value[0]].add(value[1])
 
 
 def export() -> dict[str, Any]:
     """What one process counted, in plain values."""
-    versions = {name: sorted(features) for name, features in _versions.items()}
-    return {"tried": dict(_tried), "broken": dict(_broken), "versions": versions}
+    return {"tried": dict(_tried), "broken": dict(_broken)}
 
 
 def add(counted: dict[str, Any]) -> None:
     """Add what another process counted."""
     _tried.update(counted["tried"])
     _broken.update(counted["broken"])
-    for name, features in counted["versions"].items():
-        _versions[name].update(features)
 
 
 def promises_table() -> list[str]:
