@@ -4,7 +4,7 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [FILE]
+usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [FILE]
        ./install.sh --demo [--wheelhouse DIR]
        ./install.sh --uninstall [--system]
 
@@ -12,6 +12,7 @@ FILE             the payload of the app's `installed` callback: also registers t
 --system         for all users: /opt and /usr/local/bin instead of your own folders (needs root)
 --wheelhouse DIR install from the wheels in DIR, without a network (made by: pip wheel --wheel-dir DIR ".[demo]")
 --no-configure   leave git's configuration alone
+--with PACKAGE   install a keyring backend beside it, such as keyring-pass
 --demo           try it with no account: a Bitbucket emulator on this machine, nothing left behind
 --uninstall      remove the command, its settings in git, registered installations and cached tokens
 EOF
@@ -76,7 +77,7 @@ fill_environment() {
     shift
     if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
     if [ -x "$into/bin/pip" ]; then
-        "$into/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"
+        PIP_USER=0 "$into/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"
     else
         uv pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
     fi || fail "the packages could not be installed" \
@@ -97,6 +98,7 @@ project() {
 set_places() {
     if [ -n "$system" ]; then
         [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
+        umask 022
         data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
         [ -n "${HOME-}" ] || fail "HOME is not set" "set it, or use --system"
@@ -144,7 +146,8 @@ install_it() {
     trap 'rm -rf "$environment"' EXIT
     trap 'exit 1' HUP INT TERM
     make_environment "$environment"
-    fill_environment "$environment" "$(project)"
+    # shellcheck disable=SC2086  # one word a package
+    fill_environment "$environment" "$(project)" $packages
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
     write_launcher "$environment"
@@ -169,6 +172,14 @@ install_it() {
     fi
 }
 
+# remove_empty DIR: the folder and those above it, as far as they are empty and below where we may have made them.
+remove_empty() {
+    folder=$1
+    while [ "$folder" != "${HOME-}" ] && [ "$folder" != /usr/local ] && rmdir "$folder" 2>/dev/null; do
+        folder=${folder%/*}
+    done
+}
+
 uninstall() {
     set_places
     if [ -x "$bin/$name" ]; then
@@ -177,10 +188,12 @@ uninstall() {
         "$bin/$name" forget --all || say "note: not all cached tokens could be dropped, see above"
     fi
     rm -f "$bin/$name"
+    rm -rf "$data"
     for file in $shared; do
         rm -f "$share/$file"
+        remove_empty "$share/${file%/*}"
     done
-    rm -rf "$data"
+    remove_empty "$bin"
     say "uninstalled $name"
 }
 
@@ -198,7 +211,7 @@ demo() {
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-mode=install_it system='' wheelhouse='' configure=yes payload=''
+mode=install_it system='' wheelhouse='' configure=yes payload='' packages=''
 while [ $# -gt 0 ]; do
     case $1 in
     --demo) mode=demo ;;
@@ -210,6 +223,11 @@ while [ $# -gt 0 ]; do
         shift
         [ -d "$1" ] || fail "there is no folder $1" "make one: pip wheel --wheel-dir DIR \".[demo]\""
         wheelhouse=$(CDPATH='' cd -- "$1" && pwd)
+        ;;
+    --with)
+        [ $# -ge 2 ] || fail "--with needs a package"
+        shift
+        packages="$packages $1"
         ;;
     # For tests/run: an environment with the project and whatever else is named.
     --environment)

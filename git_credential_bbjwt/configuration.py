@@ -206,10 +206,7 @@ class _Journal:
     def __exit__(self, *exc: object) -> None:
         self._lock.__exit__()
         self._folder.close()
-        try:
-            os.rmdir(self._folder_path)  # Succeeds only where nothing else of ours is kept.
-        except OSError:
-            pass
+        self._folder.remove_itself()
 
     def entries(self, name: str) -> list[Entry]:
         return [(key, value) for key, value in self._content.get(name, {}).get("entries", [])]

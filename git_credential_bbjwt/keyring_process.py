@@ -38,6 +38,8 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:
+    from subprocess import CalledProcessError
+
     import keyring
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
@@ -46,8 +48,13 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     described = {"backend": name}
     try:
         return _act(backend, request) | described
-    except NoKeyringError:
-        return {"outcome": "none", "reason": "no keyring backend is usable here"} | described
+    except NoKeyringError as problem:
+        return {"outcome": "none", "reason": str(problem) or "no keyring backend is usable here"} | described
+    except EOFError:  # It read a password from where nobody is.
+        return {"outcome": "locked", "reason": "its backend asks for a password"} | described
+    except CalledProcessError as problem:  # `pass`, whose gpg may not ask for a passphrase here.
+        program = os.path.basename(str(problem.cmd[0]))
+        return {"outcome": "locked", "reason": f"{program} ended with status {problem.returncode}"} | described
     except (KeyringLocked, InitError) as problem:
         return {"outcome": "locked", "reason": str(problem)} | described
     except PasswordDeleteError:
@@ -60,15 +67,18 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
 
     if isinstance(backend, fail.Keyring):
         raise NoKeyringError
+    links = _links(backend)
+    if not links:
+        raise NoKeyringError("the only keyring backend here keeps secrets in a plain file, and nobody chose it")
+    backend = links[0] if len(links) == 1 else backend
     service, username = request["service"], request["username"]
     if request["action"] == "describe":
-        locked = any(map(_is_locked, _links(backend)))
+        locked = any(map(_is_locked, links))
         if isinstance(backend, null.Keyring):
             return {"outcome": "none", "reason": "the null backend keeps nothing"}
         return {"outcome": "locked" if locked else "ok", "reason": ""}
     if not request["prompt"]:
         # A locked backend would prompt. In a chain the ones that are open are still asked.
-        links = _links(backend)
         usable = [link for link in links if not _is_locked(link)]
         if not usable:
             raise KeyringLocked("the keyring is locked")
@@ -92,10 +102,17 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
 
 
 def _links(backend: Any) -> list[Any]:
-    """The backends behind ``backend``: those of a chain, else itself alone."""
+    """The backends behind ``backend``: those of a chain, else itself alone.
+
+    One that keeps secrets in a plain file counts only where somebody chose it by keyring's own configuration.
+    """
+    from keyring import core
     from keyring.backends.chainer import ChainerBackend
 
-    return list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
+    links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
+    if core.load_env() or core.load_config():
+        return links
+    return [link for link in links if "Plaintext" not in type(link).__name__]
 
 
 def _is_locked(backend: Any) -> bool:

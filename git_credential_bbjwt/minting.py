@@ -3,7 +3,7 @@
 import contextlib
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from json import loads
 from typing import NamedTuple
 
@@ -249,10 +249,16 @@ def _token_to_keyring(record: Record, token: str) -> bool:
     return answer["outcome"] == "ok"
 
 
-def forget(cache: TokenCache, record: Record) -> None:
-    """Drop a cached token, wherever it is kept."""
-    if record.token is None:
-        from git_credential_bbjwt.secret_store import KeyringCall
+def forget(concerns: Callable[[Repository], bool]) -> int:
+    """Drop the cached tokens of the repositories it ``concerns``, wherever they are kept; return how many."""
+    dropped = 0
+    for cache in TokenCache.every_folder():
+        for record in cache.records():
+            if concerns(record.repository):
+                if record.token is None:
+                    from git_credential_bbjwt.secret_store import KeyringCall
 
-        KeyringCall("delete", _keyring_name(record)).answer()
-    cache.drop(record)
+                    KeyringCall("delete", _keyring_name(record)).answer()
+                cache.drop(record)
+                dropped += 1
+    return dropped

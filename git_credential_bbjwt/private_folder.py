@@ -92,6 +92,13 @@ class PrivateFolder:
             return False
         return True
 
+    def remove_itself(self) -> None:
+        """Remove the folder if nothing is left in it."""
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass
+
     def names(self) -> list[str]:
         """The names of all files in the folder."""
         return os.listdir(self.fd)

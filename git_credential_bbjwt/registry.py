@@ -57,10 +57,7 @@ class Registry:
             raise self._unusable("write", problem) from problem
         finally:
             folder.close()
-            try:
-                os.rmdir(self.folder_path)  # Succeeds only where nothing of ours is left.
-            except OSError:
-                pass
+            folder.remove_itself()
 
     def _write(self, folder: PrivateFolder, installations: list[Installation]) -> None:
         if not installations:

@@ -98,7 +98,8 @@ def keyring_error(answer: dict[str, str]) -> SecretError:
     if answer["outcome"] == "locked":
         return SecretError(
             "the keyring is locked, and nobody is asked for its password here",
-            "unlock it (log in to the desktop, or start gnome-keyring-daemon --unlock), then try again",
+            "unlock it, then try again: log in to the desktop, start gnome-keyring-daemon --unlock, or for pass have "
+            "gpg-agent hold the passphrase",
         )
     if answer["outcome"] == "none":
         return SecretError(f"there is no usable keyring: {answer['reason']}", HEADLESS_HINT)
@@ -150,8 +151,7 @@ class SecretFile:
             return
         try:
             folder.remove(self.name)
-            if not folder.names():
-                os.rmdir(self.folder_path)
+            folder.remove_itself()
         finally:
             folder.close()
 

@@ -139,12 +139,21 @@ class TokenCache:
     def __init__(self, *, create: bool) -> None:
         self.folder: PrivateFolder | None = None
         for path in _candidates():
-            try:
-                self.folder = PrivateFolder(path, create=create)
+            self.folder = _open(path, create=create)
+            if self.folder is not None:
                 return
-            except OSError as problem:
-                if create or not isinstance(problem, FileNotFoundError):
-                    trace(f"no token cache in {path}: {problem.strerror}")
+
+    @classmethod
+    def every_folder(cls) -> "list[TokenCache]":
+        """One cache for each folder that holds records or did, for who means to drop some of them wherever they are."""
+        caches = []
+        for path in _candidates():
+            folder = _open(path, create=False)
+            if folder is not None:
+                cache = cls.__new__(cls)
+                cache.folder = folder
+                caches.append(cache)
+        return caches
 
     @staticmethod
     def name(repository: Repository, scope: str, app: str) -> str:
@@ -178,10 +187,11 @@ class TokenCache:
             self.folder.remove(self.name(record.repository, record.scope, record.app))
 
     def clear(self) -> None:
-        """Remove every file, broken records and leftovers of killed processes too."""
+        """Remove every file, broken records and leftovers of killed processes too, and the folder."""
         if self.folder is not None:
             for name in self.folder.names():
                 self.folder.remove(name)
+            self.folder.remove_itself()
 
     def drop_expired(self) -> None:
         """Remove records that can never be used again, so that the folder does not grow with every repository seen."""
@@ -196,6 +206,15 @@ class TokenCache:
             return []
         found = (parse_record(self.folder.read(name) or b"") for name in self.folder.names() if "." not in name)
         return [record for record in found if record is not None]
+
+
+def _open(path: str, *, create: bool) -> PrivateFolder | None:
+    try:
+        return PrivateFolder(path, create=create)
+    except OSError as problem:
+        if create or not isinstance(problem, FileNotFoundError):
+            trace(f"no token cache in {path}: {problem.strerror}")
+        return None
 
 
 def _candidates() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -69,10 +70,8 @@ def record(git: Path) -> str:
         for line in (folder / "answers").read_text().splitlines():
             if line.startswith("state[]="):
                 text = text.replace(line, "state[]={state}")
-        lines = [
-            "password_expiry_utc={expires}" if line.startswith("password_expiry") else line for line in text.split("\n")
-        ]
-        return f"# {run('version').strip()}\n" + "\n".join(lines)
+        text = re.sub("password_expiry_utc=.*", "password_expiry_utc={expires}", text)
+        return f"# {run('version').strip()}\n{text}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def test_a_recorded_git_is_answered_as_it_understands(acme: Workspace, version: 
     known = {"{host}": acme.bitbucket.host, "{fresh}": "", "{state}": "", "{expires}": ""}
     parts = (FOLDER / version).read_text().split("> ")[1:]
     understands_state = "capability[]=state" in parts[0]
-    answers = []
+    answers: list[dict[str, str]] = []
     for part in parts:
         operation, _, data = part.partition("\n")
         for mark, value in known.items():

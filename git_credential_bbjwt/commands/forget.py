@@ -19,15 +19,12 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     """Drop them. Raises UsageError and NotARepositoryError."""
     if bool(arguments.url) == arguments.all:
         raise UsageError("forget needs one of: the URL of a repository, --all")
-    wanted = parse_url(arguments.url) if arguments.url else None
-    cache = TokenCache(create=False)
-    dropped = 0
-    for record in cache.records():
-        found = record.repository
-        if wanted is None or (found.host, found.full_name) == (wanted.host, wanted.full_name):
-            minting.forget(cache, record)
-            dropped += 1
-    if wanted is None:
-        cache.clear()
+    if arguments.all:
+        dropped = minting.forget(lambda _: True)
+        for cache in TokenCache.every_folder():
+            cache.clear()
+    else:
+        wanted = parse_url(arguments.url)
+        dropped = minting.forget(lambda one: (one.host, one.full_name) == (wanted.host, wanted.full_name))
     diagnostics.note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
     return 0

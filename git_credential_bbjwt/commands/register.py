@@ -16,7 +16,6 @@ from git_credential_bbjwt.installations import CLOUD_API_URL, CLOUD_BASE_URL, In
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
 from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
-from git_credential_bbjwt.token_cache import TokenCache
 
 _MAX_PAYLOAD = 1024 * 1024
 
@@ -74,7 +73,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     for one in replaced:
         if one.client_key != new.client_key or one.secret_place != new.secret_place:
             secret_store.remove_secret(one)
-    _forget_tokens(new)
+    minting.forget(new.serves)
     diagnostics.note(
         f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
         f"the secret is in the {new.secret_place}, the rest in {registry.path}"
@@ -148,13 +147,6 @@ def _replace(installations: list[Installation], new: Installation) -> list[Insta
             installations[installations.index(one)] = one._replace(workspaces=rest)
     installations.append(new)
     return gone
-
-
-def _forget_tokens(new: Installation) -> None:
-    cache = TokenCache(create=False)
-    for record in cache.records():
-        if new.serves(record.repository):
-            minting.forget(cache, record)
 
 
 def _try(text: str, installation: Installation, options: HelperOptions) -> int:

@@ -7,7 +7,6 @@ from git_credential_bbjwt.errors import InstallationError, UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
 from git_credential_bbjwt.secret_store import remove_secret
-from git_credential_bbjwt.token_cache import TokenCache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,10 +45,7 @@ def _unregister(registry: Registry, workspace: str, app: str) -> None:
         position = installations.index(leaving)
         rest = tuple(one for one in leaving.workspaces if one != workspace)
         installations[position : position + 1] = [leaving._replace(workspaces=rest)] if rest else []
-    cache = TokenCache(create=False)
-    for record in cache.records():
-        if leaving.serves(record.repository):
-            minting.forget(cache, record)
+    minting.forget(leaving.serves)
     if not rest:
         remove_secret(leaving)
     diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")
