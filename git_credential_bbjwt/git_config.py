@@ -18,7 +18,7 @@ def run(*arguments: str, check: bool = True) -> str:
             ["git", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=child_process.environment(proxies=False),
+            env=child_process.for_git(),
         )
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
@@ -46,7 +46,7 @@ class HttpSettings:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=child_process.environment(proxies=False),
+                env=child_process.for_git(),
             )
         except OSError as problem:
             trace(f"git's http.* settings are not known: {problem.strerror}")

@@ -71,6 +71,9 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
     if not links:
         raise NoKeyringError("the only keyring backend here keeps secrets in a plain file, and nobody chose it")
     backend = links[0] if len(links) == 1 else backend
+    for link in links:
+        # KEYRING_PROPERTY_*: keyring's own way, which the constructors of some file backends forget.
+        link.set_properties_from_env()
     service, username = request["service"], request["username"]
     if request["action"] == "describe":
         locked = any(map(_is_locked, links))

@@ -32,7 +32,7 @@ class KeyringCall:
     def __init__(self, action: str, username: str, secret: str = "", *, prompt: bool = False) -> None:
         """Start the request. ``prompt`` lets the backend ask a person on the terminal or by a window."""
         self._prompt = prompt
-        environment = child_process.environment(proxies=True)  # A backend may ask a service.
+        environment = child_process.for_keyring()
         if not prompt:
             # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
             options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
