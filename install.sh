@@ -111,17 +111,17 @@ set_places() {
 write_launcher() {
     mkdir -p "$bin"
     new=$bin/.$name.new
+    first="#!$1/bin/python -I"
     case $1 in
-    *[!A-Za-z0-9/._-]*) first= ;;
-    *) first="#!$1/bin/python -I" ;;
+    *[\"\$\`\\]*) fail "no command can be made for a folder with such a name: $1" "use one without \" \$ \` \\" ;;
+    *[!A-Za-z0-9/._-]*) short='' ;;
+    *) short=yes ;;
     esac
-    if [ -n "$first" ] && [ ${#first} -le 120 ]; then
-        { printf '%s\n' "$first" && sed 1d "$1/bin/$name"; } >"$new"
-    else
-        # A kernel takes neither spaces nor long paths in a first line.
-        quoted=$(printf '%s' "$1" | sed "s/'/'\\\\''/g")
-        printf "#!/bin/sh\nexec '%s/bin/python' -I '%s/bin/%s' \"\$@\"\n" "$quoted" "$quoted" "$name" >"$new"
+    if [ -z "$short" ] || [ ${#first} -gt 120 ]; then
+        # A kernel takes neither blanks nor long paths in a first line. What a shell runs here, Python takes for a text.
+        first=$(printf "#!/bin/sh\n''':'\nexec \"%s/bin/python\" -I \"\$0\" \"\$@\"\n'''" "$1")
     fi
+    { printf '%s\n' "$first" && sed 1d "$1/bin/$name"; } >"$new"
     chmod 755 "$new"
     mv -f "$new" "$bin/$name"
 }
@@ -193,7 +193,9 @@ uninstall() {
         rm -f "$share/$file"
         remove_empty "$share/${file%/*}"
     done
-    remove_empty "$bin"
+    for folder in "$bin" "${XDG_CONFIG_HOME:-${HOME-}/.config}" "${XDG_CACHE_HOME:-${HOME-}/.cache}"; do
+        remove_empty "$folder"
+    done
     say "uninstalled $name"
 }
 

@@ -154,6 +154,10 @@ class SecretFile:
             folder.remove_itself()
         finally:
             folder.close()
+        try:
+            os.rmdir(os.path.dirname(self.folder_path))  # Succeeds only where nothing else of ours is kept.
+        except OSError:
+            pass
 
 
 def shared_secret_of(installation: Installation) -> Callable[[], str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +21,9 @@ from tests.bitbucket_emulator import App, Emulator, HostedRepository
 
 #: The command as an installer put it beside the interpreter that runs the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
+
+#: The project's own folder.
+PROJECT = Path(__file__).parent.parent
 
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
@@ -52,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         for line in table:
             terminalreporter.line(line)
     if os.environ.get("BBJWT_TEST_RECORD") and exitstatus == 0:
-        readme = Path(__file__).parent.parent / "README.md"
+        readme = PROJECT / "README.md"
         text = readme.read_text()
         for name, table in tables.items():
             text = tally.recorded(text, name, table)
@@ -246,6 +250,19 @@ def acme(machine: Machine, bitbucket: Emulator) -> Workspace:
     machine.git("config", "--global", f"credential.{bitbucket.base_url}.helper", "bbjwt")
     machine.git("config", "--global", f"credential.{bitbucket.base_url}.useHttpPath", "true")
     return scene
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder that one worker process makes and ``fill``s for all of them: for what takes long to make."""
+    folder = factory.getbasetemp().parent / name
+    with open(f"{folder}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder.with_suffix(".done")
+        if not done.exists():
+            folder.mkdir()
+            fill(folder)
+            done.touch()
+    return folder
 
 
 def cannot(reason: str) -> NoReturn:

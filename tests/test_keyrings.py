@@ -6,7 +6,6 @@ absent. The backends stand in an environment that install.sh made ``--with`` the
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import shutil
@@ -19,30 +18,27 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.conftest import PATIENCE, Machine, Workspace, answer, cannot, need
+from tests.conftest import PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
 from tests.test_registration import files_holding, registry_of
 
 PACKAGES = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome")
-PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="session")
 def home_with_backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home into which install.sh put the command and the backends; one for all worker processes."""
-    shared = tmp_path_factory.getbasetemp().parent / "home-with-backends"
-    with open(f"{shared}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / ".local/bin/git-credential-bbjwt").exists():
-            shared.mkdir(exist_ok=True)
-            options = [word for package in PACKAGES for word in ("--with", package)]
-            done = subprocess.run(
-                [PROJECT / "install.sh", "--no-configure", *options],
-                env=dict(os.environ) | {"HOME": str(shared)},
-                capture_output=True,
-            )
-            if done.returncode != 0:
-                cannot(f"the backends cannot be installed: {done.stderr.decode()[-300:]}")
-    return shared
+
+    def fill(home: Path) -> None:
+        options = [word for package in PACKAGES for word in ("--with", package)]
+        done = subprocess.run(
+            [PROJECT / "install.sh", "--no-configure", *options],
+            env=dict(os.environ) | {"HOME": str(home)},
+            capture_output=True,
+        )
+        if done.returncode != 0:
+            cannot(f"the backends cannot be installed: {done.stderr.decode()[-300:]}")
+
+    return shared_folder(tmp_path_factory, "home-with-backends", fill)
 
 
 @pytest.fixture

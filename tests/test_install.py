@@ -1,0 +1,378 @@
+"""install.sh and the packages: on any shell, without a network, upgraded, taken away again, by other installers too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from git_credential_bbjwt import __version__
+from tests import desktop, tally
+from tests.conftest import COMMAND, PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
+
+INSTALLER = PROJECT / "install.sh"
+Recorder = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel and all it needs, and the installers of others."""
+
+    def fill(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", str(folder)]
+        done = subprocess.run([*pip, f"{PROJECT}[demo]", "pip", "uv", "pipx", "virtualenv"], capture_output=True)
+        if done.returncode != 0:
+            cannot(f"the wheels cannot be had: {done.stderr.decode()[-300:]}")
+
+    return shared_folder(tmp_path_factory, "wheelhouse", fill)
+
+
+@pytest.fixture
+def fresh(machine: Machine) -> Machine:
+    """A machine with git and Python alone, and no way to any package index."""
+    machine.environment |= {
+        "PATH": "/usr/bin:/bin",
+        "PYTHON": os.path.realpath(sys.executable),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "https://localhost:1/",
+        "UV_OFFLINE": "1",
+    }
+    return machine
+
+
+def install(
+    machine: Machine, wheelhouse: Path, *arguments: str | Path, check: bool = True, shell: str = "sh"
+) -> subprocess.CompletedProcess[str]:
+    """Run install.sh without a network."""
+    return machine.run(*shell.split(), INSTALLER, "--wheelhouse", wheelhouse, *arguments, check=check)
+
+
+def installed(machine: Machine) -> Path:
+    """The command that install.sh put there."""
+    return machine.home / ".local/bin/git-credential-bbjwt"
+
+
+def tree(folder: Path) -> list[str]:
+    """All that is below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_install_clone_upgrade_uninstall(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+    machine = fresh
+    payload = acme.installation
+    del machine.environment["BBJWT_INSTALLATION"]
+    (machine.home / ".gitconfig").unlink()
+    before = tree(machine.home)
+
+    first = install(machine, wheelhouse, "--no-configure")
+    machine.run(installed(machine), "register", "--insecure-storage", payload)
+    machine.run(installed(machine), "configure", "--exclusive")
+    machine.git("clone", "-q", acme.url, "w")
+    assert "next: git-credential-bbjwt register FILE" in first.stderr
+    assert "not on your PATH" in first.stderr
+
+    environment = next((machine.home / ".local/share/git-credential-bbjwt").iterdir())
+    install(machine, wheelhouse, "--no-configure")
+    assert not environment.exists()
+    acme.bitbucket.revoke_tokens()
+    machine.git("fetch", "-q", cwd=machine.home / "w", check=False)
+    machine.git("fetch", "-q", cwd=machine.home / "w")
+    assert acme.bitbucket.mints() == 2
+
+    install(machine, wheelhouse, "--uninstall")
+    shutil.rmtree(machine.home / "w")
+    assert tree(machine.home) == before
+    assert list(machine.runtime.iterdir()) == []
+
+
+def test_install_registers_and_configures(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    (acme.machine.home / ".gitconfig").unlink()
+    with desktop.session(fresh):
+        install(fresh, wheelhouse, acme.installation)
+        acme.installation.unlink()
+        fresh.git("clone", "-q", acme.url, "w")
+
+    assert acme.bitbucket.mints() == 1
+
+
+def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    refused = install(fresh, wheelhouse, acme.installation, check=False)
+
+    # The command is installed, the choices are named, and nothing is stored by itself.
+    assert refused.returncode == 1
+    assert "--insecure-storage" in refused.stderr
+    fresh.run(installed(fresh), "configure")
+    helper = fresh.git("config", "--global", "credential.https://bitbucket.org.helper").stdout.strip()
+    assert helper == str(installed(fresh))
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])
+def test_shells(fresh: Machine, wheelhouse: Path, shell: str, record_property: Recorder) -> None:
+    need(shell.split()[0])
+    record_property(*tally.worked_with("install.sh under", shell, "install, uninstall"))
+    install(fresh, wheelhouse, shell=shell)
+
+    assert fresh.run(installed(fresh), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
+    install(fresh, wheelhouse, "--uninstall", shell=shell)
+    assert tree(fresh.home) == []
+
+
+@pytest.fixture
+def settled(fresh: Machine, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A machine with the command installed in a home that has a blank in its name; tests that only look share it."""
+
+    def fill(home: Path) -> None:
+        environment = fresh.environment | {"HOME": str(home)}
+        offline = ["--wheelhouse", str(wheelhouse), "--no-configure"]
+        subprocess.run(["sh", INSTALLER, *offline], env=environment, check=True, capture_output=True)
+
+    fresh.home = shared_folder(tmp_path_factory, "a settled home", fill)
+    fresh.environment["HOME"] = str(fresh.home)
+    return fresh
+
+
+def test_the_installed_command_ignores_pythonpath(settled: Machine, tmp_path: Path) -> None:
+    (tmp_path / "os.py").write_text("raise SystemExit('taken over')\n")
+    settled.environment["PYTHONPATH"] = str(tmp_path)
+
+    assert settled.run(installed(settled), "capability").stdout == "version 0\ncapability state\n"
+
+
+def test_a_failed_upgrade_leaves_what_worked(settled: Machine, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    failed = settled.run("sh", INSTALLER, "--wheelhouse", tmp_path / "empty", check=False)
+
+    assert failed.returncode == 1
+    assert "hint: " in failed.stderr
+    assert settled.run(installed(settled), "capability").returncode == 0
+    assert len(list((settled.home / ".local/share/git-credential-bbjwt").iterdir())) == 1
+
+
+def test_man_page_and_completions(settled: Machine) -> None:
+    man = need("man")
+    settled.environment["PATH"] = f"{installed(settled).parent}:{settled.environment['PATH']}"
+    settled.environment["MANPAGER"] = "cat"
+
+    assert "fresh read-only tokens" in settled.git("help", "credential-bbjwt").stdout
+    checked = settled.run(man, "--warnings", "-l", settled.home / ".local/share/man/man1/git-credential-bbjwt.1")
+    assert checked.stderr == ""
+    script = settled.home / ".local/share/bash-completion/completions/git-credential-bbjwt"
+    settled.run("bash", "-c", f"source '{script}' && complete -p git-credential-bbjwt")
+    for name in ("zsh/site-functions/_git-credential-bbjwt", "fish/vendor_completions.d/git-credential-bbjwt.fish"):
+        assert "unconfigure" in (settled.home / ".local/share" / name).read_text()
+
+
+def test_the_demo_leaves_nothing_behind(fresh: Machine, wheelhouse: Path) -> None:
+    done = install(fresh, wheelhouse, "--demo")
+
+    assert "cloned: Hello from a private repository." in done.stdout
+    assert done.stdout.count("error: 403") == 2
+    assert tree(fresh.home) == []
+
+
+# Debian without python3-venv: a Python that lacks the module, and what else there is or is not.
+
+
+@pytest.fixture
+def without_venv(fresh: Machine, tmp_path: Path) -> Path:
+    """A folder for PATH whose python3 cannot make environments; git and the usual tools are there too."""
+    folder = tmp_path / "debian"
+    folder.mkdir()
+    for program in ("git", "sh", "sed", "mkdir", "rm", "mv", "chmod", "ln", "date", "id", "dirname", "cat", "rmdir"):
+        (folder / program).symlink_to(need(program))
+    python = folder / "python3"
+    real = os.path.realpath(sys.executable)
+    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{real}" "$@"\n')
+    python.chmod(0o755)
+    fresh.environment["PATH"] = str(folder)
+    del fresh.environment["PYTHON"]
+    return folder
+
+
+def fake_apt(folder: Path) -> Path:
+    """An apt-get that writes down how it was called."""
+    apt = folder / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "$@" >>"{folder}/apt-log"\ntest "$1" = update\n')
+    apt.chmod(0o755)
+    return folder / "apt-log"
+
+
+def test_without_venv_root_gets_the_package_installed(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+    if os.geteuid() != 0:
+        cannot("only root installs packages")
+    log = fake_apt(without_venv)
+    done = install(fresh, wheelhouse, check=False)
+    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+
+    assert f"lacks the venv module: installing {package}" in done.stderr
+    assert f"install -y -qq {package}" in log.read_text()
+    assert f"hint: run: apt-get install {package}" in done.stderr
+
+
+def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+    log = fake_apt(without_venv)
+    (without_venv / "id").unlink()
+    (without_venv / "id").write_text("#!/bin/sh\necho 1000\n")
+    (without_venv / "id").chmod(0o755)
+    done = install(fresh, wheelhouse, check=False)
+
+    assert done.returncode == 1
+    assert f"hint: run: sudo apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv" in done.stderr
+    assert not log.exists()
+
+
+def test_without_venv_elsewhere(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+    assert without_venv.exists()
+    done = install(fresh, wheelhouse, check=False)
+
+    assert done.returncode == 1
+    assert "uv, pipx or virtualenv" in done.stderr
+
+
+@pytest.mark.parametrize("tool", ["uv", "virtualenv", "pipx"])
+def test_without_venv_another_tool_serves(
+    fresh: Machine, wheelhouse: Path, without_venv: Path, tool: str, record_property: Recorder
+) -> None:
+    record_property(*tally.worked_with("install.sh with", tool, "a Python without venv"))
+    program = with_tool(fresh, wheelhouse, tool)
+    (without_venv / tool).symlink_to(program)
+    # pipx runs virtualenv, which it would fetch.
+    fresh.environment |= {"PIP_FIND_LINKS": str(wheelhouse), "PIP_NO_INDEX": "1"}
+    install(fresh, wheelhouse, "--no-configure")
+
+    assert fresh.run(installed(fresh), "capability").returncode == 0
+
+
+def with_tool(machine: Machine, wheelhouse: Path, tool: str) -> Path:
+    """Install another installer, in an environment of its own."""
+    folder = machine.home.parent / "tools"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    offline = ["--no-index", "--find-links", str(wheelhouse)]
+    subprocess.run([folder / "bin/pip", "install", "-q", *offline, tool], check=True, env=dict(os.environ))
+    return folder / "bin" / tool
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("uv", ["tool", "install", "--no-index", "--find-links", "{wheelhouse}", "--python", sys.executable]),
+        ("pipx", ["install", "--pip-args=--no-index --find-links {wheelhouse}", "--python", sys.executable]),
+    ],
+)
+def test_other_installers(
+    acme: Workspace, fresh: Machine, wheelhouse: Path, tool: str, arguments: list[str], record_property: Recorder
+) -> None:
+    program = with_tool(fresh, wheelhouse, tool)
+    version = fresh.run(program, "--version").stdout.split()[-1 if tool == "pipx" else 1]
+    record_property(*tally.worked_with(tool, version, "install, clone"))
+    fresh.run(program, *(word.format(wheelhouse=wheelhouse) for word in arguments), "git-credential-bbjwt")
+    fresh.environment["PATH"] = f"{installed(fresh).parent}:{fresh.environment['PATH']}"
+    fresh.git("clone", "-q", acme.url, "w")
+
+    assert (fresh.home / "w/README.md").exists()
+
+
+# The packages.
+
+
+def test_packages_are_reproducible_and_whole(tmp_path: Path, machine: Machine) -> None:
+    digests: set[str] = set()
+    for number in range(2):
+        copy = tmp_path / f"copy{number}"
+        ignored = shutil.ignore_patterns(".git", ".cache", "__pycache__")
+        shutil.copytree(PROJECT, copy, ignore=ignored)
+        machine.run(sys.executable, "-m", "hatchling", "build", "-d", tmp_path / f"dist{number}", cwd=copy)
+        files = sorted((tmp_path / f"dist{number}").iterdir())
+        assert [path.suffix for path in files] == [".whl", ".gz"]
+        digests.add(" ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
+    assert len(digests) == 1
+
+    (wheel,) = (tmp_path / "dist0").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "git_credential_bbjwt/py.typed" in names
+    assert not [name for name in names if "/tests/" in name or "build_hook" in name or name.startswith("tests")]
+    # The sdist has all that it takes to build the same wheel.
+    (sdist,) = (tmp_path / "dist0").glob("*.tar.gz")
+    shutil.unpack_archive(sdist, tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    machine.run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked)
+    assert (tmp_path / "again" / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+def test_the_command_is_the_one_of_the_wheel() -> None:
+    # Not a wrapper that an installer wrote: those import `re` and cost half a Python start.
+    assert "import re" not in COMMAND.read_text()
+
+
+# For all users.
+
+
+def test_for_all_users(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+    if os.geteuid() != 0:
+        cannot("only root installs for all users")
+    payload = acme.machine.home / "system.json"
+    payload.write_text(acme.installation.read_text())
+    script = f"""
+set -e
+mount -t tmpfs none /opt
+mount -t tmpfs none /usr/local
+sh "{INSTALLER}" --system --wheelhouse "{wheelhouse}" --no-configure
+/usr/local/bin/git-credential-bbjwt register --system --insecure-storage "{payload}"
+/usr/local/bin/git-credential-bbjwt configure --system
+git config --system --list
+git clone -q "{acme.url}" w
+sh "{INSTALLER}" --system --uninstall
+find /opt /usr/local -type f
+"""
+    environment = fresh.environment
+    for name in ("BBJWT_INSTALLATION", "GIT_CONFIG_NOSYSTEM"):
+        environment.pop(name)
+    (acme.machine.home / ".gitconfig").unlink()
+    environment["GIT_CONFIG_SYSTEM"] = str(acme.machine.home / "system-gitconfig")
+    Path(environment["GIT_CONFIG_SYSTEM"]).touch()
+    python = Path(os.path.realpath(sys.executable))
+    if python.is_relative_to("/usr/local") or python.is_relative_to("/opt"):
+        cannot("Python itself is where the test puts an empty folder")
+    environment["PYTHON"] = str(python)
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        env=acme.machine.env(),
+        cwd=acme.machine.home,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+    if "unshare" in done.stderr:
+        cannot("no mount namespace can be made here")
+    assert done.returncode == 0, done.stderr
+    base = acme.bitbucket.base_url
+    assert f"credential.{base}.helper=/usr/local/bin/git-credential-bbjwt" in done.stdout
+    assert not done.stdout.strip().splitlines()[-1].startswith("/")
+    assert (acme.machine.home / "w/README.md").exists()
+    assert Path(environment["GIT_CONFIG_SYSTEM"]).read_bytes() == b""
+    registry = Path(environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations.json"
+    assert not registry.exists()
+
+
+def test_a_shared_registry_is_readable_and_its_secret_is_not(acme: Workspace) -> None:
+    acme.machine.bbjwt("register", "--system", "--insecure-storage", acme.installation)
+    folder = Path(acme.machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt"
+
+    assert (folder / "installations.json").stat().st_mode & 0o777 == 0o644
+    assert acme.app.shared_secret not in (folder / "installations.json").read_text()
+    (secret,) = (folder / "shared-secrets").iterdir()
+    assert secret.stat().st_mode & 0o777 == 0o600
+    listed = json.loads(acme.machine.bbjwt("list", "--json").stdout)
+    assert [one["registry"] for one in listed] == ["system"]
+    assert "password" in answer(acme.get(BBJWT_INSTALLATION=None))
