@@ -98,8 +98,7 @@ def read_sources(installation_option: str | None) -> Sources:
         sources.append(_read_file("payload", variable))
     credentials = environ.get("CREDENTIALS_DIRECTORY", "")
     if credentials:
-        source = _read_file("payload", credentials + "/bbjwt-installation", optional=True, group_is_mask=True)
-        sources.append(source)
+        sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
     for folder in (places.user_config_folder(), places.site_config_folder()):
         if folder is not None:
             sources.append(_read_file("registry", folder + "/" + REGISTRY_FILE, optional=True))
@@ -116,9 +115,7 @@ def _read_jwt() -> Source | None:
     return None
 
 
-def _read_file(kind: str, path: str, *, optional: bool = False, group_is_mask: bool = False) -> Source:
-    """Read one source. ``group_is_mask``: systemd lets a service's user in by an access control list, whose mask stands
-    where the group's rights would be."""
+def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
     try:
         # Not blocking: a FIFO somebody put there must not hold git up.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -127,7 +124,8 @@ def _read_file(kind: str, path: str, *, optional: bool = False, group_is_mask: b
     except (OSError, ValueError) as problem:
         return Source(kind, path, None, getattr(problem, "strerror", None) or "not a path")
     try:
-        mode = os.fstat(fd).st_mode
+        found = os.fstat(fd)
+        mode = found.st_mode
         if mode & 0o170000 != 0o100000:
             return Source(kind, path, None, "not a regular file")
         data = b""
@@ -135,7 +133,10 @@ def _read_file(kind: str, path: str, *, optional: bool = False, group_is_mask: b
             data += chunk
             if len(data) > _MAX_BYTES:
                 return Source(kind, path, None, "far too large")
-        return Source(kind, path, data, exposed=bool(mode & (0o004 if group_is_mask else 0o044)))
+        # Where the file is another's, it is by its group or an access control list that we are let in, on purpose: so
+        # do systemd with a credential and Kubernetes with a secret.
+        exposed = mode & (0o044 if found.st_uid == os.geteuid() else 0o004)
+        return Source(kind, path, data, exposed=bool(exposed))
     except OSError as problem:
         return Source(kind, path, None, problem.strerror)
     finally:
