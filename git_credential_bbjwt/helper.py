@@ -4,19 +4,14 @@ The story of a ``get``: the request is parsed, a foreign host ends it, a cached 
 `minting`'s. Nothing heavier than the modules named here is imported up to that point.
 """
 
+from git_credential_bbjwt.answer import cached_answer, refused_states
 from git_credential_bbjwt.diagnostics import error, trace
 from git_credential_bbjwt.errors import NotARepositoryError
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.protocol import Request, format_answer, parse_request, read_all, write_answer
+from git_credential_bbjwt.protocol import Request, parse_request, read_all, write_answer
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.sources import read_sources
 from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
-
-#: User name of every token ("Use OAuth on Bitbucket Cloud").
-USERNAME = "x-token-auth"
-
-# Tells our `state[]` entries from those of other helpers.
-_STATE_PREFIX = "bbjwt:"
 
 
 def get(options: HelperOptions) -> int:
@@ -53,31 +48,6 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
     if record is None or record.sources != digest or not record.usable() or record.state in refused_states(request):
         return None
     return record
-
-
-def refused_states(request: Request) -> list[str]:
-    """The states of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
-    return [
-        state.decode("ascii", "replace").removeprefix(_STATE_PREFIX)
-        for state in request.state
-        if state.startswith(_STATE_PREFIX.encode())
-    ]
-
-
-def fresh_answer(token: str, expires: int) -> bytes:
-    """The answer that carries a token just minted."""
-    return format_answer([("username", USERNAME), ("password", token), ("password_expiry_utc", str(expires))])
-
-
-def cached_answer(request: Request, token: str, expires: int) -> bytes:
-    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it."""
-    answer = fresh_answer(token, expires)
-    if b"state" in request.capabilities:
-        state = _STATE_PREFIX + token_state(token.encode())
-        answer = (
-            format_answer([("capability[]", "state")]) + answer + format_answer([("state[]", state), ("continue", "1")])
-        )
-    return answer
 
 
 def store() -> int:

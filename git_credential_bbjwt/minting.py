@@ -8,19 +8,17 @@ from json import loads
 from typing import NamedTuple
 
 from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt.answer import QUIT, cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import BudgetSpentError, InstallationError, NotARepositoryError
-from git_credential_bbjwt.helper import cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.installations import Catalogue, Installation
 from git_credential_bbjwt.lock import WAITING, FileLock
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.protocol import Request, format_answer, write_answer
+from git_credential_bbjwt.protocol import Request, write_answer
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.sources import Sources, read_sources
 from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
-
-_QUIT = format_answer([("quit", "1")])
 
 
 class Grant(NamedTuple):
@@ -70,19 +68,18 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         grant = obtain(repository, installation, options, sources.digest, budget, refused_states(request))
     except BaseException:
         budget.finish()
-        write_answer(_QUIT)
+        write_answer(QUIT)
         raise
     budget.finish()
-    write_answer((cached_answer if grant.cached else _fresh)(request, grant.token, grant.expires))
+    if grant.cached:
+        write_answer(cached_answer(request, grant.token, grant.expires))
+    else:
+        write_answer(fresh_answer(grant.token, grant.expires))
     return 0
 
 
-def _fresh(request: Request, token: str, expires: int) -> bytes:  # noqa: ARG001  # the shape of cached_answer
-    return fresh_answer(token, expires)
-
-
 def _give_up(spent: BudgetSpentError) -> None:
-    write_answer(_QUIT)
+    write_answer(QUIT)
     diagnostics.error(spent.what, spent.hint)
 
 

@@ -241,15 +241,18 @@ class Emulator:
             "user": {"type": "user", "uuid": _braced_uuid(), "nickname": "a person", "display_name": "Æ Person"},
         } | changes
 
-    def host_repository(self, full_name: str, files: dict[str, str] | None = None) -> HostedRepository:
-        """Create a private repository with one commit, and a wiki."""
+    def host_repository(
+        self, full_name: str, files: dict[str, str] | None = None, *, path: Path | None = None
+    ) -> HostedRepository:
+        """Create a private repository with one commit, and a wiki; or serve the one at ``path`` by this name too."""
         workspace, slug = full_name.split("/")
         uuids = [r.workspace_uuid for r in self.repositories if r.workspace == workspace]
         uuids += [app.workspace_uuid for app in self.apps.values() if app.workspace == workspace]
-        path = self.folder / "repositories" / f"{workspace}-{slug}.git"
+        if path is None:
+            path = self.folder / "repositories" / f"{workspace}-{slug}.git"
+            make_bare_repository(path, files or {"README.md": f"# {slug}\n"})
+            make_bare_repository(path.with_suffix(".wiki.git"), {"Home.md": f"The wiki of {slug}.\n"})
         repository = HostedRepository(workspace, uuids[0] if uuids else _braced_uuid(), slug, _braced_uuid(), path)
-        make_bare_repository(path, files or {"README.md": f"# {slug}\n"})
-        make_bare_repository(path.with_suffix(".wiki.git"), {"Home.md": f"The wiki of {slug}.\n"})
         self.repositories.append(repository)
         return repository
 

@@ -28,7 +28,8 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def fill(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "wheel", "-q", "--wheel-dir", str(folder)]
-        done = subprocess.run([*pip, f"{PROJECT}[demo]", "pip", "uv", "pipx", "virtualenv"], capture_output=True)
+        wanted = [f"{PROJECT}[demo]", "hatchling", "pip", "pipx", "shtab", "uv", "virtualenv"]
+        done = subprocess.run([*pip, *wanted], capture_output=True)
         if done.returncode != 0:
             cannot(f"the wheels cannot be had: {done.stderr.decode()[-300:]}")
 

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable
 
 from git_credential_bbjwt import minting
-from git_credential_bbjwt.helper import USERNAME
+from git_credential_bbjwt.answer import USERNAME
 from git_credential_bbjwt.minting import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
 from git_credential_bbjwt.repository import Repository, parse_url

@@ -1,0 +1,276 @@
+"""The README's recipes, run from its own text: what it tells people to type works."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from tests import desktop
+from tests.conftest import COMMAND, PROJECT, Workspace, need
+from tests.test_install import fresh, install, installed, wheelhouse
+from tests.test_keyrings import home_with_backends, scene, with_pass
+from tests.test_registration import files_holding
+
+__all__ = ["fresh", "home_with_backends", "scene", "wheelhouse"]  # fixtures
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+RECIPES: dict[str, str] = dict(re.findall(r"<!-- tested: ([\w -]+) -->\n```\w*\n(.*?)```", README, re.DOTALL))
+
+
+def recipe(scene: Workspace, name: str) -> str:
+    """The recipe's text, for the emulator in Bitbucket's place, without the lines that install what is there."""
+    lines = [line for line in RECIPES[name].splitlines() if not line.startswith("./install.sh --")]
+    text = "\n".join(lines).replace("https://bitbucket.org", scene.bitbucket.base_url)
+    return text.replace("/usr/local/bin/git-credential-bbjwt", str(COMMAND)) + "\n"
+
+
+def follow(scene: Workspace, name: str, **changes: str | None) -> str:
+    """Type what the README says; return what it printed."""
+    done = scene.machine.run("sh", "-eu", "-c", recipe(scene, name), env=scene.machine.env(changes))
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def newcomer(acme: Workspace) -> Iterator[Workspace]:
+    """The usual scene with nothing set up: the payload lies in the home as installed.json."""
+    (acme.machine.home / ".gitconfig").unlink()
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.installation = acme.installation.rename(acme.machine.home / "installed.json")
+    yield acme
+    assert acme.bitbucket.mints() >= 1
+
+
+def cloned(scene: Workspace) -> bool:
+    """Whether acme/widgets is there."""
+    return (scene.machine.home / "widgets/README.md").exists()
+
+
+def mounted(scene: Workspace, where: str) -> str:
+    """Put the payload where a recipe expects it, below the test's own folder; return the way there."""
+    place = scene.machine.home.parent / "mounted" / where.lstrip("/")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(scene.installation, place)
+    place.chmod(0o400)
+    return str(place)
+
+
+def test_every_block_of_commands_is_tested_here() -> None:
+    blocks = re.findall(r"^(.*)\n```(sh|ini|yaml|groovy)\n", README, re.MULTILINE)
+    assert [mark for mark, _ in blocks if not mark.startswith("<!-- tested: ")] == []
+    source = Path(__file__).read_text()
+    assert [name for name in RECIPES if f'"{name}"' not in source] == []
+
+
+def test_the_two_commands() -> None:
+    # Run by test_install and by whoever runs this.
+    assert (RECIPES["demo"], RECIPES["tests"]) == ("./install.sh --demo\n", "tests/run\n")
+
+
+def test_set_up(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  # noqa: ARG001  # prepares the machine
+    machine = newcomer.machine
+    (machine.home / "install.sh").write_text(f'exec sh "{PROJECT}/install.sh" --wheelhouse "{wheelhouse}" "$@"\n')
+    (machine.home / "install.sh").chmod(0o755)
+    with desktop.session(machine):
+        follow(newcomer, "set up")
+
+    assert cloned(newcomer)
+    install(machine, wheelhouse, "--no-configure")
+    assert installed(machine).exists()
+
+
+def test_step_by_step(newcomer: Workspace) -> None:
+    with desktop.session(newcomer.machine):
+        printed = follow(newcomer, "step by step")
+
+    assert "✓ token: " in printed
+    assert "✗" not in printed
+
+
+def test_build_server_file(newcomer: Workspace) -> None:
+    (path,) = re.findall("BBJWT_INSTALLATION=(/.*)", RECIPES["file"])
+    text = recipe(newcomer, "file").replace(path, mounted(newcomer, path))
+    newcomer.machine.run("sh", "-eu", "-c", text)
+
+    assert cloned(newcomer)
+
+
+def test_build_server_variable(newcomer: Workspace) -> None:
+    follow(newcomer, "variable", BITBUCKET_INSTALLATION_JSON=newcomer.installation.read_text())
+
+    assert cloned(newcomer)
+    assert not (newcomer.machine.home / ".gitconfig").exists()
+
+
+def test_systemd(newcomer: Workspace, tmp_path: Path) -> None:
+    unit = recipe(newcomer, "systemd")
+    (tmp_path / "mirror.service").write_text(unit.replace("[Unit]", "[Unit]\nDefaultDependencies=no"))
+    verified = newcomer.machine.run(need("systemd-analyze"), "verify", tmp_path / "mirror.service", check=False)
+    assert "mirror.service" not in verified.stderr, verified.stderr
+    # What systemd would do: the credential in a folder of its own, named by a variable.
+    (name, _), *_ = re.findall("LoadCredential=(.*?):(.*)", unit)
+    (command,) = re.findall("ExecStart=(.*)", unit)
+    folder = Path(mounted(newcomer, f"credentials/{name}")).parent
+    newcomer.machine.run(*command.split(), env=newcomer.machine.env(CREDENTIALS_DIRECTORY=str(folder)))
+
+    assert (newcomer.machine.home / "widgets.git/HEAD").exists()
+
+
+def test_kubernetes(newcomer: Workspace) -> None:
+    text = recipe(newcomer, "kubernetes")
+    (value,) = re.findall("value: (/.*)", text)
+    (mount_path,) = re.findall("mountPath: (/.*)", text)
+    assert value == f"{mount_path}/installation.json"
+    newcomer.machine.bbjwt(
+        "exec", "--", "git", "clone", "-q", newcomer.url, "widgets", BBJWT_INSTALLATION=mounted(newcomer, value)
+    )
+
+    assert cloned(newcomer)
+
+
+def test_container_entry_point(newcomer: Workspace, tmp_path: Path) -> None:
+    (path,) = re.findall(":-(/.*?)}", RECIPES["container"])
+    entry_point = tmp_path / "entry-point"
+    entry_point.write_text(recipe(newcomer, "container").replace(path, mounted(newcomer, path)))
+    entry_point.chmod(0o755)
+    newcomer.machine.run(entry_point, "git", "clone", "-q", newcomer.url)
+
+    assert cloned(newcomer)
+
+
+@pytest.mark.parametrize(("name", "step"), [("jenkins", "sh '(.*)'"), ("gitlab", "    - (.*)")])
+def test_continuous_integration(newcomer: Workspace, name: str, step: str) -> None:
+    (command,) = re.findall(step, recipe(newcomer, name))
+    payload = mounted(newcomer, "secret-file")
+    newcomer.machine.run("sh", "-eu", "-c", command, env=newcomer.machine.env(BBJWT_INSTALLATION=payload))
+
+    assert cloned(newcomer)
+
+
+def test_cron(newcomer: Workspace) -> None:
+    machine = newcomer.machine
+    payload = mounted(newcomer, "etc/bitbucket-installation.json")
+    machine.run("git", "init", "-q", "--bare", "widgets.git")
+    machine.run("git", "-C", "widgets.git", "remote", "add", "origin", newcomer.url)
+    line = recipe(newcomer, "cron").replace("/etc/bitbucket-installation.json", payload)
+    *_, command = line.replace("/srv/", f"{machine.home}/").split(maxsplit=5)
+    # What cron gives a job, and the authority that stands for a public one.
+    environment = {"HOME": str(machine.home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "builder"}
+    environment |= {name: str(newcomer.bitbucket.ca_file) for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO")}
+    machine.run("/bin/sh", "-c", command, env=environment)
+
+    assert machine.run("git", "-C", "widgets.git", "rev-parse", "origin/main").returncode == 0
+
+
+def with_installation(scene: Workspace) -> dict[str, str]:
+    """The environment of a machine that holds the secret."""
+    return {"BBJWT_INSTALLATION": str(scene.installation)}
+
+
+@pytest.mark.parametrize("name", ["token", "header"])
+def test_handing_on_a_token(newcomer: Workspace, name: str) -> None:
+    follow(newcomer, name, **with_installation(newcomer))
+
+    configuration = next(newcomer.machine.home.glob("widgets*/.git/config")).read_text()
+    token = quote(next(iter(newcomer.bitbucket.tokens)), safe="")
+    assert (token in configuration) == (name == "token")
+
+
+def test_handing_on_a_jwt(newcomer: Workspace) -> None:
+    payload = json.loads(newcomer.installation.read_text())
+    hosts = json.dumps({name: payload[name] for name in ("baseUrl", "baseApiUrl")})
+    text = recipe(newcomer, "jwt").replace("-u BBJWT_INSTALLATION", f"BBJWT_INSTALLATION='{hosts}'")
+    newcomer.machine.run("sh", "-eu", "-c", text, env=newcomer.machine.env(with_installation(newcomer)))
+
+    assert cloned(newcomer)
+
+
+@pytest.mark.parametrize("name", ["exclusive", "rewrite ssh"])
+def test_next_to_other_helpers(newcomer: Workspace, name: str) -> None:
+    machine = newcomer.machine
+    machine.environment |= with_installation(newcomer)
+    machine.git("config", "--global", "credential.helper", "store")
+    follow(newcomer, name)
+    machine.git("clone", "-q", "git@localhost:acme/widgets" if name == "rewrite ssh" else newcomer.url, "widgets")
+
+    assert cloned(newcomer)
+    assert not (machine.home / ".git-credentials").exists()
+
+
+def test_one_off(newcomer: Workspace) -> None:
+    before = {path.name for path in newcomer.machine.home.iterdir()}
+    follow(newcomer, "one-off")
+
+    assert {path.name for path in newcomer.machine.home.iterdir()} == before | {"widgets"}
+    assert list(newcomer.machine.runtime.iterdir()) == []
+
+
+def test_insecure_storage(newcomer: Workspace) -> None:
+    follow(newcomer, "insecure storage")
+    newcomer.installation.unlink()
+    newcomer.machine.bbjwt("configure")
+    newcomer.machine.git("clone", "-q", newcomer.url)
+
+    assert cloned(newcomer)
+
+
+def test_pass(scene: Workspace) -> None:
+    scene.installation = scene.installation.rename(scene.machine.home / "installed.json")
+    with with_pass(scene):
+        del scene.machine.environment["PYTHON_KEYRING_BACKEND"]
+        follow(scene, "pass")
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = "keyring_pass.PasswordStoreBackend"
+        scene.machine.git("clone", "-q", scene.url)
+
+    assert cloned(scene)
+
+
+def test_encrypted_file(scene: Workspace) -> None:
+    scene.installation = scene.installation.rename(scene.machine.home / "installed.json")
+    follow(scene, "encrypted file", PASSWORD_OF_THE_FILE="open")
+
+    assert files_holding(scene.machine.home, scene.app.shared_secret) == [scene.installation]
+    scene.machine.environment |= {
+        "PYTHON_KEYRING_BACKEND": "keyrings.cryptfile.cryptfile.CryptFileKeyring",
+        "KEYRING_PROPERTY_KEYRING_KEY": "open",
+    }
+    scene.machine.git("clone", "-q", scene.url)
+    assert cloned(scene)
+
+
+def test_doctor(newcomer: Workspace) -> None:
+    newcomer.machine.environment |= with_installation(newcomer)
+    newcomer.machine.bbjwt("configure")
+
+    assert "✓ token: " in follow(newcomer, "doctor")
+
+
+def test_the_remedies_of_the_troubleshooting_table_are_what_is_said() -> None:
+    table = README.partition("## Troubleshooting")[2].partition("## Reference")[0]
+    said = [text for row in re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE) for text in row.split(" … ")]
+    package = "".join(path.read_text() for path in (PROJECT / "git_credential_bbjwt").rglob("*.py"))
+    spelled = re.sub(r'"\n\s*f?"', "", package)
+    assert len(said) >= 6
+    for text in said:
+        shape = re.sub(r"\\\(403\\\)", r"\\(403\\)", re.escape(text))
+        assert re.search(shape.replace(r"\ ", " "), re.sub(r"\{[^}]*\}", "", spelled)), text
+
+
+def test_every_command_and_option_is_in_the_man_page_and_the_reference() -> None:
+    reference = README.partition("## Reference")[2]
+    page = (PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt.1").read_text().replace("\\-", "-")
+    helped = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
+    commands = re.findall(r"^    (\w+)  ", helped, re.MULTILINE)
+    assert len(commands) == 10
+    for command in commands:
+        text = subprocess.run([COMMAND, command, "--help"], capture_output=True, text=True, check=True).stdout
+        for word in [command, *re.findall(r"(?<=[\s\[])--[a-z-]+", text)]:
+            if word not in ("--help", "--"):
+                assert word in page, (command, word)
+                assert word in reference, (command, word)
