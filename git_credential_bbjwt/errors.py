@@ -4,15 +4,17 @@
 class CredentialError(Exception):
     """Something a person has to know.
 
-    ``what`` is one sentence on what happened, ``hint`` the next thing to do. Neither may hold a secret.
+    ``what`` is one sentence on what happened, ``hint`` the next thing to do, by default the class's ``usual_hint``.
+    Neither may hold a secret.
     """
 
     exit_status = 1
+    usual_hint = ""
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.hint = hint
+        self.hint = hint or self.usual_hint
 
 
 class UsageError(CredentialError):
@@ -31,6 +33,8 @@ class NotARepositoryError(CredentialError):
 
 class InstallationError(CredentialError):
     """An installation is missing, broken or ambiguous."""
+
+    usual_hint = "use the payload of the app's `installed` lifecycle callback as it came"
 
 
 class SecretError(CredentialError):

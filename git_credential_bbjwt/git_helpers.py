@@ -1,5 +1,7 @@
 """Which credential helpers git would ask for a URL, in order (gitcredentials(7), "CONFIGURATION OPTIONS")."""
 
+import os
+import shlex
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,10 +15,18 @@ class Helper(NamedTuple):
     origin: str
 
     @property
+    def program(self) -> str:
+        """The first word, as the shell reads it that git runs a helper by."""
+        try:
+            words = shlex.split(self.value.removeprefix("!"))
+        except ValueError:  # A quote that is not closed: the shell cannot run it either.
+            words = []
+        return words[0] if words else ""
+
+    @property
     def is_ours(self) -> bool:
         """Whether this is git-credential-bbjwt, by short name or by path."""
-        words = self.value.replace("\\", "").split()
-        return bool(words) and (words[0] == "bbjwt" or words[0].endswith("/" + places.APP_NAME))
+        return self.program == "bbjwt" or os.path.basename(self.program) == places.APP_NAME
 
 
 def helpers_for(url: str) -> list[Helper]:

@@ -182,6 +182,19 @@ def test_exec_passes_options_on(acme: Workspace) -> None:
     assert acme.machine.records() == []
 
 
+def test_exec_keeps_relative_paths_in_place(acme: Workspace) -> None:
+    acme.machine.git("init", "-q", "w/deep")
+    changes = {"BBJWT_INSTALLATION": acme.installation.name}
+    acme.machine.bbjwt("exec", "--", "git", "-C", "w/deep", "fetch", "-q", acme.url, also=changes)
+
+
+def test_exec_serves_registered_and_injected_hosts(acme: Workspace) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    cloud = acme.bitbucket.payload(acme.bitbucket.install("elsewhere"), baseUrl="https://bitbucket.org")
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(cloud))
+    acme.machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w")
+
+
 def test_exec_rewrites_ssh(acme: Workspace) -> None:
     acme.machine.bbjwt("exec", "--rewrite-ssh", "--", "git", "clone", "-q", "git@localhost:acme/widgets", "w")
 

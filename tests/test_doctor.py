@@ -57,6 +57,16 @@ def test_another_helper_before_ours(acme: Workspace) -> None:
     assert checks(acme.machine, acme.url)["git configuration"]["ok"]
 
 
+def test_a_helper_for_one_workspace(acme: Workspace) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    acme.machine.bbjwt("configure", "--workspace", "acme")
+
+    assert checks(acme.machine)["git configuration"]["ok"]
+    assert checks(acme.machine, acme.url)["git configuration"]["ok"]
+    acme.write_installation(principal={"type": "team", "username": "other"})
+    assert not checks(acme.machine)["git configuration"]["ok"]
+
+
 def test_the_path_switch_is_off(acme: Workspace) -> None:
     acme.machine.git("config", "--global", f"credential.{acme.bitbucket.base_url}.useHttpPath", "false")
 

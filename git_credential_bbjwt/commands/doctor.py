@@ -91,11 +91,8 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
     git = _checked("git", _git)
     yield git
     catalogue = Catalogue(read_sources(options.installation))
-    if git.ok:
-        for base_url in configuration.base_urls(catalogue):
-            if repository is None or base_url == f"https://{repository.host}":
-                url = f"{base_url}/{repository.full_name}" if repository else base_url
-                yield _checked("git configuration", _helpers, url)
+    for url in _urls(catalogue, repository) if git.ok else ():
+        yield _checked("git configuration", _helpers, url)
     yield _checked("keyring", _keyring, catalogue)
     installations = list(catalogue)
     for problem in catalogue.problems():
@@ -117,6 +114,14 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         yield _clock(skews)
     if repository is not None:
         yield _checked("token", _token, repository, options)
+
+
+def _urls(catalogue: Catalogue, repository: Repository | None) -> list[str]:
+    """For which URLs git has to ask us: the repository's, or those of all workspaces there are installations for."""
+    if repository is not None:
+        return [f"https://{repository.host}/{repository.full_name}"]
+    urls = [f"{one.base_url}/{workspace}" for one in catalogue for workspace in one.workspaces or ("",)]
+    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or configuration.known_urls(catalogue)
 
 
 def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.kwargs) -> Check:
@@ -156,10 +161,10 @@ def _helpers(url: str) -> str:
         )
     if not git_helpers.use_http_path(url):
         raise git_config.GitError(f"git does not say which repository it wants of {url}: useHttpPath is off", remedy)
-    named = helpers[ours[0]].value.split()[0]
+    named = helpers[ours[0]].program
     if named == "bbjwt" and shutil.which("git-credential-bbjwt") is None:
         raise git_config.GitError("git's configuration names bbjwt, which is not on PATH", remedy)
-    if named.startswith("/") and not os.access(named.replace("\\", ""), os.X_OK):
+    if named.startswith("/") and not os.access(named, os.X_OK):
         raise git_config.GitError(f"git's configuration names {named}, which is not there", remedy)
     return f"asks this helper for {url}, with the path"
 

@@ -55,6 +55,10 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
     environment["GIT_CONFIG_COUNT"] = str(first + len(wanted))
+    for name in ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE"):
+        # Git runs the helper where the repository is.
+        if environment.get(name) and not environment[name].lstrip().startswith("{"):
+            environment[name] = os.path.abspath(environment[name])
     sys.stdout.flush()
     try:
         os.execvpe(words[0], words, environment)
