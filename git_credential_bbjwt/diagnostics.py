@@ -78,7 +78,9 @@ def trace(what: str) -> None:
         _write(2, f"{PREFIX}trace: {what}")
     if target.startswith("/"):
         try:
-            fd = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            # Not blocking: a FIFO somebody put there must not hold git up.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(target, flags, 0o600)
         except OSError:
             return
         try:

@@ -128,6 +128,9 @@ def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
         mode = found.st_mode
         if mode & 0o170000 != 0o100000:
             return Source(kind, path, None, "not a regular file")
+        if kind == "registry" and (found.st_uid not in (0, os.geteuid()) or mode & 0o022):
+            # Who can write here chooses where the JWTs go.
+            return Source(kind, path, None, "others can write to it, or it is another user's")
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,38 @@ class Machine:
         return sorted(path for path in (self.runtime / "git-credential-bbjwt").glob("*") if "." not in path.name)
 
 
+def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
+    """Start the helper for ``url`` without waiting for it."""
+    process = subprocess.Popen(
+        [COMMAND, *options, "get"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=machine.env(),
+    )
+    assert process.stdin is not None
+    process.stdin.write(request(url).encode() + b"\n")
+    process.stdin.close()
+    return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> bytes:
+    """Wait for a helper; return its answer."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        output, errors = process.stdout.read(), process.stderr.read()
+        process.wait(PATIENCE)
+    assert b"Traceback" not in errors
+    return output
+
+
+def until_asked(bitbucket: Emulator) -> None:
+    """Wait until somebody has sent Bitbucket a request."""
+    while not bitbucket.seen:
+        time.sleep(0.02)
+
+
 def request(url: str) -> str:
     """The attributes git sends for ``url``, without the blank line at the end."""
     protocol, _, rest = url.partition("://")
@@ -250,6 +283,14 @@ def acme(machine: Machine, bitbucket: Emulator) -> Workspace:
     machine.git("config", "--global", f"credential.{bitbucket.base_url}.helper", "bbjwt")
     machine.git("config", "--global", f"credential.{bitbucket.base_url}.useHttpPath", "true")
     return scene
+
+
+@pytest.fixture
+def another_user() -> int:
+    """The number of another user of this machine."""
+    if os.geteuid() != 0:
+        cannot("only root can act as another user")
+    return 65_534
 
 
 def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:

@@ -12,7 +12,7 @@ import pytest
 
 from git_credential_bbjwt import places
 from tests.bitbucket_emulator import Emulator
-from tests.conftest import Workspace, answer, cannot
+from tests.conftest import Workspace, answer
 
 
 def issuer(bitbucket: Emulator) -> str:
@@ -148,13 +148,13 @@ def test_a_jwt_that_cannot_be_read_stops_git_for_the_hosts_it_is_for(acme: Works
     assert "BBJWT_JWT_FILE" in done.stderr
 
 
-def test_a_file_we_are_let_in_to_by_its_owner_is_not_exposed(acme: Workspace, tmp_path: Path) -> None:
+def test_a_file_we_are_let_in_to_by_its_owner_is_not_exposed(
+    acme: Workspace, another_user: int, tmp_path: Path
+) -> None:
     # systemd lets a service in by an access control list, Kubernetes by a group.
-    if os.geteuid() != 0:
-        cannot("only root gives a file away")
     credential = tmp_path / "bbjwt-installation"
     acme.installation.rename(credential)
-    os.chown(credential, 65_534, 65_534)
+    os.chown(credential, another_user, another_user)
     for mode, warned in ((0o440, False), (0o444, True)):
         credential.chmod(mode)
         done = acme.get("--token-store=none", BBJWT_INSTALLATION=None, CREDENTIALS_DIRECTORY=str(tmp_path))
@@ -207,3 +207,20 @@ def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], mo
     assert places.user_config_folder() == platformdirs.user_config_dir(places.APP_NAME)
     assert places.user_cache_folder() == platformdirs.user_cache_dir(places.APP_NAME)
     assert places.site_config_folder() == platformdirs.site_config_dir(places.APP_NAME)
+
+
+@pytest.mark.parametrize("spoilt", ["group can write", "all can write", "of another user"])
+def test_a_registry_that_others_can_write_to_is_not_used(acme: Workspace, another_user: int, spoilt: str) -> None:
+    # Its base URL decides where a JWT goes.
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    registry = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
+    if spoilt == "of another user":
+        os.chown(registry, another_user, another_user)
+    else:
+        registry.chmod(0o660 if spoilt == "group can write" else 0o666)
+    done = acme.get(check=False)
+
+    assert "password" not in done.stdout
+    assert str(registry) in done.stderr
+    assert acme.bitbucket.seen == []

@@ -15,17 +15,7 @@ import pytest
 
 from tests import tally
 from tests.bitbucket_emulator import Fault
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, cannot, request
-
-NOBODY = 65_534
-
-
-@pytest.fixture
-def another_user() -> int:
-    """The number of another user of this machine."""
-    if os.geteuid() != 0:
-        cannot("only root can act as another user")
-    return NOBODY
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, finish, request, start, until_asked
 
 
 def register(acme: Workspace) -> Path:
@@ -111,6 +101,12 @@ def test_the_trace_file_is_not_written_through_a_link(acme: Workspace, tmp_path:
 
     assert "password" in answer(acme.get(BBJWT_TRACE=str(tmp_path / "trace")))
     assert target.read_text() == "mine\n"
+
+
+def test_the_trace_file_may_be_a_fifo_nobody_reads(acme: Workspace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "trace")
+
+    assert "password" in answer(acme.get(BBJWT_TRACE=str(tmp_path / "trace")))
 
 
 # Odd environments.
@@ -204,19 +200,13 @@ def test_too_few_descriptors_is_one_error(acme: Workspace) -> None:
 def test_an_end_in_the_middle_leaves_nothing_running(acme: Workspace, end: signal.Signals) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=20))
     before = processes_of(acme.machine)
-    with subprocess.Popen(
-        [COMMAND, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=acme.machine.env()
-    ) as running:
-        assert running.stdin is not None
-        running.stdin.write(request(acme.url).encode() + b"\n")
-        running.stdin.close()
-        while not acme.bitbucket.seen:
-            time.sleep(0.02)
-        running.send_signal(end)
-        if end == signal.SIGPIPE:  # Python ignores it: nobody's pipe broke.
-            running.kill()
-        tally.tried("processes killed")
-        running.wait(PATIENCE)
+    running = start(acme.machine, acme.url)
+    until_asked(acme.bitbucket)
+    running.send_signal(end)
+    if end == signal.SIGPIPE:  # Python ignores it: nobody's pipe broke.
+        running.kill()
+    tally.tried("processes killed")
+    finish(running)
     for _ in range(100):
         if processes_of(acme.machine) <= before:
             break

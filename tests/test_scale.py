@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 from tests import tally
-from tests.conftest import Workspace
-from tests.test_token_cache import finish, start
+from tests.conftest import Workspace, finish, start
 
 
 def test_200_helpers_over_50_repositories_make_50_mints(

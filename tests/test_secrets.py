@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 from tests import desktop, tally
 from tests.bitbucket_emulator import Fault
-from tests.conftest import COMMAND, Machine, Workspace, request
+from tests.conftest import Machine, Workspace, finish, start, until_asked
 
 
 class Watch:
@@ -158,16 +156,11 @@ def test_a_server_that_repeats_our_secrets_back_does_not_get_them_shown(acme: Wo
 
 def test_no_core_dump(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=3))
-    with subprocess.Popen(
-        [COMMAND, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=acme.machine.env()
-    ) as running:
-        assert running.stdin is not None
-        running.stdin.write(request(acme.url).encode() + b"\n")
-        running.stdin.close()
-        while not acme.bitbucket.seen:
-            time.sleep(0.02)
-        soft, _ = resource.prlimit(running.pid, resource.RLIMIT_CORE)
-        running.kill()
+    running = start(acme.machine, acme.url)
+    until_asked(acme.bitbucket)
+    soft, _ = resource.prlimit(running.pid, resource.RLIMIT_CORE)
+    running.kill()
+    finish(running)
 
     assert soft in (0, 1)  # core(5): 1 means none at all, even where a program takes the dumps.
 

@@ -17,39 +17,13 @@ import pytest
 
 from tests import desktop, tally
 from tests.bitbucket_emulator import Fault
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+from tests.conftest import Workspace, answer, finish, request, start, until_asked
 
 
 def password(acme: Workspace, *options: str, extra: str = "", **changes: str | None) -> str:
     """The token the helper gives for acme/widgets."""
     done = acme.machine.get(acme.url, *options, extra=extra, also=changes)
     return answer(done)["password"]
-
-
-def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
-    """Start the helper for ``url`` without waiting for it."""
-    process = subprocess.Popen(
-        [COMMAND, *options, "get"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=machine.env(),
-    )
-    assert process.stdin is not None
-    process.stdin.write(request(url).encode() + b"\n")
-    process.stdin.close()
-    return process
-
-
-def finish(process: subprocess.Popen[bytes]) -> bytes:
-    """Wait for a helper; return its answer."""
-    assert process.stdout is not None
-    assert process.stderr is not None
-    with process:
-        output, errors = process.stdout.read(), process.stderr.read()
-        process.wait(PATIENCE)
-    assert b"Traceback" not in errors
-    return output
 
 
 # The record.
@@ -104,14 +78,13 @@ def test_a_runtime_folder_that_is_not_private_is_not_used(acme: Workspace, name:
     assert not list(acme.machine.runtime.parent.glob("elsewhere/*"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
 @pytest.mark.parametrize("whose", ["runtime", "ours"])
-def test_a_folder_of_another_user_is_not_used(acme: Workspace, whose: str) -> None:
+def test_a_folder_of_another_user_is_not_used(acme: Workspace, another_user: int, whose: str) -> None:
     prepared = acme.machine.runtime
     if whose == "ours":
         prepared = prepared / "git-credential-bbjwt"
         prepared.mkdir(mode=0o700)
-    os.chown(prepared, 65534, 65534)
+    os.chown(prepared, another_user, another_user)
     first = password(acme)
 
     assert list(acme.machine.runtime.glob("git-credential-bbjwt/*")) == []
@@ -306,8 +279,7 @@ def test_repositories_do_not_wait_for_each_other(acme: Workspace) -> None:
     gadgets = acme.bitbucket.host_repository("acme/gadgets")
     acme.bitbucket.misbehave("api", Fault(delay=4))
     slow = start(acme.machine, acme.url)
-    while not acme.bitbucket.seen:
-        time.sleep(0.02)
+    until_asked(acme.bitbucket)
     acme.machine.get(acme.bitbucket.url(gadgets))
 
     assert slow.poll() is None
@@ -317,8 +289,7 @@ def test_repositories_do_not_wait_for_each_other(acme: Workspace) -> None:
 def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=6))
     slow = start(acme.machine, acme.url)
-    while not acme.bitbucket.seen:
-        time.sleep(0.02)
+    until_asked(acme.bitbucket)
     started = time.monotonic()
     waiting = acme.get("--timeout", "1", check=False)
 
@@ -332,8 +303,7 @@ def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> No
 def test_a_killed_process_leaves_nothing_to_wait_for(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=30))
     stuck = start(acme.machine, acme.url)
-    while not acme.bitbucket.seen:
-        time.sleep(0.02)
+    until_asked(acme.bitbucket)
     waiting = start(acme.machine, acme.url)
     time.sleep(0.3)
     stuck.kill()
@@ -366,8 +336,7 @@ def test_ten_rounds_of_kill_at_random_moments(acme: Workspace) -> None:
 def test_other_ends_are_quiet(acme: Workspace, end: signal.Signals) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=30))
     stuck = start(acme.machine, acme.url)
-    while not acme.bitbucket.seen:
-        time.sleep(0.02)
+    until_asked(acme.bitbucket)
     stuck.send_signal(end)
 
     assert finish(stuck) in (b"", b"quit=1\n")

@@ -8,6 +8,8 @@ import argparse
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote
 
 from git_credential_bbjwt import minting
 from git_credential_bbjwt.answer import USERNAME
@@ -16,35 +18,41 @@ from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_s
 from git_credential_bbjwt.repository import Repository, parse_url
 
 
-def _token(repository: Repository, scope: str, grant: Grant) -> str:  # noqa: ARG001  # the shape of all formats
-    return grant.token
+class Handed(NamedTuple):
+    """What is handed on: a token, and for what it is."""
+
+    repository: Repository
+    scope: str
+    grant: Grant
 
 
-def _json(repository: Repository, scope: str, grant: Grant) -> str:
+def _token(handed: Handed) -> str:
+    return handed.grant.token
+
+
+def _json(handed: Handed) -> str:
     fields = {
         "username": USERNAME,
-        "token": grant.token,
-        "expires_at": grant.expires,
-        "scope": scope,
-        "repository": repository.full_name,
-        "uuid": grant.uuid,
+        "token": handed.grant.token,
+        "expires_at": handed.grant.expires,
+        "scope": handed.scope,
+        "repository": handed.repository.full_name,
+        "uuid": handed.grant.uuid,
     }
     return json.dumps(fields)
 
 
-def _header(repository: Repository, scope: str, grant: Grant) -> str:  # noqa: ARG001  # the shape of all formats
-    return "Authorization: Basic " + b64encode(f"{USERNAME}:{grant.token}".encode()).decode()
+def _header(handed: Handed) -> str:
+    return "Authorization: Basic " + b64encode(f"{USERNAME}:{handed.grant.token}".encode()).decode()
 
 
-def _url(repository: Repository, scope: str, grant: Grant) -> str:  # noqa: ARG001  # the shape of all formats
-    from urllib.parse import quote
-
-    userinfo = f"{USERNAME}:{quote(grant.token, safe='')}"
-    return f"https://{userinfo}@{repository.host}/{quote(repository.full_name)}.git"
+def _url(handed: Handed) -> str:
+    userinfo = f"{USERNAME}:{quote(handed.grant.token, safe='')}"
+    return f"https://{userinfo}@{handed.repository.host}/{quote(handed.repository.full_name)}.git"
 
 
 #: How a token can be printed. ``expires_at`` of ``json`` is a Unix time.
-FORMATS: dict[str, Callable[[Repository, str, Grant], str]] = {
+FORMATS: dict[str, Callable[[Handed], str]] = {
     "token": _token,
     "json": _json,
     "header": _header,
@@ -67,5 +75,5 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         options.scope = checked_scope(arguments.scope)
     options.app = arguments.app or options.app
     _, grant = minting.get_for_person(repository, options)
-    print(FORMATS[arguments.format](repository, options.scope, grant))
+    print(FORMATS[arguments.format](Handed(repository, options.scope, grant)))
     return 0
