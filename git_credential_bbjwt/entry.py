@@ -10,7 +10,7 @@ import sys
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import CredentialError, UsageError
-from git_credential_bbjwt.options import parse_options
+from git_credential_bbjwt.options import OPERATIONS, parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(arguments: "list[str]") -> int:
         diagnostics.be_verbose()
     if len(words) == 1:
         operation = words[0]
-        if operation in ("get", "store", "erase", "capability"):
+        if operation in OPERATIONS:
             from git_credential_bbjwt import helper
 
             if operation == "get":

@@ -2,6 +2,9 @@
 
 from git_credential_bbjwt.errors import UsageError
 
+#: What git calls (gitcredentials(7), "CUSTOM HELPERS").
+OPERATIONS = ("get", "store", "erase", "capability")
+
 #: The scope a clone needs and no more ("Scopes" in Bitbucket's OAuth 2.0 documentation).
 DEFAULT_SCOPE = "repository"
 

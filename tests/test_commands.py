@@ -231,6 +231,8 @@ def test_help_of_each_command(machine: Machine, command: str) -> None:
 
     assert done.stdout.startswith("usage: git-credential-bbjwt")
     assert done.stderr == ""
+    assert not command or f"  git-credential-bbjwt {command}" in done.stdout  # An example.
+    assert machine.bbjwt("get", "--help").stdout == machine.bbjwt("-h").stdout
     assert machine.bbjwt(*command.split(), "--no-such-option", check=False).returncode == 2
 
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 from git_credential_bbjwt import __version__
-from git_credential_bbjwt.options import DEFAULT_SCOPE, TOKEN_STORES, HelperOptions
+from git_credential_bbjwt.options import DEFAULT_SCOPE, OPERATIONS, TOKEN_STORES, HelperOptions
 
 #: Every command with its module, in the order ``--help`` lists them.
 COMMANDS = {
@@ -73,6 +73,8 @@ def _module(name: str) -> ModuleType:
 
 def run(options: HelperOptions, words: list[str]) -> int:
     """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
+    if len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help"):
+        words = ["--help"]  # They have no help of their own: git calls them.
     try:
         arguments = parser().parse_args(words)
     except SystemExit as ended:  # argparse has printed its help, or what is wrong.

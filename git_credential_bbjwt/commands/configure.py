@@ -2,6 +2,11 @@
 
 Writes credential.URL.helper and credential.URL.useHttpPath through git config itself; twice is once, and `unconfigure`
 removes exactly what was written.
+
+Examples:
+  git-credential-bbjwt configure
+  git-credential-bbjwt configure --exclusive --rewrite-ssh
+  git-credential-bbjwt configure --workspace acme
 """
 
 import argparse

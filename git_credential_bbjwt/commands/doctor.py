@@ -1,6 +1,9 @@
 """Check step by step what a token needs, and say what to do about what is missing.
 
 With the clone URL of a repository, the last step gets a token for it. Exit status 0 when every check passes.
+
+Example:
+  git-credential-bbjwt doctor https://bitbucket.org/acme/widgets
 """
 
 import argparse

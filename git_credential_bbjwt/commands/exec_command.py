@@ -2,6 +2,10 @@
 
 Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no file is touched. For the hosts concerned no
 other helper is asked, and none is given the token to keep. The exit status is the command's.
+
+Examples:
+  git-credential-bbjwt exec -- git clone https://bitbucket.org/acme/widgets
+  git-credential-bbjwt exec --rewrite-ssh -- make dependencies
 """
 
 import argparse

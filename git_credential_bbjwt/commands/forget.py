@@ -1,4 +1,9 @@
-"""Drop cached tokens: those of one repository, or all. Registered secrets stay."""
+"""Drop cached tokens: those of one repository, or all. Registered secrets stay.
+
+Examples:
+  git-credential-bbjwt forget https://bitbucket.org/acme/widgets
+  git-credential-bbjwt forget --all
+"""
 
 import argparse
 

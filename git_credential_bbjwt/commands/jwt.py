@@ -1,7 +1,10 @@
 """Print a signed JWT for the swap, to hand to a machine that must not hold the secret.
 
 There it is used as BBJWT_JWT or BBJWT_JWT_FILE until it expires. Whoever holds it can get tokens for any repository of
-the workspace for that long: keep it short.
+the workspace, with any scope of the app, for that long: keep it short.
+
+Example:
+  git-credential-bbjwt jwt acme --expires 600
 """
 
 import argparse

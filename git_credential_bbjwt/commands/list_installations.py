@@ -1,4 +1,8 @@
-"""List the registered installations, and where each one's secret is."""
+"""List the registered installations, and where each one's secret is.
+
+Example:
+  git-credential-bbjwt list --json
+"""
 
 import argparse
 import json

@@ -2,6 +2,10 @@
 
 FILE is the payload of the app's `installed` lifecycle callback, bare or under "clientInfo"; - reads it from standard
 input. Without FILE each value is asked for. The secret is never an argument. Registering again replaces.
+
+Examples:
+  git-credential-bbjwt register installed.json
+  git-credential-bbjwt register installed.json --repository https://bitbucket.org/acme/widgets
 """
 
 import argparse

@@ -2,6 +2,9 @@
 
 The token reads that repository, for an hour or two, and nothing else. It is printed to standard output and stands
 nowhere else but in this user's token cache.
+
+Example:
+  git-credential-bbjwt token https://bitbucket.org/acme/widgets --format json
 """
 
 import argparse

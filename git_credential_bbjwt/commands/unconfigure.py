@@ -1,4 +1,8 @@
-"""Remove from git's configuration exactly what `configure` wrote there."""
+"""Remove from git's configuration exactly what `configure` wrote there.
+
+Example:
+  git-credential-bbjwt unconfigure
+"""
 
 import argparse
 

@@ -1,4 +1,8 @@
-"""Forget an installation: its registry entry, its shared secret, its cached tokens."""
+"""Forget an installation: its registry entry, its shared secret, its cached tokens.
+
+Example:
+  git-credential-bbjwt unregister acme
+"""
 
 import argparse
 
