@@ -29,7 +29,8 @@ class Installation(NamedTuple):
 
     ``workspaces`` are slugs in lower case; empty means the payload names none and any may be served. Exactly one of
     these gives the right to a token: ``shared_secret``, ``jwt`` (signed elsewhere), or ``secret_place`` ``keyring`` or
-    ``file`` for a registered one. ``registration`` changes with each registration.
+    ``file`` for a registered one. ``registration`` changes with each registration; ``keyring_backend`` names the
+    backend that took the secret then.
     """
 
     app_key: str
@@ -43,6 +44,7 @@ class Installation(NamedTuple):
     where: str
     shared_secret: str = ""
     jwt: str = ""
+    keyring_backend: str = ""
 
     @property
     def host(self) -> str:
@@ -190,6 +192,7 @@ def parse_registry(data: bytes, where: str) -> list[Installation]:
                 secret_place=_text(entry, "secretPlace", where),
                 registration=_text(entry, "registration", where),
                 where=where,
+                keyring_backend=_text(entry, "keyringBackend", where),
             )
         )
     return installations
@@ -206,6 +209,7 @@ def registry_entry(installation: Installation) -> dict[str, object]:
         "workspaceUuid": installation.workspace_uuid,
         "secretPlace": installation.secret_place,
         "registration": installation.registration,
+        "keyringBackend": installation.keyring_backend,
     }
 
 

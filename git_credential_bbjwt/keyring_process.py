@@ -5,7 +5,8 @@ without a terminal, that its parent can end, none of that holds git up; and its 
 opens its connections.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
-``username``, ``secret``, ``prompt`` (whether a person is there to be asked). The answer is one on standard output:
+``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
+The answer is one on standard output:
 ``outcome`` (``ok``, ``absent``, ``locked``, ``none``, ``failed``), ``secret``, ``reason``, ``backend``.
 """
 
@@ -14,7 +15,10 @@ import json
 import os
 import signal
 import sys
+from types import ModuleType
 from typing import Any
+
+_SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
 # Seconds; well over what the parent waits.
 _LONGEST_LIFE = 60
@@ -38,16 +42,20 @@ def main() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:
+    if request["action"] == "get" and request["backend"]:
+        secret = _secret_from_known(request)
+        if secret is not None:
+            return {"outcome": "ok", "secret": secret, "backend": request["backend"]}
+
     from subprocess import CalledProcessError
 
     import keyring
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
     backend = keyring.get_keyring()
-    name = f"{type(backend).__module__}.{type(backend).__name__}".removesuffix(".Keyring")
-    described = {"backend": name}
+    described = {"backend": _name(backend)}
     try:
-        return _act(backend, request) | described
+        return described | _act(backend, request)
     except NoKeyringError as problem:
         return {"outcome": "none", "reason": str(problem) or "no keyring backend is usable here"} | described
     except EOFError:  # It read a password from where nobody is.
@@ -59,6 +67,38 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
         return {"outcome": "locked", "reason": str(problem)} | described
     except PasswordDeleteError:
         return {"outcome": "absent", "reason": ""} | described
+
+
+def _name(backend: Any) -> str:
+    return f"{type(backend).__module__}.{type(backend).__name__}"
+
+
+def _secret_from_known(request: dict[str, Any]) -> str | None:
+    """The secret from the backend that is known to hold it; None where that is not certain, or not to be had at once.
+
+    Finding a backend loads all there are, which takes as long as the rest of a mint. Keyring's own configuration, where
+    there is one, comes first all the same.
+    """
+    light = request["backend"] == _SECRET_SERVICE and "urllib.request" not in sys.modules
+    if light:
+        # A library of keyring's imports it for one function that nothing here calls, and with it HTTP, mail and TLS: a
+        # quarter of this process's time.
+        sys.modules["urllib.request"] = ModuleType("urllib.request")
+    try:
+        from keyring import core
+
+        if core.load_env() or core.load_config():
+            return None
+        backend: Any = core.load_keyring(request["backend"])
+        if not request["prompt"] and _is_locked(backend):
+            return None
+        secret = backend.get_password(request["service"], request["username"])
+    except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
+        return None
+    finally:
+        if light:
+            del sys.modules["urllib.request"]
+    return secret if isinstance(secret, str) else None
 
 
 def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
@@ -75,32 +115,28 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
         # KEYRING_PROPERTY_*: keyring's own way, which the constructors of some file backends forget.
         link.set_properties_from_env()
     service, username = request["service"], request["username"]
+    # A locked backend would prompt. In a chain the ones that are open are still asked.
+    usable = [link for link in links if request["prompt"] or not _is_locked(link)]
     if request["action"] == "describe":
-        locked = any(map(_is_locked, links))
         if isinstance(backend, null.Keyring):
             return {"outcome": "none", "reason": "the null backend keeps nothing"}
-        return {"outcome": "locked" if locked else "ok", "reason": ""}
-    if not request["prompt"]:
-        # A locked backend would prompt. In a chain the ones that are open are still asked.
-        usable = [link for link in links if not _is_locked(link)]
-        if not usable:
+        return {"outcome": "ok" if len(usable) == len(links) else "locked", "reason": ""}
+    if not usable:
+        raise KeyringLocked("the keyring is locked")
+    if request["action"] == "get":
+        for link in usable:
+            secret = link.get_password(service, username)
+            if secret is not None:
+                return {"outcome": "ok", "secret": secret, "backend": _name(link)}
+        if len(usable) < len(links):
             raise KeyringLocked("the keyring is locked")
-        if request["action"] == "get":
-            for link in usable:
-                secret = link.get_password(service, username)
-                if secret is not None:
-                    return {"outcome": "ok", "secret": secret}
-            if len(usable) < len(links):
-                raise KeyringLocked("the keyring is locked")
-            return {"outcome": "absent", "reason": ""}
-        backend = usable[0] if len(links) > 1 else backend
+        return {"outcome": "absent", "reason": ""}
+    if len(usable) < len(links):
+        backend = usable[0]
     if request["action"] == "set":
         backend.set_password(service, username, request["secret"])
-    elif request["action"] == "delete":
-        backend.delete_password(service, username)
     else:
-        secret = backend.get_password(service, username)
-        return {"outcome": "ok", "secret": secret} if secret is not None else {"outcome": "absent", "reason": ""}
+        backend.delete_password(service, username)
     return {"outcome": "ok"}
 
 

@@ -185,16 +185,22 @@ def _keep(cache: TokenCache, record: Record) -> None:
 
 def _mint(repository: Repository, installation: Installation, scope: str, budget: Budget) -> tuple[int, Grant]:
     """Return the Unix time of the mint, and a new token."""
-    from git_credential_bbjwt.bitbucket import Bitbucket, SecretSigner, Signer
-    from git_credential_bbjwt.secret_store import shared_secret_of
-
-    # First of all the keyring, the slowest of those who work at the same time.
-    signer: Signer
+    shared_secret = None
     if installation.jwt:
         check_jwt_not_expired(installation)
-        signer = Signer(installation.jwt)
     else:
-        signer = SecretSigner(installation.app_key, installation.client_key, shared_secret_of(installation))
+        from git_credential_bbjwt.secret_store import shared_secret_of
+
+        # First of all the keyring, the slowest of those who work at the same time.
+        shared_secret = shared_secret_of(installation)
+
+    from git_credential_bbjwt.bitbucket import Bitbucket, SecretSigner, Signer
+
+    signer = (
+        SecretSigner(installation.app_key, installation.client_key, shared_secret)
+        if shared_secret is not None
+        else Signer(installation.jwt)
+    )
     bitbucket = Bitbucket(
         installation.base_url,
         installation.base_api_url,

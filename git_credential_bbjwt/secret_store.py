@@ -29,8 +29,14 @@ _RUN_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from git_credential_bbjwt 
 class KeyringCall:
     """One request to the keyring, under way in a process of its own from the moment this is made."""
 
-    def __init__(self, action: str, username: str, secret: str = "", *, prompt: bool = False) -> None:
-        """Start the request. ``prompt`` lets the backend ask a person on the terminal or by a window."""
+    def __init__(
+        self, action: str, username: str, secret: str = "", *, backend: str = "", prompt: bool = False
+    ) -> None:
+        """Start the request.
+
+        ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
+        terminal or by a window.
+        """
         self._prompt = prompt
         environment = child_process.for_keyring()
         if not prompt:
@@ -52,6 +58,7 @@ class KeyringCall:
             "service": places.APP_NAME,
             "username": username,
             "secret": secret,
+            "backend": backend,
             "prompt": prompt,
         }
         assert self._process.stdin is not None
@@ -169,7 +176,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
         if not value:
             raise InstallationError(f"{installation.where}: {field} is missing", "use the whole `installed` payload")
     if installation.secret_place == "keyring":
-        call = KeyringCall("get", installation.client_key)
+        call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.answer(), owner))
     if installation.secret_place == "file":
@@ -183,11 +190,13 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
     return lambda: installation.shared_secret
 
 
-def store_secret(installation: Installation, secret: str) -> None:
+def store_secret(installation: Installation, secret: str) -> str:
     """Keep ``secret`` where ``installation.secret_place`` says, and see that it is there.
 
-    A person at a terminal may be asked to unlock the keyring. Raises SecretError.
+    Returns the name of the keyring's backend that holds it, empty for a file. A person at a terminal may be asked to
+    unlock the keyring. Raises SecretError.
     """
+    backend = ""
     if installation.secret_place == "file":
         file = SecretFile(os.path.dirname(installation.where), installation.client_key)
         try:
@@ -206,8 +215,10 @@ def store_secret(installation: Installation, secret: str) -> None:
         if answer["outcome"] == "absent":
             raise SecretError(f"the keyring backend {answer['backend']} keeps nothing", HEADLESS_HINT)
         found = secret_from(answer, "this installation")
+        backend = answer["backend"]
     if found != secret:
         raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
+    return backend
 
 
 def remove_secret(installation: Installation) -> None:

@@ -102,6 +102,17 @@ def test_an_app_installed_anew_has_another_client_key_and_replaces_the_old_one(d
     )
 
 
+@pytest.mark.parametrize("backend", ["", "no.such.Backend", "keyring.backends.null.Keyring", "os.system"])
+def test_the_backend_in_the_registry_is_only_the_first_place_to_look(desk: Workspace, backend: str) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    registry = registry_of(desk.machine)
+    known = '"keyringBackend": "keyring.backends.SecretService.Keyring"'
+    assert known in registry.read_text()
+    registry.write_text(registry.read_text().replace(known, f'"keyringBackend": "{backend}"'))
+
+    assert "password" in answer(desk.get())
+
+
 def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
     desk.machine.bbjwt("register", desk.installation)
     desktop.lock(desk.machine)

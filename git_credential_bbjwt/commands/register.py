@@ -72,7 +72,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             where=registry.path,
             shared_secret="",
         )
-        secret_store.store_secret(new, secret)
+        new = new._replace(keyring_backend=secret_store.store_secret(new, secret))
         replaced = _replace(installations, new)
     for one in replaced:
         if one.client_key != new.client_key or one.secret_place != new.secret_place:
