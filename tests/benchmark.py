@@ -10,16 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests import desktop
+from tests.conftest import Machine
 
 COMMAND = Path(os.environ.get("BBJWT_BENCHMARK_COMMAND") or Path(sys.executable).with_name("git-credential-bbjwt"))
 RUNS = int(os.environ.get("BBJWT_BENCHMARK_RUNS", "41"))
@@ -204,16 +209,30 @@ def main() -> None:
             RUNS,
         )
         report("The cached path", times, "python -I -c pass")
-        times = interleaved(
-            {"python -I -c pass": lambda: timed(bare, at_hand, ""), "mint, no delay": mint(ours, at_hand)}, RUNS
-        )
-        report("A mint, no delay", times, "python -I -c pass")
+        with registered(bench, at_hand) as with_keyring:
+            cases = {"python -I -c pass": lambda: timed(bare, at_hand, ""), "mint, no delay": mint(ours, at_hand)}
+            if with_keyring:
+                cases["the same, secret in a keyring"] = mint(ours, with_keyring)
+            report("A mint, no delay", interleaved(cases, RUNS), "python -I -c pass")
         far_request = ours.replace(host, far_host)
         times = interleaved(
             {"curl and openssl": shell(*relayed), "mint, 80 ms round trip": mint(far_request, far)}, max(5, RUNS // 3)
         )
         report("A mint, 80 ms round trip", times, "curl and openssl")
         many_at_once(bench, helper, at_hand, ours)
+
+
+@contextmanager
+def registered(bench: Bench, environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The environment of a desktop whose keyring holds the secret; an empty one where there is no gnome-keyring."""
+    if shutil.which("gnome-keyring-daemon") is None:
+        yield {}
+        return
+    machine = Machine(Path(bench.environment["HOME"]), dict(bench.environment))
+    with desktop.session(machine):
+        machine.run(COMMAND, "register", environment["BBJWT_INSTALLATION"])
+        yield machine.environment
+        machine.run(COMMAND, "unregister", "acme")
 
 
 def many_at_once(bench: Bench, helper: list[str], environment: dict[str, str], ours: str) -> None:
