@@ -1,4 +1,4 @@
-"""A coverage-guided fuzzer over the properties: ``python -m tests.fuzz PROPERTY SECONDS COUNT``.
+"""A coverage-guided fuzzer over all properties: ``python -m tests.fuzz SECONDS COUNT``.
 
 It writes to the file COUNT how many inputs it tried. It needs atheris (the extra ``fuzz``), whose instrumentation has
 to be in place before our modules are imported.
@@ -12,13 +12,14 @@ import tempfile
 from pathlib import Path
 
 
-def main(name: str, seconds: int, count_file: str) -> None:
-    """Fuzz one property. A failure ends the process with a traceback and the input that led to it."""
+def main(seconds: int, count_file: str) -> None:
+    """Fuzz. A failure ends the process with a traceback and the input that led to it."""
     import atheris
 
     with atheris.instrument_imports(include=["git_credential_bbjwt"]):
         from tests.properties import PROPERTIES, SEEDS
 
+    names = list(PROPERTIES)
     tried = 0
 
     def one_input(data: bytes) -> None:
@@ -27,15 +28,18 @@ def main(name: str, seconds: int, count_file: str) -> None:
         # libFuzzer ends the process itself, so the count has to be somewhere by then.
         if tried % 1000 == 0:
             os.pwrite(count.fileno(), str(tried).encode(), 0)
-        PROPERTIES[name](data)
+        if data:
+            # The first byte says which property.
+            PROPERTIES[names[data[0] % len(names)]](data[1:])
 
     with tempfile.TemporaryDirectory() as folder, open(count_file, "wb") as count:
-        for number, seed in enumerate(SEEDS[name]):
-            (Path(folder) / str(number)).write_bytes(seed)
+        for number, name in enumerate(names):
+            for position, seed in enumerate(SEEDS[name]):
+                (Path(folder) / f"{name}-{position}").write_bytes(bytes([number]) + seed)
         options = [f"-max_total_time={seconds}", "-max_len=4096", "-verbosity=0", f"-artifact_prefix={folder}/"]
         atheris.Setup([sys.argv[0], folder, *options], one_input)
         atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2])

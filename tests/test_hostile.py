@@ -18,8 +18,8 @@ from tests.bitbucket_emulator import Fault
 from tests.conftest import Workspace, answer, cannot, request
 from tests.properties import PROPERTIES, SEEDS
 
-#: Seconds that each property is fuzzed for; a long run sets BBJWT_FUZZ_SECONDS.
-FUZZ_SECONDS = int(os.environ.get("BBJWT_FUZZ_SECONDS", "2"))
+#: Seconds that the properties are fuzzed for; a long run sets BBJWT_FUZZ_SECONDS.
+FUZZ_SECONDS = int(os.environ.get("BBJWT_FUZZ_SECONDS", "10"))
 
 
 STUMBLING_BLOCKS = [b"", b"\n", b"\r", b"\0", b"%0a", b"%2f", b"..", b"/", b"@", b"\\", b'"', b"=", b"{", b"["]
@@ -49,13 +49,12 @@ def test_generated_inputs(name: str) -> None:
     holds()
 
 
-@pytest.mark.parametrize("name", PROPERTIES)
-def test_fuzzed_inputs(name: str, tmp_path: Path) -> None:
+def test_fuzzed_inputs(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         cannot("atheris is not installed")
     count = tmp_path / "count"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", name, str(FUZZ_SECONDS), count],
+        [sys.executable, "-m", "tests.fuzz", str(FUZZ_SECONDS), count],
         capture_output=True,
         cwd=Path(__file__).parent.parent,
     )

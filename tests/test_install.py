@@ -186,7 +186,8 @@ def without_venv(fresh: Machine, tmp_path: Path) -> Path:
     """A folder for PATH whose python3 cannot make environments; git and the usual tools are there too."""
     folder = tmp_path / "debian"
     folder.mkdir()
-    for program in ("git", "sh", "sed", "mkdir", "rm", "mv", "chmod", "ln", "date", "id", "dirname", "cat", "rmdir"):
+    basics = ("cat", "chmod", "date", "dirname", "id", "ln", "mkdir", "mv", "realpath", "rm", "rmdir", "sed", "sh")
+    for program in (*basics, "git"):
         (folder / program).symlink_to(need(program))
     python = folder / "python3"
     real = os.path.realpath(sys.executable)
@@ -239,25 +240,28 @@ def test_without_venv_elsewhere(fresh: Machine, wheelhouse: Path, without_venv: 
 
 @pytest.mark.parametrize("tool", ["uv", "virtualenv", "pipx"])
 def test_without_venv_another_tool_serves(
-    fresh: Machine, wheelhouse: Path, without_venv: Path, tool: str, record_property: Recorder
+    fresh: Machine, wheelhouse: Path, tools: Path, without_venv: Path, tool: str, record_property: Recorder
 ) -> None:
     record_property(*tally.worked_with("install.sh with", tool, "a Python without venv"))
-    program = with_tool(fresh, wheelhouse, tool)
-    (without_venv / tool).symlink_to(program)
-    # pipx runs virtualenv, which it would fetch.
-    fresh.environment |= {"PIP_FIND_LINKS": str(wheelhouse), "PIP_NO_INDEX": "1"}
+    (without_venv / tool).symlink_to(tools / tool)
+    # pipx runs virtualenv, which it would fetch, by uv or by pip.
+    for name in ("PIP", "UV"):
+        fresh.environment |= {f"{name}_FIND_LINKS": str(wheelhouse), f"{name}_NO_INDEX": "1"}
     install(fresh, wheelhouse, "--no-configure")
 
     assert fresh.run(installed(fresh), "capability").returncode == 0
 
 
-def with_tool(machine: Machine, wheelhouse: Path, tool: str) -> Path:
-    """Install another installer, in an environment of its own."""
-    folder = machine.home.parent / "tools"
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    offline = ["--no-index", "--find-links", str(wheelhouse)]
-    subprocess.run([folder / "bin/pip", "install", "-q", *offline, tool], check=True, env=dict(os.environ))
-    return folder / "bin" / tool
+@pytest.fixture(scope="session")
+def tools(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the other installers' commands."""
+
+    def fill(folder: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        offline = ["--no-index", "--find-links", str(wheelhouse)]
+        subprocess.run([folder / "bin/pip", "install", "-q", *offline, "uv", "pipx", "virtualenv"], check=True)
+
+    return shared_folder(tmp_path_factory, "tools", fill) / "bin"
 
 
 @pytest.mark.parametrize(
@@ -268,9 +272,15 @@ def with_tool(machine: Machine, wheelhouse: Path, tool: str) -> Path:
     ],
 )
 def test_other_installers(
-    acme: Workspace, fresh: Machine, wheelhouse: Path, tool: str, arguments: list[str], record_property: Recorder
+    acme: Workspace,
+    fresh: Machine,
+    wheelhouse: Path,
+    tools: Path,
+    tool: str,
+    arguments: list[str],
+    record_property: Recorder,
 ) -> None:
-    program = with_tool(fresh, wheelhouse, tool)
+    program = tools / tool
     version = fresh.run(program, "--version").stdout.split()[-1 if tool == "pipx" else 1]
     record_property(*tally.worked_with(tool, version, "install, clone"))
     fresh.run(program, *(word.format(wheelhouse=wheelhouse) for word in arguments), "git-credential-bbjwt")
@@ -301,7 +311,8 @@ def test_packages_are_reproducible_and_whole(tmp_path: Path, machine: Machine) -
     assert not [name for name in names if "/tests/" in name or "build_hook" in name or name.startswith("tests")]
     # The sdist has all that it takes to build the same wheel.
     (sdist,) = (tmp_path / "dist0").glob("*.tar.gz")
-    shutil.unpack_archive(sdist, tmp_path / "unpacked", filter="data")
+    (tmp_path / "unpacked").mkdir()
+    machine.run("tar", "-xf", sdist, "-C", tmp_path / "unpacked")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     machine.run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked)
     assert (tmp_path / "again" / wheel.name).read_bytes() == wheel.read_bytes()
