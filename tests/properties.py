@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
+from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.bitbucket import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
@@ -153,6 +154,8 @@ def record(data: bytes) -> None:
 
 def proxy(data: bytes) -> None:
     """A proxy's URL can be used, or is an error that does not repeat it."""
+    # A process hides a handful of secrets; here they would pile up and slow down all that follows.
+    diagnostics._secrets.clear()
     try:
         found = find_proxy(f"https://{_HOST}", {"proxy": data.decode("utf-8", "surrogateescape")})
     except CredentialError as problem:
