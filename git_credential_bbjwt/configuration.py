@@ -83,15 +83,21 @@ class GitConfiguration:
             self._name = "local " + os.path.abspath(git_config.run("rev-parse", "--git-common-dir").strip())
 
     def write(self, wanted: list[Entry]) -> bool:
-        """Make ``wanted`` what stands there of ours; False where it stood there already."""
+        """Make ``wanted`` what stands there of ours for its URLs; False where it stood there already.
+
+        What we wrote for other hosts, or for other workspaces where ``wanted`` is for workspaces too, stays.
+        """
         with _Journal(self._folder_path, shared=self.level == "system") as journal:
             ours = journal.entries(self._name)
-            if set(ours) <= set(wanted) and self._found(wanted) == wanted:
+            replaced = [entry for entry in ours if any(_concerns(one, entry) for one in wanted)]
+            if set(replaced) <= set(wanted) and self._found(wanted) == wanted:
                 return False
-            self._remove(journal)
+            self._remove(journal, replaced)
             before = self._files()
-            added: list[Entry] = []
+            kept = journal.created(self._name)
+            added = journal.entries(self._name)
             resets = {key for key, value in wanted if not value}
+            changed = False
             for key, plain in wanted:
                 value = plain
                 stands = value and self._found([(key, value)])
@@ -101,24 +107,25 @@ class GitConfiguration:
                     # It must come after the reset, and yet be told apart from the one that stands there.
                     value = shell_word(executable())
                 git_config.run("config", f"--{self.level}", "--add", key, value)
+                changed = True
                 added.append((key, value))
-                journal.set(self._name, added, [path for path in self._files() if path not in before])
-            return bool(added)
+                journal.set(self._name, added, kept + [path for path in self._files() if path not in before])
+            return changed
 
     def remove(self) -> bool:
         """Remove what is ours; False where nothing was."""
         with _Journal(self._folder_path, shared=self.level == "system") as journal:
-            return self._remove(journal)
+            return self._remove(journal, journal.entries(self._name))
 
-    def _remove(self, journal: "_Journal") -> bool:
-        ours = journal.entries(self._name)
-        for key in dict.fromkeys(key for key, _ in ours):
-            self._unset(key, [value for of, value in ours if of == key])
+    def _remove(self, journal: "_Journal", leaving: list[Entry]) -> bool:
+        for key in dict.fromkeys(key for key, _ in leaving):
+            self._unset(key, [value for of, value in leaving if of == key])
         for path in journal.created(self._name):
             if os.path.isfile(path) and os.path.getsize(path) == 0:
                 os.unlink(path)
-        journal.set(self._name, [], [])
-        return bool(ours)
+        staying = [entry for entry in journal.entries(self._name) if entry not in leaving]
+        journal.set(self._name, staying, [path for path in journal.created(self._name) if os.path.exists(path)])
+        return bool(leaving)
 
     def _unset(self, key: str, ours: list[str]) -> None:
         level = f"--{self.level}"
@@ -159,6 +166,12 @@ class GitConfiguration:
         xdg = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
         candidates = [os.environ.get("GIT_CONFIG_GLOBAL", ""), f"{home}/.gitconfig", f"{xdg}/git/config"]
         return [path for path in candidates if path and os.path.exists(path)]
+
+
+def _concerns(wanted: Entry, ours: Entry) -> bool:
+    """Whether ``wanted`` takes the place of ``ours``: the same URL, or one of both is for the other's whole host."""
+    one, other = (key.partition(".")[2].rpartition(".")[0].rstrip("/").split("/") for key, _ in (wanted, ours))
+    return one[2] == other[2] and (one == other or 3 in (len(one), len(other)))
 
 
 def _exactly(value: str) -> str:

@@ -69,6 +69,21 @@ def test_one_workspace(acme: Workspace) -> None:
     assert values(acme.machine, f"credential.{base}.helper") == []
 
 
+def test_one_workspace_after_the_other(machine: Machine) -> None:
+    for workspace in ("acme", "beta"):
+        machine.bbjwt("configure", "--workspace", workspace)
+    assert values(machine, f"credential.{CLOUD}/acme.helper") == values(machine, f"credential.{CLOUD}/beta.helper")
+    assert values(machine, f"credential.{CLOUD}/acme.helper") == ["bbjwt"]
+
+    machine.bbjwt("configure")
+    assert values(machine, HELPER) == ["bbjwt"]
+    assert values(machine, f"credential.{CLOUD}/acme.helper") == []
+    machine.bbjwt("configure", "--workspace", "acme")
+    assert values(machine, HELPER) == []
+    machine.bbjwt("unconfigure")
+    assert not config(machine).exists()
+
+
 def test_exclusive_resets_inherited_helpers(acme: Workspace) -> None:
     config(acme.machine).unlink()
     acme.machine.git("config", "--global", "credential.helper", "store")
