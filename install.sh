@@ -172,10 +172,10 @@ install_it() {
     fi
 }
 
-# remove_empty DIR: the folder and those above it, as far as they are empty and below where we may have made them.
+# remove_empty DIR: the folder and those above it, as far as they are empty and below the home; the system's own stay.
 remove_empty() {
     folder=$1
-    while [ "$folder" != "${HOME-}" ] && [ "$folder" != /usr/local ] && rmdir "$folder" 2>/dev/null; do
+    while [ -z "$system" ] && [ "$folder" != "$HOME" ] && rmdir "$folder" 2>/dev/null; do
         folder=${folder%/*}
     done
 }
