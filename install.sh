@@ -175,7 +175,7 @@ install_it() {
 # remove_empty DIR: the folder and those above it, as far as they are empty and below the home; the system's own stay.
 remove_empty() {
     folder=$1
-    while [ -z "$system" ] && [ "$folder" != "$HOME" ] && rmdir "$folder" 2>/dev/null; do
+    while [ -z "$system" ] && [ "${folder#"$HOME"/}" != "$folder" ] && rmdir "$folder" 2>/dev/null; do
         folder=${folder%/*}
     done
 }
