@@ -52,6 +52,11 @@ class Installation(NamedTuple):
         return normal_host(urlsplit(self.base_url).netloc)
 
     @property
+    def secret_described(self) -> str:
+        """Where the shared secret is, in words."""
+        return {"keyring": "in the keyring", "file": "in a file of mode 0600"}.get(self.secret_place, "in the payload")
+
+    @property
     def identity(self) -> str:
         """A digest that is the same only for the same installation with the same secret."""
         return digest(

@@ -236,7 +236,7 @@ class Origin:
             )
         final = ConnectionFailedError(
             f"no answer from {self.host}: {reason}",
-            f"check the network and the proxy settings; git-credential-bbjwt doctor {self.base_url} shows each step",
+            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try",
         )
         return _Transient(final)
 

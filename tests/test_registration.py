@@ -72,8 +72,7 @@ def test_list_shows_where_the_secret_is_and_never_the_secret(desk: Workspace) ->
         desk.bitbucket.base_url,
         "keyring",
     )
-    for word in ("acme", desk.app.key, desk.bitbucket.base_url, "keyring"):
-        assert word in plain
+    assert plain == f"acme\t{desk.app.key}\t{desk.bitbucket.base_url}\tsecret in the keyring\n"
     assert desk.app.shared_secret not in plain + listed
 
 

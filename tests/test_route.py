@@ -235,7 +235,7 @@ def test_nothing_listens(acme: Workspace) -> None:
     acme.write_installation(baseUrl=url, baseApiUrl=url)
     started = time.monotonic()
 
-    assert_quits(acme.machine.get(f"{url}/acme/widgets", check=False), "no answer from", "doctor")
+    assert_quits(acme.machine.get(f"{url}/acme/widgets", check=False), "no answer from", "proxy")
     assert time.monotonic() - started < 30
 
 

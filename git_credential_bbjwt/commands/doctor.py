@@ -191,7 +191,7 @@ def _installation(one: Installation) -> str:
         minting.check_jwt_not_expired(one)
         return f"{name}: a JWT signed elsewhere"
     shared_secret_of(one)()
-    return f"{name}: its secret is in the {one.secret_place}"
+    return f"{name}: its secret is {one.secret_described}"
 
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:

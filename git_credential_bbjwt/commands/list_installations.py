@@ -27,9 +27,9 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     if not registered:
         diagnostics.note("no installation is registered: git-credential-bbjwt register FILE")
     for system, one in registered:
-        workspaces = ", ".join(one.workspaces)
-        place = one.secret_place + (", system registry" if system else "")
-        print(diagnostics.one_line(f"{workspaces}\t{one.app_key}\t{one.base_url}\tsecret in the {place}"))
+        place = f"secret {one.secret_described}" + (", system registry" if system else "")
+        columns = (", ".join(one.workspaces), one.app_key, one.base_url, place)
+        print("\t".join(map(diagnostics.one_line, columns)))
     return 0
 
 

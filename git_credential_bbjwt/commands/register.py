@@ -80,7 +80,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     minting.forget(new.serves)
     diagnostics.note(
         f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
-        f"the secret is in the {new.secret_place}, the rest in {registry.path}"
+        f"the secret is {new.secret_described}, the rest in {registry.path}"
     )
     if arguments.repository:
         return _try(arguments.repository, new, options)
