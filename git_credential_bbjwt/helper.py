@@ -44,7 +44,7 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
         repository = parse_path(host, request.path)
     except NotARepositoryError:
         return None
-    record = TokenCache(create=False).find(repository, options.scope, options.app)
+    record = TokenCache.open(create=False).find(repository, options.scope, options.app)
     if record is None or record.sources != digest or not record.usable() or record.state in refused_states(request):
         return None
     return record
@@ -65,7 +65,7 @@ def erase(options: HelperOptions) -> int:
         repository = parse_path(normal_host(request.host.decode("utf-8", "surrogateescape")), request.path)
     except NotARepositoryError:
         return 0
-    cache = TokenCache(create=False)
+    cache = TokenCache.open(create=False)
 
     if cache.folder is None or _refused_record(cache, repository, options, request) is None:
         return 0

@@ -105,7 +105,7 @@ def obtain(
     """
     if options.token_store == "none":
         return _mint(repository, installation, options.scope, budget)[1]
-    cache = TokenCache(create=True)
+    cache = TokenCache.open(create=True)
     with _locked(cache, cache.name(repository, options.scope, options.app), budget):
         record = cache.find(repository, options.scope, options.app)
         if (

@@ -136,24 +136,23 @@ class TokenCache:
     Where neither can be used there is no cache: nothing is found, nothing is kept, and tokens are minted each time.
     """
 
-    def __init__(self, *, create: bool) -> None:
-        self.folder: PrivateFolder | None = None
+    def __init__(self, folder: PrivateFolder | None) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, *, create: bool) -> "TokenCache":
+        """The cache of this user, in the first folder that can be used; ``create`` makes it where there is none."""
         for path in _candidates():
-            self.folder = _open(path, create=create)
-            if self.folder is not None:
-                return
+            folder = _open(path, create=create)
+            if folder is not None:
+                return cls(folder)
+        return cls(None)
 
     @classmethod
     def every_folder(cls) -> "list[TokenCache]":
-        """One cache for each folder that holds records or did, for who means to drop some of them wherever they are."""
-        caches = []
-        for path in _candidates():
-            folder = _open(path, create=False)
-            if folder is not None:
-                cache = cls.__new__(cls)
-                cache.folder = folder
-                caches.append(cache)
-        return caches
+        """One cache for each folder there is, for who means to drop records wherever they are."""
+        folders = (_open(path, create=False) for path in _candidates())
+        return [cls(folder) for folder in folders if folder is not None]
 
     @staticmethod
     def name(repository: Repository, scope: str, app: str) -> str:

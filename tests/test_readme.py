@@ -274,3 +274,7 @@ def test_every_command_and_option_is_in_the_man_page_and_the_reference() -> None
             if word not in ("--help", "--"):
                 assert word in page, (command, word)
                 assert word in reference, (command, word)
+        for choice in re.findall(r"\{([\w,]+)\}", text):
+            for word in choice.split(","):
+                assert word in page, (command, word)
+                assert word in reference, (command, word)
