@@ -209,8 +209,8 @@ class Origin:
             raise BadAnswerError(
                 f"{self.host} sent more than {MAX_ANSWER} bytes", "check for a proxy that answers itself"
             )
-        # A connection the server means to close is not used again.
-        if response.headers.get("Connection", "").lower() == "close":
+        # http.client has dropped a connection that the server means to close; the next request opens another.
+        if connection.sock is None:
             self.close()
         return Answer(
             response.status,

@@ -134,6 +134,8 @@ class Rules:
     rename_redirects: bool = False
     #: The swap's answer names scopes as `scopes` (else as RFC 6749 has it, `scope`).
     scopes_plural: bool = True
+    #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
+    keep_alive: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
     lifetime: int = 7200
 
@@ -576,6 +578,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         emulator = self.server.emulator
+        if not emulator.rules.keep_alive:
+            self.protocol_version, self.close_connection = "HTTP/1.0", True
         parts = urlsplit(self.path)
         query = parse_qsl(parts.query, keep_blank_values=True)
         seen = Seen(self.server.origin, self.command, parts.path, query, self.headers)

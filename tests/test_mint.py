@@ -323,6 +323,15 @@ def test_a_clock_that_is_off_is_noticed_and_worked_around(acme: Workspace, offse
     assert abs(int(answer(done)["password_expiry_utc"]) - time.time() - 7200) < 60
 
 
+def test_a_server_that_closes_each_connection(acme: Workspace) -> None:
+    acme.bitbucket.rules.keep_alive = False
+    acme.bitbucket.clock_offset = -7200  # Two requests to each origin.
+
+    assert "password" in answer(acme.get())
+    assert [one.status for one in acme.bitbucket.helper_requests()] == [401, 200, 200]
+    acme.machine.git("ls-remote", acme.url)
+
+
 def test_a_clock_a_little_off_needs_no_second_try(acme: Workspace) -> None:
     for offset in (-25, 25):
         acme.bitbucket.clock_offset = offset
