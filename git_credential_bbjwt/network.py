@@ -1,6 +1,7 @@
 """Connections to Bitbucket: opened ahead, bounded by the call's budget, tried again when that can help."""
 
 import random
+import socket
 import threading
 import time
 import warnings
@@ -21,7 +22,7 @@ from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, RefusedError
 from git_credential_bbjwt.git_config import HttpSettings
-from git_credential_bbjwt.route import Route, find_route, tls_context
+from git_credential_bbjwt.route import Proxy, Route, find_route, tls_context
 
 #: Largest answer that is read, in bytes.
 MAX_ANSWER = 1024 * 1024
@@ -96,6 +97,9 @@ class Origin:
         context = tls_context(self._route)
         if proxy is None:
             connection = HTTPSConnection(host, port, timeout=timeout.connect_timeout, ssl_context=context)
+        elif proxy.is_socks:
+            connection = _SocksConnection(host, port, timeout=timeout.connect_timeout, ssl_context=context)
+            connection.socks = proxy
         else:
             connection = HTTPSConnection(
                 proxy.host,
@@ -224,10 +228,7 @@ class Origin:
         """What a failed try comes to: a reason for another one, or the end."""
         reason = _reason(problem)
         if _proxy_refuses(reason):
-            return ConnectionFailedError(
-                f"the proxy does not let through to {self.host}: {reason}",
-                "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",
-            )
+            return _refused_by_proxy(self.host, reason)
         if isinstance(problem, SSLCertVerificationError):
             return ConnectionFailedError(
                 f"the certificate of {self.host} cannot be verified: {reason}",
@@ -245,6 +246,41 @@ class Origin:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+
+class _SocksConnection(HTTPSConnection):
+    """A connection through the SOCKS proxy ``socks``."""
+
+    socks: Proxy
+
+    def _new_conn(self) -> socket.socket:
+        """Open the connection, as urllib3's own SOCKS support overrides it. Raises OSError, ConnectionFailedError."""
+        from python_socks import ProxyError, ProxyType
+        from python_socks.sync import Proxy as Socks
+
+        user, password = (part.decode("latin-1") for part in self.socks.userinfo or (b"", b""))
+        proxy = Socks(
+            ProxyType.SOCKS4 if self.socks.scheme.startswith("socks4") else ProxyType.SOCKS5,
+            self.socks.host,
+            self.socks.port,
+            user or None,
+            password or None,
+            rdns=self.socks.resolves,
+        )
+        timeout = self.timeout if isinstance(self.timeout, (int, float)) else None
+        try:
+            return proxy.connect(self.host, self.port, timeout=timeout)
+        except ProxyError as problem:
+            if problem.error_code is not None:  # It tried, and might succeed later.
+                raise OSError(f"the SOCKS proxy says: {problem}") from problem
+            raise _refused_by_proxy(self.host, str(problem)) from problem
+
+
+def _refused_by_proxy(host: str, reason: str) -> ConnectionFailedError:
+    return ConnectionFailedError(
+        f"the proxy does not let through to {host}: {reason}",
+        "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",
+    )
 
 
 def _reason(problem: BaseException) -> str:

@@ -14,16 +14,37 @@ from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import ConnectionFailedError
 from git_credential_bbjwt.git_config import is_false
 
+_SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
+
 _PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy. ``authorization`` is the value of its ``Proxy-Authorization`` header, or empty."""
+    """A proxy. ``scheme`` is ``http``, ``https``, or one of curl's for SOCKS; without a user, ``userinfo`` is None."""
 
     scheme: str
     host: str
     port: int
-    authorization: str
+    userinfo: tuple[bytes, bytes] | None
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS."""
+        return self.scheme in _SOCKS
+
+    @property
+    def resolves(self) -> bool:
+        """Whether a SOCKS proxy is to look names up itself (curl(1), ``--proxy``)."""
+        return self.scheme in ("socks4a", "socks5h")
+
+    @property
+    def authorization(self) -> str:
+        """The value of the ``Proxy-Authorization`` header of an HTTP proxy, or empty."""
+        if self.userinfo is None:
+            return ""
+        encoded = b64encode(b":".join(self.userinfo)).decode()
+        hide(encoded)
+        return f"Basic {encoded}"
 
 
 class Route(NamedTuple):
@@ -92,19 +113,17 @@ def _parse_proxy(text: str) -> Proxy:
     if parts.password:
         hide(parts.password)
         hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
-    if parts.scheme not in ("http", "https"):
+    if parts.scheme not in ("http", "https", *_SOCKS):
         raise ConnectionFailedError(
             f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
         )
     if not host:
         raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT)
-    authorization = ""
+    userinfo = None
     if parts.username is not None:
-        encoded = b64encode(b":".join(_decoded(part or "") for part in (parts.username, parts.password))).decode()
-        hide(encoded)
-        authorization = f"Basic {encoded}"
+        userinfo = (_decoded(parts.username), _decoded(parts.password or ""))
     # curl's default port for http proxies, which git inherits, is 1080.
-    return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), authorization)
+    return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), userinfo)
 
 
 def _decoded(text: str) -> bytes:

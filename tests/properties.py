@@ -161,7 +161,8 @@ def proxy(data: bytes) -> None:
     except CredentialError as problem:
         _is_one_line(problem)
         return
-    assert found is None or found.scheme in ("http", "https")
+    assert found is None or found.scheme in ("http", "https") or found.is_socks
+    assert found is None or found.authorization.isprintable()
 
 
 PROPERTIES: dict[str, Callable[[bytes], None]] = {

@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback: CONNECT alone, with or without a password, over TCP or TLS."""
+"""Proxies on loopback, with or without a password: HTTP (CONNECT alone), over TCP or TLS, and SOCKS 5."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import threading
+from io import BufferedReader
 from typing import Any
 
 
@@ -58,6 +59,45 @@ class Proxy:
                     _pass_on(connection, there)
         except OSError:
             pass  # Whoever goes away has seen enough.
+
+
+class SocksProxy(Proxy):
+    """SOCKS 5 (RFC 1928, RFC 1929). ``refused`` counts the clients with a wrong password."""
+
+    def __init__(self, userinfo: str = "") -> None:
+        super().__init__()
+        self._userinfo = userinfo
+        self.refused = 0
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, connection.makefile("rb") as reader:
+                _, count = reader.read(2)
+                method = 2 if self._userinfo else 0
+                if method not in reader.read(count):
+                    connection.sendall(b"\x05\xff")
+                    return
+                connection.sendall(bytes([5, method]))
+                if method and not self._is_known(connection, reader):
+                    self.refused += 1
+                    return
+                _, _, _, kind = reader.read(4)
+                # An IPv4 address, or a name with its length in front.
+                host = socket.inet_ntoa(reader.read(4)) if kind == 1 else reader.read(reader.read(1)[0]).decode()
+                port = int.from_bytes(reader.read(2), "big")
+                self.asked.append(f"{host}:{port}")
+                with socket.create_connection((host, port)) as there:
+                    connection.sendall(b"\x05\0\0\x01" + bytes(6))
+                    _pass_on(connection, there)
+        except OSError:
+            pass  # Whoever goes away has seen enough.
+
+    def _is_known(self, connection: socket.socket, reader: BufferedReader) -> bool:
+        reader.read(1)
+        user, password = (reader.read(reader.read(1)[0]).decode() for _ in range(2))
+        known = f"{user}:{password}" == self._userinfo
+        connection.sendall(b"\x01\0" if known else b"\x01\x01")
+        return known
 
 
 def _pass_on(one: Any, other: socket.socket) -> None:

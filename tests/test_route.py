@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 import trustme
 
 from tests.conftest import LATE, Workspace, answer, request
-from tests.proxy import Proxy
+from tests.proxy import Proxy, SocksProxy
 from tests.test_mint import assert_quits
 
 
@@ -110,9 +110,31 @@ def test_a_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> Non
         assert len(proxy.asked) <= 2
 
 
-@pytest.mark.parametrize("value", ["socks5://localhost:1", "ftp://localhost:1", "http://", "http://[::1"])
+@pytest.mark.parametrize("value", ["gopher://localhost:1", "ftp://localhost:1", "http://", "http://[::1"])
 def test_a_proxy_that_cannot_be_used_says_so(acme: Workspace, value: str) -> None:
     assert_quits(acme.get(check=False, https_proxy=value), "proxy")
+
+
+@pytest.mark.parametrize(("scheme", "asked"), [("socks5h", "localhost"), ("socks5", "127.0.0.1")])
+@pytest.mark.parametrize("userinfo", ["", "someone:p@ss/word"])
+def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, userinfo: str) -> None:
+    with SocksProxy(userinfo) as proxy:
+        before = f"{quote(userinfo, safe=':')}@" if userinfo else ""
+        done = acme.get("--verbose", all_proxy=f"{scheme}://{before}{proxy.address}")
+
+    assert "password" in answer(done)
+    assert {target.rpartition(":")[0] for target in proxy.asked} == {asked}
+    assert "p@ss" not in done.stderr
+
+
+def test_a_socks_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> None:
+    proxy = SocksProxy("a:b")
+    with proxy:
+        done = acme.get(check=False, all_proxy=f"socks5h://a:wrong-password@{proxy.address}")
+
+    assert_quits(done, "proxy")
+    assert "wrong-password" not in done.stderr
+    assert proxy.refused <= 2
 
 
 def test_a_proxy_over_tls(acme: Workspace, tmp_path: Path) -> None:
