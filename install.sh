@@ -43,6 +43,8 @@ find_python() {
 
 # make_environment DIR: an environment with pip or uv to fill it.
 make_environment() {
+    # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
+    [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
     if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         "$python" -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
     elif command -v uv >/dev/null; then
