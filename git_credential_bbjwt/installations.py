@@ -275,6 +275,8 @@ class Catalogue:
         if source.problem is not None:
             return [InstallationError(f"cannot read the JWT {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
         jwt = (source.data or b"").decode("ascii", "replace").strip()
+        if not jwt:
+            return [InstallationError(f"{source.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")]
         return [
             level
             if isinstance(level, InstallationError)

@@ -8,7 +8,8 @@ from git_credential_bbjwt.digest import digest
 from git_credential_bbjwt.private_folder import PrivateFolder, is_private
 from git_credential_bbjwt.repository import Repository
 
-#: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it.
+#: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it. The
+#: README and the man page tell it in words.
 MIN_REMAINING = 300
 
 # A record from the future was written while the clock was wrong: its expiry means nothing. A few seconds are a clock
