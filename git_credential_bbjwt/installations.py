@@ -54,7 +54,12 @@ class Installation(NamedTuple):
     @property
     def secret_described(self) -> str:
         """Where the shared secret is, in words."""
-        return {"keyring": "in the keyring", "file": "in a file of mode 0600"}.get(self.secret_place, "in the payload")
+        return {
+            "keyring": "in the keyring",
+            "file": "in a file of mode 0600",
+            "payload": "in the payload",
+            "jwt": "elsewhere, with a JWT in its place",
+        }.get(self.secret_place, "nowhere known")
 
     @property
     def identity(self) -> str:

@@ -33,13 +33,15 @@ class Grant(NamedTuple):
 def get(options: HelperOptions, request: Request, host: str, sources: Sources) -> int:
     """Answer a request that the cache alone could not; return the exit status.
 
-    Raises CredentialError, after telling git to quit, where the repository is ours but no token can be had.
+    Raises CredentialError, after telling git to quit, where the repository is ours but no token can be had; and where a
+    source cannot be read that might have made it ours.
     """
     catalogue = Catalogue(sources)
     if not catalogue.names_host(host):
-        # Other helpers may well know the host, so git is not told to quit; but who named a source wants to know.
-        for problem in catalogue.unreadable() if request.protocol == b"https" else ():
-            warning(f"{problem.what}; {problem.hint}")
+        unreadable = catalogue.unreadable()
+        if unreadable and request.protocol == b"https":
+            # Other helpers may well know the host, so git is not told to quit; but who named a source has to know.
+            raise unreadable[0]
         trace(f"no installation names the host {host}: nothing to say")
         return 0
     if request.protocol != b"https":

@@ -382,6 +382,6 @@ def test_a_shared_registry_is_readable_and_its_secret_is_not(acme: Workspace) ->
     assert acme.app.shared_secret not in (folder / "installations.json").read_text()
     (secret,) = (folder / "shared-secrets").iterdir()
     assert secret.stat().st_mode & 0o777 == 0o600
-    listed = json.loads(acme.machine.bbjwt("list", "--json").stdout)
+    listed = json.loads(acme.machine.bbjwt("list", "--json", BBJWT_INSTALLATION=None).stdout)
     assert [one["registry"] for one in listed] == ["system"]
     assert "password" in answer(acme.get(BBJWT_INSTALLATION=None))

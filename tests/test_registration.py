@@ -76,6 +76,20 @@ def test_list_shows_where_the_secret_is_and_never_the_secret(desk: Workspace) ->
     assert desk.app.shared_secret not in plain + listed
 
 
+def test_list_shows_injected_installations_first(unregistered: Workspace) -> None:
+    machine = unregistered.machine
+    machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    machine.environment["BBJWT_INSTALLATION"] = str(unregistered.installation)
+    plain, listed = machine.bbjwt("list").stdout, json.loads(machine.bbjwt("list", "--json").stdout)
+
+    assert [(one["secret"], one["registry"]) for one in listed] == [("payload", None), ("file", "user")]
+    assert plain.splitlines()[0].endswith(f"\tsecret in the payload, {unregistered.installation}")
+    assert unregistered.app.shared_secret not in plain
+    broken = machine.bbjwt("list", check=False, BBJWT_INSTALLATION="{")
+    assert (broken.returncode, broken.stdout.count("\n")) == (1, 1)
+    assert "BBJWT_INSTALLATION" in broken.stderr
+
+
 def test_registering_again_replaces_the_secret_and_forgets_tokens(desk: Workspace) -> None:
     desk.machine.bbjwt("register", desk.installation)
     old = answer(desk.get())["password"]

@@ -82,8 +82,10 @@ def run(options: HelperOptions, words: list[str]) -> int:
     finally:
         sys.stdout.flush()
     try:
-        status: int = _module(arguments.command).run(options, arguments)
-        sys.stdout.flush()
+        try:
+            status: int = _module(arguments.command).run(options, arguments)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # Whoever read our output has seen enough.
         return 1
     return status

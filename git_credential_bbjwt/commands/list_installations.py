@@ -1,4 +1,6 @@
-"""List the registered installations, and where each one's secret is.
+"""List the installations in the order they are asked, and where each one's secret is.
+
+Those of --installation, BBJWT_INSTALLATION and systemd come first, then the registered ones, the system's last.
 
 Example:
   git-credential-bbjwt list --json
@@ -8,9 +10,10 @@ import argparse
 import json
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.installations import Installation
+from git_credential_bbjwt.installations import Catalogue, Installation
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.registry import Registry
+from git_credential_bbjwt.sources import read_sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,22 +21,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON array for scripts")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
-    """Print the user's registry, then the system's. Raises InstallationError for a broken one."""
-    registered = [(system, one) for system in (False, True) for one in Registry(system=system).read()]
+def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+    """Print them. Raises InstallationError, after printing the others, for a source that is broken."""
+    catalogue = Catalogue(read_sources(options.installation))
+    found = list(catalogue)
     if arguments.json:
-        print(json.dumps([_fields(one, system) for system, one in registered], indent=2))
-        return 0
-    if not registered:
-        diagnostics.note("no installation is registered: git-credential-bbjwt register FILE")
-    for system, one in registered:
-        place = f"secret {one.secret_described}" + (", system registry" if system else "")
-        columns = (", ".join(one.workspaces), one.app_key, one.base_url, place)
-        print("\t".join(map(diagnostics.one_line, columns)))
+        print(json.dumps([_fields(one) for one in found], indent=2))
+    else:
+        for one in found:
+            print("\t".join(map(diagnostics.one_line, _columns(one))))
+    problems = catalogue.problems()
+    if problems:
+        raise problems[0]
+    if not found:
+        diagnostics.note("there is no installation: git-credential-bbjwt register FILE")
     return 0
 
 
-def _fields(one: Installation, system: bool) -> dict[str, object]:
+def _registry(one: Installation) -> str | None:
+    """``user`` or ``system`` for a registered installation, None for an injected one."""
+    if one.secret_place not in ("keyring", "file"):
+        return None
+    return "system" if one.where == Registry(system=True).path else "user"
+
+
+def _columns(one: Installation) -> tuple[str, ...]:
+    place = {"user": "", "system": ", system registry", None: f", {one.where}"}[_registry(one)]
+    return (
+        ", ".join(one.workspaces) or "any workspace",
+        one.app_key or "-",
+        one.base_url,
+        f"secret {one.secret_described}{place}",
+    )
+
+
+def _fields(one: Installation) -> dict[str, object]:
     return {
         "workspaces": list(one.workspaces),
         "app": one.app_key,
@@ -41,5 +63,6 @@ def _fields(one: Installation, system: bool) -> dict[str, object]:
         "base_url": one.base_url,
         "base_api_url": one.base_api_url,
         "secret": one.secret_place,
-        "registry": "system" if system else "user",
+        "registry": _registry(one),
+        "source": one.where,
     }
