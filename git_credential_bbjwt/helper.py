@@ -26,7 +26,7 @@ def get(options: HelperOptions) -> int:
         trace(f"no installation names the host {host}: nothing to say")
         return 0
     record = _cached(request, host, options, sources.digest)
-    if record is not None and record.token is not None:
+    if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
         trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
         write_answer(cached_answer(request, record.token, record.expires))
         return 0
@@ -45,9 +45,9 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
     except NotARepositoryError:
         return None
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
-    if record is None or record.sources != digest or not record.usable() or record.state in refused_states(request):
+    if record is None or record.sources != digest or record.kept_in != options.token_store:
         return None
-    return record
+    return record if record.usable() and record.state not in refused_states(request) else None
 
 
 def store() -> int:

@@ -113,6 +113,7 @@ def obtain(
         if (
             record is not None
             and record.identity == installation.identity
+            and record.kept_in == options.token_store
             and record.usable()
             and record.state not in refused
         ):

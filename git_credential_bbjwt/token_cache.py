@@ -76,6 +76,11 @@ class Record:
         return self.minted - _CLOCK_SLACK <= now <= self.expires - MIN_REMAINING
 
     @property
+    def kept_in(self) -> str:
+        """Which ``--token-store`` the token was put into. Asked for another one, it counts as absent."""
+        return "keyring" if self.token is None else "runtime"
+
+    @property
     def repository(self) -> Repository:
         """The repository the token is for."""
         return Repository(self.host, self.workspace, self.name)

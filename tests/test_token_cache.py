@@ -196,6 +196,18 @@ def test_token_store_keyring_keeps_the_token_in_the_keyring_alone(acme: Workspac
         )
 
 
+def test_a_token_in_a_file_does_not_answer_who_wants_the_keyring(acme: Workspace) -> None:
+    with desktop.session(acme.machine):
+        first = password(acme)
+        second = password(acme, "--token-store=keyring")
+
+        assert first != second
+        assert password(acme, "--token-store=keyring") == second
+        (record,) = acme.machine.records()
+        assert b"token=" not in record.read_bytes()
+        assert password(acme) not in (first, second)
+
+
 # Exact reuse.
 
 
