@@ -41,10 +41,13 @@ class Proxy:
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
             with connection, connection.makefile("rb") as reader:
-                method, target, _ = reader.readline().decode("latin-1").split()
+                line = reader.readline().decode("latin-1")
+                if not line.endswith("\n"):
+                    return
+                method, target, _ = line.split()
                 headers = {}
-                while line := reader.readline().strip():
-                    name, _, value = line.decode("latin-1").partition(": ")
+                while header := reader.readline().strip():
+                    name, _, value = header.decode("latin-1").partition(": ")
                     headers[name.lower()] = value
                 self.asked.append(target)
                 if self._expected and headers.get("proxy-authorization") != f"Basic {self._expected}":
@@ -72,19 +75,19 @@ class SocksProxy(Proxy):
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection, connection.makefile("rb") as reader:
-                _, count = reader.read(2)
+                _, count = _read(reader, 2)
                 method = 2 if self._userinfo else 0
-                if method not in reader.read(count):
+                if method not in _read(reader, count):
                     connection.sendall(b"\x05\xff")
                     return
                 connection.sendall(bytes([5, method]))
                 if method and not self._is_known(connection, reader):
                     self.refused += 1
                     return
-                _, _, _, kind = reader.read(4)
+                _, _, _, kind = _read(reader, 4)
                 # An IPv4 address, or a name with its length in front.
-                host = socket.inet_ntoa(reader.read(4)) if kind == 1 else reader.read(reader.read(1)[0]).decode()
-                port = int.from_bytes(reader.read(2), "big")
+                host = socket.inet_ntoa(_read(reader, 4)) if kind == 1 else _read(reader, _read(reader, 1)[0]).decode()
+                port = int.from_bytes(_read(reader, 2), "big")
                 self.asked.append(f"{host}:{port}")
                 with socket.create_connection((host, port)) as there:
                     connection.sendall(b"\x05\0\0\x01" + bytes(6))
@@ -93,11 +96,18 @@ class SocksProxy(Proxy):
             pass  # Whoever goes away has seen enough.
 
     def _is_known(self, connection: socket.socket, reader: BufferedReader) -> bool:
-        reader.read(1)
-        user, password = (reader.read(reader.read(1)[0]).decode() for _ in range(2))
+        _read(reader, 1)
+        user, password = (_read(reader, _read(reader, 1)[0]).decode() for _ in range(2))
         known = f"{user}:{password}" == self._userinfo
         connection.sendall(b"\x01\0" if known else b"\x01\x01")
         return known
+
+
+def _read(reader: BufferedReader, size: int) -> bytes:
+    data = reader.read(size)
+    if len(data) < size:
+        raise ConnectionAbortedError("the client went away")
+    return data
 
 
 def _pass_on(one: Any, other: socket.socket) -> None:
