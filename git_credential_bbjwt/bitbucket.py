@@ -50,11 +50,11 @@ class Signer:
         self._jwt = jwt
         hide(jwt)
 
-    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:  # noqa: ARG002
+    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:  # noqa: ARG002  # SecretSigner's
         """Return a JWT for this request. Raises CredentialError where there is no secret to sign with."""
         return self._jwt
 
-    def adopt(self, server_time: float | None) -> bool:  # noqa: ARG002
+    def adopt(self, server_time: float | None) -> bool:  # noqa: ARG002  # SecretSigner's
         """Sign by the server's clock from now on, if that helps: False where another JWT would be no better."""
         return False
 

@@ -134,7 +134,7 @@ class Origin:
                 return self._try(method, target, headers(), body)
             except _Transient as problem:
                 self.close()
-                pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311
+                pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311  # no key
                 if attempt == _TRIES or pause >= self._budget.remaining():
                     raise problem.final from None
                 trace(f"{problem}; next try in {pause:.1f} s")

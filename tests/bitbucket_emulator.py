@@ -276,10 +276,6 @@ class Emulator:
         """Let the next requests of ``kind`` ("token", "api", "git") meet these faults, one each."""
         self._faults.setdefault(kind, []).extend(faults)
 
-    def behave(self) -> None:
-        """Take back all faults not yet met."""
-        self._faults.clear()
-
     def helper_requests(self) -> list[Seen]:
         """What the helper sent, in order."""
         return [one for one in self.seen if one.is_helper]
