@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="clone URL of the repository")
     parser.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     parser.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on the workspace")
-    parser.add_argument("--format", choices=FORMATS, default="token", help="how to print it (default: token)")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="token", help="how to print it (default: token)")
 
 
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
