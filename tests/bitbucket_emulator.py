@@ -169,9 +169,12 @@ def _rest_error(status: int, message: str, detail: object = None) -> RefusalErro
 
 
 class Emulator:
-    """The whole of it. Use as a context manager; ``base_url`` and ``base_api_url`` are known from the start."""
+    """The whole of it. Use as a context manager; ``base_url`` and ``base_api_url`` are known from the start.
 
-    def __init__(self, folder: Path) -> None:
+    ``name`` is the host in its certificate.
+    """
+
+    def __init__(self, folder: Path, *, name: str = "localhost") -> None:
         self.folder = folder
         self.rules = Rules()
         self.apps: dict[str, App] = {}
@@ -184,10 +187,10 @@ class Emulator:
         self.faults_met = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        certificate, context = _authority()
+        certificate, context = _authority(name)
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(certificate)
-        self._servers = {name: _Server(self, name, context) for name in ("base", "api")}
+        self._servers = {origin: _Server(self, origin, context) for origin in ("base", "api")}
         self.base_url = f"https://localhost:{self._servers['base'].server_port}"
         self.base_api_url = f"https://localhost:{self._servers['api'].server_port}"
 
@@ -490,11 +493,11 @@ def _braced_uuid() -> str:
 
 
 @functools.cache
-def _authority() -> tuple[bytes, ssl.SSLContext]:
-    """The certificate of an authority, and a server's TLS by it; one for all emulators of a process."""
+def _authority(name: str) -> tuple[bytes, ssl.SSLContext]:
+    """The certificate of an authority, and the TLS of a server that has its name from it; one for all emulators."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(context)
+    authority.issue_cert(name).configure_cert(context)
     return authority.cert_pem.bytes(), context
 
 

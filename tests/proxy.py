@@ -8,35 +8,32 @@ import socket
 import ssl
 import threading
 from io import BufferedReader
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 
-class Proxy:
+class Proxy(ThreadingTCPServer):
     """Use as a context manager. ``asked`` lists the targets of all CONNECT requests, refused ones too."""
 
+    daemon_threads = True
+
     def __init__(self, userinfo: str = "", *, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), _Connection)
         self._expected = base64.b64encode(userinfo.encode()).decode() if userinfo else ""
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"localhost:{self._listener.getsockname()[1]}"
+        self.address = f"localhost:{self.server_address[1]}"
         self.asked: list[str] = []
 
     def __enter__(self) -> Proxy:
-        threading.Thread(target=self._accept, daemon=True).start()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._listener.close()
+        self.shutdown()
+        self.server_close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection until it ends."""
         try:
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_side=True)
@@ -72,7 +69,8 @@ class SocksProxy(Proxy):
         self._userinfo = userinfo
         self.refused = 0
 
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection until it ends."""
         try:
             with connection, connection.makefile("rb") as reader:
                 _, count = _read(reader, 2)
@@ -101,6 +99,13 @@ class SocksProxy(Proxy):
         known = f"{user}:{password}" == self._userinfo
         connection.sendall(b"\x01\0" if known else b"\x01\x01")
         return known
+
+
+class _Connection(BaseRequestHandler):
+    server: Proxy
+
+    def handle(self) -> None:
+        self.server.serve(self.request)
 
 
 def _read(reader: BufferedReader, size: int) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
+from tests.bitbucket_emulator import Emulator
 from tests.conftest import LATE, Workspace, answer, request
 from tests.proxy import Proxy, SocksProxy
 from tests.test_mint import assert_quits
@@ -204,28 +204,13 @@ def test_verification_cannot_be_switched_off(acme: Workspace, how: str) -> None:
     assert done.stderr.count(warned) == 1
 
 
-def test_a_certificate_of_another_host_is_refused(acme: Workspace) -> None:
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("bitbucket.example").configure_cert(context)
-    authority.cert_pem.write_to_path(str(acme.machine.home / "ca.pem"))
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        for _ in range(2):
-            connection, _ = listener.accept()
-            try:
-                context.wrap_socket(connection, server_side=True)
-            except OSError:
-                connection.close()
-
-    threading.Thread(target=serve, daemon=True).start()
-    url = f"https://localhost:{listener.getsockname()[1]}"
-    acme.write_installation(baseUrl=url, baseApiUrl=url)
-    done = acme.machine.get(f"{url}/acme/widgets", check=False, GIT_SSL_CAINFO=str(acme.machine.home / "ca.pem"))
-    listener.close()
+def test_a_certificate_of_another_host_is_refused(acme: Workspace, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "other", name="bitbucket.example") as other:
+        acme.write_installation(baseUrl=other.base_url, baseApiUrl=other.base_api_url)
+        done = acme.machine.get(f"{other.base_url}/acme/widgets", check=False, GIT_SSL_CAINFO=str(other.ca_file))
 
     assert_quits(done, "certificate")
+    assert other.seen == []
 
 
 # Addresses.
