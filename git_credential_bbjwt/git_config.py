@@ -6,6 +6,13 @@ from git_credential_bbjwt import child_process
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import CredentialError
 
+#: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").
+SETTINGS_BY_ENVIRONMENT = (2, 31)
+
+#: Git since which a ``credential.<url>`` section counts for all URLs below its path; before, it had to be the very same
+#: path ("Git v2.26 Release Notes").
+SECTIONS_FOR_PATHS = (2, 26)
+
 
 class GitError(CredentialError):
     """Git itself could not do what it was asked."""
@@ -33,6 +40,18 @@ def version() -> tuple[int, ...]:
     words = run("version").split()
     numbers = words[2].split(".") if len(words) > 2 else []
     return tuple(int(number) for number in numbers[:3] if number.isdigit())
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
+
+
+def need(since: tuple[int, ...], what: str, instead: str) -> None:
+    """Raise GitError, with the hint ``instead``, where git is older than ``what`` needs."""
+    found = version()
+    if found < since:
+        raise GitError(f"{what} needs git {dotted(since)} or newer, this is {dotted(found)}", instead)
 
 
 class HttpSettings:

@@ -35,11 +35,12 @@ def helpers_for(url: str) -> list[Helper]:
         "config", "-z", "--show-origin", "--get-regexp", r"^credential\.(.*\.)?helper$", check=False
     )
     fields = output.split("\0")[:-1]
+    matches = _matches if git_config.version() >= git_config.SECTIONS_FOR_PATHS else _is_exactly
     helpers: list[Helper] = []
     for origin, setting in zip(fields[::2], fields[1::2], strict=True):
         key, _, value = setting.partition("\n")
         pattern = key.removeprefix("credential.").removesuffix("helper").removesuffix(".")
-        if pattern and not _matches(urlsplit(pattern), urlsplit(url)):
+        if pattern and not matches(urlsplit(pattern), urlsplit(url)):
             continue
         if value:
             helpers.append(Helper(value, origin))
@@ -61,6 +62,12 @@ def _matches(pattern: SplitResult, url: SplitResult) -> bool:
         return False
     path = pattern.path.rstrip("/")
     return url.path == path or url.path.startswith(path + "/")
+
+
+def _is_exactly(pattern: SplitResult, url: SplitResult) -> bool:
+    """The same for a git from before `git_config.SECTIONS_FOR_PATHS`."""
+    same_host = (pattern.scheme, pattern.netloc) == (url.scheme, url.netloc)
+    return same_host and pattern.path.strip("/") in ("", url.path.strip("/"))
 
 
 def use_http_path(url: str) -> bool:

@@ -236,6 +236,16 @@ def each_git(request: pytest.FixtureRequest, machine: Machine) -> tuple[int, ...
     return tuple(int(part) for part in machine.git("version").stdout.split()[2].split(".")[:3])
 
 
+def pretend_git(machine: Machine, version: str) -> None:
+    """Have ``machine``'s git say it is of ``version``; it works as before."""
+    git = machine.home / "another-git" / "git"
+    git.parent.mkdir()
+    real = shutil.which("git", path=machine.environment["PATH"])
+    git.write_text(f'#!/bin/sh\n[ "$1" != version ] || exec echo git version {version}\nexec {real} "$@"\n')
+    git.chmod(0o755)
+    machine.environment["PATH"] = os.pathsep.join([str(git.parent), machine.environment["PATH"]])
+
+
 @pytest.fixture
 def bitbucket(tmp_path: Path) -> Iterator[Emulator]:
     """Bitbucket on loopback, with nothing in it."""

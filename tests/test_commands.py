@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ import pytest
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.commands import COMMANDS
 from tests.bitbucket_emulator import Fault
-from tests.conftest import COMMAND, Machine, Workspace, answer
+from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
 from tests.test_mint import assert_quits
 
 # token
@@ -217,12 +216,9 @@ def test_exec_is_the_command(machine: Machine) -> None:
         assert running.wait(10) == -signal.SIGTERM
 
 
-def test_exec_names_the_git_it_needs(machine: Machine, tmp_path: Path) -> None:
-    (tmp_path / "old").mkdir()
-    git = tmp_path / "old/git"
-    git.write_text("#!/bin/sh\necho git version 2.25.1\n")
-    git.chmod(0o755)
-    done = machine.bbjwt("exec", "true", check=False, PATH=f"{git.parent}:{os.environ['PATH']}")
+def test_exec_names_the_git_it_needs(machine: Machine) -> None:
+    pretend_git(machine, "2.25.1")
+    done = machine.bbjwt("exec", "true", check=False)
 
     assert done.returncode == 1
     assert "2.31" in done.stderr

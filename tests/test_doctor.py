@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import desktop
-from tests.conftest import COMMAND, Machine, Workspace
+from tests.conftest import COMMAND, Machine, Workspace, pretend_git
 
 
 def checks(machine: Machine, *arguments: str, **changes: str | None) -> dict[str, Any]:
@@ -65,6 +65,18 @@ def test_a_helper_for_one_workspace(acme: Workspace) -> None:
     assert checks(acme.machine, acme.url)["git configuration"]["ok"]
     acme.write_installation(principal={"type": "team", "username": "other"})
     assert not checks(acme.machine)["git configuration"]["ok"]
+
+
+def test_settings_for_a_workspace_are_nothing_to_an_older_git(acme: Workspace) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    acme.machine.bbjwt("configure", "--workspace", "acme")
+    pretend_git(acme.machine, "2.25.1")
+    found = checks(acme.machine, acme.url)
+
+    assert "configure --workspace" in found["git"]["detail"]
+    assert "does not ask" in found["git configuration"]["detail"]
+    acme.machine.bbjwt("configure")
+    assert checks(acme.machine, acme.url)["git configuration"]["ok"]
 
 
 def test_the_path_switch_is_off(acme: Workspace) -> None:

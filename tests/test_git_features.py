@@ -192,7 +192,18 @@ def test_healing_of_a_revoked_token(acme: Workspace, each_git: tuple[int, ...]) 
     acme.machine.git("fetch", "-q", cwd=clone)
 
 
-def test_exec(acme: Workspace, each_git: tuple[int, ...]) -> None:
+def test_configure_for_a_workspace_or_the_git_it_needs(acme: Workspace, each_git: tuple[int, ...]) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    done = acme.machine.bbjwt("configure", "--workspace", "acme", check=False)
+
+    if each_git >= (2, 26):
+        acme.machine.git("clone", "-q", acme.url, "w")
+    else:
+        assert "configure --workspace needs git 2.26 or newer" in done.stderr
+        assert not (acme.machine.home / ".gitconfig").exists()
+
+
+def test_exec_or_the_git_it_needs(acme: Workspace, each_git: tuple[int, ...]) -> None:
     (acme.machine.home / ".gitconfig").unlink()
     done = acme.machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w", check=False)
 

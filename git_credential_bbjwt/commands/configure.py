@@ -11,7 +11,7 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import diagnostics, git_config
 from git_credential_bbjwt.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.installations import Catalogue
@@ -48,6 +48,12 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     for workspace in arguments.workspace:
         if not is_name(workspace.lower()):
             raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
+    if arguments.workspace:
+        git_config.need(
+            git_config.SECTIONS_FOR_PATHS,
+            "configure --workspace",
+            "leave --workspace out: the helper says nothing for workspaces it has no installation for",
+        )
     helper = helper_value(absolute=arguments.level == "system")
     wanted = []
     for base_url in base_urls(Catalogue(read_sources(options.installation))):

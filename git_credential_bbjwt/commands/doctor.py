@@ -30,6 +30,14 @@ _P = ParamSpec("_P")
 # Older ones may work; none is tested.
 _OLDEST_GIT = (2, 25)
 
+# What newer ones brought that people may miss.
+_ADDED_TO_GIT = (
+    (git_config.SECTIONS_FOR_PATHS, "configure --workspace"),
+    (git_config.SETTINGS_BY_ENVIRONMENT, "exec"),
+    ((2, 40), "expiry times"),
+    ((2, 46), "healing within one command"),
+)
+
 
 class Check(NamedTuple):
     """What one check found. ``remedy`` is empty where it passed."""
@@ -137,15 +145,11 @@ def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.k
 
 def _git() -> str:
     version = git_config.version()
-    shown = ".".join(map(str, version))
+    shown = git_config.dotted(version)
     if version < _OLDEST_GIT:
-        needed = ".".join(map(str, _OLDEST_GIT))
+        needed = git_config.dotted(_OLDEST_GIT)
         raise git_config.GitError(f"version {shown} is too old", f"install git {needed} or newer")
-    missing = [
-        what
-        for since, what in (((2, 31), "exec"), ((2, 40), "expiry times"), ((2, 46), "healing within one command"))
-        if version < since
-    ]
+    missing = [what for since, what in _ADDED_TO_GIT if version < since]
     return f"version {shown}" + (f" (too old for: {', '.join(missing)})" if missing else "")
 
 

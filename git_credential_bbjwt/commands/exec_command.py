@@ -16,13 +16,9 @@ import sys
 from git_credential_bbjwt import git_config
 from git_credential_bbjwt.configuration import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.errors import CredentialError, UsageError
-from git_credential_bbjwt.git_config import GitError
 from git_credential_bbjwt.installations import Catalogue
 from git_credential_bbjwt.options import HelperOptions, checked_scope
 from git_credential_bbjwt.sources import read_sources
-
-# git-config(1), "ENVIRONMENT": GIT_CONFIG_COUNT.
-_GIT_NEEDED = (2, 31)
 
 # As shells have it: 126 for what cannot be run, 127 for what is not there.
 _CANNOT_RUN, _NOT_FOUND = 126, 127
@@ -40,13 +36,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
-    version = git_config.version()
-    if version < _GIT_NEEDED:
-        needed = ".".join(map(str, _GIT_NEEDED))
-        raise GitError(
-            f"exec needs git {needed} or newer, this is {'.'.join(map(str, version))}",
-            "use git-credential-bbjwt configure instead",
-        )
+    git_config.need(git_config.SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
     if arguments.scope is not None:
         options.scope = checked_scope(arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
