@@ -83,9 +83,9 @@ def promises_table() -> list[str]:
     return lines
 
 
-def _version_order(name: str) -> tuple[str, list[int]]:
+def _version_order(name: str) -> tuple[str, list[int], str]:
     program, _, version = name.rpartition(" ")
-    return program, [int(part) for part in version.split(".") if part.isdigit()]
+    return program, [int(part) for part in version.split(".") if part.isdigit()], version
 
 
 def versions_table() -> list[str]:
