@@ -76,7 +76,9 @@ class GitConfiguration:
         self.level = level
         folder = places.site_config_folder() if level == "system" else places.user_config_folder()
         if folder is None:
-            raise InstallationError("there is no home folder to keep a journal in", "set HOME")
+            raise InstallationError(
+                "there is no home folder to keep a journal in", "set HOME to a folder that is there"
+            )
         self._folder_path = folder
         self._name = level
         if level == "local":

@@ -15,16 +15,16 @@ _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 
 def _home() -> str | None:
+    """The user's home; None where there is none: it is not for us to make one."""
     home = os.environ.get("HOME", "")
-    if home.startswith("/"):
-        return home
-    try:
-        import pwd
+    if not home.startswith("/"):
+        try:
+            import pwd
 
-        home = pwd.getpwuid(os.getuid()).pw_dir
-    except (ImportError, KeyError):
-        return None
-    return home if home.startswith("/") else None
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            return None
+    return home if home.startswith("/") and os.path.isdir(home) else None
 
 
 def _xdg(variable: str, below_home: str) -> str | None:

@@ -20,7 +20,9 @@ class Registry:
         """Raises InstallationError for a user without a home folder."""
         folder = places.site_config_folder() if system else places.user_config_folder()
         if folder is None:
-            raise InstallationError("there is no home folder to keep a registry in", "set HOME")
+            raise InstallationError(
+                "there is no home folder to keep a registry in", "set HOME to a folder that is there"
+            )
         self.folder_path = folder
         self.path = f"{folder}/{REGISTRY_FILE}"
         self._folder_mode, self._file_mode = (0o755, 0o644) if system else (0o700, 0o600)

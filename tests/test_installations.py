@@ -192,10 +192,10 @@ def test_a_broken_registry_stops_only_whom_it_might_have_served(acme: Workspace,
 @pytest.mark.parametrize(
     "environment",
     [
-        {"HOME": "/home/a"},
+        {"HOME": "/tmp"},
         {"HOME": "/"},
-        {"HOME": "/home/a", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "/y", "XDG_CONFIG_DIRS": "/z:/etc/xdg"},
-        {"HOME": "/home/a", "XDG_CONFIG_HOME": "x", "XDG_CACHE_HOME": "", "XDG_CONFIG_DIRS": "rel:/z"},
+        {"HOME": "/tmp", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "/y", "XDG_CONFIG_DIRS": "/z:/etc/xdg"},
+        {"HOME": "/tmp", "XDG_CONFIG_HOME": "x", "XDG_CACHE_HOME": "", "XDG_CONFIG_DIRS": "rel:/z"},
     ],
 )
 def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_cron(newcomer: Workspace) -> None:
     machine.run("git", "init", "-q", "--bare", "widgets.git")
     machine.run("git", "-C", "widgets.git", "remote", "add", "origin", newcomer.url)
     line = recipe(newcomer, "cron").replace("/etc/bitbucket-installation.json", payload)
-    *_, command = line.replace(" /srv/", f" {machine.home}/").split(maxsplit=5)
+    *_, command = line.replace("-C /srv/", f"-C {machine.home}/").split(maxsplit=5)
     # What cron gives a job, and the authority that stands for a public one.
     environment = {"HOME": str(machine.home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "builder"}
     environment |= {name: str(newcomer.bitbucket.ca_file) for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO")}
