@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SLUG",
-        help="only this workspace; may be given several times",
+        help="only this workspace (git 2.26 or newer); may be given several times",
     )
     parser.add_argument(
         "--exclusive", action="store_true", help="make git ask no other helper for these URLs, nor let one keep tokens"
