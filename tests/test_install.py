@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt import __version__
-from tests import desktop, tally
+from tests import tally
 from tests.conftest import COMMAND, PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
 
 INSTALLER = PROJECT / "install.sh"
@@ -99,17 +99,6 @@ def test_install_clone_upgrade_uninstall(
     shutil.rmtree(machine.home / "w")
     assert tree(machine.home) == before
     assert list(machine.runtime.iterdir()) == []
-
-
-def test_install_registers_and_configures(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    (acme.machine.home / ".gitconfig").unlink()
-    with desktop.session(fresh):
-        install(fresh, wheelhouse, acme.installation)
-        acme.installation.unlink()
-        fresh.git("clone", "-q", acme.url, "w")
-
-    assert acme.bitbucket.mints() == 1
 
 
 def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests import desktop
 from tests.conftest import COMMAND, PROJECT, Workspace, need
-from tests.test_install import fresh, install, installed, wheelhouse
+from tests.test_install import fresh, wheelhouse
 from tests.test_keyrings import home_with_backends, scene, with_pass
 from tests.test_registration import files_holding
 
@@ -77,10 +77,12 @@ def test_set_up(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  
     (machine.home / "install.sh").chmod(0o755)
     with desktop.session(machine):
         follow(newcomer, "set up")
+        newcomer.installation.unlink()
+        machine.git("fetch", "-q", cwd=machine.home / "widgets")
 
     assert cloned(newcomer)
-    install(machine, wheelhouse, "--no-configure")
-    assert installed(machine).exists()
+    assert newcomer.bitbucket.mints() == 1
+    assert files_holding(machine.home.parent, newcomer.app.shared_secret) == []
 
 
 def test_step_by_step(newcomer: Workspace) -> None:
