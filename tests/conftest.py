@@ -299,8 +299,8 @@ def acme(machine: Machine, bitbucket: Emulator) -> Workspace:
         "SSL_CERT_FILE": str(bitbucket.ca_file),
         "GIT_SSL_CAINFO": str(bitbucket.ca_file),
     }
-    machine.git("config", "--global", f"credential.{bitbucket.base_url}.helper", "bbjwt")
-    machine.git("config", "--global", f"credential.{bitbucket.base_url}.useHttpPath", "true")
+    settings = f'[credential "{bitbucket.base_url}"]\n\thelper = bbjwt\n\tuseHttpPath = true\n'
+    (machine.home / ".gitconfig").write_text(settings)
     return scene
 
 
