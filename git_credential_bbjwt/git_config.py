@@ -1,6 +1,7 @@
 """Git's configuration, read and written through ``git config`` itself (git-config(1)), never by touching its files."""
 
 import subprocess
+from functools import cache
 
 from git_credential_bbjwt import child_process
 from git_credential_bbjwt.diagnostics import trace
@@ -35,6 +36,7 @@ def run(*arguments: str, check: bool = True) -> str:
     return done.stdout.decode("utf-8", "surrogateescape")
 
 
+@cache
 def version() -> tuple[int, ...]:
     """Return git's version, such as (2, 39, 5). Raises GitError."""
     words = run("version").split()

@@ -1,4 +1,4 @@
-"""Which credential helpers git would ask for a URL, in order (gitcredentials(7), "CONFIGURATION OPTIONS")."""
+"""Which credential helpers git would ask for a URL, and how (gitcredentials(7), "CONFIGURATION OPTIONS")."""
 
 import os
 import shlex
@@ -31,22 +31,36 @@ class Helper(NamedTuple):
 
 def helpers_for(url: str) -> list[Helper]:
     """Return the helpers git asks for ``url``, the first one first. Raises GitError."""
-    output = git_config.run(
-        "config", "-z", "--show-origin", "--get-regexp", r"^credential\.(.*\.)?helper$", check=False
-    )
-    fields = output.split("\0")[:-1]
-    matches = _matches if git_config.version() >= git_config.SECTIONS_FOR_PATHS else _is_exactly
     helpers: list[Helper] = []
-    for origin, setting in zip(fields[::2], fields[1::2], strict=True):
-        key, _, value = setting.partition("\n")
-        pattern = key.removeprefix("credential.").removesuffix("helper").removesuffix(".")
-        if pattern and not matches(urlsplit(pattern), urlsplit(url)):
-            continue
+    for value, origin in _settings("helper", url):
         if value:
             helpers.append(Helper(value, origin))
         else:
             helpers.clear()  # An empty value forgets all helpers named before.
     return helpers
+
+
+def use_http_path(url: str) -> bool:
+    """Whether git sends the path with requests for ``url``. Raises GitError."""
+    return [value for value, _ in _settings("usehttppath", url, "--type=bool")][-1:] == ["true"]
+
+
+def _settings(name: str, url: str, *options: str) -> list[tuple[str, str]]:
+    """The values of ``credential.NAME`` that count for ``url``, and the file of each, in git's order.
+
+    Of all that match the last counts, not the one that matches best: ``git config --get-urlmatch`` has another rule.
+    """
+    pattern = rf"^credential\.(.*\.)?{name}$"
+    output = git_config.run("config", "-z", "--show-origin", *options, "--get-regexp", pattern, check=False)
+    fields = output.split("\0")[:-1]
+    matches = _matches if git_config.version() >= git_config.SECTIONS_FOR_PATHS else _is_exactly
+    settings = []
+    for origin, setting in zip(fields[::2], fields[1::2], strict=True):
+        key, _, value = setting.partition("\n")
+        section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
+        if not section or matches(urlsplit(section), urlsplit(url)):
+            settings.append((value, origin))
+    return settings
 
 
 def _matches(pattern: SplitResult, url: SplitResult) -> bool:
@@ -68,9 +82,3 @@ def _is_exactly(pattern: SplitResult, url: SplitResult) -> bool:
     """The same for a git from before `git_config.SECTIONS_FOR_PATHS`."""
     same_host = (pattern.scheme, pattern.netloc) == (url.scheme, url.netloc)
     return same_host and pattern.path.strip("/") in ("", url.path.strip("/"))
-
-
-def use_http_path(url: str) -> bool:
-    """Whether git sends the path with requests for ``url``. Raises GitError."""
-    found = git_config.run("config", "--type=bool", "--get-urlmatch", "credential.useHttpPath", url, check=False)
-    return found.strip() == "true"

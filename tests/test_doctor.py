@@ -85,6 +85,20 @@ def test_the_path_switch_is_off(acme: Workspace) -> None:
     assert "useHttpPath" in checks(acme.machine, acme.url)["git configuration"]["detail"]
 
 
+def test_the_path_switch_that_stands_last_counts(acme: Workspace) -> None:
+    # As git has it (credential.c asks for all that match), whichever matches best.
+    config = acme.machine.home / ".gitconfig"
+    ours = config.read_text()
+    for text, on in (
+        (ours + "[credential]\n\tuseHttpPath = false\n", False),
+        ("[credential]\n\tuseHttpPath = false\n" + ours, True),
+    ):
+        config.write_text(text)
+        asked = acme.machine.git("clone", "-q", acme.url, f"{on}", check=False)
+        assert (asked.returncode == 0) == on
+        assert checks(acme.machine, acme.url)["git configuration"]["ok"] == on
+
+
 def test_a_helper_that_is_not_there(acme: Workspace) -> None:
     key = f"credential.{acme.bitbucket.base_url}.helper"
     acme.machine.git("config", "--global", key, "/gone/git-credential-bbjwt")
