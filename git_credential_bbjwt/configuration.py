@@ -19,7 +19,7 @@ Entry = tuple[str, str]
 
 def base_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
-    registered = [one.base_url for one in catalogue if one.secret_place in ("keyring", "file")]
+    registered = [one.base_url for one in catalogue if one.is_registered]
     return list(dict.fromkeys(registered)) or known_urls(catalogue)
 
 
@@ -172,6 +172,7 @@ class GitConfiguration:
 
 def _concerns(wanted: Entry, ours: Entry) -> bool:
     """Whether ``wanted`` takes the place of ``ours``: the same URL, or one of both is for the other's whole host."""
+    # "https:", "", the host, perhaps a workspace.
     one, other = (key.partition(".")[2].rpartition(".")[0].rstrip("/").split("/") for key, _ in (wanted, ours))
     return one[2] == other[2] and (one == other or 3 in (len(one), len(other)))
 

@@ -52,6 +52,11 @@ class Installation(NamedTuple):
         return normal_host(urlsplit(self.base_url).netloc)
 
     @property
+    def is_registered(self) -> bool:
+        """Whether it comes from a registry and was not injected."""
+        return self.secret_place in ("keyring", "file")
+
+    @property
     def secret_described(self) -> str:
         """Where the shared secret is, in words."""
         return {
@@ -238,6 +243,17 @@ def _unreadable(source: Source) -> InstallationError:
     )
 
 
+def installations_of(source: Source) -> list[Installation]:
+    """Return what one source other than a JWT gives. Raises InstallationError where it cannot be read or is broken."""
+    if source.problem is not None:
+        raise _unreadable(source)
+    if source.data is None:
+        return []
+    if source.kind == "registry":
+        return parse_registry(source.data, source.where)
+    return [parse_payload(source.data, source.where)]
+
+
 class Catalogue:
     """All installations of `Sources`, in their order of precedence.
 
@@ -250,23 +266,13 @@ class Catalogue:
         self._broken: list[Source] = []
         for source in sources.sources:
             try:
-                self._levels.append(self._parse(source))
+                self._levels.append(installations_of(source))
             except InstallationError as problem:
                 self._levels.append(problem)
                 self._broken.append(source)
         self._hosts = _hosts(self._levels)
         if sources.jwt is not None:
             self._levels = self._with_jwt(sources.jwt)
-
-    @staticmethod
-    def _parse(source: Source) -> list[Installation]:
-        if source.problem is not None:
-            raise _unreadable(source)
-        if source.data is None:
-            return []
-        if source.kind == "registry":
-            return parse_registry(source.data, source.where)
-        return [parse_payload(source.data, source.where)]
 
     def _with_jwt(self, source: Source) -> list[_Level]:
         """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 from git_credential_bbjwt import places
 from git_credential_bbjwt.errors import InstallationError
-from git_credential_bbjwt.installations import REGISTRY_VERSION, Installation, parse_registry, registry_entry
+from git_credential_bbjwt.installations import REGISTRY_VERSION, Installation, installations_of, registry_entry
 from git_credential_bbjwt.lock import FileLock
 from git_credential_bbjwt.private_folder import PrivateFolder
-from git_credential_bbjwt.sources import REGISTRY_FILE
+from git_credential_bbjwt.sources import REGISTRY_FILE, read_registry
 
 
 class Registry:
@@ -29,14 +29,7 @@ class Registry:
 
     def read(self) -> list[Installation]:
         """Return the registered installations. Raises InstallationError for a registry that cannot be used."""
-        try:
-            with open(self.path, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
-            return []
-        except OSError as problem:
-            raise self._unusable("read", problem) from problem
-        return parse_registry(data, self.path)
+        return installations_of(read_registry(self.folder_path))
 
     @contextmanager
     def changing(self) -> Iterator[list[Installation]]:
@@ -47,7 +40,7 @@ class Registry:
         try:
             folder = PrivateFolder(self.folder_path, create=True, mode=self._folder_mode)
         except OSError as problem:
-            raise self._unusable("write", problem) from problem
+            raise self._unwritable(problem) from problem
         try:
             with FileLock(folder, REGISTRY_FILE):
                 before = self.read()
@@ -56,7 +49,7 @@ class Registry:
                 if installations != before:
                     self._write(folder, installations)
         except OSError as problem:
-            raise self._unusable("write", problem) from problem
+            raise self._unwritable(problem) from problem
         finally:
             folder.close()
             folder.remove_itself()
@@ -69,8 +62,8 @@ class Registry:
         data = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
         folder.write(REGISTRY_FILE, data, mode=self._file_mode, durable=True)
 
-    def _unusable(self, verb: str, problem: OSError) -> InstallationError:
+    def _unwritable(self, problem: OSError) -> InstallationError:
         hint = "check who owns the folder and its mode"
         if isinstance(problem, PermissionError) and os.geteuid() != 0:
             hint += "; the system registry needs root"
-        return InstallationError(f"cannot {verb} {self.path}: {problem.strerror}", hint)
+        return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)

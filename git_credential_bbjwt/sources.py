@@ -101,8 +101,13 @@ def read_sources(installation_option: str | None) -> Sources:
         sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
     for folder in (places.user_config_folder(), places.site_config_folder()):
         if folder is not None:
-            sources.append(_read_file("registry", folder + "/" + REGISTRY_FILE, optional=True))
+            sources.append(read_registry(folder))
     return Sources(sources, _read_jwt())
+
+
+def read_registry(folder: str) -> Source:
+    """Read the registry in ``folder``; where there is none, ``data`` and ``problem`` are None."""
+    return _read_file("registry", folder + "/" + REGISTRY_FILE, optional=True)
 
 
 def _read_jwt() -> Source | None:

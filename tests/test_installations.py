@@ -192,6 +192,7 @@ def test_a_broken_registry_stops_only_whom_it_might_have_served(acme: Workspace,
 @pytest.mark.parametrize(
     "environment",
     [
+        {},
         {"HOME": "/tmp"},
         {"HOME": "/"},
         {"HOME": "/tmp", "XDG_CONFIG_HOME": "/x", "XDG_CACHE_HOME": "/y", "XDG_CONFIG_DIRS": "/z:/etc/xdg"},
@@ -224,3 +225,10 @@ def test_a_registry_that_others_can_write_to_is_not_used(acme: Workspace, anothe
     assert "password" not in done.stdout
     assert str(registry) in done.stderr
     assert acme.bitbucket.seen == []
+    # Nor does registering something else make it trusted.
+    before = registry.read_bytes()
+    other = json.dumps(acme.bitbucket.payload(acme.bitbucket.install("beta")))
+    refused = acme.machine.bbjwt("register", "--insecure-storage", "-", data=other, check=False)
+    assert refused.returncode == 1
+    assert str(registry) in refused.stderr
+    assert registry.read_bytes() == before

@@ -40,7 +40,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _registry(one: Installation) -> str | None:
     """``user`` or ``system`` for a registered installation, None for an injected one."""
-    if one.secret_place not in ("keyring", "file"):
+    if not one.is_registered:
         return None
     return "system" if one.where == Registry(system=True).path else "user"
 
