@@ -45,9 +45,9 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
     except NotARepositoryError:
         return None
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
-    if record is None or record.sources != digest or record.kept_in != options.token_store:
+    if record is None or record.sources != digest:
         return None
-    return record if record.usable() and record.state not in refused_states(request) else None
+    return record if record.may_answer(options.token_store, refused_states(request)) else None
 
 
 def store() -> int:

@@ -5,7 +5,7 @@ import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from json import loads
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.answer import QUIT, cached_answer, fresh_answer, refused_states
@@ -19,6 +19,9 @@ from git_credential_bbjwt.protocol import Request, write_answer
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.sources import Sources, read_sources
 from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
+
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket import Signer
 
 
 class Grant(NamedTuple):
@@ -113,9 +116,7 @@ def obtain(
         if (
             record is not None
             and record.identity == installation.identity
-            and record.kept_in == options.token_store
-            and record.usable()
-            and record.state not in refused
+            and record.may_answer(options.token_store, refused)
         ):
             token = record.token if record.token is not None else _token_from_keyring(record)
             if token is not None:
@@ -188,22 +189,10 @@ def _keep(cache: TokenCache, record: Record) -> None:
 
 def _mint(repository: Repository, installation: Installation, scope: str, budget: Budget) -> tuple[int, Grant]:
     """Return the Unix time of the mint, and a new token."""
-    shared_secret = None
-    if installation.jwt:
-        check_jwt_not_expired(installation)
-    else:
-        from git_credential_bbjwt.secret_store import shared_secret_of
+    signer = _signer(installation)
 
-        # First of all the keyring, the slowest of those who work at the same time.
-        shared_secret = shared_secret_of(installation)
+    from git_credential_bbjwt.bitbucket import Bitbucket
 
-    from git_credential_bbjwt.bitbucket import Bitbucket, SecretSigner, Signer
-
-    signer = (
-        SecretSigner(installation.app_key, installation.client_key, shared_secret)
-        if shared_secret is not None
-        else Signer(installation.jwt)
-    )
     bitbucket = Bitbucket(
         installation.base_url,
         installation.base_api_url,
@@ -214,6 +203,24 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
     uuid, minted = bitbucket.mint(repository, scope)
     trace(f"{repository.full_name}: a new token for {uuid}, scope {scope}, Unix time {minted.expires} ends it")
     return minted.minted, Grant(minted.token, minted.expires, uuid, cached=False)
+
+
+def _signer(installation: Installation) -> "Signer":
+    if installation.jwt:
+        check_jwt_not_expired(installation)
+
+        from git_credential_bbjwt.bitbucket import Signer
+
+        return Signer(installation.jwt)
+
+    from git_credential_bbjwt.secret_store import shared_secret_of
+
+    # First of all the keyring, the slowest of those who work at the same time: it goes on during the next import.
+    shared_secret = shared_secret_of(installation)
+
+    from git_credential_bbjwt.bitbucket import SecretSigner
+
+    return SecretSigner(installation.app_key, installation.client_key, shared_secret)
 
 
 def check_jwt_not_expired(installation: Installation) -> None:

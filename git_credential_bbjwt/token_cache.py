@@ -8,6 +8,10 @@ from git_credential_bbjwt.digest import digest
 from git_credential_bbjwt.private_folder import PrivateFolder, is_private
 from git_credential_bbjwt.repository import Repository
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 #: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it. The
 #: README and the man page tell it in words.
 MIN_REMAINING = 300
@@ -70,15 +74,15 @@ class Record:
         self.expires = expires
         self.token = token
 
-    def usable(self) -> bool:
-        """Whether enough of the token's life is left, by a clock that has not been set back since."""
-        now = time.time()
-        return self.minted - _CLOCK_SLACK <= now <= self.expires - MIN_REMAINING
+    def may_answer(self, token_store: str, refused: list[str]) -> bool:
+        """Whether the token may be handed out again.
 
-    @property
-    def kept_in(self) -> str:
-        """Which ``--token-store`` the token was put into. Asked for another one, it counts as absent."""
-        return "keyring" if self.token is None else "runtime"
+        It is kept where ``--token-store`` says, its `token_state` is none of the ``refused`` ones, and enough of its
+        life is left, by a clock that has not been set back since.
+        """
+        kept_in = "keyring" if self.token is None else "runtime"
+        in_time = self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
+        return kept_in == token_store and self.state not in refused and in_time
 
     @property
     def repository(self) -> Repository:
@@ -222,12 +226,10 @@ def _open(path: str, *, create: bool) -> PrivateFolder | None:
         return None
 
 
-def _candidates() -> list[str]:
-    folders = []
+def _candidates() -> "Iterator[str]":
     runtime = places.user_runtime_base()
     if runtime is not None and is_private(runtime):
-        folders.append(runtime + "/" + places.APP_NAME)
+        yield runtime + "/" + places.APP_NAME
     cache = places.user_cache_folder()
     if cache is not None:
-        folders.append(cache)
-    return folders
+        yield cache
