@@ -30,9 +30,9 @@ PROJECT = Path(__file__).parent.parent
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
 
-#: What is bounded by a budget of a second or two has ended by then, on the busiest machine; what is not would take
+#: What is bounded by a budget of a second or two has ended by then, on a busy machine too; what is not would take
 #: longer. Seconds.
-LATE = 15
+LATE = 6
 
 
 # The tables at the end of the suite, gathered from its worker processes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import select
 import socket
 import ssl
@@ -34,31 +35,28 @@ class Proxy(ThreadingTCPServer):
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection until it ends."""
-        try:
-            if self._context is not None:
-                connection = self._context.wrap_socket(connection, server_side=True)
-            with connection, connection.makefile("rb") as reader:
-                line = reader.readline().decode("latin-1")
-                if not line.endswith("\n"):
-                    return
-                method, target, _ = line.split()
-                headers = {}
-                while header := reader.readline().strip():
-                    name, _, value = header.decode("latin-1").partition(": ")
-                    headers[name.lower()] = value
-                self.asked.append(target)
-                if self._expected and headers.get("proxy-authorization") != f"Basic {self._expected}":
-                    connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-                    return
-                if method != "CONNECT":
-                    connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
-                    return
-                host, _, port = target.rpartition(":")
-                with socket.create_connection((host.strip("[]"), int(port))) as there:
-                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _pass_on(connection, there)
-        except OSError:
-            pass  # Whoever goes away has seen enough.
+        if self._context is not None:
+            connection = self._context.wrap_socket(connection, server_side=True)
+        with connection, connection.makefile("rb") as reader:
+            line = reader.readline().decode("latin-1")
+            if not line.endswith("\n"):
+                return
+            method, target, _ = line.split()
+            headers = {}
+            while header := reader.readline().strip():
+                name, _, value = header.decode("latin-1").partition(": ")
+                headers[name.lower()] = value
+            self.asked.append(target)
+            if self._expected and headers.get("proxy-authorization") != f"Basic {self._expected}":
+                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+            if method != "CONNECT":
+                connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")
+                return
+            host, _, port = target.rpartition(":")
+            with socket.create_connection((host.strip("[]"), int(port))) as there:
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                _pass_on(connection, there)
 
 
 class SocksProxy(Proxy):
@@ -71,27 +69,24 @@ class SocksProxy(Proxy):
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection until it ends."""
-        try:
-            with connection, connection.makefile("rb") as reader:
-                _, count = _read(reader, 2)
-                method = 2 if self._userinfo else 0
-                if method not in _read(reader, count):
-                    connection.sendall(b"\x05\xff")
-                    return
-                connection.sendall(bytes([5, method]))
-                if method and not self._is_known(connection, reader):
-                    self.refused += 1
-                    return
-                _, _, _, kind = _read(reader, 4)
-                # An IPv4 address, or a name with its length in front.
-                host = socket.inet_ntoa(_read(reader, 4)) if kind == 1 else _read(reader, _read(reader, 1)[0]).decode()
-                port = int.from_bytes(_read(reader, 2), "big")
-                self.asked.append(f"{host}:{port}")
-                with socket.create_connection((host, port)) as there:
-                    connection.sendall(b"\x05\0\0\x01" + bytes(6))
-                    _pass_on(connection, there)
-        except OSError:
-            pass  # Whoever goes away has seen enough.
+        with connection, connection.makefile("rb") as reader:
+            _, count = _read(reader, 2)
+            method = 2 if self._userinfo else 0
+            if method not in _read(reader, count):
+                connection.sendall(b"\x05\xff")
+                return
+            connection.sendall(bytes([5, method]))
+            if method and not self._is_known(connection, reader):
+                self.refused += 1
+                return
+            _, _, _, kind = _read(reader, 4)
+            # An IPv4 address, or a name with its length in front.
+            host = socket.inet_ntoa(_read(reader, 4)) if kind == 1 else _read(reader, _read(reader, 1)[0]).decode()
+            port = int.from_bytes(_read(reader, 2), "big")
+            self.asked.append(f"{host}:{port}")
+            with socket.create_connection((host, port)) as there:
+                connection.sendall(b"\x05\0\0\x01" + bytes(6))
+                _pass_on(connection, there)
 
     def _is_known(self, connection: socket.socket, reader: BufferedReader) -> bool:
         _read(reader, 1)
@@ -105,7 +100,8 @@ class _Connection(BaseRequestHandler):
     server: Proxy
 
     def handle(self) -> None:
-        self.server.serve(self.request)
+        with contextlib.suppress(OSError):  # Whoever goes away has seen enough.
+            self.server.serve(self.request)
 
 
 def _read(reader: BufferedReader, size: int) -> bytes:
