@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import BudgetSpentError
+from git_credential_bbjwt.system import child_process
 
 # Seconds after which a person in front of a terminal begins to wonder.
 _WONDER = 3.0
@@ -28,6 +29,7 @@ class Budget:
         self.doing = "starting"
         self._end = time.monotonic() + seconds
         self._speaker = threading.Lock()
+        self._finished = False
 
     def remaining(self) -> float:
         """Seconds left. Raises BudgetSpentError when there are none."""
@@ -53,12 +55,18 @@ class Budget:
             time.sleep(_WONDER)
             left -= _WONDER
             with self._speaker:
+                if self._finished:
+                    return
                 diagnostics.note(f"still {self.doing}")
         time.sleep(max(left, 0))
         with self._speaker:
+            if self._finished:
+                return
             give_up(self.spent())
+            child_process.end_all()
             os._exit(1)
 
     def finish(self) -> None:
         """Claim the last word. It never returns when the watchdog has it already: the process is ending."""
-        self._speaker.acquire()
+        with self._speaker:
+            self._finished = True

@@ -27,10 +27,16 @@ def hide(secret: str) -> None:
         _secrets.sort(key=len, reverse=True)
 
 
-def one_line(text: str) -> str:
-    """Return ``text`` without secrets, and with every character that could move a terminal's cursor escaped."""
+def redacted(text: str) -> str:
+    """Return ``text`` without secrets. To be asked before a text is cut: a secret that is cut is no longer known."""
     for secret in _secrets:
         text = text.replace(secret, REDACTED)
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` without secrets, and with every character that could move a terminal's cursor escaped."""
+    text = redacted(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+# Git writes its request at once; nothing for that long is nobody there.
+_SECONDS_FOR_A_REQUEST = 5
+
 #: Exit status of a process that ended by SIGINT, as shells count it.
 _INTERRUPTED = 130
 
@@ -37,11 +40,14 @@ def main(arguments: "list[str]") -> "NoReturn":
         status = 1
     except Exception as bug:  # The outermost frame: a person gets a line, never a traceback.
         diagnostics.error(
-            f"something unforeseen went wrong: {type(bug).__name__}",
-            "BBJWT_TRACE=1 shows where; please report it",
+            f"internal error: {type(bug).__name__}",
+            "set BBJWT_TRACE=1 to see where, and report it with what that shows",
         )
         _trace_bug()
         status = 1
+    children = sys.modules.get("git_credential_bbjwt.system.child_process")
+    if children is not None:  # Else none was started.
+        children.end_all()
     # Everything written went to the descriptors at once, so there is nothing to flush; and taking the interpreter down
     # step by step costs a fifth of a cached answer. Threads that still wait for a server end with the process.
     os._exit(status)
@@ -69,11 +75,22 @@ def run(arguments: "list[str]") -> int:
     from git_credential_bbjwt import commands
 
     if len(words) == 1 and not words[0].startswith("-") and not commands.knows(words[0]):
-        # gitcredentials(7): a helper is to ignore operations it does not know, for git may come to send others.
-        if not os.isatty(0):
+        # gitcredentials(7): a helper is to ignore operations it does not know, for git may come to send others. Git
+        # always sends a request, so a word without one was mistyped. It is not repeated: it may be a secret.
+        if _gets_a_request():
             return 0
-        raise UsageError(f"there is no command {words[0]}", "git-credential-bbjwt --help lists them")
+        raise UsageError("there is no such command", commands.meant(words[0]))
     return commands.run(options, words)
+
+
+def _gets_a_request() -> bool:
+    """Whether somebody sends something on standard input, and soon."""
+    if os.isatty(0):
+        return False
+    from select import select
+
+    ready, _, _ = select([0], [], [], _SECONDS_FOR_A_REQUEST)
+    return bool(ready) and os.read(0, 1) != b""
 
 
 def _forbid_core_dumps() -> None:
@@ -86,12 +103,15 @@ def _forbid_core_dumps() -> None:
 
 
 def _open_standard_descriptors() -> None:
-    """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output."""
+    """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output.
+
+    What stands in for a closed standard output cannot be written, so that a result that reaches nobody is an error.
+    """
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
 
 
 def _trace_bug() -> None:

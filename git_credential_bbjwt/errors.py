@@ -23,12 +23,24 @@ class UsageError(CredentialError):
     exit_status = 2
 
 
+class CannotRunError(CredentialError):
+    """The command that `exec` was given cannot be run. ``exit_status`` is what a shell would end with."""
+
+    def __init__(self, what: str, hint: str, exit_status: int) -> None:
+        super().__init__(what, hint)
+        self.exit_status = exit_status
+
+
 class MalformedRequestError(CredentialError):
     """The credential request does not follow git's format (git-credential(1), "INPUT/OUTPUT FORMAT")."""
 
 
 class NotARepositoryError(CredentialError):
     """The path of a request or URL cannot be the path of a Bitbucket repository."""
+
+
+class NotAllowedError(CredentialError):
+    """The user's own settings allow no token for this repository (``--allow``)."""
 
 
 class InstallationError(CredentialError):

@@ -4,14 +4,14 @@ The story of a ``get``: the request is parsed, a foreign host ends it, a cached 
 `minting`'s. Nothing heavier than the modules named here is imported up to that point.
 """
 
-from git_credential_bbjwt.answer import cached_answer, refused_states
 from git_credential_bbjwt.diagnostics import error, trace
 from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt.git.answer import cached_answer, refused_states
+from git_credential_bbjwt.git.protocol import Request, parse_request, read_all, write_answer
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.protocol import Request, parse_request, read_all, write_answer
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.sources import read_sources
-from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
+from git_credential_bbjwt.tokens.cache import Record, TokenCache, token_state
 
 
 def get(options: HelperOptions) -> int:
@@ -44,6 +44,8 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
         repository = parse_path(host, request.path)
     except NotARepositoryError:
         return None
+    if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
+        return None  # `minting` has words for it.
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
     if record is None or record.sources != digest:
         return None
@@ -59,10 +61,18 @@ def store() -> int:
 def erase(options: HelperOptions) -> int:
     """Drop the cached token the server refused; a newer one survives, and so does every registered secret."""
     request = parse_request(read_all(0))
-    if request.protocol != b"https" or request.path is None:
+    if request.protocol != b"https":
+        return 0
+    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    if not request.path:
+        # git-credential(1): what is not named matches everything. Which of them all the password was is not known.
+        from git_credential_bbjwt import minting
+
+        refused = None if request.password is None else token_state(request.password)
+        minting.forget(lambda one: one.host == host and refused in (None, one.state))
         return 0
     try:
-        repository = parse_path(normal_host(request.host.decode("utf-8", "surrogateescape")), request.path)
+        repository = parse_path(host, request.path)
     except NotARepositoryError:
         return 0
     cache = TokenCache.open(create=False)
@@ -70,7 +80,7 @@ def erase(options: HelperOptions) -> int:
     if cache.folder is None or _refused_record(cache, repository, options, request) is None:
         return 0
     from git_credential_bbjwt.budget import Budget
-    from git_credential_bbjwt.lock import WAITING, FileLock
+    from git_credential_bbjwt.system.lock import WAITING, FileLock
 
     budget = Budget(options.timeout)
     budget.doing = WAITING

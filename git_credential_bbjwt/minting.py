@@ -8,20 +8,20 @@ from json import loads
 from typing import TYPE_CHECKING, NamedTuple
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.answer import QUIT, cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import BudgetSpentError, InstallationError, NotARepositoryError
-from git_credential_bbjwt.installations import Catalogue, Installation
-from git_credential_bbjwt.lock import WAITING, FileLock
-from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.protocol import Request, write_answer
+from git_credential_bbjwt.git.answer import QUIT, cached_answer, fresh_answer, refused_states
+from git_credential_bbjwt.git.protocol import Request, write_answer
+from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.sources import Sources, read_sources
+from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
-from git_credential_bbjwt.sources import Sources, read_sources
-from git_credential_bbjwt.token_cache import Record, TokenCache, token_state
+from git_credential_bbjwt.system.lock import WAITING, FileLock
+from git_credential_bbjwt.tokens.cache import Record, TokenCache, token_state
 
 if TYPE_CHECKING:
-    from git_credential_bbjwt.bitbucket import Signer
+    from git_credential_bbjwt.bitbucket.api import Signer
 
 
 class Grant(NamedTuple):
@@ -68,7 +68,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         if installation is None:
             trace(f"no installation names the workspace {repository.workspace}: nothing to say")
             return 0
-        _warn_of_exposed(sources, installation)
+        check_allowed(options.allow, repository)
         budget.watch(_give_up)
         grant = obtain(repository, installation, options, sources.digest, budget, refused_states(request))
     except BaseException:
@@ -86,12 +86,6 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
 def _give_up(spent: BudgetSpentError) -> None:
     write_answer(QUIT)
     diagnostics.error(spent.what, spent.hint)
-
-
-def _warn_of_exposed(sources: Sources, installation: Installation) -> None:
-    for source in (*sources.sources, *([sources.jwt] if sources.jwt else [])):
-        if source.kind != "registry" and source.exposed and source.where == installation.where:
-            warning(f"others on this machine can read {source.where}: run chmod 600 on it, or mount it with mode 0400")
 
 
 def obtain(
@@ -191,7 +185,7 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
     """Return the Unix time of the mint, and a new token."""
     signer = _signer(installation)
 
-    from git_credential_bbjwt.bitbucket import Bitbucket
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
 
     bitbucket = Bitbucket(
         installation.base_url,
@@ -209,16 +203,16 @@ def _signer(installation: Installation) -> "Signer":
     if installation.jwt:
         check_jwt_not_expired(installation)
 
-        from git_credential_bbjwt.bitbucket import Signer
+        from git_credential_bbjwt.bitbucket.api import Signer
 
         return Signer(installation.jwt)
 
-    from git_credential_bbjwt.secret_store import shared_secret_of
+    from git_credential_bbjwt.installations.secret_store import shared_secret_of
 
     # First of all the keyring, the slowest of those who work at the same time: it goes on during the next import.
     shared_secret = shared_secret_of(installation)
 
-    from git_credential_bbjwt.bitbucket import SecretSigner
+    from git_credential_bbjwt.bitbucket.api import SecretSigner
 
     return SecretSigner(installation.app_key, installation.client_key, shared_secret)
 
@@ -242,7 +236,7 @@ def _keyring_name(record: Record) -> str:
 
 
 def _token_from_keyring(record: Record) -> str | None:
-    from git_credential_bbjwt.secret_store import KeyringCall
+    from git_credential_bbjwt.installations.secret_store import KeyringCall
 
     answer = KeyringCall("get", _keyring_name(record)).answer()
     token = answer.get("secret")
@@ -254,7 +248,7 @@ def _token_from_keyring(record: Record) -> str | None:
 
 
 def _token_to_keyring(record: Record, token: str) -> bool:
-    from git_credential_bbjwt.secret_store import KeyringCall
+    from git_credential_bbjwt.installations.secret_store import KeyringCall
 
     answer = KeyringCall("set", _keyring_name(record), token).answer()
     if answer["outcome"] != "ok":
@@ -262,14 +256,14 @@ def _token_to_keyring(record: Record, token: str) -> bool:
     return answer["outcome"] == "ok"
 
 
-def forget(concerns: Callable[[Repository], bool]) -> int:
-    """Drop the cached tokens of the repositories it ``concerns``, wherever they are kept; return how many."""
+def forget(concerns: Callable[[Record], bool]) -> int:
+    """Drop the cached tokens it ``concerns``, wherever they are kept; return how many."""
     dropped = 0
     for cache in TokenCache.every_folder():
         for record in cache.records():
-            if concerns(record.repository):
+            if concerns(record):
                 if record.token is None:
-                    from git_credential_bbjwt.secret_store import KeyringCall
+                    from git_credential_bbjwt.installations.secret_store import KeyringCall
 
                     KeyringCall("delete", _keyring_name(record)).answer()
                 cache.drop(record)

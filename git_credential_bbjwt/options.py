@@ -1,6 +1,7 @@
-"""The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start (contract: 3)."""
+"""The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start."""
 
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.errors import NotAllowedError, UsageError
+from git_credential_bbjwt.repository import Repository, is_name
 
 #: What git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")
@@ -16,17 +17,74 @@ TOKEN_STORES = ("runtime", "keyring", "none")
 # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
 _SCOPE_CHARACTERS = frozenset(chr(code) for code in range(0x20, 0x7F)) - frozenset('"\\')
 
-_WITH_VALUE = ("--scope", "--app", "--installation", "--token-store", "--timeout")
+_WITH_VALUE = ("--scope", "--app", "--installation", "--allow", "--token-store", "--timeout")
+
+
+class Pattern:
+    """``workspace/slug``; in the slug ``*`` stands for any characters, and case is ignored."""
+
+    __slots__ = ("slug", "workspace")
+
+    def __init__(self, workspace: str, slug: str) -> None:
+        self.workspace = workspace
+        self.slug = slug
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Raises UsageError for what is not of this form."""
+        workspace, slash, slug = text.lower().partition("/")
+        slug = slug.removesuffix(".git")
+        if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
+            raise UsageError("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
+        return cls(workspace, slug)
+
+    def allows(self, repository: Repository) -> bool:
+        """Whether ``repository``, by its slugs, is one of those meant."""
+        if repository.workspace != self.workspace:
+            return False
+        first, *rest = self.slug.split("*")
+        name = repository.name
+        if not rest:
+            return name == first
+        last = rest.pop()
+        if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+            return False
+        name = name[len(first) : len(name) - len(last)]
+        for part in rest:  # The leftmost place for each is the best: it leaves most to the others.
+            position = name.find(part)
+            if position < 0:
+                return False
+            name = name[position + len(part) :]
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.workspace}/{self.slug}"
+
+
+def check_allowed(allow: "tuple[Pattern, ...]", repository: Repository) -> None:
+    """Raise NotAllowedError where there are patterns and none allows ``repository``.
+
+    One named by UUIDs is allowed by none: its slugs are not known here.
+    """
+    if allow and not any(pattern.allows(repository) for pattern in allow):
+        raise NotAllowedError(
+            f"--allow does not name {repository.full_name}: no token for it",
+            "if this machine is to read it, add --allow WORKSPACE/SLUG to the credential.helper line",
+        )
 
 
 class HelperOptions:
-    """What the helper line asks for. ``timeout`` is in seconds; ``app`` is the app key or empty for any."""
+    """What the helper line asks for. ``timeout`` is in seconds; ``app`` is the app key or empty for any.
 
-    __slots__ = ("app", "installation", "scope", "timeout", "token_store", "verbose")
+    ``allow`` holds the patterns of the only repositories there are tokens for; where it is empty there is one for each.
+    """
+
+    __slots__ = ("allow", "app", "installation", "scope", "timeout", "token_store", "verbose")
 
     def __init__(self) -> None:
         self.scope = DEFAULT_SCOPE
         self.app = ""
+        self.allow: tuple[Pattern, ...] = ()
         self.installation: str | None = None
         self.token_store = "runtime"
         self.timeout = DEFAULT_TIMEOUT
@@ -69,6 +127,8 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
         if not value:
             raise UsageError("--installation needs the path of a file")
         options.installation = value
+    elif name == "--allow":
+        options.allow += (Pattern.parse(value),)
     elif name == "--token-store":
         if value not in TOKEN_STORES:
             raise UsageError(f"--token-store knows {', '.join(TOKEN_STORES)}")

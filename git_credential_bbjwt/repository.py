@@ -28,6 +28,14 @@ class Repository:
         self.workspace = workspace
         self.name = name
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Repository):
+            return NotImplemented
+        return (self.host, self.workspace, self.name) == (other.host, other.workspace, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.workspace, self.name))
+
     @property
     def full_name(self) -> str:
         """``workspace/slug``, as Bitbucket calls it."""
@@ -43,7 +51,9 @@ def normal_host(host: str) -> str:
     """Return ``host`` in lower case and without the port 443 that https means anyway. Nothing else is forgiven."""
     # Only ASCII letters change: a letter that merely looks like one must not become it.
     host = host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
-    return host.removesuffix(":443")
+    name = host.removesuffix(":443")
+    # `HOST:8443:443` is no host, and must not become one.
+    return host if ":" in name.rpartition("]")[2] else name
 
 
 def is_uuid(text: str) -> bool:

@@ -13,15 +13,15 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.bitbucket import checked_token, checked_uuid, server_words
+from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
+from git_credential_bbjwt.bitbucket.network import Answer, http_time
+from git_credential_bbjwt.bitbucket.route import find_proxy
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.installations import Installation, parse_payload, parse_registry
-from git_credential_bbjwt.network import Answer, http_time
-from git_credential_bbjwt.protocol import format_answer, parse_request
+from git_credential_bbjwt.git.protocol import format_answer, parse_request
+from git_credential_bbjwt.installations.payload import Installation, parse_payload, parse_registry
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
-from git_credential_bbjwt.route import find_proxy
-from git_credential_bbjwt.token_cache import parse_record
+from git_credential_bbjwt.tokens.cache import parse_record
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")

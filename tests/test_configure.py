@@ -30,7 +30,7 @@ def config(machine: Machine) -> Path:
 def test_nothing_registered_means_bitbucket_cloud(machine: Machine) -> None:
     machine.bbjwt("configure")
 
-    assert values(machine, HELPER) == ["bbjwt"]
+    assert values(machine, HELPER) == [str(COMMAND)]
     assert values(machine, PATH_SWITCH) == ["true"]
 
 
@@ -49,7 +49,7 @@ def test_registered_hosts_are_configured(acme: Workspace) -> None:
     machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(cloud_payload(acme)))
     machine.bbjwt("configure")
 
-    assert values(machine, HELPER) == values(machine, f"credential.{acme.bitbucket.base_url}.helper") == ["bbjwt"]
+    assert values(machine, HELPER) == values(machine, f"credential.{acme.bitbucket.base_url}.helper") == [str(COMMAND)]
 
 
 def cloud_payload(acme: Workspace) -> dict[str, object]:
@@ -64,7 +64,7 @@ def test_one_workspace(acme: Workspace) -> None:
     acme.machine.git("clone", "-q", acme.url, "w")
 
     base = acme.bitbucket.base_url
-    assert values(acme.machine, f"credential.{base}/acme.helper") == ["bbjwt"]
+    assert values(acme.machine, f"credential.{base}/acme.helper") == [str(COMMAND)]
     assert values(acme.machine, f"credential.{base}/beta.useHttpPath") == ["true"]
     assert values(acme.machine, f"credential.{base}.helper") == []
 
@@ -73,10 +73,10 @@ def test_one_workspace_after_the_other(machine: Machine) -> None:
     for workspace in ("acme", "beta"):
         machine.bbjwt("configure", "--workspace", workspace)
     assert values(machine, f"credential.{CLOUD}/acme.helper") == values(machine, f"credential.{CLOUD}/beta.helper")
-    assert values(machine, f"credential.{CLOUD}/acme.helper") == ["bbjwt"]
+    assert values(machine, f"credential.{CLOUD}/acme.helper") == [str(COMMAND)]
 
     machine.bbjwt("configure")
-    assert values(machine, HELPER) == ["bbjwt"]
+    assert values(machine, HELPER) == [str(COMMAND)]
     assert values(machine, f"credential.{CLOUD}/acme.helper") == []
     machine.bbjwt("configure", "--workspace", "acme")
     assert values(machine, HELPER) == []
@@ -90,7 +90,7 @@ def test_exclusive_resets_inherited_helpers(acme: Workspace) -> None:
     acme.machine.bbjwt("configure", "--exclusive")
     acme.machine.git("clone", "-q", acme.url, "w")
 
-    assert values(acme.machine, f"credential.{acme.bitbucket.base_url}.helper") == ["", "bbjwt"]
+    assert values(acme.machine, f"credential.{acme.bitbucket.base_url}.helper") == ["", str(COMMAND)]
     assert not (acme.machine.home / ".git-credentials").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt import places
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.system import places
 from tests.bitbucket_emulator import Emulator
-from tests.conftest import Workspace, answer
+from tests.conftest import Workspace, answer, cannot
 
 
 def issuer(bitbucket: Emulator) -> str:
@@ -123,7 +125,7 @@ def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace
         assert (elsewhere.stderr, elsewhere.returncode) == ("", 0)
     else:
         # Nothing is known of it, so it might be for any host: other helpers are asked, but it is not passed over.
-        assert elsewhere.stderr.startswith("git-credential-bbjwt: error: cannot read the installation /")
+        assert elsewhere.stderr.startswith("git-credential-bbjwt: error: cannot use the installation in ")
         assert elsewhere.returncode == 1
 
 
@@ -148,18 +150,81 @@ def test_a_jwt_that_cannot_be_read_stops_git_for_the_hosts_it_is_for(acme: Works
     assert "BBJWT_JWT_FILE" in done.stderr
 
 
-def test_a_file_we_are_let_in_to_by_its_owner_is_not_exposed(
-    acme: Workspace, another_user: int, tmp_path: Path
-) -> None:
-    # systemd lets a service in by an access control list, Kubernetes by a group.
-    credential = tmp_path / "bbjwt-installation"
-    acme.installation.rename(credential)
-    os.chown(credential, another_user, another_user)
-    for mode, warned in ((0o440, False), (0o444, True)):
-        credential.chmod(mode)
-        done = acme.get("--token-store=none", BBJWT_INSTALLATION=None, CREDENTIALS_DIRECTORY=str(tmp_path))
-        assert "password" in answer(done)
-        assert ("others on this machine can read" in done.stderr) == warned
+def test_a_file_we_are_let_in_to_by_root_is_not_exposed(acme: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    # systemd lets a service in by an access control list, Kubernetes by a group; the file is root's.
+    if os.geteuid() != 0:
+        cannot("only root has files of root's")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(acme.installation.parent))
+    acme.installation.rename(acme.installation.with_name("bbjwt-installation"))
+    monkeypatch.setattr(os, "geteuid", lambda: 65_534)
+    for mode, exposed in ((0o440, False), (0o444, True)):
+        acme.installation.with_name("bbjwt-installation").chmod(mode)
+        (source,) = [one for one in read_sources(None).sources if one.kind == "payload"]
+        assert (source.problem, source.exposed) == (None, exposed)
+
+
+@pytest.mark.parametrize("slip", ["group can write", "others can write", "of another user"])
+def test_a_payload_that_others_can_change_is_refused(acme: Workspace, another_user: int, slip: str) -> None:
+    modes = {"group can write": 0o620, "others can write": 0o602, "of another user": 0o644}
+    acme.installation.chmod(modes[slip])
+    if slip == "of another user":
+        os.chown(acme.installation, another_user, another_user)
+    jwt = {"BBJWT_JWT": "e30.e30.e30"}
+    for done in (acme.get(check=False), acme.get(check=False, also=jwt), acme.get("--verbose", check=False)):
+        assert (done.returncode, "password" in done.stdout) == (1, False)
+        assert "chmod go-w" in done.stderr
+        assert "$(cat FILE)" in done.stderr
+    assert acme.machine.bbjwt("register", "--insecure-storage", acme.installation, check=False).returncode == 1
+    assert acme.bitbucket.helper_requests() == []
+
+
+SLIPS: dict[str, str] = {
+    "an array": '[{"sharedSecret": "the-secret-in-the-variable"}]',
+    "quotes of an env file": '\'{"sharedSecret": "the-secret-in-the-variable"}\'',
+    "cut": 'haredSecret": "the-secret-in-the-variable"}',
+    "the secret alone": "the-secret-in-the-variable",
+    "base64 of something else": base64.b64encode(b"the-secret-in-the-variable").decode(),
+    "longer than a path": "the-secret-in-the-variable" * 4000,
+    "a path and a secret": "/no/such/the-secret-in-the-variable",
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_in_a_variable_shows_nothing_of_it(acme: Workspace, slip: str) -> None:
+    value = SLIPS[slip]
+    secrets = {value[:40], "the-secret-in-the-variable"}
+    url = "https://bitbucket.org/acme/widgets"
+    runs = [
+        acme.machine.get(url, check=False, also={variable: value, **more})
+        for variable, more in (
+            ("BBJWT_INSTALLATION", {}),
+            ("BBJWT_JWT_FILE", {"BBJWT_INSTALLATION": None}),
+            ("BBJWT_JWT", {"BBJWT_INSTALLATION": None}),
+        )
+        if len(value) < 100_000
+    ]
+    if len(value) < 100_000:
+        runs.append(acme.machine.get(url, f"--installation={value}", check=False))
+        runs.append(acme.machine.bbjwt("register", value, check=False))
+        runs.append(acme.machine.bbjwt("doctor", url, check=False, BBJWT_INSTALLATION=value))
+    for done in runs:
+        assert done.returncode == 1
+        for secret in secrets:
+            assert secret not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("form", ["as it is", "base64", "base64 in lines", "byte order mark", "white space"])
+def test_a_payload_in_a_variable_in_all_its_forms(acme: Workspace, form: str) -> None:
+    plain = acme.installation.read_bytes()
+    value = {
+        "as it is": plain,
+        "base64": base64.b64encode(plain),
+        "base64 in lines": base64.encodebytes(plain),
+        "byte order mark": b"\xef\xbb\xbf" + plain,
+        "white space": b"\n  " + base64.b64encode(b"\xef\xbb\xbf " + plain) + b"\n",
+    }[form]
+
+    assert "password" in answer(acme.get(BBJWT_INSTALLATION=value.decode()))
 
 
 @pytest.mark.parametrize("field", ["key", "clientKey", "sharedSecret"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.assertion import query_string_hash
+from git_credential_bbjwt.bitbucket.assertion import query_string_hash
 from tests import bitbucket_emulator, tally
 from tests.bitbucket_emulator import Fault
 from tests.conftest import LATE, Workspace, answer
@@ -58,7 +58,9 @@ UNUSABLE: dict[str, Fault] = {
     "broader scopes": answers(scopes="repository repository:write"),
     "other scopes": answers(scopes="account"),
     "broader scope": answers(scopes="repository", scope="repository:admin"),
-    "scopes are a list": answers(scopes=["repository"]),
+    "scopes are a list with a number in it": answers(scopes=["repository", 5]),
+    "a list of broader scopes": answers(scopes=["repository", "repository:write"]),
+    "scope is an object": answers(scope={"repository": True}),
     "lifetime is text": answers(expires_in="7200"),
     "lifetime is true": answers(expires_in=True),
     "lifetime is broken": answers(expires_in=7200.5),
@@ -91,6 +93,9 @@ USABLE: dict[str, Fault] = {
     "no scopes": answers(scopes=None),
     "empty scopes": answers(scopes=""),
     "RFC 6749's scope": answers(scopes=None, scope="repository"),
+    "scopes are a list": answers(scopes=["repository"]),
+    "scope is a list": answers(scopes=None, scope=["repository"]),
+    "Atlassian's newer spelling": answers(scopes=None, scope="read:repository:bitbucket"),
     "unknown fields": answers(refresh_token="x", state="client_credentials"),
 }
 

@@ -162,6 +162,7 @@ def test_a_full_disk(acme: Workspace, limit: int) -> None:
     other = acme.machine.home / "other.json"
     app = acme.bitbucket.install("beta")
     other.write_text(str(acme.bitbucket.payload(app)).replace("'", '"').replace("None", "null"))
+    other.chmod(0o600)
     registered = run("register", "--insecure-storage", other)
 
     assert registered.returncode == 1

@@ -114,8 +114,8 @@ def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> No
     acme.machine.bbjwt("doctor", check=False, also=variables)
     given = log.read_text()
 
-    tally.tried("processes watched for secrets", given.count("--get-urlmatch"))
-    assert "--get-urlmatch" in given
+    tally.tried("processes watched for secrets", given.count("--get-regexp"))
+    assert "--get-regexp" in given
     with tally.holds("a secret in sight"):
         for secret in (acme.app.shared_secret, jwt, "a-proxys-password"):
             assert secret not in given

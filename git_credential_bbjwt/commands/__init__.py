@@ -4,8 +4,10 @@ import argparse
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 from git_credential_bbjwt import __version__
+from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.options import DEFAULT_SCOPE, OPERATIONS, TOKEN_STORES, HelperOptions
 
 #: Every command with its module, in the order ``--help`` lists them.
@@ -32,12 +34,12 @@ Git reads the options from its configuration, for example credential.helper "bbj
 
 def knows(word: str) -> bool:
     """Whether ``word`` is a command for people."""
-    return word in COMMANDS
+    return word in COMMANDS or word == "help"
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line, options of the helper line included."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="git-credential-bbjwt",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -49,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
     helper.add_argument("--installation", metavar="FILE", help="`installed` payload to use before any other")
+    helper.add_argument(
+        "--allow",
+        metavar="PATTERN",
+        help="give tokens for WORKSPACE/SLUG alone, * in SLUG being any characters (repeatable)",
+    )
     helper.add_argument("--token-store", choices=TOKEN_STORES, help="where tokens are kept (default: runtime)")
     helper.add_argument("--timeout", metavar="SECONDS", help="time for a whole call (default: 60)")
     helper.add_argument("--verbose", action="store_true", help="say what is decided and why")
@@ -71,21 +78,51 @@ def _module(name: str) -> ModuleType:
     return import_module(f"git_credential_bbjwt.commands.{COMMANDS[name]}")
 
 
+def meant(word: str) -> str:
+    """The hint for a ``word`` that is no command: the one that was probably meant, else where all are listed."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, [*COMMANDS, *OPERATIONS], n=1)
+    return f"did you mean: git-credential-bbjwt {close[0]}" if close else "git-credential-bbjwt --help lists them"
+
+
 def run(options: HelperOptions, words: list[str]) -> int:
     """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
-    if len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help"):
-        words = ["--help"]  # They have no help of their own: git calls them.
-    try:
-        arguments = parser().parse_args(words)
-    except SystemExit as ended:  # argparse has printed its help, or what is wrong.
-        return ended.code if isinstance(ended.code, int) else 2
-    finally:
-        sys.stdout.flush()
+    if words == ["help"] or (len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help")):
+        words = ["--help"]  # The operations have no help of their own: git calls them.
+    if sys.stdout is None:  # So says Python where descriptor 1 was closed.
+        raise CredentialError("standard output is closed: the result cannot be written", "open it, or use a file")
     try:
         try:
-            status: int = _module(arguments.command).run(options, arguments)
+            status = _run(options, words)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # Whoever read our output has seen enough.
         return 1
+    except OSError as problem:
+        if problem.filename is not None:
+            raise
+        raise CredentialError(
+            f"the result cannot be written: {problem.strerror}", "make room, or use a file"
+        ) from problem
     return status
+
+
+def _run(options: HelperOptions, words: list[str]) -> int:
+    try:
+        arguments = parser().parse_args(words)
+    except SystemExit as ended:  # argparse has printed its help, or what is wrong.
+        return ended.code if isinstance(ended.code, int) else 2
+    status: int = _module(arguments.command).run(options, arguments)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's, which repeats in an error what it was given: that may be a secret by mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with a usage error. What argparse says up to the first colon is the argument's name."""
+        known = ("the following arguments are required", "expected ", "not allowed with")
+        what = message if any(words in message for words in known) else message.partition(":")[0]
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: error: {what}\nhint: {self.prog} --help\n")

@@ -11,13 +11,14 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics, git_config
-from git_credential_bbjwt.configuration import GitConfiguration, base_urls, entries, helper_value
+from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import UsageError
-from git_credential_bbjwt.installations import Catalogue
+from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
+from git_credential_bbjwt.installations.payload import Catalogue
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name
-from git_credential_bbjwt.sources import read_sources
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
-    helper = helper_value(absolute=arguments.level == "system")
+    helper = helper_value()
     wanted = []
     for base_url in base_urls(Catalogue(read_sources(options.installation))):
         for url in [f"{base_url}/{workspace}" for workspace in arguments.workspace] or [base_url]:

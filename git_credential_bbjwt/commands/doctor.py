@@ -16,19 +16,23 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import assertion, configuration, diagnostics, git_config, git_helpers, minting
+from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.errors import CredentialError, InstallationError
-from git_credential_bbjwt.installations import Catalogue, Installation
+from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.git import configuration
+from git_credential_bbjwt.git import helpers as git_helpers
+from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
-from git_credential_bbjwt.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
-from git_credential_bbjwt.sources import read_sources
 
 _P = ParamSpec("_P")
 
 # Older ones may work; none is tested.
-_OLDEST_GIT = (2, 25)
+_OLDEST_GIT = (2, 24)
 
 # What newer ones brought that people may miss.
 _ADDED_TO_GIT = (
@@ -101,6 +105,7 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
     """All checks, in an order in which the first that fails is the cause of those after it."""
     git = _checked("git", _git)
     yield git
+    yield from _variables()
     catalogue = Catalogue(read_sources(options.installation))
     for url in _urls(catalogue, repository) if git.ok else ():
         yield _checked("git configuration", _helpers, url)
@@ -116,7 +121,7 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
             "git-credential-bbjwt register FILE",
         )
     for one in installations:
-        yield _checked("installation", _installation, one)
+        yield _checked("installation", _installation, one, catalogue)
     urls = [url for one in installations for url in (one.base_url, one.base_api_url)]
     skews: list[float] = []
     for url in dict.fromkeys(urls):
@@ -141,6 +146,13 @@ def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.k
         return Check(name, True, check(*args, **kwargs))
     except CredentialError as problem:
         return Check(name, False, problem.what, problem.hint)
+
+
+def _variables() -> Iterator[Check]:
+    """Variables of ours that are set to nothing, and so do nothing: a CI system's slip, most often."""
+    for name in ("BBJWT_INSTALLATION", "BBJWT_JWT", "BBJWT_JWT_FILE"):
+        if os.environ.get(name) == "":
+            yield Check("environment", True, f"{name} is set to nothing, which counts as not set")
 
 
 def _git() -> str:
@@ -171,7 +183,7 @@ def _helpers(url: str) -> str:
     named = helpers[ours[0]].program
     if named == "bbjwt" and shutil.which("git-credential-bbjwt") is None:
         raise git_config.GitError("git's configuration names bbjwt, which is not on PATH", remedy)
-    if named.startswith("/") and not os.access(named, os.X_OK):
+    if helpers[ours[0]].is_dead:
         raise git_config.GitError(f"git's configuration names {named}, which is not there", remedy)
     return f"asks this helper for {url}, with the path"
 
@@ -189,8 +201,10 @@ def _keyring(catalogue: Catalogue) -> str:
     raise InstallationError(f"{backend}: {reason}", hint)
 
 
-def _installation(one: Installation) -> str:
+def _installation(one: Installation, catalogue: Catalogue) -> str:
     name = f"app {one.app_key or '(of the JWT)'} on {', '.join(one.workspaces) or 'any workspace'} ({one.where})"
+    if one.where in catalogue.exposed:
+        raise InstallationError(f"{name}: others on this machine can read it", f"run: chmod 600 {one.where}")
     if one.jwt:
         minting.check_jwt_not_expired(one)
         return f"{name}: a JWT signed elsewhere"
@@ -200,7 +214,7 @@ def _installation(one: Installation) -> str:
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:
     # urllib3 takes as long to import as all else here together: not for `--help`.
-    from git_credential_bbjwt.network import Origin
+    from git_credential_bbjwt.bitbucket.network import Origin
 
     started = time.monotonic()
     answer = Origin(url, budget).request("GET", "/", dict)

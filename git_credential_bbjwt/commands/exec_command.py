@@ -1,7 +1,8 @@
 """Run one command with the helper switched on for it and its children alone.
 
-Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no file is touched. For the hosts concerned no
-other helper is asked, and none is given the token to keep. The exit status is the command's.
+Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no configuration file is changed. For the hosts
+concerned no other helper is asked, and none is given the token to keep. Where there is no private runtime folder, as in
+containers, tokens are kept in a folder made for this run and removed at its end. The exit status is the command's.
 
 Examples:
   git-credential-bbjwt exec -- git clone https://bitbucket.org/acme/widgets
@@ -10,18 +11,18 @@ Examples:
 
 import argparse
 import os
-import shutil
 import sys
+from typing import NoReturn
 
-from git_credential_bbjwt import git_config
-from git_credential_bbjwt.configuration import entries, executable, known_urls, shell_word
-from git_credential_bbjwt.errors import CredentialError, UsageError
-from git_credential_bbjwt.installations import Catalogue
+from git_credential_bbjwt.commands.run_folder import cannot_run, run_with_folder
+from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
+from git_credential_bbjwt.installations.payload import Catalogue
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions, checked_scope
-from git_credential_bbjwt.sources import read_sources
-
-# As shells have it: 126 for what cannot be run, 127 for what is not there.
-_CANNOT_RUN, _NOT_FOUND = 126, 127
+from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system.private_folder import is_private
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,17 +50,24 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
     environment["GIT_CONFIG_COUNT"] = str(first + len(wanted))
+    # cargo's own git sees nothing of what is set here.
+    environment.setdefault("CARGO_NET_GIT_FETCH_WITH_CLI", "true")
     for name in ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE"):
         # Git runs the helper where the repository is.
-        if environment.get(name) and not environment[name].lstrip().startswith("{"):
+        if environment.get(name) and os.path.exists(environment[name]):
             environment[name] = os.path.abspath(environment[name])
     sys.stdout.flush()
+    runtime = places.user_runtime_base()
+    if options.token_store != "runtime" or (runtime is not None and is_private(runtime)):
+        _become(words, environment)
+    return run_with_folder(words, environment)
+
+
+def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
     try:
         os.execvpe(words[0], words, environment)
     except OSError as problem:
-        error = CredentialError(f"cannot run {words[0]}: {problem.strerror}", "check its name and PATH")
-        error.exit_status = _CANNOT_RUN if shutil.which(words[0]) or "/" in words[0] else _NOT_FOUND
-        raise error from problem
+        raise cannot_run(words[0], problem) from problem
 
 
 def _helper_options(options: HelperOptions) -> list[str]:
@@ -67,6 +75,7 @@ def _helper_options(options: HelperOptions) -> list[str]:
     words = [f"--scope={options.scope}", f"--token-store={options.token_store}", f"--timeout={options.timeout:g}"]
     if options.app:
         words.append(f"--app={options.app}")
+    words += [f"--allow={pattern}" for pattern in options.allow]
     if options.installation is not None:
         words.append(f"--installation={os.path.abspath(options.installation)}")
     if options.verbose:

@@ -11,7 +11,7 @@ from git_credential_bbjwt import diagnostics, minting
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import parse_url
-from git_credential_bbjwt.token_cache import TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,6 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
             cache.clear()
     else:
         wanted = parse_url(arguments.url)
-        dropped = minting.forget(lambda one: (one.host, one.full_name) == (wanted.host, wanted.full_name))
+        dropped = minting.forget(lambda one: one.repository == wanted)
     diagnostics.note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
     return 0

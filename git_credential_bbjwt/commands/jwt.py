@@ -10,13 +10,13 @@ Example:
 import argparse
 import time
 
-from git_credential_bbjwt import assertion
+from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.errors import InstallationError, UsageError
-from git_credential_bbjwt.installations import Catalogue, Installation
+from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.secret_store import shared_secret_of
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name
-from git_credential_bbjwt.secret_store import shared_secret_of
-from git_credential_bbjwt.sources import read_sources
 
 #: Longest life of a JWT that is handed on, in seconds.
 LONGEST = 3600

@@ -10,10 +10,10 @@ import argparse
 import json
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.installations import Catalogue, Installation
+from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.registry import Registry
-from git_credential_bbjwt.sources import read_sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,14 +11,18 @@ Examples:
 import argparse
 import os
 import secrets
+import stat
 import sys
-from json import dumps
+import termios
+from json import dumps, loads
 
-from git_credential_bbjwt import diagnostics, minting, secret_store
+from git_credential_bbjwt import diagnostics, minting
 from git_credential_bbjwt.errors import InstallationError, UsageError
-from git_credential_bbjwt.installations import CLOUD_API_URL, CLOUD_BASE_URL, Installation, parse_payload
+from git_credential_bbjwt.installations import secret_store
+from git_credential_bbjwt.installations.payload import CLOUD_API_URL, CLOUD_BASE_URL, Installation, parse_payload
+from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.sources import unpacked
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.registry import Registry
 from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
 
 _MAX_PAYLOAD = 1024 * 1024
@@ -52,7 +56,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         where = "the values given"
     else:
         payload, where = _read(arguments.file)
-    given = parse_payload(payload, where)
+    given = parse_payload(unpacked(payload) or payload, where)
     secret = given.shared_secret
     diagnostics.hide(secret)
     _check_complete(given, where)
@@ -77,7 +81,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     for one in replaced:
         if one.client_key != new.client_key or one.secret_place != new.secret_place:
             secret_store.remove_secret(one)
-    minting.forget(new.serves)
+    minting.forget(lambda record: new.serves(record.repository))
     diagnostics.note(
         f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
         f"the secret is {new.secret_described}, the rest in {registry.path}"
@@ -100,11 +104,58 @@ def _check_complete(given: Installation, where: str) -> None:
 def _read(path: str) -> tuple[bytes, str]:
     try:
         if path == "-":
-            return sys.stdin.buffer.read(_MAX_PAYLOAD), "standard input"
+            data = _read_unseen() if os.isatty(0) else sys.stdin.buffer.read(_MAX_PAYLOAD)
+            return data, "standard input"
         with open(path, "rb") as file:
+            _check_file(os.fstat(file.fileno()), path)
             return file.read(_MAX_PAYLOAD), path
-    except OSError as problem:
-        raise InstallationError(f"cannot read {path}: {problem.strerror}", "name the file of the payload") from problem
+    except (OSError, ValueError) as problem:
+        # The path is not repeated: it may be the payload itself by mistake.
+        reason = getattr(problem, "strerror", None) or "it is not a path"
+        raise InstallationError(
+            f"cannot read FILE: {reason}", "give the path of the app's `installed` payload"
+        ) from None
+
+
+def _check_file(found: os.stat_result, path: str) -> None:
+    """Warn of a payload that others can read. Raises InstallationError for one that others can write."""
+    if not stat.S_ISREG(found.st_mode):
+        return  # A pipe: there is no file that stays.
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        raise InstallationError(
+            f"{path} is not used: others can write to it, or it is another user's, and it says where JWTs are sent",
+            "chmod go-w FILE; or, if you trust what is in it: git-credential-bbjwt register - < FILE",
+        )
+    if found.st_mode & 0o044:
+        diagnostics.warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
+
+
+def _read_unseen() -> bytes:
+    """Read what is pasted at the terminal, and show nothing of it; Ctrl-D, or the end of the JSON, ends it."""
+    diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
+    before = termios.tcgetattr(0)
+    unseen = termios.tcgetattr(0)
+    # Not by lines either: the terminal cuts one after 4095 characters, and a payload may be a single one.
+    unseen[3] &= ~(termios.ECHO | termios.ICANON)
+    unseen[6][termios.VMIN], unseen[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(0, termios.TCSAFLUSH, unseen)
+    try:
+        data = b""
+        while len(data) <= _MAX_PAYLOAD and (piece := os.read(0, 4096)):
+            data += piece
+            if b"\x04" in piece or (data.rstrip().endswith(b"}") and _is_json(data)):
+                break
+    finally:
+        termios.tcsetattr(0, termios.TCSAFLUSH, before)
+    return data.partition(b"\x04")[0]
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def _ask() -> bytes:

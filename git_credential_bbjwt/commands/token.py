@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from git_credential_bbjwt import minting
-from git_credential_bbjwt.answer import USERNAME
+from git_credential_bbjwt.git.answer import USERNAME
 from git_credential_bbjwt.minting import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
 from git_credential_bbjwt.repository import Repository, parse_url

@@ -8,7 +8,7 @@ import argparse
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.commands.configure import add_level
-from git_credential_bbjwt.configuration import GitConfiguration
+from git_credential_bbjwt.git.configuration import GitConfiguration
 from git_credential_bbjwt.options import HelperOptions
 
 

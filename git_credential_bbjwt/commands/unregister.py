@@ -8,9 +8,9 @@ import argparse
 
 from git_credential_bbjwt import diagnostics, minting
 from git_credential_bbjwt.errors import InstallationError, UsageError
+from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.secret_store import remove_secret
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.registry import Registry
-from git_credential_bbjwt.secret_store import remove_secret
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +49,7 @@ def _unregister(registry: Registry, workspace: str, app: str) -> None:
         position = installations.index(leaving)
         rest = tuple(one for one in leaving.workspaces if one != workspace)
         installations[position : position + 1] = [leaving._replace(workspaces=rest)] if rest else []
-    minting.forget(leaving.serves)
+    minting.forget(lambda record: leaving.serves(record.repository))
     if not rest:
         remove_secret(leaving)
     diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")

@@ -2,11 +2,11 @@
 
 import time
 
-from git_credential_bbjwt import places
-from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.digest import digest
-from git_credential_bbjwt.private_folder import PrivateFolder, is_private
+from git_credential_bbjwt.diagnostics import trace, warning
 from git_credential_bbjwt.repository import Repository
+from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.private_folder import PrivateFolder, is_private
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,10 +196,14 @@ class TokenCache:
             self.folder.remove(self.name(record.repository, record.scope, record.app))
 
     def clear(self) -> None:
-        """Remove every file, broken records and leftovers of killed processes too, and the folder."""
+        """Remove every file that is named as ours, broken records and leftovers of killed processes too.
+
+        The folder goes as well, if nothing else is in it.
+        """
         if self.folder is not None:
             for name in self.folder.names():
-                self.folder.remove(name)
+                if _is_ours(name):
+                    self.folder.remove(name)
             self.folder.remove_itself()
 
     def drop_expired(self) -> None:
@@ -221,12 +225,29 @@ def _open(path: str, *, create: bool) -> PrivateFolder | None:
     try:
         return PrivateFolder(path, create=create)
     except OSError as problem:
-        if create or not isinstance(problem, FileNotFoundError):
+        if isinstance(problem, PermissionError) and problem.filename == path:
+            warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
+        elif create or not isinstance(problem, FileNotFoundError):
             trace(f"no token cache in {path}: {problem.strerror}")
         return None
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a file is named as a record is, or as one of the files beside it."""
+    record, _, ending = name.partition(".")
+    repository, _, rest = record.partition("-")
+    hexadecimal = _HEX.issuperset(repository + rest)
+    return (len(repository), len(rest)) == (32, 16) and hexadecimal and ending in ("", "lock", "new")
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
 def _candidates() -> "Iterator[str]":
+    for_this_run = places.exec_folder()
+    if for_this_run is not None:
+        yield for_this_run
+        return
     runtime = places.user_runtime_base()
     if runtime is not None and is_private(runtime):
         yield runtime + "/" + places.APP_NAME

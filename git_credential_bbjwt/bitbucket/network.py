@@ -18,11 +18,11 @@ from urllib3.util import Timeout
 from urllib3.util.url import Url
 
 from git_credential_bbjwt import __version__
+from git_credential_bbjwt.bitbucket.route import Proxy, Route, find_route, tls_context
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, RefusedError
-from git_credential_bbjwt.git_config import HttpSettings
-from git_credential_bbjwt.route import Proxy, Route, find_route, tls_context
+from git_credential_bbjwt.git.config import HttpSettings
 
 #: Largest answer that is read, in bytes.
 MAX_ANSWER = 1024 * 1024
@@ -67,11 +67,11 @@ class Origin:
     heavier imports and the keyring's work all go on at once.
     """
 
-    def __init__(self, base_url: str, budget: Budget) -> None:
+    def __init__(self, base_url: str, budget: Budget, settings: HttpSettings | None = None) -> None:
         self.base_url = base_url
         self.host = urlsplit(base_url).netloc
         self._budget = budget
-        self._settings = HttpSettings(base_url)
+        self._settings = settings or HttpSettings()
         self._route: Route | None = None
         self._connection: HTTPSConnection | None = None
         self._trouble: Exception | None = None
@@ -88,7 +88,7 @@ class Origin:
 
     def _connect(self) -> HTTPSConnection:
         if self._route is None:
-            self._route = find_route(self.base_url, self._settings.read())
+            self._route = find_route(self.base_url, self._settings.for_url(self.base_url))
         proxy = self._route.proxy
         target = urlsplit(self.base_url)
         host, port = target.hostname or "", target.port or 443

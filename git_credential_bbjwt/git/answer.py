@@ -3,8 +3,8 @@
 Sources: git-credential(1) (attributes, ``state[]``, ``continue``), gitcredentials(7) (``quit``).
 """
 
-from git_credential_bbjwt.protocol import Request, format_answer
-from git_credential_bbjwt.token_cache import token_state
+from git_credential_bbjwt.git.protocol import Request, format_answer
+from git_credential_bbjwt.tokens.cache import token_state
 
 #: User name of every token ("Use OAuth on Bitbucket Cloud").
 USERNAME = "x-token-auth"

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import ConnectionFailedError
-from git_credential_bbjwt.git_config import is_false
+from git_credential_bbjwt.git.config import is_false
 
 _SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
 
@@ -63,9 +63,30 @@ def find_route(url: str, settings: dict[str, str]) -> Route:
     environ = os.environ
     if "GIT_SSL_NO_VERIFY" in environ or is_false(settings.get("sslverify", "true")):
         warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
+    for name, why in _NOT_HONOURED.items():
+        if settings.get(name):
+            raise ConnectionFailedError(
+                f"git's configuration sets http.{name} for {url}, which this helper does not honour: {why}",
+                f"unset it for Bitbucket: git config --global http.{url}/.{name} ''",
+            )
     ca_file = environ.get("GIT_SSL_CAINFO") or settings.get("sslcainfo", "")
     ca_path = environ.get("GIT_SSL_CAPATH") or settings.get("sslcapath", "")
-    return Route(find_proxy(url, settings), os.path.expanduser(ca_file), os.path.expanduser(ca_path))
+    return Route(find_proxy(url, settings), _absolute(ca_file, "http.sslCAInfo"), _absolute(ca_path, "http.sslCAPath"))
+
+
+# Each narrows whom git talks to, so passing it over in silence would send a JWT where git itself would not go.
+_NOT_HONOURED = {
+    "pinnedpubkey": "the JWT would go to whom the pin is to stop",
+}
+
+
+def _absolute(path: str, setting: str) -> str:
+    """The file or folder a setting names; none for a relative path, for then the current folder would choose it."""
+    path = os.path.expanduser(path)
+    if not path or os.path.isabs(path):
+        return path
+    warning(f"{setting} is a relative path and is not used: the current folder would choose the authority")
+    return ""
 
 
 def find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:

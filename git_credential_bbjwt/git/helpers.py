@@ -3,9 +3,10 @@
 import os
 import shlex
 from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from git_credential_bbjwt import git_config, places
+from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.system import places
 
 
 class Helper(NamedTuple):
@@ -27,6 +28,11 @@ class Helper(NamedTuple):
     def is_ours(self) -> bool:
         """Whether this is git-credential-bbjwt, by short name or by path."""
         return self.program == "bbjwt" or os.path.basename(self.program) == places.APP_NAME
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it is ours by a path at which there is no program."""
+        return self.is_ours and self.program.startswith("/") and not os.access(self.program, os.X_OK)
 
 
 def helpers_for(url: str) -> list[Helper]:
@@ -58,27 +64,17 @@ def _settings(name: str, url: str, *options: str) -> list[tuple[str, str]]:
     for origin, setting in zip(fields[::2], fields[1::2], strict=True):
         key, _, value = setting.partition("\n")
         section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
-        if not section or matches(urlsplit(section), urlsplit(url)):
+        if not section or matches(section, url):
             settings.append((value, origin))
     return settings
 
 
-def _matches(pattern: SplitResult, url: SplitResult) -> bool:
-    """Whether a section's URL applies to ``url`` (git-config(1), "http.<url>.*")."""
-    try:
-        same_port = (pattern.port or 443) == (url.port or 443)
-    except ValueError:
-        return False
-    if pattern.scheme.lower() != url.scheme or not same_port:
-        return False
-    wanted, found = (pattern.hostname or "").split("."), (url.hostname or "").split(".")
-    if len(wanted) != len(found) or any(part not in ("*", there) for part, there in zip(wanted, found, strict=True)):
-        return False
-    path = pattern.path.rstrip("/")
-    return url.path == path or url.path.startswith(path + "/")
+def _matches(section: str, url: str) -> bool:
+    return git_config.url_match(section, url) is not None
 
 
-def _is_exactly(pattern: SplitResult, url: SplitResult) -> bool:
+def _is_exactly(section: str, url: str) -> bool:
     """The same for a git from before `git_config.SECTIONS_FOR_PATHS`."""
-    same_host = (pattern.scheme, pattern.netloc) == (url.scheme, url.netloc)
-    return same_host and pattern.path.strip("/") in ("", url.path.strip("/"))
+    pattern, wanted = urlsplit(section), urlsplit(url)
+    same_host = (pattern.scheme, pattern.netloc) == (wanted.scheme, wanted.netloc)
+    return same_host and pattern.path.strip("/") in ("", wanted.path.strip("/"))

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from git_credential_bbjwt import child_process, places
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.digest import digest
 from git_credential_bbjwt.errors import InstallationError, SecretError
-from git_credential_bbjwt.installations import Installation
-from git_credential_bbjwt.private_folder import PrivateFolder
+from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.system import child_process, places
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 # Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
 _UNPROMPTED_WAIT = 20.0
@@ -23,7 +23,10 @@ HEADLESS_HINT = (
 )
 
 # Says where the package is to be found as the parent found it: in a folder or a zip file.
-_RUN_CHILD = "import sys; sys.path[:] = sys.argv[1:]; from git_credential_bbjwt import keyring_process as k; k.main()"
+_RUN_CHILD = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from git_credential_bbjwt.installations import keyring_process as k; k.main()"
+)
 
 
 class KeyringCall:
@@ -105,8 +108,8 @@ def keyring_error(answer: dict[str, str]) -> SecretError:
     if answer["outcome"] == "locked":
         return SecretError(
             "the keyring is locked, and nobody is asked for its password here",
-            "unlock it, then try again: log in to the desktop, start gnome-keyring-daemon --unlock, or for pass have "
-            "gpg-agent hold the passphrase",
+            "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
+            "pass have gpg-agent hold the passphrase",
         )
     if answer["outcome"] == "none":
         return SecretError(f"there is no usable keyring: {answer['reason']}", HEADLESS_HINT)

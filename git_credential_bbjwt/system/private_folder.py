@@ -21,7 +21,8 @@ class PrivateFolder:
         """Open ``path``, making it (and the folders above it) first if ``create`` is set.
 
         ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
-        Raises OSError: FileNotFoundError where there is none, PermissionError where it is not this user's alone.
+        Raises OSError: FileNotFoundError where there is none, PermissionError where it is not this user's alone; an
+        existing folder's mode is never changed.
         """
         self.path = path
         if create:
@@ -32,7 +33,8 @@ class PrivateFolder:
             if found.st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it belongs to another user", path)
             if found.st_mode & 0o777 & ~mode:
-                os.fchmod(self.fd, mode)
+                # Not mended: somebody gave it that mode, or put a folder of his own in the place of ours.
+                raise PermissionError(errno.EPERM, f"others can enter it; run: chmod {mode:o} {path}", path)
         except BaseException:
             os.close(self.fd)
             raise
@@ -115,6 +117,24 @@ def _make(path: str, mode: int) -> None:
             raise  # /proc says so of whatever it will not have made.
         _make(above, mode)
         os.mkdir(path, mode)
+
+
+def why_not_trusted(path: str) -> str:
+    """Why what stands in the folder ``path`` cannot be trusted to be this user's or root's choice; empty where it can.
+
+    Raises FileNotFoundError where there is no such folder, OSError where it cannot be looked at.
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        return "it is reached through a link"
+    if found.st_uid not in (0, os.geteuid()):
+        return "its folder is another user's"
+    if found.st_mode & 0o022:
+        return f"others can write to its folder; run: chmod go-w {path}"
+    above = os.stat(os.path.dirname(path))
+    if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX):
+        return f"others can replace its folder: see who owns {os.path.dirname(path)}, and its mode"
+    return ""
 
 
 def is_private(path: str) -> bool:

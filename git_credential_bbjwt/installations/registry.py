@@ -1,16 +1,17 @@
 """The registry of installations: read, changed under a lock, and written whole or not at all. It holds no secret."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from git_credential_bbjwt import places
 from git_credential_bbjwt.errors import InstallationError
-from git_credential_bbjwt.installations import REGISTRY_VERSION, Installation, installations_of, registry_entry
-from git_credential_bbjwt.lock import FileLock
-from git_credential_bbjwt.private_folder import PrivateFolder
-from git_credential_bbjwt.sources import REGISTRY_FILE, read_registry
+from git_credential_bbjwt.installations.payload import REGISTRY_VERSION, Installation, installations_of, registry_entry
+from git_credential_bbjwt.installations.sources import REGISTRY_FILE, read_registry
+from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 
 class Registry:
@@ -21,7 +22,8 @@ class Registry:
         folder = places.site_config_folder() if system else places.user_config_folder()
         if folder is None:
             raise InstallationError(
-                "there is no home folder to keep a registry in", "set HOME to a folder that is there"
+                f"there is no home folder of yours to keep a registry in{places.why_no_home()}",
+                "set HOME to your own folder (sudo -H sets it)",
             )
         self.folder_path = folder
         self.path = f"{folder}/{REGISTRY_FILE}"
@@ -42,11 +44,17 @@ class Registry:
         except OSError as problem:
             raise self._unwritable(problem) from problem
         try:
-            with FileLock(folder, REGISTRY_FILE):
+            lock = FileLock(folder, REGISTRY_FILE)
+            with lock:
                 before = self.read()
                 installations = list(before)
                 yield installations
                 if installations != before:
+                    if not lock.is_held():
+                        raise InstallationError(
+                            "this process was stopped for so long that another one may have changed the registry",
+                            "run the command again",
+                        )
                     self._write(folder, installations)
         except OSError as problem:
             raise self._unwritable(problem) from problem
@@ -64,6 +72,8 @@ class Registry:
 
     def _unwritable(self, problem: OSError) -> InstallationError:
         hint = "check who owns the folder and its mode"
+        if problem.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            hint = "its file system has no locks: set XDG_CONFIG_HOME to a folder on one that has"
         if isinstance(problem, PermissionError) and os.geteuid() != 0:
             hint += "; the system registry needs root"
         return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)

@@ -6,11 +6,13 @@ import shutil
 import sys
 from typing import Any
 
-from git_credential_bbjwt import git_config, places
 from git_credential_bbjwt.errors import CredentialError, InstallationError
-from git_credential_bbjwt.installations import CLOUD_BASE_URL, Catalogue
-from git_credential_bbjwt.lock import FileLock
-from git_credential_bbjwt.private_folder import PrivateFolder
+from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.git import helpers as git_helpers
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue
+from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 _JOURNAL = "configured.json"
 
@@ -39,13 +41,9 @@ def executable() -> str:
     return os.path.abspath(found)
 
 
-def helper_value(*, absolute: bool) -> str:
-    """How git's configuration is to name the helper: ``bbjwt`` where git finds it on PATH, else the absolute path."""
-    path = executable()
-    found = shutil.which(places.APP_NAME)
-    if not absolute and found is not None and os.path.samefile(found, path):
-        return "bbjwt"
-    return shell_word(path)
+def helper_value() -> str:
+    """How git's configuration is to name the helper: by its absolute path, for cron and desktops know no PATH."""
+    return shell_word(executable())
 
 
 def shell_word(path: str) -> str:
@@ -61,7 +59,7 @@ def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool) -> lis
     if rewrite_ssh:
         host, _, workspace = url.removeprefix("https://").partition("/")
         # ssh has a port of its own: the forms of the site name none.
-        name = host.partition(":")[0]
+        name = host[: host.rfind("]") + 1] or host.partition(":")[0]
         tail = f"{workspace}/" if workspace else ""
         for form in (f"git@{name}:{tail}", f"ssh://git@{name}/{tail}"):
             wanted.append((f"url.{url}/.insteadOf", form))
@@ -77,12 +75,37 @@ class GitConfiguration:
         folder = places.site_config_folder() if level == "system" else places.user_config_folder()
         if folder is None:
             raise InstallationError(
-                "there is no home folder to keep a journal in", "set HOME to a folder that is there"
+                f"there is no home folder of yours to keep a journal in{places.why_no_home()}",
+                "set HOME to your own folder (sudo -H sets it)",
             )
         self._folder_path = folder
         self._name = level
+        if level == "global":
+            file = self._global_file()
+            if file != f"{os.environ.get('HOME', '')}/.gitconfig":
+                self._name = f"global {file}"
         if level == "local":
             self._name = "local " + os.path.abspath(git_config.run("rev-parse", "--git-common-dir").strip())
+
+    def _global_file(self) -> str:
+        """The file git writes ``--global`` settings into (git-config(1), "FILES"). Raises CredentialError.
+
+        One that is no regular file is refused: git would put a file in the place of a device or a FIFO.
+        """
+        home = os.environ.get("HOME", "")
+        xdg = (os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/git/config"
+        file = os.environ.get("GIT_CONFIG_GLOBAL", "")
+        if not file:
+            file = f"{home}/.gitconfig"
+            if not os.path.exists(file) and os.path.exists(xdg):
+                file = xdg
+        file = os.path.abspath(file)
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise CredentialError(
+                f"git's global configuration is {file}, which is not a regular file: it is left as it is",
+                "switch the helper on for one command: git-credential-bbjwt exec -- git clone URL",
+            )
+        return file
 
     def write(self, wanted: list[Entry]) -> bool:
         """Make ``wanted`` what stands there of ours for its URLs; False where it stood there already.
@@ -95,6 +118,7 @@ class GitConfiguration:
             if set(replaced) <= set(wanted) and self._found(wanted) == wanted:
                 return False
             self._remove(journal, replaced)
+            self._remove_dead({key for key, value in wanted if value and key.endswith(".helper")})
             before = self._files()
             kept = journal.created(self._name)
             added = journal.entries(self._name)
@@ -102,7 +126,7 @@ class GitConfiguration:
             changed = False
             for key, plain in wanted:
                 value = plain
-                stands = value and self._found([(key, value)])
+                stands = value and (self._found([(key, value)]) or self._stands_by_name(key, value))
                 if stands and key not in resets:
                     continue  # It is not ours to remove later.
                 if stands:
@@ -151,6 +175,21 @@ class GitConfiguration:
         section = key.rpartition(".")[0]
         if _has_empty_section(fields[0].removeprefix("file:"), section):
             git_config.run("config", level, "--remove-section", section)
+
+    def _stands_by_name(self, key: str, value: str) -> bool:
+        """Whether somebody wrote ``bbjwt`` there for the very command that ``value`` names by its path."""
+        if not key.endswith(".helper") or value != helper_value() or not self._found([(key, "bbjwt")]):
+            return False
+        on_path = shutil.which(places.APP_NAME)
+        return on_path is not None and os.path.samefile(on_path, executable())
+
+    def _remove_dead(self, keys: set[str]) -> None:
+        """Remove entries that name this helper by a path where nothing is any more: git would fail on each of them."""
+        for key in keys:
+            output = git_config.run("config", f"--{self.level}", "-z", "--get-all", key, check=False)
+            for value in dict.fromkeys(output.split("\0")[:-1]):
+                if git_helpers.Helper(value, "").is_dead:
+                    git_config.run("config", f"--{self.level}", "--unset-all", key, _exactly(value))
 
     def _found(self, wanted: list[Entry]) -> list[Entry]:
         """Those of ``wanted`` that stand in the file, in their order."""

@@ -8,16 +8,19 @@ aside.
 
 import os
 
-from git_credential_bbjwt import places
-from git_credential_bbjwt.digest import digest
+from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.private_folder import why_not_trusted
 
 REGISTRY_FILE = "installations.json"
 
-#: The variables that hold secrets: never passed on to a child process.
-SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_JWT")
-
 #: The one host known without any installation: Bitbucket Cloud's.
 CLOUD_HOST = "bitbucket.org"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# What is longer is no path ("PATH_MAX"), and asking the system for it is an error of its own.
+_LONGEST_PATH = 4096
 
 # A registry of thousands of installations is far below this; anything larger is not one.
 _MAX_BYTES = 8 * 1024 * 1024
@@ -89,13 +92,9 @@ def read_sources(installation_option: str | None) -> Sources:
     environ = os.environ
     sources = []
     if installation_option is not None:
-        sources.append(_read_file("payload", installation_option))
-    variable = environ.get("BBJWT_INSTALLATION", "")
-    if variable.lstrip().startswith("{"):
-        data = variable.encode("utf-8", "surrogateescape")
-        sources.append(Source("payload", "the variable BBJWT_INSTALLATION", data))
-    elif variable:
-        sources.append(_read_file("payload", variable))
+        sources.append(_read_file("payload", installation_option, named_by="--installation"))
+    if environ.get("BBJWT_INSTALLATION"):
+        sources.append(_read_variable("BBJWT_INSTALLATION"))
     credentials = environ.get("CREDENTIALS_DIRECTORY", "")
     if credentials:
         sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
@@ -107,7 +106,51 @@ def read_sources(installation_option: str | None) -> Sources:
 
 def read_registry(folder: str) -> Source:
     """Read the registry in ``folder``; where there is none, ``data`` and ``problem`` are None."""
-    return _read_file("registry", folder + "/" + REGISTRY_FILE, optional=True)
+    path = folder + "/" + REGISTRY_FILE
+    source = _read_file("registry", path, optional=True)
+    if source.data is None:
+        return source
+    try:
+        problem = why_not_trusted(folder)
+    except OSError as gone:
+        problem = gone.strerror or "its folder is gone"
+    return Source("registry", path, None, problem) if problem else source
+
+
+def unpacked(data: bytes) -> bytes | None:
+    """Return the JSON of a payload that stands in a variable; None for what is neither JSON nor JSON in base64.
+
+    Variables that CI systems mask have to be base64, and editors put a byte order mark before a text.
+    """
+    data = data.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+    if data[:1] in (b"{", b"["):
+        return data
+    from binascii import Error, a2b_base64
+
+    try:
+        data = a2b_base64(b"".join(data.split())).removeprefix(_BYTE_ORDER_MARK).strip()
+    except Error:
+        return None
+    return data if data.startswith(b"{") else None
+
+
+def is_injected(variable: str) -> bool:
+    """Whether the environment's ``variable`` holds a payload itself and not the path of one."""
+    value = os.environ.get(variable, "").encode("utf-8", "surrogateescape")
+    return bool(value) and not os.path.exists(value) and unpacked(value) is not None
+
+
+def _read_variable(variable: str) -> Source:
+    """A payload in a variable, or in the file it names. Its value is never shown: it may be a secret, misspelt."""
+    value = os.environ[variable]
+    where = f"the variable {variable}"
+    data = value.encode("utf-8", "surrogateescape")
+    if len(value) < _LONGEST_PATH and os.path.lexists(value):
+        return _read_file("payload", value)
+    payload = unpacked(data)
+    if payload is None:
+        return Source("payload", where, None, "it is neither JSON, nor JSON in base64, nor the path of a file")
+    return Source("payload", where, payload)
 
 
 def _read_jwt() -> Source | None:
@@ -116,18 +159,22 @@ def _read_jwt() -> Source | None:
         data = environ["BBJWT_JWT"].encode("utf-8", "surrogateescape")
         return Source("jwt", "the variable BBJWT_JWT", data)
     if environ.get("BBJWT_JWT_FILE"):
-        return _read_file("jwt", environ["BBJWT_JWT_FILE"])
+        return _read_file("jwt", environ["BBJWT_JWT_FILE"], named_by="BBJWT_JWT_FILE")
     return None
 
 
-def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
+def _read_file(kind: str, path: str, *, optional: bool = False, named_by: str = "") -> Source:
+    """Read a file. Where none is there, ``named_by`` is shown and not the path, which may be a secret by mistake."""
     try:
         # Not blocking: a FIFO somebody put there must not hold git up.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as missing:
-        return Source(kind, path, None, None if optional else missing.strerror)
+        return Source(
+            kind, f"the file that {named_by} names" if named_by else path, None, None if optional else missing.strerror
+        )
     except (OSError, ValueError) as problem:
-        return Source(kind, path, None, getattr(problem, "strerror", None) or "not a path")
+        shown = path if os.path.lexists(path.replace("\0", "")) else f"the file that {named_by} names"
+        return Source(kind, shown, None, getattr(problem, "strerror", None) or "not a path")
     try:
         found = os.fstat(fd)
         mode = found.st_mode
@@ -136,6 +183,10 @@ def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
         if kind == "registry" and (found.st_uid not in (0, os.geteuid()) or mode & 0o022):
             # Who can write here chooses where the JWTs go.
             return Source(kind, path, None, "others can write to it, or it is another user's")
+        if kind == "payload" and found.st_uid not in (0, os.geteuid()):
+            return Source(kind, path, None, f"it belongs to another user (number {found.st_uid})")
+        if kind == "payload" and mode & 0o022:
+            return Source(kind, path, None, f"others can write to it (mode {mode & 0o777:04o})")
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk
@@ -144,6 +195,8 @@ def _read_file(kind: str, path: str, *, optional: bool = False) -> Source:
         # Where the file is another's, it is by its group or an access control list that we are let in, on purpose: so
         # do systemd with a credential and Kubernetes with a secret.
         exposed = mode & (0o044 if found.st_uid == os.geteuid() else 0o004)
+        if not data.strip() and kind != "registry":
+            return Source(kind, path, None, "it is empty")
         return Source(kind, path, data, exposed=bool(exposed))
     except OSError as problem:
         return Source(kind, path, None, problem.strerror)

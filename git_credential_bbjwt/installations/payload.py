@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.digest import digest
+from git_credential_bbjwt.diagnostics import warning
 from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.installations.sources import CLOUD_HOST, Source, Sources
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid, normal_host
-from git_credential_bbjwt.sources import CLOUD_HOST, Source, Sources
+from git_credential_bbjwt.system.digest import digest
 
 CLOUD_BASE_URL = "https://bitbucket.org"
 CLOUD_API_URL = "https://api.bitbucket.org"
@@ -237,10 +238,11 @@ def _hosts(levels: list[_Level]) -> set[str]:
 
 
 def _unreadable(source: Source) -> InstallationError:
-    return InstallationError(
-        f"cannot read the installation {source.where}: {source.problem}",
-        "correct the path or the file's owner and mode",
-    )
+    hint = "correct the path or the file's owner and mode"
+    if source.kind == "payload":
+        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
+        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
+    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
 
 
 def installations_of(source: Source) -> list[Installation]:
@@ -263,6 +265,12 @@ class Catalogue:
 
     def __init__(self, sources: Sources) -> None:
         self._levels: list[_Level] = []
+        #: Where the files are that hold a secret or a JWT and that others can read.
+        self.exposed = {
+            source.where
+            for source in (*sources.sources, *([sources.jwt] if sources.jwt else []))
+            if source.exposed and source.kind != "registry"
+        }
         self._broken: list[Source] = []
         for source in sources.sources:
             try:
@@ -284,8 +292,10 @@ class Catalogue:
         ] or [[cloud]]
         self._hosts = _hosts(given)
         if source.problem is not None:
-            return [InstallationError(f"cannot read the JWT {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
-        jwt = (source.data or b"").decode("ascii", "replace").strip()
+            return [InstallationError(f"no JWT in {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
+        jwt = (source.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
+        if not jwt.isascii() or not jwt.isprintable():
+            jwt = ""
         if not jwt:
             return [InstallationError(f"{source.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")]
         return [
@@ -339,5 +349,12 @@ class Catalogue:
                     "name one on the credential.helper line: bbjwt --app KEY",
                 )
             if serving:
+                self._warn_of_exposed(serving[0])
                 return serving[0]
         return None
+
+    def _warn_of_exposed(self, installation: Installation) -> None:
+        if installation.where in self.exposed:
+            warning(
+                f"others on this machine can read {installation.where}: run chmod 600 on it, or mount it with mode 0400"
+            )

@@ -5,17 +5,19 @@ Sources: "Exchange a Connect JWT for an OAuth access token" and "OAuth 2.0" of B
 """
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
-from git_credential_bbjwt import assertion
-from git_credential_bbjwt.assertion import TOKEN_PATH
+from git_credential_bbjwt.bitbucket import assertion
+from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
+from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt.diagnostics import hide, redacted, trace, warning
 from git_credential_bbjwt.errors import BadAnswerError, CredentialError, RefusedError
-from git_credential_bbjwt.network import Answer, Origin
+from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.repository import Repository, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
@@ -26,7 +28,17 @@ _UNSTATED_LIFETIME = 3600
 _LONGEST_LIFETIME = 86_400
 
 _TOKEN_LENGTH = 16_384
+
+# A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts
+# for a year. Seconds: a week.
+_LONGEST_OFFSET = 7 * 86_400
+
+# What of the server's words is shown of each text. Characters.
+_LONGEST_WORDS = 200
 _REGISTER_AGAIN = "register the app's newest `installed` payload"
+
+# Atlassian's newer spelling of the same scope (Forge's pages).
+_RENAMED = {"read:repository:bitbucket": "repository"}
 
 # "Scopes for the Bitbucket Cloud REST API": what a scope brings along without being asked for.
 _IMPLIED = {
@@ -83,6 +95,11 @@ class SecretSigner(Signer):
         offset = server_time - time.time()
         if abs(offset) <= assertion.CLOCK_TOLERANCE:
             return False
+        if abs(offset) > _LONGEST_OFFSET:
+            raise BadAnswerError(
+                f"Bitbucket's clock and this machine's differ by {abs(offset) / 86_400:.0f} days: nothing is signed",
+                "check this machine's date; if it is right, a proxy may be answering in Bitbucket's place",
+            )
         self._offset = offset
         warning(
             f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
@@ -96,8 +113,9 @@ class Bitbucket:
 
     def __init__(self, base_url: str, base_api_url: str, signer: Signer, budget: Budget, *, needs_api: bool) -> None:
         self._signer = signer
-        self._api = Origin(base_api_url, budget) if needs_api else None
-        self._base = Origin(base_url, budget)
+        settings = HttpSettings()
+        self._api = Origin(base_api_url, budget, settings) if needs_api else None
+        self._base = Origin(base_url, budget, settings)
 
     def mint(self, repository: Repository, scope: str) -> tuple[str, AccessToken]:
         """Return the repository's UUID, in braces, and a token for it alone.
@@ -117,7 +135,7 @@ class Bitbucket:
         except RefusedError as refused:
             if type(self._signer) is not Signer or refused.status not in (400, 401, 403):
                 raise
-            # A JWT signed elsewhere is bound to the swap by its `qsh`. A token from that swap may ask.
+            # The `qsh` of a JWT signed elsewhere is the swap's, which the REST API checks. A token may ask instead.
             trace("the REST API refuses the JWT: asking with a transient token of scope repository")
             transient = self._swap("repository", None)
             answer = self._send(self._api, "GET", path, query, bearer=transient.token)
@@ -161,25 +179,34 @@ class Bitbucket:
 
 def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     """Raise the RefusedError that says in words what the server's no means."""
-    code, reason = server_words(answer.body)
+    # A good status that is not 200 may carry a token, as may whatever is not an error's JSON or text.
+    code, reason = server_words(answer.body) if answer.status >= 400 else ("", "")
     said = f": {reason}" if reason else ""
     swap = path == TOKEN_PATH
     hint = "git-credential-bbjwt doctor URL checks each step"
     if 300 <= answer.status < 400:
         what = f"{host} answered with a redirect to {_shown_host(answer.location)}, which is never followed"
         hint = "a renamed or moved repository redirects: update the remote's URL"
+    elif answer.status == 410:
+        what = f"{host} says that this has ended, or is rehearsing its end (410){said}"
+        hint = (
+            "wait some minutes and try again, for a rehearsal passes; if it stays so, Bitbucket has ended Connect: "
+            'README, "When Connect ends"'
+        )
     elif swap and code == "invalid_scope":
         what = f"the app does not have the scope asked for{said}"
         hint = "ask for a scope of the app's descriptor with --scope"
     elif swap and answer.status in (400, 401, 403):
         what = f"{host} refused to swap the JWT for a token ({answer.status}){said}"
         hint = (
-            f"if the app was installed again, {_REGISTER_AGAIN}; if it was uninstalled, install it; "
-            "Atlassian is ending support for Connect apps, and an ended app is refused like this"
+            f"wait some minutes and try again; if it stays so, {_REGISTER_AGAIN}; Atlassian is ending Connect apps, "
+            "and an ended one is refused like this. Do not uninstall it: it cannot be installed again"
         )
     elif answer.status == 401:
         what = f"{host} does not accept the JWT (401){said}"
-        hint = f"if the app was installed again, {_REGISTER_AGAIN}; check this machine's clock"
+        hint = _REGISTER_AGAIN
+        if answer.date is None or abs(answer.date - time.time()) > assertion.CLOCK_TOLERANCE:
+            hint += "; check this machine's clock"
     elif answer.status == 403:
         what = f"the app may not see this repository (403){said}"
         hint = "give the app's account access to the repository, and its descriptor the scope repository"
@@ -192,25 +219,50 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
 
 
 def server_words(body: bytes) -> tuple[str, str]:
-    """Return the error code and the message of an error answer: RFC 6749's, the REST API's, or plain text."""
+    """Return the error code and the message of an error answer: RFC 6749's, the REST API's, or plain text.
+
+    Nothing of an answer that might hold a token is returned. Secrets are taken out before anything is cut: what is left
+    of a cut one would not be recognised.
+    """
     found = _json_object(body)
     if found is None:
-        text = body[:200].decode("utf-8", "replace").strip()
-        # A page of HTML says nothing in one line.
-        return "", "" if text.startswith("<") else " ".join(text.split())
+        text = body.decode("utf-8", "replace").strip()
+        # A page of HTML says nothing in one line; JSON of another shape, or a form, might hold anything.
+        if text[:1] in ("<", "[", "{", '"') or "token=" in text or "access_token" in text:
+            return "", ""
+        return "", _shortened(text)
     error = found.get("error")
     if isinstance(error, dict):
         words: list[Any] = [error.get("message")]
         detail = error.get("detail")
+        if isinstance(detail, str):
+            words.append(detail)
         if isinstance(detail, dict):
             for name in ("required", "granted"):
                 listed = detail.get(name)
                 if isinstance(listed, list):
                     words.append(f"{name}: {', '.join(map(str, listed[:10])) or 'none'}")
-        return "", "; ".join(word[:200] for word in words if isinstance(word, str))
+        data = error.get("data")
+        address = data.get("announcement_url") if isinstance(data, dict) else None
+        if isinstance(address, str) and address.startswith(ANNOUNCEMENTS):
+            words.append(address)
+        return "", "; ".join(_shortened(word) for word in words if isinstance(word, str))
     description = found.get("error_description")
     code = error if isinstance(error, str) else ""
-    return code, ": ".join(word[:200] for word in (code, description) if isinstance(word, str) and word)
+    return code, ": ".join(_shortened(word) for word in (code, description) if isinstance(word, str) and word)
+
+
+#: Where Atlassian announces what ends; no other link of an answer is shown.
+ANNOUNCEMENTS = "https://developer.atlassian.com/"
+
+# A word that is an address, wherever it stands in an answer.
+_LINK = re.compile(r"[a-z][a-z0-9+.-]*://[^\s;,\"'<>]*", re.IGNORECASE)
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(redacted(text).split())
+    text = _LINK.sub(lambda link: link[0] if link[0].startswith(ANNOUNCEMENTS) else "[link]", text)
+    return text[:_LONGEST_WORDS]
 
 
 def _shown_host(location: str | None) -> str:
@@ -269,9 +321,10 @@ def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToke
         granted = found.get(field)
         if granted is None:
             continue
-        if not isinstance(granted, str):
-            raise _unusable(f"the token endpoint's answer has {field} that are no string")
-        broader = set(granted.split()) - allowed
+        names = granted.split() if isinstance(granted, str) else granted
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise _unusable(f"the token endpoint's answer has a {field} that is neither a string nor a list of strings")
+        broader = {_RENAMED.get(name, name) for name in names} - allowed
         if broader:
             raise BadAnswerError(
                 f"the token endpoint granted more than the scope {asked_scope}: {' '.join(sorted(broader))[:200]}",

@@ -11,11 +11,14 @@ import sys
 #: Distribution, keyring service and folder name.
 APP_NAME = "git-credential-bbjwt"
 
+#: Names, for the children of `exec`, the folder that their tokens are kept in.
+EXEC_FOLDER_VARIABLE = "BBJWT_EXEC_FOLDER"
+
 _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 
 def _home() -> str | None:
-    """The user's home; None where there is none: it is not for us to make one."""
+    """The user's home; None where there is none (it is not for us to make one), or where it is somebody else's."""
     home = os.environ.get("HOME", "")
     if not home.startswith("/"):
         try:
@@ -24,12 +27,42 @@ def _home() -> str | None:
             home = pwd.getpwuid(os.getuid()).pw_dir
         except (ImportError, KeyError):
             return None
-    return home if home.startswith("/") and os.path.isdir(home) else None
+    return home if home.startswith("/") and os.path.isdir(home) and not _belongs_to_another(home) else None
+
+
+def _belongs_to_another(path: str) -> bool:
+    """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
+    while True:
+        try:
+            return os.stat(path).st_uid not in (0, os.geteuid())
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                return False
+            path = above
+
+
+def home_is_anothers() -> bool:
+    """Whether HOME is somebody else's, as for root under ``sudo -E``: nothing below it is ours to read or make."""
+    return is_anothers("HOME")
+
+
+def why_no_home() -> str:
+    """Why there is no home folder to use, for an error; empty where it is just not there."""
+    return ": HOME belongs to another user" if home_is_anothers() else ""
+
+
+def is_anothers(variable: str) -> bool:
+    """Whether ``variable`` names a home folder, or one of the XDG specification, that is somebody else's."""
+    value = os.environ.get(variable, "")
+    if not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
+        return False
+    return any(_belongs_to_another(path) for path in value.split(":") if path.startswith("/"))
 
 
 def _xdg(variable: str, below_home: str) -> str | None:
     base = os.environ.get(variable, "")
-    if not base.startswith("/"):  # The specification: relative paths are to be ignored.
+    if not base.startswith("/") or _belongs_to_another(base):  # The specification: relative paths are to be ignored.
         home = _home()
         if home is None:
             return None
@@ -74,5 +107,13 @@ def user_runtime_base() -> str | None:
     """
     if not _XDG:
         return None
+    if home_is_anothers():
+        return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
+
+
+def exec_folder() -> str | None:
+    """The folder that `exec` made for the tokens of one run; None outside of such a run."""
+    folder = os.environ.get(EXEC_FOLDER_VARIABLE, "")
+    return folder if folder.startswith("/") else None

@@ -1,0 +1,1 @@
+"""Bitbucket: JWTs, the two requests of a mint, the way there."""

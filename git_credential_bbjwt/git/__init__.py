@@ -1,0 +1,1 @@
+"""Git: its credential protocol and its configuration."""

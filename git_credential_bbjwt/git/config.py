@@ -1,0 +1,193 @@
+"""Git's configuration, read and written through ``git config`` itself (git-config(1)), never by touching its files."""
+
+import os
+import subprocess
+import threading
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from git_credential_bbjwt.diagnostics import trace, warning
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.system import child_process
+
+#: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").
+SETTINGS_BY_ENVIRONMENT = (2, 31)
+
+#: Git since which a ``credential.<url>`` section counts for all URLs below its path; before, it had to be the very same
+#: path ("Git v2.26 Release Notes").
+SECTIONS_FOR_PATHS = (2, 26)
+
+
+class GitError(CredentialError):
+    """Git itself could not do what it was asked."""
+
+
+def run(*arguments: str, check: bool = True) -> str:
+    """Run git and return its standard output. Raises GitError when it fails (unless ``check`` is off) or is missing."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_process.for_git(),
+        )
+    except OSError as problem:
+        raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
+    if check and done.returncode != 0:
+        reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ").removeprefix("error: ")
+        raise GitError(f"git {arguments[0]} failed: {reason or f'exit status {done.returncode}'}")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+@cache
+def version() -> tuple[int, ...]:
+    """Return git's version, such as (2, 39, 5). Raises GitError."""
+    words = run("version").split()
+    numbers = words[2].split(".") if len(words) > 2 else []
+    return tuple(int(number) for number in numbers[:3] if number.isdigit())
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
+
+
+def need(since: tuple[int, ...], what: str, instead: str) -> None:
+    """Raise GitError, with the hint ``instead``, where git is older than ``what`` needs."""
+    found = version()
+    if found < since:
+        raise GitError(f"{what} needs git {dotted(since)} or newer, this is {dotted(found)}", instead)
+
+
+class HttpSetting(NamedTuple):
+    """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that counts for every URL."""
+
+    scope: str
+    url: str
+    name: str
+    value: str
+
+
+# Whoever made a repository wrote these; git itself obeys them, for what it sends opens that repository alone. A JWT
+# opens the whole workspace.
+_FOLDERS_OWN = ("local", "worktree")
+
+
+class HttpSettings:
+    """What git's configuration says of ``http.*``: one ``git config``, under way at once, for all URLs.
+
+    A setting that stands in a repository's own configuration does not count; one warning names those that would have
+    chosen the way to Bitbucket. Conditional includes of the user's own files count as they do for git.
+    """
+
+    _COMMAND = ("git", "config", "-z", "--get-regexp", r"^http\.")
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._settings: list[HttpSetting] | None = None
+        self._lock = threading.Lock()
+        try:
+            self._process = child_process.start(
+                [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]], env=child_process.for_git()
+            )
+        except OSError as problem:
+            trace(f"git's http.* settings are not known: {problem.strerror}")
+
+    def for_url(self, url: str) -> dict[str, str]:
+        """Return the settings that count for ``url``, by lower-case name without the leading ``http.``."""
+        with self._lock:  # Two connections ask at the same time.
+            if self._settings is None:
+                self._settings = self._read()
+        best: dict[str, tuple[tuple[int, int, int], str]] = {}
+        ignored = []
+        for setting in self._settings:
+            rank = url_match(setting.url, url) if setting.url else (0, 0, 0)
+            if rank is None:
+                continue
+            if setting.scope in _FOLDERS_OWN:
+                if setting.name in CHOOSE_THE_WAY:
+                    ignored.append(f"http.{setting.name}")
+                continue
+            if setting.name not in best or rank >= best[setting.name][0]:
+                best[setting.name] = (rank, setting.value)
+        if ignored:
+            warning(
+                f"not obeyed, for the repository's own configuration may not choose the way to {url}: "
+                f"{', '.join(sorted(set(ignored)))}; put it into your own: git config --global"
+            )
+        return {name: value for name, (_, value) in best.items()}
+
+    def _read(self) -> list[HttpSetting]:
+        if self._process is None:
+            return []
+        output, _ = self._process.communicate()
+        child_process.ended(self._process)
+        fields = output.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        if self._process.returncode == _GIT_USAGE:
+            # Git before 2.26 has no --show-scope; without a repository there is nothing of one to be told apart.
+            fields = [field for entry in self._without_repository() for field in ("global", entry)]
+        settings = []
+        for scope, entry in zip(fields[::2], fields[1::2], strict=True):
+            key, _, value = entry.partition("\n")
+            url, _, name = key.partition(".")[2].rpartition(".")
+            settings.append(HttpSetting(scope, url, name.lower(), value))
+        return settings
+
+    def _without_repository(self) -> list[str]:
+        environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
+        done = subprocess.run(
+            self._COMMAND, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False
+        )
+        return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
+
+
+#: The settings of ``http.*`` that say by whom, and to whom, a request is carried.
+CHOOSE_THE_WAY = frozenset(
+    {
+        "curloptresolve",
+        "pinnedpubkey",
+        "proxy",
+        "proxyauthmethod",
+        "proxysslcainfo",
+        "proxysslcert",
+        "proxysslkey",
+        "sslcainfo",
+        "sslcapath",
+        "sslcert",
+        "sslkey",
+        "sslverify",
+    }
+)
+
+# Exit status of git for an option that it does not know.
+_GIT_USAGE = 129
+
+
+def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
+    """How well a section's URL matches ``url``, the better the greater; None where it does not.
+
+    Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
+    then the longest host, the longest path and a user name win, in this order.
+    """
+    try:
+        wanted, given = urlsplit(pattern), urlsplit(url)
+        same_port = (wanted.port or 443) == (given.port or 443)
+    except ValueError:
+        return None
+    if wanted.scheme.lower() != given.scheme or not same_port:
+        return None
+    if wanted.username is not None and wanted.username != given.username:
+        return None
+    labels, found = (wanted.hostname or "").split("."), (given.hostname or "").split(".")
+    if len(labels) != len(found) or any(one not in ("*", other) for one, other in zip(labels, found, strict=True)):
+        return None
+    path = wanted.path.rstrip("/")
+    if given.path.rstrip("/") != path and not given.path.startswith(path + "/"):
+        return None
+    return len(wanted.hostname or ""), len(path), int(wanted.username is not None)
+
+
+def is_false(value: str) -> bool:
+    """Whether git takes ``value`` for a false boolean (git-config(1), "Values")."""
+    return value.lower() in ("false", "no", "off", "0", "")

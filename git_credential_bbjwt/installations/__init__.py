@@ -1,0 +1,1 @@
+"""Where installations come from: sources, payloads, the registry, shared secrets."""

@@ -1,0 +1,1 @@
+"""Access tokens: their records, and where those are kept."""

@@ -1,0 +1,462 @@
+"""Attacks that were tried on purpose: by who made a folder, by a server, another user, a clock. One for each kind."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bitbucket_emulator import Fault, make_bare_repository
+from tests.conftest import COMMAND, LATE, Machine, Workspace, answer, finish, request, start, until_asked
+from tests.proxy import Proxy
+from tests.test_mint import assert_quits
+
+
+@pytest.fixture
+def thief() -> Iterator[Proxy]:
+    """A proxy that nobody has reason to ask."""
+    with Proxy() as running:
+        yield running
+
+
+# Who made a folder does not choose the way.
+
+
+def in_a_clone(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
+    folder = acme.machine.home / "clone"
+    acme.machine.git("init", "-q", folder)
+    acme.machine.git("config", setting, value, cwd=folder)
+    return folder, {}
+
+
+def in_an_include(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
+    folder, also = in_a_clone(acme, "include.path", "more")
+    acme.machine.git("config", "-f", folder / ".git/more", setting, value)
+    return folder, also
+
+
+def in_a_worktree(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
+    folder, also = in_a_clone(acme, "extensions.worktreeConfig", "true")
+    acme.machine.git("config", "--worktree", setting, value, cwd=folder)
+    return folder, also
+
+
+def in_a_bare_repository(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
+    folder = acme.machine.home / "checkout/docs"
+    make_bare_repository(folder, {"a": "b"})
+    acme.machine.git("config", "-f", folder / "config", setting, value)
+    return folder, {}
+
+
+def by_git_dir(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
+    folder, _ = in_a_bare_repository(acme, setting, value)
+    return acme.machine.home, {"GIT_DIR": str(folder)}
+
+
+PLANTED = [in_a_clone, in_an_include, in_a_worktree, in_a_bare_repository, by_git_dir]
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+@pytest.mark.parametrize("command", ["get", "token", "doctor"])
+def test_a_repositorys_own_proxy_gets_no_jwt(
+    acme: Workspace, thief: Proxy, planted: Callable[..., tuple[Path, dict[str, str]]], command: str
+) -> None:
+    folder, also = planted(acme, f"http.{acme.bitbucket.base_url}.proxy", f"http://{thief.address}")
+    arguments = ["get"] if command == "get" else [command, acme.url]
+    data = request(acme.url) + "\n" if command == "get" else ""
+    done = acme.machine.run(COMMAND, *arguments, data=data, cwd=folder, env=acme.machine.env(also))
+
+    assert thief.asked == []
+    assert done.stderr.count("not obeyed") == 1
+    assert "http.proxy" in done.stderr
+
+
+def test_a_relative_authority_is_not_used(acme: Workspace) -> None:
+    folder = acme.machine.home / "theirs"
+    folder.mkdir()
+    shutil.copy(acme.bitbucket.ca_file, folder / "ca.pem")
+    acme.machine.git("config", "--global", "http.sslCAInfo", "ca.pem")
+    del acme.machine.environment["SSL_CERT_FILE"]
+    del acme.machine.environment["GIT_SSL_CAINFO"]
+    done = acme.machine.run(COMMAND, "get", data=request(acme.url) + "\n", cwd=folder, check=False)
+
+    assert_quits(done, "cannot be verified", "relative path")
+
+
+@pytest.mark.parametrize("level", ["global", "-c", "a conditional include"])
+def test_the_users_own_settings_count(acme: Workspace, thief: Proxy, level: str) -> None:
+    folder, _ = in_a_clone(acme, "user.name", "A")
+    setting, also = ("http.proxy", f"http://{thief.address}"), {}
+    if level == "global":
+        acme.machine.git("config", "--global", *setting)
+    elif level == "-c":
+        also = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": setting[0], "GIT_CONFIG_VALUE_0": setting[1]}
+    else:
+        acme.machine.git("config", "-f", acme.machine.home / "work.inc", *setting)
+        acme.machine.git("config", "--global", f"includeIf.gitdir:{folder}/.path", acme.machine.home / "work.inc")
+    done = acme.machine.run(COMMAND, "get", data=request(acme.url) + "\n", cwd=folder, env=acme.machine.env(also))
+
+    assert "password" in answer(done)
+    assert len(thief.asked) == 2
+    assert done.stderr == ""
+
+
+# What a server says.
+
+
+@pytest.mark.parametrize("days", [8, -8, 27_000])
+def test_a_clock_is_believed_within_bounds(acme: Workspace, days: int) -> None:
+    acme.bitbucket.clock_offset = days * 86_400
+    done = acme.get(check=False)
+
+    assert_quits(done, "days", "date")
+    for seen in acme.bitbucket.helper_requests():
+        claims = seen.jwt.split(".")[1]
+        assert abs(json.loads(base64.urlsafe_b64decode(claims + "=="))["exp"] - time.time()) < 300
+
+
+TOKEN = "a-token-that-is-not-for-eyes"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (201, f'{{"access_token": "{TOKEN}", "token_type": "bearer"}}'),
+        (201, TOKEN),
+        (200, f'["{TOKEN}"]'),
+        (400, f'[{{"access_token": "{TOKEN}"}}]'),
+        (400, f"access_token={TOKEN}&token_type=bearer"),
+        (401, f'"{TOKEN}"'),
+        (500, f'{{"access_token": "{TOKEN}"'),
+    ],
+)
+def test_nothing_of_an_answer_that_may_hold_a_token_is_shown(acme: Workspace, status: int, body: str) -> None:
+    acme.bitbucket.misbehave("token", Fault(status=status, body=body.encode()))
+    done = acme.get("--verbose", check=False)
+
+    assert done.returncode == 1
+    assert TOKEN not in done.stderr
+
+
+@pytest.mark.parametrize("length", [0, 100, 180, 199])
+def test_a_jwt_that_an_answer_repeats_is_not_shown_in_part(acme: Workspace, length: int) -> None:
+    jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
+    acme.bitbucket.misbehave("token", Fault(status=401, body=b"x" * length + jwt.encode()))
+    done = acme.get("--verbose", check=False, BBJWT_JWT=jwt)
+
+    assert done.returncode == 1
+    assert jwt[:12] not in done.stderr
+
+
+def test_no_link_of_an_answer_is_shown_but_an_announcement(acme: Workspace) -> None:
+    known = "https://developer.atlassian.com/cloud/bitbucket/changelog/#CHANGE-1"
+    text = f"see {known} or https://developer.atlassian.com.evil.example/x"
+    acme.bitbucket.misbehave("api", Fault(status=403, body=text.encode()))
+    done = acme.get(check=False)
+
+    assert known in done.stderr
+    assert "evil.example" not in done.stderr
+
+
+# Other users, and root with another's home.
+
+
+def test_root_with_anothers_home_reads_and_makes_nothing_there(
+    acme: Workspace, thief: Proxy, another_user: int
+) -> None:
+    home, env = acme.machine.home, acme.machine.environment
+    marker = home.parent / "ran"
+    code = home / ".local/share/python_keyring"
+    code.mkdir(parents=True)
+    (code / "planted.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    (code / "keyringrc.cfg").write_text(f"[backend]\ndefault-keyring=planted.K\nkeyring-path={code}\n")
+    (home / ".config").mkdir()
+    for name in ("python_keyring",):
+        (home / ".config" / name).symlink_to(code)
+    acme.machine.git("config", "--global", "http.proxy", f"http://{thief.address}")
+    payload = home.parent / "payload.json"
+    shutil.copy(acme.installation, payload)
+    payload.chmod(0o600)
+    env["BBJWT_INSTALLATION"] = str(payload)
+    env["XDG_CONFIG_HOME"] = str(home / ".config")
+    for path in (home, *home.rglob("*")):
+        os.chown(path, another_user, another_user, follow_symlinks=False)
+    before = sorted((str(path), path.lstat().st_mode) for path in home.rglob("*"))
+
+    for _ in range(2):
+        assert "password" in answer(acme.get())
+    acme.machine.bbjwt("doctor", acme.url, check=False)
+    refused = [
+        acme.machine.bbjwt("register", payload, check=False),
+        acme.machine.bbjwt("register", "--insecure-storage", payload, check=False),
+        acme.machine.bbjwt("configure", check=False),
+    ]
+
+    assert acme.bitbucket.mints() >= 2
+    assert thief.asked == []
+    assert not marker.exists()
+    assert [done.returncode for done in refused] == [1, 1, 1]
+    assert all("another user" in done.stderr for done in refused)
+    assert before == sorted((str(path), path.lstat().st_mode) for path in home.rglob("*"))
+
+
+def test_a_folder_that_others_may_enter_is_left_as_it_is(acme: Workspace) -> None:
+    folder = acme.machine.runtime / "git-credential-bbjwt"
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    (folder / "not-ours").write_text("precious")
+    for _ in range(2):
+        done = acme.get()
+        assert f"chmod 700 {folder}" in done.stderr
+    acme.machine.bbjwt("forget", "--all")
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert (folder / "not-ours").read_text() == "precious"
+
+
+def test_forget_all_removes_only_what_is_named_as_ours(acme: Workspace) -> None:
+    acme.get()
+    folder = acme.machine.runtime / "git-credential-bbjwt"
+    (folder / "notes.txt").write_text("precious")
+    acme.machine.bbjwt("forget", "--all")
+
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    "slip", ["folder is a link", "others can write to the folder", "others can replace the folder"]
+)
+def test_a_registry_that_others_can_reach_is_not_used(acme: Workspace, slip: str) -> None:
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    folder = acme.machine.home / ".config/git-credential-bbjwt"
+    if slip == "folder is a link":
+        folder.rename(acme.machine.home / "elsewhere")
+        folder.symlink_to(acme.machine.home / "elsewhere")
+    elif slip == "others write to the folder":
+        folder.chmod(0o722)
+    else:
+        folder.parent.chmod(0o777)
+
+    assert_quits(acme.machine.get("https://bitbucket.org/acme/widgets", check=False), str(folder))
+
+
+# Time, processes, descriptors.
+
+
+def test_a_helper_that_is_stopped_holds_others_up_for_seconds(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=2))
+    stopped = start(acme.machine, acme.url)
+    until_asked(acme.bitbucket)
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        others = [start(acme.machine, acme.url) for _ in range(3)]
+        answers = {finish(one) for one in others}
+        took = time.monotonic() - began
+    finally:
+        stopped.send_signal(signal.SIGCONT)
+        finish(stopped)
+
+    assert len({line for one in answers for line in one.splitlines() if line.startswith(b"password=")}) == 1
+    assert took < 5 + LATE
+    assert acme.bitbucket.mints() <= 2
+
+
+def test_no_child_outlives_a_call_that_gave_up(acme: Workspace) -> None:
+    fifo = acme.machine.home / "fifo"
+    os.mkfifo(fifo)
+    acme.machine.git("config", "--global", "include.path", fifo)
+    done = acme.get("--timeout=1", check=False)
+
+    assert_quits(done, "gave up")
+    with contextlib.suppress(OSError):  # Opening for writing without a reader fails: nobody waits for it any more.
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        pytest.fail("somebody still reads the FIFO")
+
+
+@pytest.mark.parametrize("command", [["--version"], ["--help"], ["list"], ["token", "URL"], ["doctor"]])
+@pytest.mark.parametrize("end", ["closed", "full", "gone"])
+def test_a_result_that_reaches_nobody_is_an_error(acme: Workspace, command: list[str], end: str) -> None:
+    words = [acme.url if word == "URL" else word for word in command]
+    redirect = {"closed": ">&-", "full": ">/dev/full", "gone": "| true"}[end]
+    script = f'trap "" PIPE; "$@" {redirect}'
+    if end == "gone":
+        # The reader has gone before a word is written.
+        script = 'exec 3>"$0"; { sleep 0.3; "$@"; echo "status $?" >&3; } | true'
+    told = acme.machine.home / "told"
+    done = acme.machine.run("bash", "-c", script, told, COMMAND, *words, check=False)
+    status = done.returncode if end != "gone" else int(told.read_text().split()[-1])
+
+    assert status == 1
+    assert "internal error" not in done.stderr
+    if end == "gone":
+        assert "git-credential-bbjwt: error" not in done.stderr
+    else:
+        assert "git-credential-bbjwt: error" in done.stderr
+
+
+@pytest.mark.parametrize("word", ["confgure", "ghp_asecretthatisnoword", "clone"])
+def test_a_mistyped_command_is_noticed_where_no_terminal_is(machine: Machine, word: str) -> None:
+    done = machine.bbjwt(word, check=False)
+
+    assert done.returncode == 2
+    assert word not in done.stderr
+    assert ("did you mean: git-credential-bbjwt configure" in done.stderr) == (word == "confgure")
+    assert machine.bbjwt(word, data="protocol=https\n\n").stderr == ""
+    assert "usage:" in machine.bbjwt("help").stdout
+
+
+def test_a_byte_order_mark_before_a_jwt_is_no_part_of_it(acme: Workspace) -> None:
+    jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
+
+    assert "password" in answer(acme.get("--token-store=none", BBJWT_JWT="\ufeff" + jwt + "\n"))
+
+
+def test_modules_of_pythonpath_are_not_imported(acme: Workspace) -> None:
+    planted = acme.machine.home / "planted"
+    planted.mkdir()
+    for name in ("resource", "select", "jwt", "urllib3", "keyring"):
+        (planted / f"{name}.py").write_text("raise SystemExit('planted')\n")
+    script = COMMAND.read_text().replace(" -I", "")
+    installed = acme.machine.home / "git-credential-bbjwt"
+    installed.write_text(script)
+    done = acme.machine.run(
+        sys.executable, installed, "get", data=request(acme.url) + "\n", env=acme.machine.env(PYTHONPATH=str(planted))
+    )
+
+    assert "password" in answer(done)
+
+
+def test_a_host_with_two_ports_is_no_host(acme: Workspace) -> None:
+    url = acme.url.replace(acme.bitbucket.host, f"{acme.bitbucket.host}:443")
+
+    assert acme.machine.get(url).stdout == ""
+
+
+# git's configuration.
+
+
+def test_a_device_in_the_place_of_a_configuration_file_is_left_alone(machine: Machine) -> None:
+    fifo = machine.home / "device"
+    os.mkfifo(fifo)
+    done = machine.bbjwt("configure", check=False, GIT_CONFIG_GLOBAL=str(fifo))
+
+    assert done.returncode == 1
+    assert "git-credential-bbjwt exec" in done.stderr
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+
+
+def test_two_global_files_have_a_journal_each(machine: Machine) -> None:
+    one, other = (str(machine.home / name) for name in ("one", "other"))
+    for file in (one, other):
+        Path(file).write_text("[user]\n\tname = A\n")
+        machine.bbjwt("configure", GIT_CONFIG_GLOBAL=file)
+    for file in (one, other):
+        machine.bbjwt("unconfigure", GIT_CONFIG_GLOBAL=file)
+
+    assert Path(one).read_text() == Path(other).read_text() == "[user]\n\tname = A\n"
+
+
+def test_configure_heals_a_dead_entry(machine: Machine) -> None:
+    key = "credential.https://bitbucket.org.helper"
+    machine.git("config", "--global", key, "/gone/bin/git-credential-bbjwt")
+    machine.bbjwt("configure")
+
+    assert machine.git("config", "--get-all", key).stdout.splitlines() == [str(COMMAND)]
+
+
+def test_ssh_urls_of_an_ipv6_host(acme: Workspace) -> None:
+    acme.write_installation(baseUrl="https://[::1]:8443", baseApiUrl="https://[::1]:8444")
+    acme.machine.bbjwt("configure", "--rewrite-ssh")
+    found = acme.machine.git("config", "--get-all", "url.https://[::1]:8443/.insteadOf").stdout.splitlines()
+
+    assert found == ["git@[::1]:", "ssh://git@[::1]/"]
+
+
+# Bounds of what there are tokens for.
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed"),
+    [
+        (["acme/widgets"], True),
+        (["ACME/Widgets.git"], True),
+        (["acme/*"], True),
+        (["acme/w*g*s"], True),
+        (["acme/gadgets", "acme/widgets"], True),
+        (["acme/widget"], False),
+        (["acme/w*widgets"], False),
+        (["acme/*x*"], False),
+        (["beta/*"], False),
+    ],
+)
+def test_allow_bounds_what_there_are_tokens_for(acme: Workspace, patterns: list[str], allowed: bool) -> None:
+    acme.get()  # A kept token counts no more than a new one.
+    done = acme.get(*(f"--allow={pattern}" for pattern in patterns), check=False)
+
+    if allowed:
+        assert "password" in answer(done)
+    else:
+        assert_quits(done, "--allow")
+
+
+@pytest.mark.parametrize("pattern", ["", "acme", "*/widgets", "acme/", "acme/a/b", "acme/a?", "acme/..", "/widgets"])
+def test_a_pattern_of_another_form_is_a_usage_error(acme: Workspace, pattern: str) -> None:
+    assert acme.get("--allow", pattern, check=False).returncode == 2
+
+
+# What a run leaves behind.
+
+
+def everything(*folders: Path) -> dict[Path, bytes]:
+    """Every file below ``folders``."""
+    return {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("end", ["itself", "a failure", "TERM", "KILL"])
+def test_exec_leaves_nothing_behind(acme: Workspace, end: str) -> None:
+    temporary = acme.machine.home.parent / "tmp"
+    temporary.mkdir()
+    acme.machine.environment |= {"TMPDIR": str(temporary), "XDG_RUNTIME_DIR": "/nonexistent"}
+    before = everything(acme.machine.home)
+    clone = f'git clone -q "{acme.url}" "{temporary}/w" && git -C "{temporary}/w" fetch -q && touch "{temporary}/done"'
+    script = clone + {"itself": "", "a failure": "; exit 7"}.get(end, "; exec sleep 60")
+    process = subprocess.Popen([COMMAND, "exec", "--", "sh", "-c", script], env=acme.machine.env())
+    if end in ("TERM", "KILL"):
+        while not (temporary / "done").exists():
+            time.sleep(0.02)
+        process.send_signal(getattr(signal, f"SIG{end}"))
+    status = process.wait(60)
+
+    assert status == {"itself": 0, "a failure": 7, "TERM": -signal.SIGTERM, "KILL": -signal.SIGKILL}[end]
+    assert acme.bitbucket.mints() == 1, "the fetch had the clone's token"
+    if end == "KILL":
+        subprocess.run(["pkill", "-f", "exec sleep 60"], check=False)
+        acme.machine.bbjwt("exec", "--", "true")
+    assert everything(acme.machine.home) == before
+    assert {path.name for path in temporary.iterdir()} == {"w", "done"}
+
+
+def test_runs_of_exec_side_by_side_leave_each_other_alone(acme: Workspace) -> None:
+    acme.machine.environment |= {"TMPDIR": str(acme.machine.home), "XDG_RUNTIME_DIR": "/nonexistent"}
+    script = f'git ls-remote "{acme.url}" >"$HOME/first" && read line && git ls-remote "{acme.url}"'
+    first = subprocess.Popen([COMMAND, "exec", "--", "sh", "-c", script], env=acme.machine.env(), stdin=subprocess.PIPE)
+    while not (acme.machine.home / "first").exists() or not (acme.machine.home / "first").stat().st_size:
+        time.sleep(0.02)
+    acme.machine.bbjwt("exec", "--", "true")
+    first.communicate(b"go\n", timeout=60)
+
+    assert first.returncode == 0
+    assert acme.bitbucket.mints() == 1
