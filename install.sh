@@ -4,19 +4,24 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [FILE]
+usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [--insecure-storage] [FILE]
        ./install.sh --demo [--wheelhouse DIR]
        ./install.sh --uninstall [--system]
 
 FILE             the payload of the app's `installed` callback: also registers that installation
 --system         for all users: /opt and /usr/local/bin instead of your own folders (needs root)
 --wheelhouse DIR install from the wheels in DIR, without a network (made by: pip wheel --wheel-dir DIR ".[demo]")
+--insecure-storage
+                 keep the secret of FILE in a file of mode 0600, where there is no keyring
 --no-configure   leave git's configuration alone
 --with PACKAGE   install a keyring backend beside it, such as keyring-pass
 --demo           try it with no account: a Bitbucket emulator on this machine, nothing left behind
 --uninstall      remove the command, its settings in git, registered installations and cached tokens
 EOF
 }
+
+# Whatever the caller's umask: nobody else may write what is made here.
+umask "$(printf '%04o' "$((0$(umask) | 022))")"
 
 name=git-credential-bbjwt
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -32,7 +37,7 @@ fail() {
 # The first Python that will do: the one PYTHON names, the usual one, then the newest.
 find_python() {
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+        if "$candidate" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
@@ -45,23 +50,23 @@ find_python() {
 make_environment() {
     # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
     [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
-    if "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-        "$python" -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
+    if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
+        "$python" -I -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
     elif command -v uv >/dev/null; then
-        uv venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
+        uv --no-config venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
     elif command -v virtualenv >/dev/null; then
         virtualenv --quiet --python "$python" "$1" || fail "virtualenv failed" "see above"
     elif command -v pipx >/dev/null; then
         pipx run --quiet virtualenv --quiet --python "$python" "$1" || fail "pipx run virtualenv failed" "see above"
     else
         install_venv
-        "$python" -m venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
+        "$python" -I -m venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
     fi
 }
 
 # Debian splits venv off its Python.
 install_venv() {
-    package=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if ! command -v apt-get >/dev/null; then
         fail "$python cannot make environments: it lacks the venv module" \
             "install your system's package for it, or uv, pipx or virtualenv"
@@ -79,9 +84,9 @@ fill_environment() {
     shift
     if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
     if [ -x "$into/bin/pip" ]; then
-        PIP_USER=0 "$into/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@"
+        PIP_USER=0 "$into/bin/python" -I -m pip install --quiet --no-input --disable-pip-version-check "$@"
     else
-        uv pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
+        uv --no-config pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
     fi || fail "the packages could not be installed" \
         "check the network, or bring them along: ./install.sh --wheelhouse DIR"
 }
@@ -97,22 +102,45 @@ project() {
     printf '%s' "$here${1:-}"
 }
 
+# What is linked into the folders that man and the shells look into, below a prefix's share.
+shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
+
+# Ends with an error where one of its arguments is reached through a folder or link of somebody who is neither this user
+# nor root; the first, where it is not empty, has to be this user's own.
+check_places='
+import os, sys
+home, *places = sys.argv[1:]
+if os.path.isdir(home) and os.stat(home).st_uid != os.geteuid():
+    sys.exit(f"the home folder {home} belongs to another user")
+for place in places:
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    for path in (place, os.path.realpath(place)):
+        while path != "/":
+            if os.lstat(path).st_uid not in (0, os.geteuid()):
+                sys.exit(f"{path} belongs to another user: nothing is installed through it")
+            path = os.path.dirname(path)
+'
+
 set_places() {
     if [ -n "$system" ]; then
         [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
-        umask 022
         data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
         [ -n "${HOME-}" ] || fail "HOME is not set" "set it, or use --system"
-        base=${XDG_DATA_HOME:-$HOME/.local/share}
+        own_home=$HOME base=${XDG_DATA_HOME:-$HOME/.local/share}
         data=$base/$name bin=$HOME/.local/bin share=$base level=--global
     fi
+    python=$(find_python)
+    "$python" -I -c "$check_places" "${own_home-}" "$data" "$bin" "$share" ||
+        fail "nothing is installed, nothing removed" "see who owns it (ls -ld), or use your own HOME: sudo -H"
 }
 
 # write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports.
 write_launcher() {
     mkdir -p "$bin"
-    new=$bin/.$name.new
+    # Made where nobody can have prepared a link in its place, and moved there whole.
+    new=$1/$name.new
     first="#!$1/bin/python -I"
     case $1 in
     *[\"\$\`\\]*) fail "no command can be made for a folder with such a name: $1" "use one without \" \$ \` \\" ;;
@@ -125,33 +153,48 @@ write_launcher() {
     fi
     { printf '%s\n' "$first" && sed 1d "$1/bin/$name"; } >"$new"
     chmod 755 "$new"
+    rm -f "$bin/$name" # A link to a folder would have it moved into that.
     mv -f "$new" "$bin/$name"
 }
 
-# What is linked into the folders that man and the shells look into, below a prefix's share.
-shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
+# Ends with an error, in words, for a file that is not the payload of an installation.
+check_payload='
+import sys
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.installations.payload import parse_payload
+try:
+    with open(sys.argv[1], "rb") as file:
+        parse_payload(file.read(), sys.argv[1])
+except (CredentialError, OSError) as problem:
+    sys.exit(str(problem))
+'
 
 link_shared() {
     for file in $shared; do
         mkdir -p "$share/${file%/*}"
-        ln -sf "$1/share/$file" "$share/$file"
+        rm -f "$share/$file"
+        ln -s "$1/share/$file" "$share/$file"
     done
 }
 
 install_it() {
     set_places
-    python=$(find_python)
     command -v git >/dev/null || fail "git is not installed" "install git first"
     mkdir -p "$data"
     # A new environment beside the old one: an upgrade that fails leaves what worked.
     environment=$data/environment-$(date +%s)-$$
     trap 'rm -rf "$environment"' EXIT
     trap 'exit 1' HUP INT TERM
+    cd / # No installer is to find settings, or modules, in the folder this was called from.
     make_environment "$environment"
     # shellcheck disable=SC2086  # one word a package
     fill_environment "$environment" "$(project)" $packages
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
+    if [ -n "$payload" ]; then
+        "$environment/bin/python" -I -c "$check_payload" "$payload" ||
+            fail "$payload is not a payload: nothing is installed" "give the app's \`installed\` payload, unchanged"
+    fi
     write_launcher "$environment"
     link_shared "$environment"
     trap - EXIT HUP INT TERM
@@ -159,17 +202,24 @@ install_it() {
         if [ "$old" != "$environment" ]; then rm -rf "$old"; fi
     done
     say "installed $("$bin/$name" --version) as $bin/$name"
+    registered=yes
     if [ -n "$payload" ]; then
-        "$bin/$name" register ${system:+--system} "$payload" || exit 1
+        "$bin/$name" register ${system:+--system} ${insecure:+--insecure-storage} "$payload" || registered=''
     fi
     if [ -n "$configure" ]; then
-        "$bin/$name" configure "$level" || exit 1
+        # Without a registered one it is the payload that names the host.
+        BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
+            say "note: git's configuration is not changed, see above; $name exec -- git clone URL needs none"
     fi
     case :$PATH: in
     *:"$bin":*) ;;
     *) say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself" ;;
     esac
-    if [ -z "$payload" ]; then
+    if [ -z "$registered" ]; then
+        say "The secret is stored nowhere, see above. To use this payload here, do one of these:"
+        say "  export BBJWT_INSTALLATION=$payload"
+        say "  $name register --insecure-storage $payload"
+    elif [ -z "$payload" ]; then
         say "next: $name register FILE (the payload of the app's \`installed\` callback), then: $name doctor"
     fi
 }
@@ -215,13 +265,14 @@ demo() {
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-mode=install_it system='' wheelhouse='' configure=yes payload='' packages=''
+mode=install_it insecure='' system='' wheelhouse='' configure=yes payload='' packages=''
 while [ $# -gt 0 ]; do
     case $1 in
     --demo) mode=demo ;;
     --uninstall) mode=uninstall ;;
     --system) system=yes ;;
     --no-configure) configure='' ;;
+    --insecure-storage) insecure=yes ;;
     --wheelhouse)
         [ $# -ge 2 ] || fail "--wheelhouse needs a folder"
         shift
@@ -250,7 +301,7 @@ while [ $# -gt 0 ]; do
     *)
         [ -z "$payload" ] || { usage >&2 && exit 2; }
         [ -f "$1" ] || fail "there is no file $1" "name the payload of the app's \`installed\` callback"
-        payload=$1
+        payload=$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")
         ;;
     esac
     shift

@@ -103,14 +103,68 @@ def test_install_clone_upgrade_uninstall(
 
 def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
-    refused = install(fresh, wheelhouse, acme.installation, check=False)
+    (fresh.home / ".gitconfig").unlink()
+    done = install(fresh, wheelhouse, acme.installation)
 
-    # The command is installed, the choices are named, and nothing is stored by itself.
+    # Installed and configured; nothing is stored by itself, and the last lines say how to go on.
+    assert done.stderr.splitlines()[-2:] == [
+        f"  export BBJWT_INSTALLATION={acme.installation}",
+        f"  git-credential-bbjwt register --insecure-storage {acme.installation}",
+    ]
+    assert json.loads(fresh.run(installed(fresh), "list", "--json").stdout) == []
+    fresh.git("clone", "-q", acme.url, "w", BBJWT_INSTALLATION=str(acme.installation))
+    install(fresh, wheelhouse, "--insecure-storage", acme.installation)
+    fresh.git("clone", "-q", acme.url, "again")
+
+
+def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, wheelhouse: Path) -> None:
+    (fresh.home / "payload").write_text("[]")
+    refused = install(fresh, wheelhouse, fresh.home / "payload", check=False)
+
     assert refused.returncode == 1
-    assert "--insecure-storage" in refused.stderr
-    fresh.run(installed(fresh), "configure")
-    helper = fresh.git("config", "--global", "credential.https://bitbucket.org.helper").stdout.strip()
-    assert helper == str(installed(fresh))
+    assert "not a payload" in refused.stderr
+    assert not installed(fresh).exists()
+
+
+def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Machine, wheelhouse: Path) -> None:
+    caller = fresh.home / "caller"
+    caller.mkdir()
+    for name in ("venv", "ensurepip", "pip", "sys", "os"):
+        (caller / f"{name}.py").write_text(f"open({str(fresh.home / 'ran')!r}, 'w')\n")
+    (caller / "uv.toml").write_text("broken")
+    precious = fresh.home / "precious"
+    precious.write_text("precious")
+    (fresh.home / ".local/bin").mkdir(parents=True)
+    (fresh.home / ".local/bin/.git-credential-bbjwt.new").symlink_to(precious)
+    script = f'umask 000 && cd "{caller}" && exec sh "{INSTALLER}" --no-configure --wheelhouse "{wheelhouse}"'
+    fresh.run("sh", "-c", script)
+
+    assert not (fresh.home / "ran").exists()
+    assert precious.read_text() == "precious"
+    share, command = fresh.home / ".local/share", installed(fresh)
+    assert [
+        path for path in (command, *share.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o022
+    ] == []
+
+
+@pytest.mark.parametrize("owned", ["the home", "a folder on the way", "a link on the way"])
+def test_install_goes_through_nothing_of_another_user(
+    fresh: Machine, wheelhouse: Path, another_user: int, owned: str
+) -> None:
+    if owned == "the home":
+        os.chown(fresh.home, another_user, another_user)
+    elif owned == "a folder on the way":
+        (fresh.home / ".local").mkdir()
+        os.chown(fresh.home / ".local", another_user, another_user)
+    else:
+        (fresh.home / "elsewhere").mkdir()
+        (fresh.home / ".local").symlink_to(fresh.home / "elsewhere")
+        os.chown(fresh.home / ".local", another_user, another_user, follow_symlinks=False)
+    refused = install(fresh, wheelhouse, check=False)
+
+    assert refused.returncode == 1
+    assert "belongs to another user" in refused.stderr
+    assert not installed(fresh).exists()
 
 
 @pytest.fixture
