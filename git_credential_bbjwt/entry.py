@@ -56,6 +56,10 @@ def main(arguments: "list[str]") -> "NoReturn":
 def run(arguments: "list[str]") -> int:
     """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
     options, words = parse_options(arguments)
+    if words[:1] == ["serve"]:
+        from git_credential_bbjwt.broker.own_ground import stand_on_own_ground
+
+        stand_on_own_ground()
     if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
         _forbid_core_dumps()
     if options.verbose:

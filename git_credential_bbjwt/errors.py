@@ -57,6 +57,20 @@ class ConnectionFailedError(CredentialError):
     """No complete HTTP answer came back: DNS, TCP, TLS, proxy, or a broken answer."""
 
 
+class BrokerError(CredentialError):
+    """The broker gives no token, fails, or answers with something no token may be taken from."""
+
+
+class AuditError(CredentialError):
+    """A broker's audit cannot be written, so there is no token."""
+
+    usual_hint = "whoever runs the broker has to mend this: the path that --audit names, its mode, the room on its disk"
+
+
+class InstallationCommandError(CredentialError):
+    """An installation command failed, or printed something that is not one payload."""
+
+
 class RefusedError(CredentialError):
     """Bitbucket answered, and the answer is no.
 

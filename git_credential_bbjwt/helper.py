@@ -21,14 +21,14 @@ def get(options: HelperOptions) -> int:
     """
     request = parse_request(read_all(0))
     host = normal_host(request.host.decode("utf-8", "surrogateescape"))
-    sources = read_sources(options.installation)
+    sources = read_sources(options)
     if not sources.may_name(host):
         trace(f"no installation names the host {host}: nothing to say")
         return 0
     record = _cached(request, host, options, sources.digest)
     if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
         trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
-        write_answer(cached_answer(request, record.token, record.expires))
+        write_answer(cached_answer(request, record.token, record.expires, record.state, record.username))
         return 0
 
     from git_credential_bbjwt import minting
@@ -77,7 +77,12 @@ def erase(options: HelperOptions) -> int:
         return 0
     cache = TokenCache.open(create=False)
 
-    if cache.folder is None or _refused_record(cache, repository, options, request) is None:
+    if cache.folder is None:
+        return 0
+    if _refused_record(cache, repository, options, request) is None:
+        if options.broker and request.password:
+            # It was not kept, for the broker did not say when it ends; it must not come back all the same.
+            cache.note_refused(repository, options.scope, options.app, token_state(request.password), None)
         return 0
     from git_credential_bbjwt.budget import Budget
     from git_credential_bbjwt.system.lock import WAITING, FileLock
@@ -90,6 +95,8 @@ def erase(options: HelperOptions) -> int:
         record = _refused_record(cache, repository, options, request)
         if record is not None:
             cache.drop(record)
+            if record.is_brokered:
+                cache.note_refused(repository, options.scope, options.app, record.state, record.expires)
             trace(f"{repository.full_name}: dropped the cached token")
     return 0
 

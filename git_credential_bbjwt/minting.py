@@ -5,82 +5,160 @@ import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
 from json import loads
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.errors import BudgetSpentError, InstallationError, NotARepositoryError
-from git_credential_bbjwt.git.answer import QUIT, cached_answer, fresh_answer, refused_states
+from git_credential_bbjwt.errors import BrokerError, BudgetSpentError, InstallationError, NotARepositoryError
+from git_credential_bbjwt.git.answer import QUIT, USERNAME, cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.git.protocol import Request, write_answer
-from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.payload import Catalogue, Installation, ToAsk
 from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
+from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens.cache import Record, TokenCache, token_state
+from git_credential_bbjwt.tokens.cache import BROKERED, Record, TokenCache, token_state
 
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.api import Signer
 
 
 class Grant(NamedTuple):
-    """A token ready to be handed out. ``expires`` is a Unix time; ``cached`` tells that it was not minted just now."""
+    """A token ready to be handed out.
+
+    ``expires`` is a Unix time, None where a broker did not say; ``minted`` is that of the request. ``uuid`` is empty
+    where a broker gave the token. ``cached`` tells that it was not got just now.
+    """
 
     token: str
-    expires: int
+    expires: int | None
     uuid: str
     cached: bool
+    minted: int
+    username: str = USERNAME
+
+
+class Grantor(Protocol):
+    """Who may give a token for a repository. ``identity`` is the same only for the same one with the same secret."""
+
+    identity: str
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:
+        """Return a new token, none of the ``refused`` ones; None for "not mine". Raises CredentialError."""
+
+
+#: Called under the repository's lock, with the name of its record, before anybody is asked for a token. Raises
+#: CredentialError, and then nobody is.
+AboutToAsk = Callable[[TokenCache, Repository, str, Record | None, list[str]], None]
+
+
+class _FromInstallation:
+    def __init__(self, installation: Installation) -> None:
+        self.identity = installation.identity
+        self._installation = installation
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
+        return _mint(repository, self._installation, scope, budget)
+
+
+class _FromCommand:
+    def __init__(self, asked: ToAsk) -> None:
+        self.identity = digest("command", asked.how)
+        self._asked = asked
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # as above
+        from git_credential_bbjwt.installations.command import ask_command
+
+        budget.doing = f"waiting for {self._asked.where}"
+        installation = ask_command(self._asked, repository)
+        return None if installation is None else _mint(repository, installation, scope, budget)
+
+
+class _FromBroker:
+    def __init__(self, asked: ToAsk) -> None:
+        self.identity = BROKERED + digest(asked.how)
+        self._where = asked.how
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # the broker's side has the scope
+        from git_credential_bbjwt.broker.ask import ask
+
+        asked_at = int(time.time())
+        given = ask(self._where, repository, refused, budget)
+        if given is None:
+            return None
+        return Grant(given.token, given.expires, "", cached=False, minted=asked_at, username=given.username)
+
+
+def grantor(one: Installation | ToAsk) -> Grantor:
+    if isinstance(one, Installation):
+        return _FromInstallation(one)
+    return _FromCommand(one) if one.kind == "command" else _FromBroker(one)
 
 
 def get(options: HelperOptions, request: Request, host: str, sources: Sources) -> int:
     """Answer a request that the cache alone could not; return the exit status.
 
-    Raises CredentialError, after telling git to quit, where the repository is ours but no token can be had; and where a
-    source cannot be read that might have made it ours.
+    Raises CredentialError, after telling git to quit, where the repository is ours but no token can be had.
     """
     catalogue = Catalogue(sources)
-    if not catalogue.names_host(host):
-        unreadable = catalogue.unreadable()
-        if unreadable and request.protocol == b"https":
-            # Other helpers may well know the host, so git is not told to quit; but who named a source has to know.
-            raise unreadable[0]
-        trace(f"no installation names the host {host}: nothing to say")
-        return 0
-    if request.protocol != b"https":
-        if request.protocol == b"http":
-            warning(f"no token goes over plain http: use https://{host}/ in the remote's URL")
-        return 0
-    if request.path is None:
-        diagnostics.note(
-            f"git did not say which repository of {host} it wants: run git config --global "
-            f"credential.https://{host}.useHttpPath true"
-        )
-        return 0
-    try:
-        repository = parse_path(host, request.path)
-    except NotARepositoryError as reason:
-        warning(f"{reason.what} on {host}: no token")
+    repository = whose(request, host, catalogue)
+    if repository is None:
         return 0
     budget = Budget(options.timeout)
     try:
-        installation = catalogue.choose(repository, options.app)
-        if installation is None:
+        asked = catalogue.answering(repository, options.app)
+        if not asked:
             trace(f"no installation names the workspace {repository.workspace}: nothing to say")
             return 0
         check_allowed(options.allow, repository)
         budget.watch(_give_up)
-        grant = obtain(repository, installation, options, sources.digest, budget, refused_states(request))
+        grantors = [grantor(one) for one in asked]
+        grant = obtain(repository, grantors, options, sources.digest, budget, refused_states(request))
     except BaseException:
         budget.finish()
         write_answer(QUIT)
         raise
     budget.finish()
-    if grant.cached:
-        write_answer(cached_answer(request, grant.token, grant.expires))
+    if grant is None:
+        trace(f"nobody asked has anything to say about {repository.full_name}")
+    elif grant.cached:
+        state = token_state(grant.token.encode())
+        write_answer(cached_answer(request, grant.token, grant.expires, state, grant.username))
     else:
-        write_answer(fresh_answer(grant.token, grant.expires))
+        write_answer(fresh_answer(grant.token, grant.expires, grant.username))
     return 0
+
+
+def whose(request: Request, host: str, catalogue: Catalogue) -> Repository | None:
+    """Return the repository that ``request`` is about, if it is of a host of ours; else say why not, and return None.
+
+    Who asks in vain for what might be ours reads one line; what is certainly not ours leaves a trace alone.
+    """
+    if not catalogue.names_host(host):
+        unreadable = catalogue.unreadable()
+        if unreadable and request.protocol == b"https":
+            # Other helpers may well know the host, so git is not told to quit; but who named a source has to know.
+            warning(f"{unreadable[0].what} ({unreadable[0].hint})")
+        else:
+            trace(f"no installation is for the host {host}: nothing to say")
+        return None
+    if request.protocol != b"https":
+        if request.protocol == b"http":
+            warning(f"no token goes over plain http: use https://{host}/ in the remote's URL")
+        return None
+    if request.path is None:
+        diagnostics.note(
+            f"git did not say which repository of {host} it wants: run git config --global "
+            f"credential.https://{host}.useHttpPath true"
+        )
+        return None
+    try:
+        return parse_path(host, request.path)
+    except NotARepositoryError as reason:
+        warning(f"{reason.what} on {host}: no token")
+        return None
 
 
 def _give_up(spent: BudgetSpentError) -> None:
@@ -90,46 +168,67 @@ def _give_up(spent: BudgetSpentError) -> None:
 
 def obtain(
     repository: Repository,
-    installation: Installation,
+    grantors: list[Grantor],
     options: HelperOptions,
-    digest: str,
+    sources_digest: str,
     budget: Budget,
     refused: list[str],
-) -> Grant:
-    """Return a token for ``repository``: the cached one where that may be used, else a new one.
+    *,
+    about_to_ask: AboutToAsk | None = None,
+) -> Grant | None:
+    """Return a token for ``repository``: the cached one where that may be used, else one of the first that gives one.
 
-    ``digest`` is that of the sources ``installation`` was chosen from; ``refused`` are the `token_state`\\ s of tokens
-    that must not be handed out again. One process at a time mints for one repository; the others wait, and use what
-    it got. Raises CredentialError.
+    None where none of ``grantors`` has anything to say. ``sources_digest`` is that of the sources they come from;
+    ``refused`` are the `token_state`\\ s of tokens that must not be handed out again. One process at a time asks for
+    one repository; the others wait, and use what it got. Raises CredentialError.
     """
     if options.token_store == "none":
-        return _mint(repository, installation, options.scope, budget)[1]
+        return _first_grant(repository, grantors, options.scope, refused, budget)[0]
     cache = TokenCache.open(create=True)
     with _locked(cache, cache.name(repository, options.scope, options.app), budget):
         record = cache.find(repository, options.scope, options.app)
         if (
             record is not None
-            and record.identity == installation.identity
+            and record.identity in [grantor.identity for grantor in grantors]
             and record.may_answer(options.token_store, refused)
         ):
             token = record.token if record.token is not None else _token_from_keyring(record)
             if token is not None:
                 trace(f"{repository.full_name}: a cached token answers, Unix time {record.expires} ends it")
-                if record.sources != digest:
-                    record.sources = digest
+                if record.sources != sources_digest:
+                    record.sources = sources_digest
                     _keep(cache, record)
-                return Grant(token, record.expires, record.uuid, cached=True)
-        minted, grant = _mint(repository, installation, options.scope, budget)
+                return Grant(token, record.expires, record.uuid, True, record.minted, record.username)
+        unwanted = cache.refused(repository, options.scope, options.app)
+        unwanted += [state for state in refused if state not in unwanted]
+        if about_to_ask is not None:
+            name = cache.name(repository, options.scope, options.app)
+            about_to_ask(cache, repository, name, record, refused)
+        grant, identity = _first_grant(repository, grantors, options.scope, unwanted, budget)
+        if grant is None:
+            return None
+        state = token_state(grant.token.encode())
+        for one in refused if identity.startswith(BROKERED) else ():
+            known = record is not None and record.state == one
+            cache.note_refused(
+                repository, options.scope, options.app, one, record.expires if known and record else None
+            )
+        if state in unwanted:
+            raise BrokerError("the broker gave again a token that the server has refused", "ask who runs the broker")
+        if grant.expires is None:
+            return grant
         record = Record(
             repository,
             options.scope,
             options.app,
-            sources=digest,
-            identity=installation.identity,
+            sources=sources_digest,
+            identity=identity,
             uuid=grant.uuid,
-            state=token_state(grant.token.encode()),
-            minted=minted,
+            state=state,
+            minted=grant.minted,
             expires=grant.expires,
+            store=options.token_store,
+            username=grant.username,
             token=grant.token,
         )
         if options.token_store == "keyring":
@@ -137,28 +236,42 @@ def obtain(
             if not _token_to_keyring(record, grant.token):
                 return grant
         _keep(cache, record)
-        cache.drop_expired()
+    cache.drop_expired()
     return grant
 
 
-def get_for_person(repository: Repository, options: HelperOptions) -> tuple[Installation, Grant]:
-    """Return a token for ``repository``, and the installation it was asked of, for a command a person runs.
+def _first_grant(
+    repository: Repository, grantors: list[Grantor], scope: str, refused: list[str], budget: Budget
+) -> tuple[Grant | None, str]:
+    """The first grant there is, and the identity of who gave it."""
+    for grantor in grantors:
+        grant = grantor.grant(repository, scope, refused, budget)
+        if grant is not None:
+            return grant, grantor.identity
+    return None, ""
 
-    Raises CredentialError; InstallationError where no installation serves the repository.
+
+def get_for_person(repository: Repository, options: HelperOptions) -> Grant:
+    """Return a token for ``repository``, for a command a person runs.
+
+    Raises CredentialError; InstallationError where nobody gives one.
     """
-    sources = read_sources(options.installation)
-    installation = Catalogue(sources).choose(repository, options.app)
-    if installation is None:
+    sources = read_sources(options)
+    asked = Catalogue(sources).answering(repository, options.app)
+    check_allowed(options.allow, repository)
+    budget = Budget(options.timeout)
+    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
+    try:
+        grantors = [grantor(one) for one in asked]
+        grant = obtain(repository, grantors, options, sources.digest, budget, []) if asked else None
+    finally:
+        budget.finish()
+    if grant is None:
         raise InstallationError(
             f"no installation serves {repository.full_name} on {repository.host}",
             "git-credential-bbjwt list shows the registered ones; register adds one",
         )
-    budget = Budget(options.timeout)
-    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
-    try:
-        return installation, obtain(repository, installation, options, sources.digest, budget, [])
-    finally:
-        budget.finish()
+    return grant
 
 
 @contextlib.contextmanager
@@ -181,8 +294,8 @@ def _keep(cache: TokenCache, record: Record) -> None:
         trace(f"the token could not be cached: {problem.strerror}")
 
 
-def _mint(repository: Repository, installation: Installation, scope: str, budget: Budget) -> tuple[int, Grant]:
-    """Return the Unix time of the mint, and a new token."""
+def _mint(repository: Repository, installation: Installation, scope: str, budget: Budget) -> Grant:
+    """Return a new token of the installation."""
     signer = _signer(installation)
 
     from git_credential_bbjwt.bitbucket.api import Bitbucket
@@ -196,7 +309,16 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
     )
     uuid, minted = bitbucket.mint(repository, scope)
     trace(f"{repository.full_name}: a new token for {uuid}, scope {scope}, Unix time {minted.expires} ends it")
-    return minted.minted, Grant(minted.token, minted.expires, uuid, cached=False)
+    return Grant(minted.token, minted.expires, uuid, cached=False, minted=minted.minted)
+
+
+def look_up_name(repository: Repository, installation: Installation, budget: Budget) -> str:
+    """Return ``workspace/slug`` of a repository named by UUIDs. Raises CredentialError."""
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
+
+    signer = _signer(installation)
+    bitbucket = Bitbucket(installation.base_url, installation.base_api_url, signer, budget, needs_api=True)
+    return bitbucket.full_name(repository)
 
 
 def _signer(installation: Installation) -> "Signer":
@@ -267,5 +389,7 @@ def forget(concerns: Callable[[Record], bool]) -> int:
 
                     KeyringCall("delete", _keyring_name(record)).answer()
                 cache.drop(record)
+                if record.is_brokered:
+                    cache.note_refused(record.repository, record.scope, record.app, record.state, record.expires)
                 dropped += 1
     return dropped

@@ -1,7 +1,7 @@
 """The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start."""
 
 from git_credential_bbjwt.errors import NotAllowedError, UsageError
-from git_credential_bbjwt.repository import Repository, is_name
+from git_credential_bbjwt.repository import Repository, is_name, normal_host
 
 #: What git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")
@@ -17,7 +17,17 @@ TOKEN_STORES = ("runtime", "keyring", "none")
 # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
 _SCOPE_CHARACTERS = frozenset(chr(code) for code in range(0x20, 0x7F)) - frozenset('"\\')
 
-_WITH_VALUE = ("--scope", "--app", "--installation", "--allow", "--token-store", "--timeout")
+_WITH_VALUE = (
+    "--scope",
+    "--app",
+    "--installation",
+    "--installation-command",
+    "--broker",
+    "--host",
+    "--allow",
+    "--token-store",
+    "--timeout",
+)
 
 
 class Pattern:
@@ -76,16 +86,35 @@ def check_allowed(allow: "tuple[Pattern, ...]", repository: Repository) -> None:
 class HelperOptions:
     """What the helper line asks for. ``timeout`` is in seconds; ``app`` is the app key or empty for any.
 
-    ``allow`` holds the patterns of the only repositories there are tokens for; where it is empty there is one for each.
+    ``broker`` and ``installation_command`` are asked about ``hosts`` alone, by default Bitbucket Cloud's. ``allow``
+    holds the patterns of the only repositories there are tokens for; where it is empty there is one for each.
     """
 
-    __slots__ = ("allow", "app", "installation", "scope", "timeout", "token_store", "verbose")
+    __slots__ = (
+        "allow",
+        "app",
+        "broker",
+        "hosts",
+        "installation",
+        "installation_command",
+        "scope",
+        "scope_is_given",
+        "timeout",
+        "timeout_is_given",
+        "token_store",
+        "verbose",
+    )
 
     def __init__(self) -> None:
         self.scope = DEFAULT_SCOPE
         self.app = ""
         self.allow: tuple[Pattern, ...] = ()
+        self.broker: str | None = None
+        self.hosts: tuple[str, ...] = ()
         self.installation: str | None = None
+        self.installation_command: str | None = None
+        self.scope_is_given = False
+        self.timeout_is_given = False
         self.token_store = "runtime"
         self.timeout = DEFAULT_TIMEOUT
         self.verbose = False
@@ -113,12 +142,15 @@ def parse_options(arguments: list[str]) -> tuple[HelperOptions, list[str]]:
         else:
             break
         position += 1
+    if options.broker is not None and options.scope_is_given:
+        raise UsageError("--scope does not go with --broker: the broker's side has the scope")
     return options, arguments[position:]
 
 
 def _set(options: HelperOptions, name: str, value: str) -> None:
     if name == "--scope":
         options.scope = checked_scope(value)
+        options.scope_is_given = True
     elif name == "--app":
         if not value or not value.isascii() or not value.isprintable():
             raise UsageError("--app needs an app key as the app's descriptor has it")
@@ -127,6 +159,18 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
         if not value:
             raise UsageError("--installation needs the path of a file")
         options.installation = value
+    elif name == "--installation-command":
+        if not value.strip():
+            raise UsageError("--installation-command needs a command line")
+        options.installation_command = value
+    elif name == "--broker":
+        if not value.strip():
+            raise UsageError("--broker needs unix:/PATH or a command line")
+        options.broker = value
+    elif name == "--host":
+        if not value or "/" in value or "@" in value:
+            raise UsageError("--host needs a host as it stands in the URL, such as bitbucket.org")
+        options.hosts += (normal_host(value),)
     elif name == "--allow":
         options.allow += (Pattern.parse(value),)
     elif name == "--token-store":
@@ -135,6 +179,7 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
         options.token_store = value
     else:
         options.timeout = checked_seconds(value)
+        options.timeout_is_given = True
 
 
 def checked_scope(value: str) -> str:

@@ -18,7 +18,7 @@ from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, redacted, trace, warning
 from git_credential_bbjwt.errors import BadAnswerError, CredentialError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
-from git_credential_bbjwt.repository import Repository, is_uuid
+from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
@@ -125,7 +125,14 @@ class Bitbucket:
         uuid = repository.uuid or self._find_uuid(repository)
         return uuid, self._swap(scope, uuid)
 
+    def full_name(self, repository: Repository) -> str:
+        """Return ``workspace/slug`` of the repository that is named by UUIDs. Raises as `mint` does."""
+        return checked_full_name(self._look_up(repository), repository)
+
     def _find_uuid(self, repository: Repository) -> str:
+        return checked_uuid(self._look_up(repository), repository)
+
+    def _look_up(self, repository: Repository) -> Answer:
         assert self._api is not None
         parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
         path = "/2.0/repositories/" + "/".join(parts)
@@ -139,7 +146,7 @@ class Bitbucket:
             trace("the REST API refuses the JWT: asking with a transient token of scope repository")
             transient = self._swap("repository", None)
             answer = self._send(self._api, "GET", path, query, bearer=transient.token)
-        return checked_uuid(answer, repository)
+        return answer
 
     def _swap(self, scope: str, uuid: str | None) -> AccessToken:
         form = {"grant_type": GRANT_TYPE, "scope": scope}
@@ -300,6 +307,20 @@ def checked_uuid(answer: Answer, repository: Repository) -> str:
                 "if the repository was renamed or moved, update the remote's URL",
             )
     return uuid.lower()
+
+
+def checked_full_name(answer: Answer, repository: Repository) -> str:
+    """Return ``workspace/slug``, lower case, of an answer about a repository named by UUIDs. Raises BadAnswerError."""
+    found = _json_object(answer.body) or {}
+    uuid, full_name = found.get("uuid"), found.get("full_name")
+    if not isinstance(uuid, str) or not isinstance(full_name, str):
+        raise _unusable("the REST API's answer is about no repository")
+    workspace, _, slug = full_name.lower().partition("/")
+    if repository.name not in (uuid.lower(), slug):
+        raise _unusable("the REST API's answer is about another repository")
+    if not is_name(workspace) or not is_name(slug):
+        raise _unusable("the REST API's answer names no workspace and slug")
+    return f"{workspace}/{slug}"
 
 
 def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:

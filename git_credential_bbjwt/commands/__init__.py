@@ -1,6 +1,7 @@
 """The commands for people: one module each, found by name, with argparse's help."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -20,6 +21,7 @@ COMMANDS = {
     "token": "token",
     "jwt": "jwt",
     "exec": "exec_command",
+    "serve": "serve",
     "forget": "forget",
     "doctor": "doctor",
 }
@@ -51,6 +53,13 @@ def parser() -> argparse.ArgumentParser:
     helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
     helper.add_argument("--installation", metavar="FILE", help="`installed` payload to use before any other")
+    helper.add_argument("--installation-command", metavar="COMMAND", help="command that prints the payload to use")
+    helper.add_argument("--broker", metavar="WHERE", help="ask this broker for tokens: unix:/PATH, or a command")
+    helper.add_argument(
+        "--host",
+        metavar="HOST",
+        help="host that a broker or installation command is asked about (default: bitbucket.org)",
+    )
     helper.add_argument(
         "--allow",
         metavar="PATTERN",
@@ -90,6 +99,8 @@ def run(options: HelperOptions, words: list[str]) -> int:
     """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
     if words == ["help"] or (len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help")):
         words = ["--help"]  # The operations have no help of their own: git calls them.
+    if options.broker is None and os.environ.get("BBJWT_BROKER"):
+        options.broker = os.environ["BBJWT_BROKER"]
     if sys.stdout is None:  # So says Python where descriptor 1 was closed.
         raise CredentialError("standard output is closed: the result cannot be written", "open it, or use a file")
     try:

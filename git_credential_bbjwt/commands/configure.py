@@ -7,6 +7,7 @@ Examples:
   git-credential-bbjwt configure
   git-credential-bbjwt configure --exclusive --rewrite-ssh
   git-credential-bbjwt configure --workspace acme
+  git-credential-bbjwt configure --broker 'ssh -T broker'
 """
 
 import argparse
@@ -16,9 +17,9 @@ from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.installations.payload import Catalogue
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.sources import CLOUD_HOST, read_sources
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import is_name
+from git_credential_bbjwt.repository import is_name, normal_host
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SLUG",
         help="only this workspace (git 2.26 or newer); may be given several times",
     )
+    parser.add_argument("--broker", metavar="WHERE", help="have the helper ask this broker: unix:/PATH, or a command")
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help=f"host that the broker is asked about (default: {CLOUD_HOST}); may be given several times",
+    )
     parser.add_argument(
         "--exclusive", action="store_true", help="make git ask no other helper for these URLs, nor let one keep tokens"
     )
@@ -55,9 +64,16 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
-    helper = helper_value()
+    options.broker = arguments.broker or options.broker
+    options.hosts += tuple(normal_host(host) for host in arguments.host)
+    if options.broker is None:
+        helper = helper_value()
+        urls = base_urls(Catalogue(read_sources(options)))
+    else:
+        helper = helper_value((f"--broker={options.broker}", *(f"--host={host}" for host in options.hosts)))
+        urls = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
     wanted = []
-    for base_url in base_urls(Catalogue(read_sources(options.installation))):
+    for base_url in urls:
         for url in [f"{base_url}/{workspace}" for workspace in arguments.workspace] or [base_url]:
             wanted += entries(url, helper, exclusive=arguments.exclusive, rewrite_ssh=arguments.rewrite_ssh)
     changed = GitConfiguration(arguments.level).write(wanted)

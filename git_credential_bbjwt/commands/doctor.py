@@ -106,14 +106,18 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
     git = _checked("git", _git)
     yield git
     yield from _variables()
-    catalogue = Catalogue(read_sources(options.installation))
+    catalogue = Catalogue(read_sources(options))
     for url in _urls(catalogue, repository) if git.ok else ():
         yield _checked("git configuration", _helpers, url)
     yield _checked("keyring", _keyring, catalogue)
     installations = list(catalogue)
     for problem in catalogue.problems():
         yield Check("installation", False, problem.what, problem.hint)
-    if not installations and not catalogue.problems():
+    for asked in catalogue.to_ask():
+        yield Check(
+            "installation", True, f"{asked.where} is asked about {', '.join(asked.hosts)} when a token is needed"
+        )
+    if not installations and not catalogue.problems() and not catalogue.to_ask():
         yield Check(
             "installation",
             False,
@@ -233,9 +237,14 @@ def _clock(skews: list[float]) -> Check:
 
 def _token(repository: Repository, options: HelperOptions) -> str:
     options.token_store = "none"
-    installation, grant = minting.get_for_person(repository, options)
-    ends = time.strftime("%H:%M:%S UTC", time.gmtime(grant.expires))
-    return (
-        f"Bitbucket gives the app {installation.app_key or '(of the JWT)'} one for {repository.full_name} "
-        f"({grant.uuid}), scope {options.scope}, until {ends}"
+    started = time.monotonic()
+    grant = minting.get_for_person(repository, options)
+    took = time.monotonic() - started
+    ends = (
+        "an end that is not known"
+        if grant.expires is None
+        else time.strftime("%H:%M:%S UTC", time.gmtime(grant.expires))
     )
+    if not grant.uuid:
+        return f"the broker gives one for {repository.full_name} in {took:.2f} s, until {ends}"
+    return f"Bitbucket gives one for {repository.full_name} ({grant.uuid}), scope {options.scope}, until {ends}"

@@ -42,7 +42,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         options.scope = checked_scope(arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
     wanted = []
-    for url in known_urls(Catalogue(read_sources(options.installation))):
+    for url in known_urls(Catalogue(read_sources(options))):
         wanted += entries(url, helper, exclusive=True, rewrite_ssh=arguments.rewrite_ssh)
     environment = dict(os.environ)
     first = _config_count(environment)
@@ -72,7 +72,14 @@ def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
 
 def _helper_options(options: HelperOptions) -> list[str]:
     """The options this very command was given, for the helper it switches on."""
-    words = [f"--scope={options.scope}", f"--token-store={options.token_store}", f"--timeout={options.timeout:g}"]
+    words = [f"--token-store={options.token_store}", f"--timeout={options.timeout:g}"]
+    if options.broker is None:
+        words.append(f"--scope={options.scope}")
+    else:
+        words.append(f"--broker={options.broker}")
+    if options.installation_command is not None:
+        words.append(f"--installation-command={options.installation_command}")
+    words += [f"--host={host}" for host in options.hosts]
     if options.app:
         words.append(f"--app={options.app}")
     words += [f"--allow={pattern}" for pattern in options.allow]

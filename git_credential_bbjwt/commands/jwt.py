@@ -42,7 +42,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     workspace = arguments.workspace.lower()
     if not is_name(workspace):
         raise UsageError("WORKSPACE is the slug that stands in the workspace's URLs")
-    installation = _find(workspace, arguments.app or options.app, options.installation)
+    installation = _find(workspace, arguments.app or options.app, options)
     qsh = assertion.query_string_hash("POST", assertion.TOKEN_PATH)
     secret = shared_secret_of(installation)()
     print(
@@ -58,8 +58,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _find(workspace: str, app: str, installation_option: str | None) -> Installation:
-    catalogue = Catalogue(read_sources(installation_option))
+def _find(workspace: str, app: str, options: HelperOptions) -> Installation:
+    catalogue = Catalogue(read_sources(options))
     hosts = list(dict.fromkeys(one.host for one in catalogue))
     found = [one for host in hosts if (one := catalogue.choose_for_workspace(host, workspace, app))]
     if not found:

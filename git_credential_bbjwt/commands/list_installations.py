@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises InstallationError, after printing the others, for a source that is broken."""
-    catalogue = Catalogue(read_sources(options.installation))
+    catalogue = Catalogue(read_sources(options))
     found = list(catalogue)
     if arguments.json:
         print(json.dumps([_fields(one) for one in found], indent=2))

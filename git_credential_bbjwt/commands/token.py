@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from git_credential_bbjwt import minting
-from git_credential_bbjwt.git.answer import USERNAME
+from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.minting import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
 from git_credential_bbjwt.repository import Repository, parse_url
@@ -35,22 +35,27 @@ def _token(handed: Handed) -> str:
 
 def _json(handed: Handed) -> str:
     fields = {
-        "username": USERNAME,
+        "username": handed.grant.username,
         "token": handed.grant.token,
         "expires_at": handed.grant.expires,
-        "scope": handed.scope,
+        # A broker does not say of which scope its tokens are.
+        "scope": handed.scope if handed.grant.uuid else None,
         "repository": handed.repository.full_name,
-        "uuid": handed.grant.uuid,
+        "uuid": handed.grant.uuid or None,
     }
     return json.dumps(fields)
 
 
 def _header(handed: Handed) -> str:
-    return "Authorization: Basic " + b64encode(f"{USERNAME}:{handed.grant.token}".encode()).decode()
+    return "Authorization: Basic " + b64encode(f"{handed.grant.username}:{handed.grant.token}".encode()).decode()
+
+
+def _bearer(handed: Handed) -> str:
+    return f"Authorization: Bearer {handed.grant.token}"
 
 
 def _url(handed: Handed) -> str:
-    userinfo = f"{USERNAME}:{quote(handed.grant.token, safe='')}"
+    userinfo = f"{handed.grant.username}:{quote(handed.grant.token, safe='')}"
     return f"https://{userinfo}@{handed.repository.host}/{quote(handed.repository.full_name)}.git"
 
 
@@ -59,6 +64,7 @@ FORMATS: dict[str, Callable[[Handed], str]] = {
     "token": _token,
     "json": _json,
     "header": _header,
+    "bearer": _bearer,
     "url": _url,
 }
 
@@ -75,8 +81,10 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print it. Raises UsageError, NotARepositoryError, CredentialError."""
     repository = parse_url(arguments.url)
     if arguments.scope is not None:
+        if options.broker is not None:
+            raise UsageError("--scope does not go with --broker: the broker's side has the scope")
         options.scope = checked_scope(arguments.scope)
     options.app = arguments.app or options.app
-    _, grant = minting.get_for_person(repository, options)
+    grant = minting.get_for_person(repository, options)
     print(FORMATS[arguments.format](Handed(repository, options.scope, grant)))
     return 0

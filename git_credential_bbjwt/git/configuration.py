@@ -27,7 +27,9 @@ def base_urls(catalogue: Catalogue) -> list[str]:
 
 def known_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs of all installations there are; Bitbucket Cloud's where there are none."""
-    return list(dict.fromkeys(one.base_url for one in catalogue)) or [CLOUD_BASE_URL]
+    urls = [one.base_url for one in catalogue]
+    urls += [f"https://{host}" for asked in catalogue.to_ask() for host in asked.hosts]
+    return list(dict.fromkeys(urls)) or [CLOUD_BASE_URL]
 
 
 def executable() -> str:
@@ -41,9 +43,9 @@ def executable() -> str:
     return os.path.abspath(found)
 
 
-def helper_value() -> str:
+def helper_value(options: tuple[str, ...] = ()) -> str:
     """How git's configuration is to name the helper: by its absolute path, for cron and desktops know no PATH."""
-    return shell_word(executable())
+    return " ".join(shell_word(word) for word in (executable(), *options))
 
 
 def shell_word(path: str) -> str:

@@ -128,7 +128,9 @@ def _object(data: bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InstallationError(f"{where}: this is no JSON object", "use the payload of the app's `installed` callback")
+        raise InstallationError(
+            f"{where}: this is not a JSON object", "use the payload of the app's `installed` callback"
+        )
     return found
 
 
@@ -191,7 +193,7 @@ def parse_registry(data: bytes, where: str) -> list[Installation]:
     found = _object(data, where)
     entries = found.get("installations")
     if found.get("version") != REGISTRY_VERSION or not isinstance(entries, list):
-        raise InstallationError(f"{where}: this is no registry of this version", hint)
+        raise InstallationError(f"{where}: this is not a registry of this version", hint)
     installations = []
     for entry in entries:
         workspaces = entry.get("workspaces") if isinstance(entry, dict) else None
@@ -229,12 +231,22 @@ def registry_entry(installation: Installation) -> dict[str, object]:
     }
 
 
-#: What one source gives: its installations, or why it gives none.
-_Level = list[Installation] | InstallationError
+class ToAsk(NamedTuple):
+    """A command or a broker (``kind``) that is asked, when a token is needed, about repositories of ``hosts``."""
+
+    kind: str
+    where: str
+    how: str
+    hosts: tuple[str, ...]
+
+
+#: What one source gives: its installations, whom to ask, or why it gives none.
+_Level = list[Installation] | ToAsk | InstallationError
 
 
 def _hosts(levels: list[_Level]) -> set[str]:
-    return {one.host for level in levels if not isinstance(level, InstallationError) for one in level}
+    named = {one.host for level in levels if isinstance(level, list) for one in level}
+    return named.union(*(level.hosts for level in levels if isinstance(level, ToAsk)))
 
 
 def _unreadable(source: Source) -> InstallationError:
@@ -272,7 +284,12 @@ class Catalogue:
             if source.exposed and source.kind != "registry"
         }
         self._broken: list[Source] = []
+        self._certain = sources.hosts
         for source in sources.sources:
+            if source.hosts is not None:
+                how = (source.data or b"").decode("utf-8", "surrogateescape")
+                self._levels.append(ToAsk(source.kind, source.where, how, source.hosts))
+                continue
             try:
                 self._levels.append(installations_of(source))
             except InstallationError as problem:
@@ -288,7 +305,8 @@ class Catalogue:
         given: list[_Level] = [
             level
             for level in self._levels
-            if isinstance(level, InstallationError) or any(one.secret_place == "payload" for one in level)
+            if isinstance(level, InstallationError)
+            or (isinstance(level, list) and any(one.secret_place == "payload" for one in level))
         ] or [[cloud]]
         self._hosts = _hosts(given)
         if source.problem is not None:
@@ -299,16 +317,20 @@ class Catalogue:
         if not jwt:
             return [InstallationError(f"{source.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")]
         return [
-            level
-            if isinstance(level, InstallationError)
-            else [one._replace(jwt=jwt, shared_secret="", secret_place="jwt", where=source.where) for one in level]
+            [one._replace(jwt=jwt, shared_secret="", secret_place="jwt", where=source.where) for one in level]
+            if isinstance(level, list)
+            else level
             for level in given
         ]
 
     def __iter__(self) -> Iterator[Installation]:
         for level in self._levels:
-            if not isinstance(level, InstallationError):
+            if isinstance(level, list):
                 yield from level
+
+    def to_ask(self) -> list[ToAsk]:
+        """The commands and brokers there are."""
+        return [level for level in self._levels if isinstance(level, ToAsk)]
 
     def problems(self) -> list[InstallationError]:
         """What is wrong with the sources that could not be used."""
@@ -317,7 +339,7 @@ class Catalogue:
     def names_host(self, host: str) -> bool:
         """Whether ``host`` is one of ours."""
         broken = self._broken
-        return host in self._hosts or any(host == CLOUD_HOST or source.may_hold(host) for source in broken)
+        return host in self._hosts or any(host in self._certain or source.may_hold(host) for source in broken)
 
     def unreadable(self) -> list[InstallationError]:
         """What is wrong with the sources of which nothing is known at all, not even the hosts they are for."""
@@ -331,16 +353,42 @@ class Catalogue:
         """
         return self._first(lambda one: one.serves(repository), repository.workspace, app)
 
+    def answering(self, repository: Repository, app: str) -> "list[Installation | ToAsk]":
+        """Who is to be asked about ``repository``, in this order: the first that has something to say counts.
+
+        After the first installation that serves it nobody is asked. Raises InstallationError as `choose` does.
+        """
+        asked: list[Installation | ToAsk] = []
+        for level in self._levels:
+            if isinstance(level, ToAsk):
+                if repository.host in level.hosts:
+                    asked.append(level)
+                continue
+            if isinstance(level, InstallationError) and asked:
+                continue  # Who comes before it may well answer.
+            found = self._first(lambda one: one.serves(repository), repository.workspace, app, [level])
+            if found is not None:
+                return [*asked, found]
+        return asked
+
     def choose_for_workspace(self, host: str, workspace: str, app: str) -> Installation | None:
         """The same for a workspace's slug, where no repository is known."""
         return self._first(
             lambda one: one.host == host and (not one.workspaces or workspace in one.workspaces), workspace, app
         )
 
-    def _first(self, serves: Callable[[Installation], bool], workspace: str, app: str) -> Installation | None:
-        for level in self._levels:
+    def _first(
+        self,
+        serves: Callable[[Installation], bool],
+        workspace: str,
+        app: str,
+        levels: "list[_Level] | None" = None,
+    ) -> Installation | None:
+        for level in self._levels if levels is None else levels:
             if isinstance(level, InstallationError):
                 raise level
+            if isinstance(level, ToAsk):
+                continue
             serving = [one for one in level if serves(one) and app in ("", one.app_key)]
             if len(serving) > 1:
                 keys = ", ".join(sorted(one.app_key for one in serving))

@@ -1,13 +1,14 @@
 """Where installations come from, read as raw bytes: cheap enough for every call, exact enough to trust.
 
-The order is the rule: ``--installation``, ``BBJWT_INSTALLATION``, systemd credentials, the user registry, the system
-registry; the first whose installation serves the repository is used (`installations` decides that). The digest of all
-of them stands in every cached token's record, so that any change, a replaced secret included, makes the fast path step
-aside.
+The order is the rule, and `read_sources` is the one place it stands in: options, variables, systemd credentials, the
+broker, the user registry, the system registry. The first whose installation serves the repository is used (`payload`
+decides that). The digest of all of them stands in every cached token's record, so that any change, a replaced secret
+included, makes the fast path step aside.
 """
 
 import os
 
+from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import places
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.private_folder import why_not_trusted
@@ -30,23 +31,33 @@ class Source:
     """One place an installation can come from.
 
     ``data`` is None where nothing can be read, and ``problem`` says why. ``kind`` is ``payload`` (one installation,
-    perhaps with its secret), ``registry`` (a list without secrets) or ``jwt``. ``exposed`` tells that other users of
-    the machine may read the file.
+    perhaps with its secret), ``registry`` (a list without secrets), ``jwt``, ``command`` or ``broker`` (to be asked
+    about ``hosts`` when a token is needed; ``data`` says how). ``exposed`` tells that other users of the machine may
+    read the file.
     """
 
-    __slots__ = ("data", "exposed", "kind", "problem", "where")
+    __slots__ = ("data", "exposed", "hosts", "kind", "problem", "where")
 
     def __init__(
-        self, kind: str, where: str, data: bytes | None, problem: str | None = None, exposed: bool = False
+        self,
+        kind: str,
+        where: str,
+        data: bytes | None,
+        problem: str | None = None,
+        exposed: bool = False,
+        hosts: tuple[str, ...] | None = None,
     ) -> None:
         self.kind = kind
         self.where = where
         self.data = data
         self.problem = problem
         self.exposed = exposed
+        self.hosts = hosts
 
     def may_hold(self, host: str) -> bool:
         """Whether the text of this source might name ``host``: False is certain, True only a reason to look closer."""
+        if self.hosts is not None:
+            return host in self.hosts
         # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return _may_hold(self.data, name.encode("utf-8", "surrogateescape"))
@@ -55,11 +66,13 @@ class Source:
 class Sources:
     """All that is known on this machine, in the order it is to be asked."""
 
-    __slots__ = ("digest", "jwt", "sources")
+    __slots__ = ("digest", "hosts", "jwt", "sources")
 
-    def __init__(self, sources: list[Source], jwt: Source | None) -> None:
+    def __init__(self, sources: list[Source], jwt: Source | None, hosts: tuple[str, ...]) -> None:
         self.sources = sources
         self.jwt = jwt
+        #: The hosts that are ours whatever the sources say: those of ``--host``, else Bitbucket Cloud's.
+        self.hosts = hosts
         parts: list[str | bytes] = []
         for source in (*sources, *([jwt] if jwt else [])):
             parts += (source.kind, source.where, source.data or b"")
@@ -67,7 +80,8 @@ class Sources:
 
     def may_name(self, host: str) -> bool:
         """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
-        if host == CLOUD_HOST and (self.jwt or any(source.problem or source.data for source in self.sources)):
+        texts = [source for source in self.sources if source.hosts is None]
+        if host in self.hosts and (self.jwt or any(source.problem or source.data for source in texts)):
             return True  # A source may turn out broken, which is an error for whom it might have served.
         return any(source.problem or source.may_hold(host) for source in self.sources)
 
@@ -87,21 +101,37 @@ def _may_hold(data: bytes | None, text: bytes) -> bool:
     return False
 
 
-def read_sources(installation_option: str | None) -> Sources:
-    """Read every source there is. Nothing is raised here: what cannot be read carries its problem."""
+def read_sources(options: HelperOptions) -> Sources:
+    """Read every source there is, in their order.
+
+    This runs on every call, for every host, before any check: local reads only, and nothing is raised. What cannot be
+    read carries its problem; a command or a broker is named here and asked when a token is needed.
+    """
     environ = os.environ
     sources = []
-    if installation_option is not None:
-        sources.append(_read_file("payload", installation_option, named_by="--installation"))
+    hosts = options.hosts or (CLOUD_HOST,)
+    if options.installation is not None:
+        sources.append(_read_file("payload", options.installation, named_by="--installation"))
+    if options.installation_command is not None:
+        sources.append(_to_ask("command", "--installation-command", options.installation_command, hosts))
     if environ.get("BBJWT_INSTALLATION"):
         sources.append(_read_variable("BBJWT_INSTALLATION"))
+    if environ.get("BBJWT_INSTALLATION_COMMAND"):
+        command = environ["BBJWT_INSTALLATION_COMMAND"]
+        sources.append(_to_ask("command", "the variable BBJWT_INSTALLATION_COMMAND", command, hosts))
     credentials = environ.get("CREDENTIALS_DIRECTORY", "")
     if credentials:
         sources.append(_read_file("payload", credentials + "/bbjwt-installation", optional=True))
+    if options.broker is not None:
+        sources.append(_to_ask("broker", "the broker", options.broker, hosts))
     for folder in (places.user_config_folder(), places.site_config_folder()):
         if folder is not None:
             sources.append(read_registry(folder))
-    return Sources(sources, _read_jwt())
+    return Sources(sources, _read_jwt(), hosts)
+
+
+def _to_ask(kind: str, where: str, how: str, hosts: tuple[str, ...]) -> Source:
+    return Source(kind, where, how.encode("utf-8", "surrogateescape"), hosts=hosts)
 
 
 def read_registry(folder: str) -> Source:
@@ -183,10 +213,11 @@ def _read_file(kind: str, path: str, *, optional: bool = False, named_by: str = 
         if kind == "registry" and (found.st_uid not in (0, os.geteuid()) or mode & 0o022):
             # Who can write here chooses where the JWTs go.
             return Source(kind, path, None, "others can write to it, or it is another user's")
+        refused = None
         if kind == "payload" and found.st_uid not in (0, os.geteuid()):
-            return Source(kind, path, None, f"it belongs to another user (number {found.st_uid})")
-        if kind == "payload" and mode & 0o022:
-            return Source(kind, path, None, f"others can write to it (mode {mode & 0o777:04o})")
+            refused = f"it belongs to another user (number {found.st_uid})"
+        elif kind == "payload" and mode & 0o022:
+            refused = f"others can write to it (mode {mode & 0o777:04o})"
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk
@@ -197,7 +228,8 @@ def _read_file(kind: str, path: str, *, optional: bool = False, named_by: str = 
         exposed = mode & (0o044 if found.st_uid == os.geteuid() else 0o004)
         if not data.strip() and kind != "registry":
             return Source(kind, path, None, "it is empty")
-        return Source(kind, path, data, exposed=bool(exposed))
+        # Of a refused one the text still tells for which hosts that is an error.
+        return Source(kind, path, data, refused, exposed=bool(exposed))
     except OSError as problem:
         return Source(kind, path, None, problem.strerror)
     finally:

@@ -20,7 +20,19 @@ MIN_REMAINING = 300
 # being slewed.
 _CLOCK_SLACK = 30
 
-_FORMAT = "bbjwt-token-record 1"
+#: Begins the ``identity`` of a record whose token a broker gave.
+BROKERED = "broker-"
+
+#: Seconds for which a refused token is named to a broker where its end is not known.
+_REFUSAL_LIFE = 86_400
+
+#: How many characters of a token's SHA-256 count.
+STATE_LENGTH = 16
+
+# How many refused tokens are remembered for one repository: more than anybody is told of.
+_REFUSALS = 32
+
+_FORMAT = "bbjwt-token-record 2"
 _END = "end"
 
 
@@ -28,8 +40,8 @@ class Record:
     """One minted token and all that must be the same for using it again.
 
     ``minted`` and ``expires`` are Unix times. ``sources`` is the digest of all installation sources when it was
-    minted, ``identity`` that of the installation alone. ``state`` is the token's `token_state`; ``token`` is None where
-    it is kept in the keyring.
+    minted, ``identity`` that of the installation alone. ``state`` is the token's `token_state`; ``store`` names
+    where the token is kept; ``token`` is None where that is not this record. ``username`` goes with it.
     """
 
     __slots__ = (
@@ -42,7 +54,9 @@ class Record:
         "scope",
         "sources",
         "state",
+        "store",
         "token",
+        "username",
         "uuid",
         "workspace",
     )
@@ -59,6 +73,8 @@ class Record:
         state: str,
         minted: int,
         expires: int,
+        store: str,
+        username: str,
         token: str | None,
     ) -> None:
         self.host = repository.host
@@ -72,6 +88,8 @@ class Record:
         self.state = state
         self.minted = minted
         self.expires = expires
+        self.store = store
+        self.username = username
         self.token = token
 
     def may_answer(self, token_store: str, refused: list[str]) -> bool:
@@ -80,9 +98,16 @@ class Record:
         It is kept where ``--token-store`` says, its `token_state` is none of the ``refused`` ones, and enough of its
         life is left, by a clock that has not been set back since.
         """
-        kept_in = "keyring" if self.token is None else "runtime"
-        in_time = self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
-        return kept_in == token_store and self.state not in refused and in_time
+        return self.store == token_store and self.state not in refused and self.may_be_in_time()
+
+    def may_be_in_time(self) -> bool:
+        """Whether enough of its life is left, by a clock that has not been set back since."""
+        return self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
+
+    @property
+    def is_brokered(self) -> bool:
+        """Whether a broker gave it."""
+        return self.identity.startswith(BROKERED)
 
     @property
     def repository(self) -> Repository:
@@ -100,7 +125,19 @@ class Record:
         return "\n".join(lines).encode("ascii")
 
 
-_TEXT_FIELDS = ("host", "workspace", "name", "scope", "app", "sources", "identity", "uuid", "state")
+_TEXT_FIELDS = (
+    "host",
+    "workspace",
+    "name",
+    "scope",
+    "app",
+    "sources",
+    "identity",
+    "uuid",
+    "state",
+    "store",
+    "username",
+)
 
 
 def parse_record(data: bytes) -> Record | None:
@@ -122,6 +159,8 @@ def parse_record(data: bytes) -> Record | None:
             identity=text[6],
             uuid=text[7],
             state=text[8],
+            store=text[9],
+            username=text[10],
             minted=int(fields["minted"]),
             expires=int(fields["expires"]),
             token=token,
@@ -131,8 +170,10 @@ def parse_record(data: bytes) -> Record | None:
 
 
 def token_state(token: bytes) -> str:
-    """What a token is recognised by, here and in ``state[]``: a digest nobody can turn back into the token."""
-    return digest("token", token)
+    """What a token is recognised by, here and in ``state[]``: the first characters of its hexadecimal SHA-256."""
+    from hashlib import sha256  # Loads OpenSSL; an answer from the cache needs no digest.
+
+    return sha256(token).hexdigest()[:STATE_LENGTH]
 
 
 def _repository_prefix(repository: Repository) -> str:
@@ -184,6 +225,31 @@ class TokenCache:
         ):
             return None
         return record
+
+    def refused(self, repository: Repository, scope: str, app: str) -> list[str]:
+        """The states of tokens that the server refused, or that were to be forgotten, the newest last."""
+        return [state for state, expires in self._refusals(repository, scope, app) if expires > time.time()]
+
+    def _refusals(self, repository: Repository, scope: str, app: str) -> list[tuple[str, int]]:
+        data = None if self.folder is None else self.folder.read(self.name(repository, scope, app) + ".refused")
+        found = []
+        for line in (data or b"").decode("ascii", "replace").splitlines():
+            state, _, expires = line.partition(" ")
+            if expires.isdigit():
+                found.append((state, int(expires)))
+        return found
+
+    def note_refused(self, repository: Repository, scope: str, app: str, state: str, expires: int | None) -> None:
+        """Remember until ``expires``, a Unix time, that this token is not wanted again; a day where it is not known."""
+        if self.folder is None:
+            return
+        until = int(time.time()) + _REFUSAL_LIFE if expires is None else expires
+        kept = [one for one in self._refusals(repository, scope, app) if one[0] != state and one[1] > time.time()]
+        lines = [f"{one} {end}\n" for one, end in [*kept, (state, until)][-_REFUSALS:]]
+        try:
+            self.folder.write(self.name(repository, scope, app) + ".refused", "".join(lines).encode())
+        except OSError as problem:
+            trace(f"the refused token could not be noted: {problem.strerror}")
 
     def keep(self, record: Record) -> None:
         """Put ``record`` in place of its predecessor. Raises OSError, and the predecessor is then as it was."""
@@ -237,8 +303,11 @@ def _is_ours(name: str) -> bool:
     record, _, ending = name.partition(".")
     repository, _, rest = record.partition("-")
     hexadecimal = _HEX.issuperset(repository + rest)
-    return (len(repository), len(rest)) == (32, 16) and hexadecimal and ending in ("", "lock", "new")
+    return (len(repository), len(rest)) == (32, 16) and hexadecimal and ending.split(".")[0] in _ENDINGS
 
+
+# Of a record; its lock and what is not yet one; what was refused, what a broker is about to do, found and counted.
+_ENDINGS = ("", "lock", "new", "refused", "minting", "named", "lookups")
 
 _HEX = frozenset("0123456789abcdef")
 

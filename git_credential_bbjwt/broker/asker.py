@@ -1,0 +1,114 @@
+"""Who asks a broker, as sshd, sudo or the kernel says: for the audit, never for a decision.
+
+Sources: sshd_config(5) ``ExposeAuthInfo``; ssh(1) "ENVIRONMENT"; sudo(8) "ENVIRONMENT"; unix(7) ``SO_PEERCRED``;
+RFC 4253 section 6.6 (public keys); OpenSSH's PROTOCOL.certkeys.
+"""
+
+import hashlib
+import os
+import socket
+import stat
+import struct
+from base64 import b64decode, b64encode
+
+_CERTIFICATE = "-cert-v01@openssh.com"
+
+# How many strings of a certificate stand before its serial number, by the type of the key in it: the nonce and the key.
+_KEY_FIELDS = {
+    "ssh-ed25519": 1,
+    "ssh-rsa": 2,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+}
+
+
+def who_asks() -> dict[str, object]:
+    """What is known of the asker; ``by`` says who vouches for it."""
+    environ = os.environ
+    ssh = _of_ssh()
+    if environ.get("SUDO_UID"):
+        asker: dict[str, object] = {"by": "sudo", "uid": environ["SUDO_UID"], "user": environ.get("SUDO_USER", "")}
+        return asker | ({"claimed": ssh} if ssh else {})
+    peer = _peer_of_socket()
+    if peer is not None:
+        return {"by": "unix", **peer}
+    if ssh:
+        return {"by": "ssh", **ssh}
+    return {"by": "uid", "uid": os.getuid()}
+
+
+def _peer_of_socket() -> dict[str, object] | None:
+    """The other end of standard input, where that is a socket bound to a path: sshd's own pair is bound to none."""
+    try:
+        with socket.socket(fileno=os.dup(0)) as connection:
+            if connection.family != socket.AF_UNIX or not connection.getsockname():
+                return None
+            size = struct.calcsize("3i")
+            pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    except (OSError, AttributeError):
+        return None
+    return {"uid": uid, "pid": pid}
+
+
+def _of_ssh() -> dict[str, object]:
+    connection = os.environ.get("SSH_CONNECTION", "").split()
+    if not connection:
+        return {}
+    return {"address": connection[0], **_key_of_ssh(os.environ.get("SSH_USER_AUTH", ""))}
+
+
+def _key_of_ssh(path: str) -> dict[str, object]:
+    """What the file that sshd wrote for this session says of the key; nothing where the file is not this user's."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return {}
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            return {}
+        words = os.read(fd, 65_536).decode("ascii", "replace").split()
+    finally:
+        os.close(fd)
+    try:
+        kind, blob = words[words.index("publickey") + 1], b64decode(words[words.index("publickey") + 2])
+        return _of_certificate(kind, blob) if kind.endswith(_CERTIFICATE) else {"key": _fingerprint(blob)}
+    except (ValueError, IndexError, KeyError, struct.error):
+        return {}
+
+
+def _fingerprint(blob: bytes) -> str:
+    """As ``ssh-keygen -l`` shows it."""
+    return "SHA256:" + b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def _of_certificate(kind: str, blob: bytes) -> dict[str, object]:
+    plain = kind.removesuffix(_CERTIFICATE)
+    _, rest = _string(blob)
+    _, rest = _string(rest)  # the nonce
+    key = rest
+    for _ in range(_KEY_FIELDS[plain]):
+        _, rest = _string(rest)
+    key = key[: len(key) - len(rest)]
+    serial = int.from_bytes(rest[:8], "big")
+    key_id, rest = _string(rest[12:])  # after the certificate's type
+    _, rest = _string(rest)  # the principals
+    rest = rest[16:]  # valid from and to
+    for _ in range(3):
+        _, rest = _string(rest)  # critical options, extensions, reserved
+    authority, _ = _string(rest)
+    name = plain.encode()
+    return {
+        "key": _fingerprint(struct.pack(">I", len(name)) + name + key),
+        "key_id": key_id.decode("utf-8", "replace"),
+        "serial": serial,
+        "authority": _fingerprint(authority),
+    }
+
+
+def _string(data: bytes) -> tuple[bytes, bytes]:
+    (length,) = struct.unpack(">I", data[:4])
+    if length > len(data) - 4:
+        raise ValueError
+    return data[4 : 4 + length], data[4 + length :]
