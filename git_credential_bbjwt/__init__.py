@@ -1,3 +1,3 @@
 """Git credential helper for Bitbucket Cloud Connect apps."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -323,6 +324,13 @@ def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Pa
             fill(folder)
             done.touch()
     return folder
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def cannot(reason: str) -> NoReturn:

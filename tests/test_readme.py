@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -244,6 +246,66 @@ def test_encrypted_file(scene: Workspace) -> None:
     assert cloned(scene)
 
 
+def test_sudoers_and_authorized_keys_are_command_lines_of_serve(newcomer: Workspace) -> None:
+    rule = RECIPES["sudoers"].partition("NOPASSWD: ")[2].strip()
+    key = RECIPES["authorized_keys"].partition('command="')[2].partition('"')[0]
+    assert "*" not in rule
+    asked = shlex.split(RECIPES["sudo asker"].splitlines()[0])[-1]
+    assert asked == f"sudo -n -u bbjwt {rule}"
+    builds = newcomer.machine.home / "builds"
+    builds.write_text("acme/widgets\n")
+    for line in (rule, key):
+        words = shlex.split(line.replace("/etc/git-credential-bbjwt/builds", str(builds)).replace("syslog", "none"))
+        refused = newcomer.machine.run(COMMAND, *words[1:], data="host=elsewhere.example\nprotocol=https\n\n")
+        assert refused.stdout == "\n"
+
+
+@pytest.mark.parametrize("name", ["sudo asker", "ssh asker", "socket asker"])
+def test_askers_are_configured(newcomer: Workspace, name: str) -> None:
+    newcomer.machine.run("sh", "-c", recipe(newcomer, name).splitlines()[0])
+    key = "credential.https://bitbucket.org.helper"
+    assert "--broker=" in newcomer.machine.git("config", key).stdout
+
+
+def test_socket_units(tmp_path: Path) -> None:
+    (tmp_path / "bbjwt.socket").write_text(RECIPES["socket unit"])
+    service = RECIPES["socket service"].replace("/usr/local/bin/git-credential-bbjwt", "/bin/true")
+    (tmp_path / "bbjwt@.service").write_text(service)
+    need("systemd-analyze")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", tmp_path / "bbjwt.socket", tmp_path / "bbjwt@.service"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    assert [line for line in done.stderr.splitlines() if "bbjwt" in line] == []
+
+
+def test_a_secret_store(newcomer: Workspace) -> None:
+    store = newcomer.machine.home / "bin/vault"
+    store.parent.mkdir()
+    store.write_text(
+        '#!/bin/sh\n[ "$*" = "kv get -field=payload secret/bitbucket/acme" ] && cat "$HOME/installed.json"\n'
+    )
+    store.chmod(0o755)
+    newcomer.machine.environment["PATH"] = f"{store.parent}:{newcomer.machine.environment['PATH']}"
+    text = recipe(newcomer, "secret store")
+    command = f"--host {newcomer.bitbucket.host} exec"
+    newcomer.machine.run("sh", "-eu", "-c", text.replace(" exec", f" {command}"))
+    assert cloned(newcomer)
+
+
+def test_after_connect(newcomer: Workspace) -> None:
+    token = newcomer.machine.bbjwt(
+        "--installation", newcomer.installation, "token", newcomer.bitbucket.url(newcomer.widgets)
+    )
+    (newcomer.machine.home / "token").write_text(token.stdout)
+    text = recipe(newcomer, "after Connect").replace("/run/forge/token", str(newcomer.machine.home / "token"))
+    host = newcomer.bitbucket.host
+    newcomer.machine.run("sh", "-eu", "-c", text.replace("configure", f"configure --host {host}"))
+    assert cloned(newcomer)
+
+
 def test_doctor(newcomer: Workspace) -> None:
     newcomer.machine.environment |= with_installation(newcomer)
     newcomer.machine.bbjwt("configure")
@@ -267,7 +329,7 @@ def test_every_command_and_option_is_in_the_man_page_and_the_reference() -> None
     page = (PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt.1").read_text().replace("\\-", "-")
     helped = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^    (\w+)  ", helped, re.MULTILINE)
-    assert len(commands) == 10
+    assert len(commands) == 11
     for command in commands:
         text = subprocess.run([COMMAND, command, "--help"], capture_output=True, text=True, check=True).stdout
         for word in [command, *re.findall(r"(?<=[\s\[])--[a-z-]+", text)]:
