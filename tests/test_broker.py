@@ -586,3 +586,26 @@ def test_configure_writes_the_broker(acme: Workspace, broker: Broker) -> None:
 
     assert [line["outcome"] for line in broker.lines()] == ["granted"]
     assert not (acme.machine.home / ".gitconfig").exists()
+
+
+def test_the_commands_find_the_broker_in_gits_configuration(acme: Workspace, broker: Broker) -> None:
+    configure_asker(acme, broker.where())
+    token = acme.machine.bbjwt("token", acme.url).stdout.strip()
+    assert token in acme.bitbucket.tokens
+    assert "the broker gives one" in acme.machine.bbjwt("doctor", acme.url, check=False).stdout
+    listed = json.loads(acme.machine.bbjwt("--broker", broker.where(), "list", "--json").stdout)
+    assert [one["secret"] for one in listed] == ["broker"]
+
+
+def test_a_repositorys_own_broker_is_not_asked(acme: Workspace, broker: Broker) -> None:
+    del broker
+    acme.machine.git("config", "--global", "--unset-all", f"credential.{acme.bitbucket.base_url}.helper")
+    told = acme.machine.home / "asked"
+    folder = acme.machine.home / "theirs"
+    acme.machine.git("init", "-q", folder)
+    helper = "!" + shlex.join([str(COMMAND), *asking(acme, f"echo x >{told}")])
+    acme.machine.git("config", f"credential.{acme.bitbucket.base_url}.helper", helper, cwd=folder)
+    done = acme.machine.run(COMMAND, "token", acme.url, cwd=folder, check=False)
+
+    assert done.returncode == 1
+    assert not told.exists()

@@ -87,6 +87,19 @@ def _module(name: str) -> ModuleType:
     return import_module(f"git_credential_bbjwt.commands.{COMMANDS[name]}")
 
 
+def find_broker(options: HelperOptions, url: str) -> None:
+    """Take the broker that git's configuration names for ``url``, where the command line and the environment name none.
+
+    Raises GitError.
+    """
+    from git_credential_bbjwt.git import helpers
+
+    if options.broker is None:
+        broker, hosts = helpers.broker_for(url)
+        if broker is not None:
+            options.broker, options.hosts = broker, hosts
+
+
 def meant(word: str) -> str:
     """The hint for a ``word`` that is no command: the one that was probably meant, else where all are listed."""
     from difflib import get_close_matches

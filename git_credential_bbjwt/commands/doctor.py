@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt import diagnostics, minting
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.commands import find_broker
 from git_credential_bbjwt.errors import CredentialError, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
-from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue, Installation
 from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
@@ -106,6 +107,10 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
     git = _checked("git", _git)
     yield git
     yield from _variables()
+    if git.ok:
+        find_broker(
+            options, CLOUD_BASE_URL if repository is None else f"https://{repository.host}/{repository.full_name}"
+        )
     catalogue = Catalogue(read_sources(options))
     for url in _urls(catalogue, repository) if git.ok else ():
         yield _checked("git configuration", _helpers, url)

@@ -42,7 +42,9 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         options.scope = checked_scope(arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
     wanted = []
-    for url in known_urls(Catalogue(read_sources(options))):
+    catalogue = Catalogue(read_sources(options))
+    catalogue.warn_of_exposed()
+    for url in known_urls(catalogue):
         wanted += entries(url, helper, exclusive=True, rewrite_ssh=arguments.rewrite_ssh)
     environment = dict(os.environ)
     first = _config_count(environment)

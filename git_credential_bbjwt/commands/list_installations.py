@@ -7,10 +7,13 @@ Example:
 """
 
 import argparse
+import contextlib
 import json
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.commands import find_broker
+from git_credential_bbjwt.git.config import GitError
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue, Installation, ToAsk
 from git_credential_bbjwt.installations.registry import Registry
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
@@ -23,19 +26,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises InstallationError, after printing the others, for a source that is broken."""
+    with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
+        find_broker(options, CLOUD_BASE_URL)
     catalogue = Catalogue(read_sources(options))
     found = list(catalogue)
+    asked = catalogue.to_ask()
     if arguments.json:
-        print(json.dumps([_fields(one) for one in found], indent=2))
+        print(json.dumps([_fields(one) for one in found] + [_asked_fields(one) for one in asked], indent=2))
     else:
         for one in found:
             print("\t".join(map(diagnostics.one_line, _columns(one))))
+        for other in asked:
+            print(f"any workspace\t-\t{', '.join(f'https://{host}' for host in other.hosts)}\t{other.where} is asked")
     problems = catalogue.problems()
     if problems:
         raise problems[0]
-    if not found:
+    if not found and not asked:
         diagnostics.note("there is no installation: git-credential-bbjwt register FILE")
     return 0
+
+
+def _asked_fields(one: ToAsk) -> dict[str, object]:
+    return {
+        "workspaces": [],
+        "app": None,
+        "client_key": None,
+        "base_url": f"https://{one.hosts[0]}",
+        "base_api_url": None,
+        "secret": one.kind,
+        "registry": None,
+        "source": one.where,
+    }
 
 
 def _registry(one: Installation) -> str | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from git_credential_bbjwt import minting
+from git_credential_bbjwt.commands import find_broker
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.minting import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print it. Raises UsageError, NotARepositoryError, CredentialError."""
     repository = parse_url(arguments.url)
+    find_broker(options, arguments.url)
     if arguments.scope is not None:
         if options.broker is not None:
             raise UsageError("--scope does not go with --broker: the broker's side has the scope")

@@ -69,9 +69,9 @@ class HttpSetting(NamedTuple):
     value: str
 
 
-# Whoever made a repository wrote these; git itself obeys them, for what it sends opens that repository alone. A JWT
-# opens the whole workspace.
-_FOLDERS_OWN = ("local", "worktree")
+#: The scopes (git-config(1), ``--show-scope``) of what whoever made a repository wrote. Git itself obeys it, for what
+#: git sends opens that repository alone; a JWT opens the whole workspace.
+FOLDERS_OWN = ("local", "worktree")
 
 
 class HttpSettings:
@@ -105,7 +105,7 @@ class HttpSettings:
             rank = url_match(setting.url, url) if setting.url else (0, 0, 0)
             if rank is None:
                 continue
-            if setting.scope in _FOLDERS_OWN:
+            if setting.scope in FOLDERS_OWN:
                 if setting.name in CHOOSE_THE_WAY:
                     ignored.append(f"http.{setting.name}")
                 continue

@@ -5,7 +5,9 @@ import shlex
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
+from git_credential_bbjwt.options import parse_options
 from git_credential_bbjwt.system import places
 
 
@@ -14,6 +16,7 @@ class Helper(NamedTuple):
 
     value: str
     origin: str
+    scope: str = ""
 
     @property
     def program(self) -> str:
@@ -38,34 +41,56 @@ class Helper(NamedTuple):
 def helpers_for(url: str) -> list[Helper]:
     """Return the helpers git asks for ``url``, the first one first. Raises GitError."""
     helpers: list[Helper] = []
-    for value, origin in _settings("helper", url):
+    for value, origin, scope in _settings("helper", url):
         if value:
-            helpers.append(Helper(value, origin))
+            helpers.append(Helper(value, origin, scope))
         else:
             helpers.clear()  # An empty value forgets all helpers named before.
     return helpers
 
 
+def broker_for(url: str) -> tuple[str | None, tuple[str, ...]]:
+    """The broker, and its hosts, that our helper's line in git's configuration names for ``url``; or None.
+
+    A repository's own configuration does not count: who made the folder would choose who is asked. Raises GitError.
+    """
+    for helper in reversed(helpers_for(url)):
+        if not helper.is_ours or helper.scope in git_config.FOLDERS_OWN:
+            continue
+        try:
+            options, _ = parse_options(shlex.split(helper.value.removeprefix("!"))[1:])
+        except (ValueError, UsageError):
+            continue
+        if options.broker is not None:
+            return options.broker, options.hosts
+    return None, ()
+
+
 def use_http_path(url: str) -> bool:
     """Whether git sends the path with requests for ``url``. Raises GitError."""
-    return [value for value, _ in _settings("usehttppath", url, "--type=bool")][-1:] == ["true"]
+    return [value for value, _, _ in _settings("usehttppath", url, "--type=bool")][-1:] == ["true"]
 
 
-def _settings(name: str, url: str, *options: str) -> list[tuple[str, str]]:
-    """The values of ``credential.NAME`` that count for ``url``, and the file of each, in git's order.
+def _settings(name: str, url: str, *options: str) -> list[tuple[str, str, str]]:
+    """The values of ``credential.NAME`` that count for ``url``, the file and the scope of each, in git's order.
 
     Of all that match the last counts, not the one that matches best: ``git config --get-urlmatch`` has another rule.
     """
     pattern = rf"^credential\.(.*\.)?{name}$"
-    output = git_config.run("config", "-z", "--show-origin", *options, "--get-regexp", pattern, check=False)
+    # Git 2.26 brought both: the rule that sections count for paths, and --show-scope.
+    is_new = git_config.version() >= git_config.SECTIONS_FOR_PATHS
+    show = ("--show-scope", "--show-origin") if is_new else ("--show-origin",)
+    output = git_config.run("config", "-z", *show, *options, "--get-regexp", pattern, check=False)
     fields = output.split("\0")[:-1]
-    matches = _matches if git_config.version() >= git_config.SECTIONS_FOR_PATHS else _is_exactly
+    if not is_new:  # Then what is a repository's own cannot be told, and counts as that.
+        fields = [field for pair in zip(fields[::2], fields[1::2], strict=True) for field in ("local", *pair)]
+    matches = _matches if is_new else _is_exactly
     settings = []
-    for origin, setting in zip(fields[::2], fields[1::2], strict=True):
+    for scope, origin, setting in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
         key, _, value = setting.partition("\n")
         section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
         if not section or matches(section, url):
-            settings.append((value, origin))
+            settings.append((value, origin, scope))
     return settings
 
 

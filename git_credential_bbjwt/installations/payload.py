@@ -401,6 +401,11 @@ class Catalogue:
                 return serving[0]
         return None
 
+    def warn_of_exposed(self) -> None:
+        """Warn of each file with a secret or a JWT that others can read: who only names them on is told, too."""
+        for one in self:
+            self._warn_of_exposed(one)
+
     def _warn_of_exposed(self, installation: Installation) -> None:
         if installation.where in self.exposed:
             warning(

@@ -131,10 +131,14 @@ def why_not_trusted(path: str) -> str:
         return "its folder is another user's"
     if found.st_mode & 0o022:
         return f"others can write to its folder; run: chmod go-w {path}"
-    above = os.stat(os.path.dirname(path))
-    if above.st_uid not in (0, os.geteuid()) or (above.st_mode & 0o002 and not above.st_mode & stat.S_ISVTX):
-        return f"others can replace its folder: see who owns {os.path.dirname(path)}, and its mode"
-    return ""
+    above = os.path.dirname(os.path.realpath(path))
+    while True:
+        found = os.stat(above)
+        if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
+            return f"others can replace its folder: see who owns {above}, and its mode"
+        if above == os.path.dirname(above):
+            return ""
+        above = os.path.dirname(above)
 
 
 def is_private(path: str) -> bool:
