@@ -49,6 +49,14 @@ class InstallationError(CredentialError):
     usual_hint = "use the payload of the app's `installed` lifecycle callback as it came"
 
 
+class AnothersWorkspaceError(CredentialError):
+    """The repository is in another workspace than the one the installation is for."""
+
+
+class UndecidedError(CredentialError):
+    """Whether the repository is of this installation cannot be told now, so other helpers are to be asked."""
+
+
 class SecretError(CredentialError):
     """The shared secret cannot be had: no keyring, a locked one, or nothing stored there."""
 
@@ -75,12 +83,22 @@ class RefusedError(CredentialError):
     """Bitbucket answered, and the answer is no.
 
     ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
+    ``is_about_repository`` tells that only the repository asked for is not there or may not be seen.
     """
 
-    def __init__(self, what: str, hint: str = "", *, status: int, server_time: float | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        status: int,
+        server_time: float | None = None,
+        is_about_repository: bool = False,
+    ) -> None:
         super().__init__(what, hint)
         self.status = status
         self.server_time = server_time
+        self.is_about_repository = is_about_repository
 
 
 class BadAnswerError(CredentialError):

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.errors import BrokerError, BudgetSpentError, InstallationError, NotARepositoryError
+from git_credential_bbjwt.errors import (
+    AnothersWorkspaceError,
+    BrokerError,
+    BudgetSpentError,
+    ConnectionFailedError,
+    InstallationError,
+    NotARepositoryError,
+    RefusedError,
+    UndecidedError,
+)
 from git_credential_bbjwt.git.answer import QUIT, USERNAME, cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.git.protocol import Request, write_answer
 from git_credential_bbjwt.installations.payload import Catalogue, Installation, ToAsk
@@ -60,7 +69,20 @@ class _FromInstallation:
         self._installation = installation
 
     def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
-        return _mint(repository, self._installation, scope, budget)
+        if self._installation.is_surely_for(repository):
+            return _mint(repository, self._installation, scope, budget)
+        # The payload names no slug: of a workspace that Bitbucket says is another, or does not show, it says nothing.
+        try:
+            return _mint(repository, self._installation, scope, budget)
+        except AnothersWorkspaceError:
+            return None
+        except RefusedError as refusal:
+            if refusal.is_about_repository:
+                trace(f"{refusal.what}: not of this installation")
+                return None
+            raise UndecidedError(refusal.what, refusal.hint) from refusal
+        except (BudgetSpentError, ConnectionFailedError) as failure:
+            raise UndecidedError(failure.what, failure.hint) from failure
 
 
 class _FromCommand:
@@ -113,9 +135,13 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
             trace(f"no installation names the workspace {repository.workspace}: nothing to say")
             return 0
         check_allowed(options.allow, repository)
-        budget.watch(_give_up)
+        sure = not isinstance(asked[-1], Installation) or asked[-1].is_surely_for(repository)
+        budget.watch(_give_up if sure else _give_up_quietly)
         grantors = [grantor(one) for one in asked]
         grant = obtain(repository, grantors, options, sources.digest, budget, refused_states(request))
+    except UndecidedError:
+        budget.finish()
+        raise
     except BaseException:
         budget.finish()
         write_answer(QUIT)
@@ -128,6 +154,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         write_answer(cached_answer(request, grant.token, grant.expires, state, grant.username))
     else:
         write_answer(fresh_answer(grant.token, grant.expires, grant.username))
+        TokenCache.open(create=False).tidy()  # Git has its answer.
     return 0
 
 
@@ -163,6 +190,11 @@ def whose(request: Request, host: str, catalogue: Catalogue) -> Repository | Non
 
 def _give_up(spent: BudgetSpentError) -> None:
     write_answer(QUIT)
+    diagnostics.error(spent.what, spent.hint)
+
+
+def _give_up_quietly(spent: BudgetSpentError) -> None:
+    """For what is only perhaps ours: other helpers are to be asked."""
     diagnostics.error(spent.what, spent.hint)
 
 
@@ -236,7 +268,6 @@ def obtain(
             if not _token_to_keyring(record, grant.token):
                 return grant
         _keep(cache, record)
-    cache.drop_expired()
     return grant
 
 
@@ -260,7 +291,7 @@ def get_for_person(repository: Repository, options: HelperOptions) -> Grant:
     asked = Catalogue(sources).answering(repository, options.app)
     check_allowed(options.allow, repository)
     budget = Budget(options.timeout)
-    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
+    budget.watch(_give_up_quietly)
     try:
         grantors = [grantor(one) for one in asked]
         grant = obtain(repository, grantors, options, sources.digest, budget, []) if asked else None
@@ -305,9 +336,9 @@ def _mint(repository: Repository, installation: Installation, scope: str, budget
         installation.base_api_url,
         signer,
         budget,
-        needs_api=repository.uuid is None,
+        needs_api=repository.uuid is None or not installation.is_surely_for(repository),
     )
-    uuid, minted = bitbucket.mint(repository, scope)
+    uuid, minted = bitbucket.mint(repository, scope, installation.workspace_uuid)
     trace(f"{repository.full_name}: a new token for {uuid}, scope {scope}, Unix time {minted.expires} ends it")
     return Grant(minted.token, minted.expires, uuid, cached=False, minted=minted.minted)
 

@@ -132,8 +132,8 @@ class Rules:
     rest_checks_qsh: bool = True
     #: A renamed repository's old name redirects (else 404).
     rename_redirects: bool = False
-    #: The swap's answer names scopes as `scopes` (else as RFC 6749 has it, `scope`).
-    scopes_plural: bool = True
+    #: The swap's answer names scopes as `scopes`, as until May 2026 (CHANGE-3052); now it is `scope`.
+    scopes_plural: bool = False
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
     keep_alive: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
@@ -214,37 +214,48 @@ class Emulator:
     def install(self, workspace: str = "acme", *, key: str = "acme-builds", scopes: str = "repository") -> App:
         """Install an app on a workspace."""
         known = [app.workspace_uuid for app in self.apps.values() if app.workspace == workspace]
+        named = [one.workspace_uuid for one in self.repositories if one.workspace == workspace]
+        workspace_uuid = [*known, *named, _braced_uuid()][0]
+        client_key = f"ari:cloud:bitbucket::app/{workspace_uuid}/{key}"
+        if client_key in self.apps:
+            client_key = f"connection:{secrets.randbelow(10**9)}"
         app = App(
             key=key,
-            client_key=f"ari:cloud:bitbucket::app/{{{uuid.uuid4()}}}/{key}",
+            # One app is installed once on a workspace; here also again, with a client key of the old form.
+            client_key=client_key,
             shared_secret=secrets.token_urlsafe(48),
             workspace=workspace,
-            workspace_uuid=known[0] if known else _braced_uuid(),
+            workspace_uuid=workspace_uuid,
             scopes=set(scopes.split()),
         )
         self.apps[app.client_key] = app
         return app
 
     def payload(self, app: App, **changes: Any) -> dict[str, Any]:
-        """The payload of the `installed` lifecycle callback, as Bitbucket sends it."""
+        """The payload of the `installed` lifecycle callback, as recorded (toolchain-oss, ``app_install_team.json``)."""
+        principal = {
+            "type": "team",
+            "uuid": app.workspace_uuid,
+            "username": app.workspace,
+            "display_name": app.workspace.title(),
+            "links": {"html": {"href": f"{self.base_url}/{quote(app.workspace_uuid)}/"}},
+            "is_active": True,
+            "created_on": "2019-01-01T00:00:00.000000+00:00",
+            "properties": {},
+            "has_2fa_enabled": None,
+        }
         return {
-            "principal": {
-                "type": "team",
-                "uuid": app.workspace_uuid,
-                "username": app.workspace,
-                "display_name": app.workspace.title(),
-                "links": {"html": {"href": f"{self.base_url}/{app.workspace}/"}},
-            },
+            "principal": principal,
             "eventType": "installed",
             "baseUrl": self.base_url,
             "publicKey": "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQ",
             "baseApiUrl": self.base_api_url,
-            "consumer": {"id": 1, "key": "k", "name": app.key, "url": None},
             "productType": "bitbucket",
             "key": app.key,
             "clientKey": app.client_key,
             "sharedSecret": app.shared_secret,
-            "user": {"type": "user", "uuid": _braced_uuid(), "nickname": "a person", "display_name": "Æ Person"},
+            "user": principal,
+            "actor": {"type": "user", "uuid": str(uuid.uuid4()), "account_id": "1:2", "display_name": "Æ Person"},
         } | changes
 
     def host_repository(
@@ -374,10 +385,10 @@ class Emulator:
             raise _oauth_error(400, "invalid_request", "parameters belong in the form")
         content_type = seen.headers.get("Content-Type", "")
         if content_type != "application/x-www-form-urlencoded":
-            raise _oauth_error(400, "invalid_request", f"content type {content_type}")
+            raise _oauth_error(400, "invalid_grant", "Unsupported grant type: None")
         app = self.check_jwt(seen, check_qsh=True)
         if seen.form.get("grant_type") != GRANT_TYPE:
-            raise _oauth_error(400, "unsupported_grant_type", "grant_type")
+            raise _oauth_error(400, "invalid_grant", f"Unsupported grant type: {seen.form.get('grant_type')}")
         if set(seen.form) - {"grant_type", "scope", "bitbucket_repository"}:
             raise _oauth_error(400, "invalid_request", "unknown field")
         asked = set(seen.form["scope"].split()) if "scope" in seen.form else app.scopes
@@ -425,9 +436,10 @@ class Emulator:
             if renamed is not None and self.rules.rename_redirects:
                 location = f"{self.base_api_url}/2.0/repositories/{renamed.full_name}"
                 raise RefusalError(301, {"type": "error"}, {"Location": location})
-            raise _rest_error(404, f"Repository {workspace}/{slug} not found")
+            raise _rest_error(404, _NOT_SEEN)
         if repository.workspace != allowed or (limit is not None and limit != repository.uuid):
-            raise _rest_error(403, "Your credentials do not give access to this repository.")
+            # The same for what may not be seen: seen in the tests of eight programs.
+            raise _rest_error(404, _NOT_SEEN)
         whole: dict[str, Any] = {
             "type": "repository",
             "uuid": repository.uuid,
@@ -438,7 +450,25 @@ class Emulator:
         }
         wanted = dict(seen.query).get("fields")
         # "REST API introduction", partial responses.
-        return {name: whole[name] for name in wanted.split(",") if name in whole} if wanted else whole
+        return _partial(whole, wanted.split(",")) if wanted else whole
+
+
+_NOT_SEEN = (
+    "You may not have access to this repository or it no longer exists in this workspace. If you think this repository "
+    "exists and you have access, make sure you are authenticated."
+)
+
+
+def _partial(whole: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """Just the fields asked for; ``a.b`` is the field b of a."""
+    found: dict[str, Any] = {}
+    for name in fields:
+        outer, _, inner = name.partition(".")
+        if outer in whole and not inner:
+            found[outer] = whole[outer]
+        elif outer in whole and inner in whole[outer]:
+            found.setdefault(outer, {})[inner] = whole[outer][inner]
+    return found
 
 
 class _BadJwtError(Exception):

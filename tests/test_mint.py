@@ -158,10 +158,60 @@ def test_no_token_is_asked_for_a_repository_that_is_not_certain(acme: Workspace,
 
 
 def test_no_access_to_the_repository(acme: Workspace) -> None:
-    acme.bitbucket.host_repository("other/thing")
-    acme.write_installation(principal={"type": "user"})
+    acme.bitbucket.misbehave("api", Fault(status=403, body=b"Your credentials lack access."))
 
-    assert_quits(acme.machine.get(acme.url.replace("acme/widgets", "other/thing"), check=False), "403", "access")
+    assert_quits(acme.get(check=False), "403", "access")
+
+
+def personal(acme: Workspace) -> None:
+    """Give acme a personal workspace's payload: it names the workspace by its UUID alone."""
+    acme.write_installation(principal={"type": "user", "uuid": acme.app.workspace_uuid, "display_name": "A"})
+
+
+def test_a_personal_workspaces_payload_serves_its_own_workspace(acme: Workspace) -> None:
+    personal(acme)
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    assert len(acme.bitbucket.helper_requests()) == 2
+
+
+@pytest.mark.parametrize("fault", [None, Fault(status=403, body=b"no")])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_personal_workspaces_payload_is_silent_about_others(
+    acme: Workspace, fault: Fault | None, there: bool
+) -> None:
+    personal(acme)
+    if there:
+        acme.bitbucket.host_repository("beta/tools")
+    if fault is not None:
+        acme.bitbucket.misbehave("api", fault)
+    done = acme.machine.get(acme.url.replace("acme/widgets", "beta/tools"))
+
+    assert (done.stdout, done.stderr) == ("", "")
+    assert acme.bitbucket.mints() == 0
+
+
+def test_a_workspace_that_is_another_by_its_uuid_is_not_ours(acme: Workspace) -> None:
+    personal(acme)
+    other = Fault(change=lambda good: good | {"workspace": {"uuid": "{00000000-0000-0000-0000-000000000000}"}})
+    acme.bitbucket.misbehave("api", other)
+    done = acme.get()
+    assert (done.stdout, done.stderr) == ("", "")
+
+    acme.write_installation()
+    acme.bitbucket.misbehave("api", other)
+    assert_quits(acme.get(check=False), "another workspace", "slug")
+
+
+@pytest.mark.parametrize("fault", [Fault(status=401, body=b"no"), Fault(status=410), Fault(status=500)])
+def test_what_cannot_be_decided_is_said_and_left_to_other_helpers(acme: Workspace, fault: Fault) -> None:
+    personal(acme)
+    acme.bitbucket.misbehave("api", fault)
+    done = acme.get(check=False)
+
+    assert (done.stdout, done.returncode) == ("", 1)
+    assert "git-credential-bbjwt: error: " in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("hint: ")
 
 
 def test_no_such_repository(acme: Workspace) -> None:

@@ -16,7 +16,7 @@ from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, redacted, trace, warning
-from git_credential_bbjwt.errors import BadAnswerError, CredentialError, RefusedError
+from git_credential_bbjwt.errors import AnothersWorkspaceError, BadAnswerError, CredentialError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
@@ -117,26 +117,28 @@ class Bitbucket:
         self._api = Origin(base_api_url, budget, settings) if needs_api else None
         self._base = Origin(base_url, budget, settings)
 
-    def mint(self, repository: Repository, scope: str) -> tuple[str, AccessToken]:
+    def mint(self, repository: Repository, scope: str, workspace_uuid: str) -> tuple[str, AccessToken]:
         """Return the repository's UUID, in braces, and a token for it alone.
 
-        Raises the errors of `Origin.request`, RefusedError and BadAnswerError.
+        ``workspace_uuid`` is that of the installation's workspace, or empty where it is not known. Raises the errors of
+        `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
         """
-        uuid = repository.uuid or self._find_uuid(repository)
+        uuid = repository.uuid
+        if uuid is None or self._api is not None:
+            answer = self._look_up(repository)
+            uuid = checked_uuid(answer, repository)
+            check_workspace(answer, workspace_uuid)
         return uuid, self._swap(scope, uuid)
 
     def full_name(self, repository: Repository) -> str:
         """Return ``workspace/slug`` of the repository that is named by UUIDs. Raises as `mint` does."""
         return checked_full_name(self._look_up(repository), repository)
 
-    def _find_uuid(self, repository: Repository) -> str:
-        return checked_uuid(self._look_up(repository), repository)
-
     def _look_up(self, repository: Repository) -> Answer:
         assert self._api is not None
         parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
         path = "/2.0/repositories/" + "/".join(parts)
-        query = (("fields", "uuid,full_name"),)
+        query = (("fields", "uuid,full_name,workspace.uuid"),)
         try:
             answer = self._send(self._api, "GET", path, query)
         except RefusedError as refused:
@@ -222,7 +224,8 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
         hint = "check the URL: the repository may have been renamed, moved or deleted, or be out of the app's reach"
     else:
         what = f"{host} answered {answer.status}{said}"
-    raise RefusedError(what, hint, status=answer.status, server_time=answer.date)
+    about_repository = not swap and answer.status in (403, 404)
+    raise RefusedError(what, hint, status=answer.status, server_time=answer.date, is_about_repository=about_repository)
 
 
 def server_words(body: bytes) -> tuple[str, str]:
@@ -301,12 +304,23 @@ def checked_uuid(answer: Answer, repository: Repository) -> str:
     if full_name is not None:
         workspace, _, name = str(full_name).lower().partition("/")
         same_workspace = repository.workspace.startswith("{") or repository.workspace == workspace
-        if not same_workspace or repository.name != name:
+        if not same_workspace or repository.name not in (name, uuid.lower()):
             raise BadAnswerError(
                 "the REST API answered for another repository than was asked for",
                 "if the repository was renamed or moved, update the remote's URL",
             )
     return uuid.lower()
+
+
+def check_workspace(answer: Answer, workspace_uuid: str) -> None:
+    """Raise AnothersWorkspaceError where a REST answer names another workspace than that of ``workspace_uuid``."""
+    workspace = (_json_object(answer.body) or {}).get("workspace")
+    found = workspace.get("uuid") if isinstance(workspace, dict) else None
+    if workspace_uuid and isinstance(found, str) and found.lower() != workspace_uuid:
+        raise AnothersWorkspaceError(
+            "the repository is in another workspace than the one the app is installed on",
+            "its workspace's slug may have changed hands: register the app's newest `installed` payload",
+        )
 
 
 def checked_full_name(answer: Answer, repository: Repository) -> str:

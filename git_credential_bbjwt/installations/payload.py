@@ -80,6 +80,10 @@ class Installation(NamedTuple):
             self.jwt,
         )
 
+    def is_surely_for(self, repository: Repository) -> bool:
+        """Whether it names the workspace of ``repository``, one it `serves`; else only Bitbucket knows."""
+        return repository.workspace in (*self.workspaces, self.workspace_uuid)
+
     def serves(self, repository: Repository) -> bool:
         """Whether a token for ``repository`` is to be asked of this installation."""
         if repository.host != self.host:
@@ -114,7 +118,7 @@ def parse_payload(data: bytes, where: str) -> Installation:
         base_url=_checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
         base_api_url=_checked_base(base_api_url, "baseApiUrl", where),
         workspaces=tuple(_workspace_slugs(principal)),
-        workspace_uuid=_workspace_uuid(principal),
+        workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(_text(payload, "clientKey", where)),
         secret_place="payload",
         registration="",
         where=where,
@@ -163,7 +167,10 @@ def _checked_base(url: str, field: str, where: str) -> str:
 
 
 def _workspace_slugs(principal: object) -> Iterator[str]:
-    """The slug a payload's principal names: its user name, or (since 2019 accounts have none) its page's address."""
+    """The slug a payload's principal names: its user name, or in old payloads its page's address.
+
+    A personal workspace's principal names none: its user name is gone since 2019.
+    """
     if not isinstance(principal, dict):
         return
     username = principal.get("username")
@@ -180,6 +187,13 @@ def _workspace_slugs(principal: object) -> Iterator[str]:
             return
         if len(segments) == 1 and is_name(segments[0].lower()):
             yield segments[0].lower()
+
+
+def _uuid_of_client(client_key: str) -> str:
+    """The workspace's UUID in a client key of the form ``ari:cloud:bitbucket::app/{UUID}/APP-KEY``."""
+    resource, _, rest = client_key.partition("::app/")
+    uuid = rest.partition("/")[0].lower()
+    return uuid if resource == "ari:cloud:bitbucket" and is_uuid(uuid) else ""
 
 
 def _workspace_uuid(principal: object) -> str:

@@ -7,6 +7,7 @@ path after the check: every file is opened relative to the checked folder's own 
 import errno
 import os
 import stat
+import time
 
 # A record or registry is a few kilobytes; whatever is larger was not written by us.
 _MAX_BYTES = 8 * 1024 * 1024
@@ -85,6 +86,13 @@ class PrivateFolder:
             raise
         if durable:
             os.fsync(self.fd)
+
+    def age(self, name: str) -> float:
+        """Seconds since the file was written; 0 where there is none."""
+        try:
+            return time.time() - os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def remove(self, name: str) -> bool:
         """Remove the file; False where there was none."""

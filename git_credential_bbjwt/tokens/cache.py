@@ -29,6 +29,9 @@ _REFUSAL_LIFE = 86_400
 #: How many characters of a token's SHA-256 count.
 STATE_LENGTH = 16
 
+# How many files are looked at each time: some milliseconds' worth.
+_TIDIED = 256
+
 # How many refused tokens are remembered for one repository: more than anybody is told of.
 _REFUSALS = 32
 
@@ -272,12 +275,26 @@ class TokenCache:
                     self.folder.remove(name)
             self.folder.remove_itself()
 
-    def drop_expired(self) -> None:
-        """Remove records that can never be used again, so that the folder does not grow with every repository seen."""
-        now = time.time()
-        for record in self.records():
-            if record.expires <= now:
-                self.drop(record)
+    def tidy(self) -> None:
+        """Remove what can never be used again, so that the folder does not grow with every repository seen.
+
+        A little at a time, from a place chosen by chance, so that the cost does not grow with the folder, and each file
+        gets its turn.
+        """
+        if self.folder is None:
+            return
+        from random import randrange
+
+        names = [name for name in self.folder.names() if _is_ours(name)]
+        start = randrange(len(names)) if names else 0  # noqa: S311  # no key
+        for name in (names[start:] + names[:start])[:_TIDIED]:
+            if "." in name:
+                used_up = self.folder.age(name) > _REFUSAL_LIFE
+            else:
+                record = parse_record(self.folder.read(name) or b"")
+                used_up = record.expires <= time.time() if record is not None else self.folder.age(name) > _REFUSAL_LIFE
+            if used_up:
+                self.folder.remove(name)
 
     def records(self) -> list[Record]:
         """All records, used up ones included."""
