@@ -76,6 +76,9 @@ def run(arguments: "list[str]") -> int:
             if operation == "erase":
                 return helper.erase(options)
             return helper.capability()
+    from git_credential_bbjwt.system import site_packages
+
+    site_packages.load()
     from git_credential_bbjwt import commands
 
     if len(words) == 1 and not words[0].startswith("-") and not commands.knows(words[0]):

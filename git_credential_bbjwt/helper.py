@@ -31,6 +31,9 @@ def get(options: HelperOptions) -> int:
         write_answer(cached_answer(request, record.token, record.expires, record.state, record.username))
         return 0
 
+    from git_credential_bbjwt.system import site_packages
+
+    site_packages.load()
     from git_credential_bbjwt import minting
 
     return minting.get(options, request, host, sources)
@@ -66,6 +69,9 @@ def erase(options: HelperOptions) -> int:
     host = normal_host(request.host.decode("utf-8", "surrogateescape"))
     if not request.path:
         # git-credential(1): what is not named matches everything. Which of them all the password was is not known.
+        from git_credential_bbjwt.system import site_packages
+
+        site_packages.load()
         from git_credential_bbjwt import minting
 
         refused = None if request.password is None else token_state(request.password)
