@@ -81,8 +81,8 @@ def erase(options: HelperOptions) -> int:
         repository = parse_path(host, request.path)
     except NotARepositoryError:
         return 0
-    cache = TokenCache.open(create=False)
-
+    # What a broker gave may be kept nowhere, and is noted as refused all the same.
+    cache = TokenCache.open(create=options.broker is not None)
     if cache.folder is None:
         return 0
     if _refused_record(cache, repository, options, request) is None:

@@ -215,6 +215,8 @@ def obtain(
     one repository; the others wait, and use what it got. Raises CredentialError.
     """
     if options.token_store == "none":
+        if options.broker is not None:  # No token is kept, but a refused one must not come back.
+            refused = [*TokenCache.open(create=False).refused(repository, options.scope, options.app), *refused]
         return _first_grant(repository, grantors, options.scope, refused, budget)[0]
     cache = TokenCache.open(create=True)
     with _locked(cache, cache.name(repository, options.scope, options.app), budget):

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import stat
@@ -80,6 +81,24 @@ def test_a_repositorys_own_proxy_gets_no_jwt(
     assert thief.asked == []
     assert done.stderr.count("not obeyed") == 1
     assert "http.proxy" in done.stderr
+
+
+def test_an_older_git_cannot_tell_scopes_and_reads_none_of_the_repositorys(acme: Workspace, thief: Proxy) -> None:
+    # Before 2.26 `git config` knows no --show-scope, and ends with its usage.
+    old = acme.machine.home / "old/git"
+    old.parent.mkdir()
+    real = shutil.which("git", path=acme.machine.environment["PATH"])
+    old.write_text(f'#!/bin/sh\ncase " $* " in *" --show-scope "*) exit 129 ;; esac\nexec {real} "$@"\n')
+    old.chmod(0o755)
+    acme.machine.environment["PATH"] = f"{old.parent}:{acme.machine.environment['PATH']}"
+    folder, _ = in_a_clone(acme, "http.proxy", f"http://{thief.address}")
+    for command in (["get"], ["token", acme.url]):
+        acme.machine.run(COMMAND, "--token-store=none", *command, data=request(acme.url) + "\n", cwd=folder)
+    assert thief.asked == []
+
+    acme.machine.git("config", "--global", "http.proxy", f"http://{thief.address}")
+    acme.machine.run(COMMAND, "--token-store=none", "get", data=request(acme.url) + "\n", cwd=folder)
+    assert len(thief.asked) == 2
 
 
 def test_a_relative_authority_is_not_used(acme: Workspace) -> None:
@@ -415,6 +434,34 @@ def test_allow_bounds_what_there_are_tokens_for(acme: Workspace, patterns: list[
 @pytest.mark.parametrize("pattern", ["", "acme", "*/widgets", "acme/", "acme/a/b", "acme/a?", "acme/..", "/widgets"])
 def test_a_pattern_of_another_form_is_a_usage_error(acme: Workspace, pattern: str) -> None:
     assert acme.get("--allow", pattern, check=False).returncode == 2
+
+
+# What a person pastes.
+
+
+def test_a_pasted_payload_is_not_shown(acme: Workspace) -> None:
+    payload = json.dumps(acme.bitbucket.payload(acme.app, publicKey="x" * 6000))  # Longer than a terminal's line.
+    terminal, keyboard = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "register", "--insecure-storage", "-"],
+        stdin=keyboard,
+        stdout=keyboard,
+        stderr=keyboard,
+        env=acme.machine.env(),
+    ) as process:
+        shown = os.read(terminal, 4096)
+        assert b"Ctrl-D" in shown
+        for position in range(0, len(payload), 1000):
+            os.write(terminal, payload[position : position + 1000].encode())
+        os.write(terminal, b"\x04")
+        while b"registered the app" not in shown:
+            shown += os.read(terminal, 65_536)
+    os.close(terminal)
+    os.close(keyboard)
+
+    assert process.returncode == 0
+    assert acme.app.shared_secret.encode() not in shown
+    assert b"xxxx" not in shown
 
 
 # What a run leaves behind.

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import socketserver
 import stat
 import subprocess
@@ -19,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.broker import audit
+from git_credential_bbjwt.errors import AuditError
 from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
 from tests.proxy import Proxy
@@ -233,8 +236,8 @@ def test_nothing_of_the_askers_environment_counts(acme: Workspace, broker: Broke
 
 
 def test_an_askers_limits_leave_no_token_without_a_record(acme: Workspace, broker: Broker) -> None:
-    for audit in ("none", broker.audit):
-        limited = shlex.join(broker.command(audit=audit))
+    for where in ("none", broker.audit):
+        limited = shlex.join(broker.command(audit=where))
         done = subprocess.run(
             ["bash", "-c", f"ulimit -f 0; umask 0; {limited}"],
             input=request(acme.url) + "\n",
@@ -250,7 +253,7 @@ def test_an_askers_limits_leave_no_token_without_a_record(acme: Workspace, broke
 
 @pytest.mark.parametrize("way", ["none kept", "folder of others", "audit cannot be written", "audit is a link"])
 def test_what_cannot_be_bounded_or_audited_is_not_handed_out(acme: Workspace, broker: Broker, way: str) -> None:
-    audit, options = broker.audit, tuple[str, ...]()
+    where, options = broker.audit, tuple[str, ...]()
     if way == "none kept":
         options = ("--token-store=none",)
     elif way == "folder of others":
@@ -258,11 +261,11 @@ def test_what_cannot_be_bounded_or_audited_is_not_handed_out(acme: Workspace, br
             folder.mkdir(parents=True)
             folder.chmod(0o777)
     elif way == "audit cannot be written":
-        audit = broker.home / "no/such/folder"
+        where = broker.home / "no/such/folder"
     else:
         (broker.home / "link").symlink_to(broker.audit)
-        audit = broker.home / "link"
-    done = broker.serve(request(acme.url) + "\n", audit=audit, options=options)
+        where = broker.home / "link"
+    done = broker.serve(request(acme.url) + "\n", audit=where, options=options)
 
     assert "password" not in done.stdout
     assert (done.returncode, done.stdout[:7], done.stdout[-2:]) == (1, "quit=1\n", "\n\n")
@@ -609,3 +612,53 @@ def test_a_repositorys_own_broker_is_not_asked(acme: Workspace, broker: Broker) 
 
     assert done.returncode == 1
     assert not told.exists()
+
+
+def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Workspace, broker: Broker) -> None:
+    told = acme.machine.home / "asked"
+    options = asking(acme, f"cat >>{told}; echo password=abcdef")
+    acme.get(*options, "--token-store=none")
+    acme.machine.bbjwt(*options, "--token-store=none", "erase", data=request(acme.url) + "password=abcdef\n\n")
+    acme.get(*options, "--token-store=none")
+
+    assert told.read_text().count("state[]=") == 1
+    assert state("abcdef")[: len("bbjwt:") + 16] in told.read_text()
+    assert broker.lines() == []
+
+
+def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:
+    acme.write_installation(sharedSecret="")
+    done = broker.serve(request(acme.url) + "\n")
+
+    assert "its audit says why" in done.stdout
+    assert str(acme.installation) not in done.stdout
+    assert str(acme.installation) in str(broker.lines()[0]["reason"])
+
+
+def test_an_asker_that_hangs_is_waited_for_ten_seconds(broker: Broker) -> None:
+    began = time.monotonic()
+    with subprocess.Popen(
+        broker.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"protocol=https\n")
+        process.stdin.flush()
+        said = process.stdout.read()
+
+    assert said.startswith(b"quit=1\n")
+    assert 9 < time.monotonic() - began < 10 + LATE
+
+
+def test_the_audit_goes_to_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = str(tmp_path / "log")
+    monkeypatch.setattr(audit, "_SYSLOG", place)
+    with pytest.raises(AuditError, match="no syslog"):
+        audit.audit_to("syslog").write(b"{}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(place)
+        audit.audit_to("syslog").write(audit.audit_line({"by": "uid"}, reason="x" * 10_000))
+        line = log.recv(65_536)
+
+    assert line.startswith(f"<86>git-credential-bbjwt[{os.getpid()}]: ".encode())
+    assert len(json.loads(line.partition(b": ")[2])["reason"]) == 512

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +97,32 @@ def test_what_an_asker_by_ssh_tries_beside_asking(acme: Workspace, sshd: tuple[s
     assert {frozenset(token.scopes) for token in acme.bitbucket.tokens.values()} == {frozenset({"repository"})}
 
 
+def test_a_certificate_is_audited_by_its_key_its_id_and_its_authority(
+    acme: Workspace, broker: Broker, sshd: tuple[str, Path]
+) -> None:
+    ssh, public = sshd
+    folder = public.parent
+    make = ["ssh-keygen", "-q", "-s", str(folder / "another"), "-I", "build 7", "-n", "root", "-z", "42"]
+    subprocess.run([*make, public], check=True, capture_output=True)
+    listed = folder / "authorized_keys"
+    command = listed.read_text().partition(" ssh-ed25519 ")[0]
+    listed.write_text(f"cert-authority,{command} {(folder / 'another.pub').read_text()}")
+    assert "password" in answer(acme.get(*asking(acme, ssh)))
+
+    def fingerprint(path: Path) -> str:
+        shown = subprocess.run(["ssh-keygen", "-l", "-f", path], capture_output=True, text=True, check=True).stdout
+        return shown.split()[1]
+
+    assert broker.lines()[0]["asker"] == {
+        "by": "ssh",
+        "address": "127.0.0.1",
+        "key": fingerprint(public),
+        "key_id": "build 7",
+        "serial": 42,
+        "authority": fingerprint(folder / "another.pub"),
+    }
+
+
 @pytest.fixture
 def sudo(broker: Broker) -> Iterator[list[str]]:
     """A rule that lets the user nobody run one command line as root; gives that command line."""
@@ -145,6 +173,16 @@ def test_another_user_asks_by_sudo(acme: Workspace, broker: Broker, sudo: list[s
         ("granted", {"by": "sudo", "uid": "65534", "user": "nobody"}),
         ("refused", {"by": "sudo", "uid": "65534", "user": "nobody"}),
     ]
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        shutil.copy(acme.bitbucket.ca_file, home / "ca.pem")
+        helper = f'!f() {{ test "$1" != get || {shlex.join(sudo)}; }}; f'
+        settings = f"[credential]\n\thelper = {json.dumps(helper)}\n\tuseHttpPath = true\n"
+        (home / ".gitconfig").write_text(settings + f"[http]\n\tsslCAInfo = {home}/ca.pem\n")
+        for path in (home, home / "ca.pem", home / ".gitconfig"):
+            os.chown(path, 65_534, 65_534)
+        cloned = as_nobody(["git", "clone", "-q", acme.url, f"{home}/w"], HOME=name, GIT_TERMINAL_PROMPT="0")
+        assert (cloned.returncode, (home / "w/README.md").exists()) == (0, True), cloned.stderr
     for attempt in (
         ["cat", str(acme.installation)],
         [*sudo, "--allow", "acme/*"],

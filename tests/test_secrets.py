@@ -108,6 +108,7 @@ def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> No
         "PATH": f"{tmp_path}/bin:{acme.machine.environment['PATH']}",
         "no_proxy": "*",
         "https_proxy": "http://user:a-proxys-password@localhost:1",
+        "KEYRING_CRYPTFILE_PASSWORD": "a-keyrings-password",
     }
     acme.get("--token-store=none", also=variables)
     acme.get("--token-store=none", also=variables | {"BBJWT_JWT": jwt})
@@ -117,7 +118,7 @@ def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> No
     tally.tried("processes watched for secrets", given.count("--get-regexp"))
     assert "--get-regexp" in given
     with tally.holds("a secret in sight"):
-        for secret in (acme.app.shared_secret, jwt, "a-proxys-password"):
+        for secret in (acme.app.shared_secret, jwt, "a-proxys-password", "a-keyrings-password"):
             assert secret not in given
 
 

@@ -18,8 +18,11 @@ from git_credential_bbjwt.errors import (
     BrokerError,
     BudgetSpentError,
     CredentialError,
+    InstallationCommandError,
+    InstallationError,
     MalformedRequestError,
     RefusedError,
+    SecretError,
 )
 from git_credential_bbjwt.git.answer import USERNAME, refused_states
 from git_credential_bbjwt.git.protocol import format_answer, parse_request, write_answer
@@ -156,7 +159,9 @@ class _Service:
 
     def _say_no(self, problem: CredentialError, outcome: str, *, alone: bool = True) -> int:
         reason = diagnostics.one_line(problem.what)
-        answer = format_answer([("quit", "1")]) + f"bbjwt-error={_ascii(reason)}\n".encode("ascii")
+        # Of the installation (paths, app keys, where the secret is) an asker learns nothing; the audit has it.
+        told = _OWN_TROUBLE if isinstance(problem, _ABOUT_INSTALLATION) else reason
+        answer = format_answer([("quit", "1")]) + f"bbjwt-error={_ascii(told)}\n".encode("ascii")
         diagnostics.error(problem.what, problem.hint)
         return self._finish(answer, outcome=outcome, reason=reason, status=1, alone=alone)
 
@@ -190,6 +195,10 @@ class _Service:
             answer, status = b"quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n", 1
         write_answer(answer + b"\n")
         return status
+
+
+_ABOUT_INSTALLATION = (InstallationError, InstallationCommandError, SecretError)
+_OWN_TROUBLE = "this broker cannot use its installation; its audit says why"
 
 
 class _NotAllowedError(CredentialError):

@@ -39,6 +39,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
     git_config.need(git_config.SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
     if arguments.scope is not None:
+        if options.broker is not None:
+            raise UsageError("--scope does not go with --broker: the broker's side has the scope")
         options.scope = checked_scope(arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
     wanted = []
