@@ -163,6 +163,15 @@ def test_no_access_to_the_repository(acme: Workspace) -> None:
     assert_quits(acme.get(check=False), "403", "access")
 
 
+@pytest.mark.parametrize("kind", ["api", "token"])
+def test_an_hours_allowance_that_is_used_up_is_tried_once_more(acme: Workspace, kind: str) -> None:
+    text = b"Rate limit for this resource has been exceeded"
+    acme.bitbucket.misbehave(kind, *[Fault(status=429, body=text) for _ in range(5)])
+
+    assert_quits(acme.get(check=False), "429", "allowance")
+    assert len([seen for seen in acme.bitbucket.helper_requests() if seen.status == 429]) == 2
+
+
 def personal(acme: Workspace) -> None:
     """Give acme a personal workspace's payload: it names the workspace by its UUID alone."""
     acme.write_installation(principal={"type": "user", "uuid": acme.app.workspace_uuid, "display_name": "A"})

@@ -40,6 +40,9 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 _TRIES = 5
 _FIRST_WAIT = 0.3
 
+# Bitbucket's own 429 names no time to wait, and means a rolling hour ("API request limits"): trying on only costs more.
+_TRIES_WHEN_USED_UP = 2
+
 
 class Answer(NamedTuple):
     """A whole HTTP answer. ``date`` is the Unix time of its ``Date`` header, None where it has none."""
@@ -52,12 +55,18 @@ class Answer(NamedTuple):
 
 
 class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
-    """The try failed in a way another one may not. ``wait`` is the seconds the server asked for, if it did."""
+    """The try failed in a way another one may not. ``wait`` is the seconds the server asked for, if it did.
 
-    def __init__(self, final: ConnectionFailedError | RefusedError, wait: float | None = None) -> None:
+    ``tries`` is how many there may be in all.
+    """
+
+    def __init__(
+        self, final: ConnectionFailedError | RefusedError, wait: float | None = None, tries: int = _TRIES
+    ) -> None:
         super().__init__(final.what)
         self.final = final
         self.wait = wait
+        self.tries = tries
 
 
 class Origin:
@@ -135,7 +144,7 @@ class Origin:
             except _Transient as problem:
                 self.close()
                 pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311  # no key
-                if attempt == _TRIES or pause >= self._budget.remaining():
+                if attempt >= problem.tries or pause >= self._budget.remaining():
                     raise problem.final from None
                 trace(f"{problem}; next try in {pause:.1f} s")
                 self._budget.doing = f"waiting for {self.host} to recover"
@@ -159,6 +168,9 @@ class Origin:
         if answer.status in _TRANSIENT:
             what = f"{self.host} answered {answer.status}" + (": too many requests" if answer.status == 429 else "")
             wait = _seconds_to_wait(answer)
+            used_up = answer.status == 429 and wait is None
+            if used_up:
+                what += "; the allowance of this hour is used up"
             if wait is not None:
                 what += f", and asks to wait {wait:.0f} s"
             final = RefusedError(
@@ -169,7 +181,7 @@ class Origin:
                 status=answer.status,
                 server_time=answer.date,
             )
-            raise _Transient(final, wait)
+            raise _Transient(final, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
         return answer
 
     def _ready(self) -> HTTPSConnection:
