@@ -132,7 +132,6 @@ def _check_file(found: os.stat_result, path: str) -> None:
 
 def _read_unseen() -> bytes:
     """Read what is pasted at the terminal, and show nothing of it; Ctrl-D, or the end of the JSON, ends it."""
-    diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
     before = termios.tcgetattr(0)
     unseen = termios.tcgetattr(0)
     # Not by lines either: the terminal cuts one after 4095 characters, and a payload may be a single one.
@@ -140,6 +139,8 @@ def _read_unseen() -> bytes:
     unseen[6][termios.VMIN], unseen[6][termios.VTIME] = 1, 0
     termios.tcsetattr(0, termios.TCSAFLUSH, unseen)
     try:
+        # Not before: what is typed until then is dropped with the change.
+        diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
         data = b""
         while len(data) <= _MAX_PAYLOAD and (piece := os.read(0, 4096)):
             data += piece
