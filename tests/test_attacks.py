@@ -202,8 +202,7 @@ def test_root_with_anothers_home_reads_and_makes_nothing_there(
     (code / "planted.py").write_text(f"open({str(marker)!r}, 'w')\n")
     (code / "keyringrc.cfg").write_text(f"[backend]\ndefault-keyring=planted.K\nkeyring-path={code}\n")
     (home / ".config").mkdir()
-    for name in ("python_keyring",):
-        (home / ".config" / name).symlink_to(code)
+    (home / ".config/python_keyring").symlink_to(code)
     acme.machine.git("config", "--global", "http.proxy", f"http://{thief.address}")
     payload = home.parent / "payload.json"
     shutil.copy(acme.installation, payload)

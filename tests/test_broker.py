@@ -600,8 +600,8 @@ def test_the_commands_find_the_broker_in_gits_configuration(acme: Workspace, bro
     assert [one["secret"] for one in listed] == ["broker"]
 
 
-def test_a_repositorys_own_broker_is_not_asked(acme: Workspace, broker: Broker) -> None:
-    del broker
+@pytest.mark.usefixtures("broker")
+def test_a_repositorys_own_broker_is_not_asked(acme: Workspace) -> None:
     acme.machine.git("config", "--global", "--unset-all", f"credential.{acme.bitbucket.base_url}.helper")
     told = acme.machine.home / "asked"
     folder = acme.machine.home / "theirs"

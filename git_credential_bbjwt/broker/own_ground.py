@@ -4,10 +4,10 @@ Sites let sshd pass ``GIT_*`` on (sshd_config(5), ``AcceptEnv``), sudo keeps the
 broker's JWT could go by an asker's proxy.
 """
 
+import contextlib
 import fcntl
 import os
 import stat
-import sys
 
 from git_credential_bbjwt.errors import UsageError
 
@@ -63,12 +63,9 @@ def _leave_terminal() -> None:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return
-    try:
-        fcntl.ioctl(terminal, getattr(termios, "TIOCNOTTY", 0x5422))
-    except OSError:
-        sys.stderr.flush()
-    finally:
-        os.close(terminal)
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+    os.close(terminal)
 
 
 def check_own_file(path: str, option: str) -> None:
