@@ -83,8 +83,13 @@ class RefusedError(CredentialError):
     """Bitbucket answered, and the answer is no.
 
     ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
-    ``is_about_repository`` tells that only the repository asked for is not there or may not be seen.
+    ``is_about_repository`` tells that only the repository asked for is not there or may not be seen; ``is_used_up``
+    that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_remembered``
+    that an earlier call met it.
     """
+
+    is_of_swap = False
+    is_remembered = False
 
     def __init__(
         self,
@@ -94,11 +99,17 @@ class RefusedError(CredentialError):
         status: int,
         server_time: float | None = None,
         is_about_repository: bool = False,
+        is_used_up: bool = False,
     ) -> None:
         super().__init__(what, hint)
+        self.is_used_up = is_used_up
         self.status = status
         self.server_time = server_time
         self.is_about_repository = is_about_repository
+
+
+class TooManyRefusedError(CredentialError):
+    """The server goes on refusing tokens that were just minted."""
 
 
 class BadAnswerError(CredentialError):

@@ -5,13 +5,14 @@ The story of a ``get``: the request is parsed, a foreign host ends it, a cached 
 """
 
 from git_credential_bbjwt.diagnostics import error, trace
-from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt.errors import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.git.answer import cached_answer, refused_states
 from git_credential_bbjwt.git.protocol import Request, parse_request, read_all, write_answer
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.tokens.cache import Record, TokenCache, token_state
+from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
+from git_credential_bbjwt.tokens.record import Record, token_state
 
 
 def get(options: HelperOptions) -> int:
@@ -25,7 +26,7 @@ def get(options: HelperOptions) -> int:
     if not sources.may_name(host):
         trace(f"no installation names the host {host}: nothing to say")
         return 0
-    record = _cached(request, host, options, sources.digest)
+    record = _cached(request, host, options, sources)
     if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
         trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
         write_answer(cached_answer(request, record.token, record.expires, record.state, record.username))
@@ -39,7 +40,7 @@ def get(options: HelperOptions) -> int:
     return minting.get(options, request, host, sources)
 
 
-def _cached(request: Request, host: str, options: HelperOptions, digest: str) -> Record | None:
+def _cached(request: Request, host: str, options: HelperOptions, sources: Sources) -> Record | None:
     """Return the record that may answer just as things are, else None."""
     if request.protocol != b"https" or request.path is None or options.token_store == "none":
         return None
@@ -50,9 +51,11 @@ def _cached(request: Request, host: str, options: HelperOptions, digest: str) ->
     if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
         return None  # `minting` has words for it.
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
-    if record is None or record.sources != digest:
+    if record is None:
         return None
-    return record if record.may_answer(options.token_store, refused_states(request)) else None
+    refused = refused_states(request)
+    may_answer = record.may_answer(options.token_store, refused, sources=sources.stamp(repository))
+    return record if may_answer else None
 
 
 def store() -> int:
@@ -72,10 +75,10 @@ def erase(options: HelperOptions) -> int:
         from git_credential_bbjwt.system import site_packages
 
         site_packages.load()
-        from git_credential_bbjwt import minting
+        from git_credential_bbjwt.tokens.stores import forget
 
         refused = None if request.password is None else token_state(request.password)
-        minting.forget(lambda one: one.host == host and refused in (None, one.state))
+        forget(lambda one: one.host == host and refused in (None, one.state))
         return 0
     try:
         repository = parse_path(host, request.path)
@@ -97,9 +100,15 @@ def erase(options: HelperOptions) -> int:
     budget.doing = WAITING
     budget.watch(lambda spent: error(spent.what, spent.hint))
     # Once more under the lock: the token of another process that minted in between must survive.
-    with FileLock(cache.folder, cache.name(repository, options.scope, options.app)):
+    with FileLock(cache.folder, cache.name(repository, options.scope, options.app) + LOCK):
         record = _refused_record(cache, repository, options, request)
         if record is not None:
+            if request.password is not None:
+                try:
+                    cache.count_remint(repository, options.scope, options.app)
+                except TooManyRefusedError as often:
+                    trace(f"{often.what}: the newest one stays")
+                    return 0
             cache.drop(record)
             if record.is_brokered:
                 cache.note_refused(repository, options.scope, options.app, record.state, record.expires)

@@ -154,7 +154,8 @@ class Machine:
 
     def records(self) -> list[Path]:
         """The files of the token cache's records."""
-        return sorted(path for path in (self.runtime / "git-credential-bbjwt").glob("*") if "." not in path.name)
+        found = (self.runtime / "git-credential-bbjwt").glob("??/??/*")
+        return sorted(path for path in found if "~" not in path.name)
 
 
 def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:

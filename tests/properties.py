@@ -19,9 +19,10 @@ from git_credential_bbjwt.bitbucket.route import find_proxy
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
-from git_credential_bbjwt.installations.payload import Installation, parse_payload, parse_registry
+from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
+from git_credential_bbjwt.installations.payload import Installation, parse_payload
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
-from git_credential_bbjwt.tokens.cache import parse_record
+from git_credential_bbjwt.tokens.record import parse_record
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
@@ -132,9 +133,13 @@ def _one_payload(data: bytes, where: str) -> list[Installation]:
     return [parse_payload(data, where)]
 
 
+def _one_entry(data: bytes, where: str) -> list[Installation]:
+    return [registered(data, where)]
+
+
 def payload(data: bytes) -> None:
     """A payload is an installation on one https host, or an error that repeats nothing of it."""
-    for parse in (_one_payload, parse_registry):
+    for parse in (_one_payload, parse_old_registry, _one_entry):
         try:
             found = parse(data, "FILE")
         except CredentialError as problem:

@@ -413,7 +413,7 @@ find /opt /usr/local -type f
     assert not done.stdout.strip().splitlines()[-1].startswith("/")
     assert (acme.machine.home / "w/README.md").exists()
     assert Path(environment["GIT_CONFIG_SYSTEM"]).read_bytes() == b""
-    registry = Path(environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations.json"
+    registry = Path(environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations"
     assert not registry.exists()
 
 
@@ -421,8 +421,8 @@ def test_a_shared_registry_is_readable_and_its_secret_is_not(acme: Workspace) ->
     acme.machine.bbjwt("register", "--system", "--insecure-storage", acme.installation)
     folder = Path(acme.machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt"
 
-    assert (folder / "installations.json").stat().st_mode & 0o777 == 0o644
-    assert acme.app.shared_secret not in (folder / "installations.json").read_text()
+    assert (folder / "installations").stat().st_mode & 0o777 == 0o755
+    assert not any(acme.app.shared_secret in path.read_text() for path in (folder / "installations").iterdir())
     (secret,) = (folder / "shared-secrets").iterdir()
     assert secret.stat().st_mode & 0o777 == 0o600
     listed = json.loads(acme.machine.bbjwt("list", "--json", BBJWT_INSTALLATION=None).stdout)

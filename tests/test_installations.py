@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.sources import Payload, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import places
 from tests.bitbucket_emulator import Emulator
@@ -160,7 +160,7 @@ def test_a_file_we_are_let_in_to_by_root_is_not_exposed(acme: Workspace, monkeyp
     monkeypatch.setattr(os, "geteuid", lambda: 65_534)
     for mode, exposed in ((0o440, False), (0o444, True)):
         acme.installation.with_name("bbjwt-installation").chmod(mode)
-        (source,) = [one for one in read_sources(HelperOptions()).sources if one.kind == "payload"]
+        (source,) = [one for one in read_sources(HelperOptions()).sources if isinstance(one, Payload)]
         assert (source.problem, source.exposed) == (None, exposed)
 
 
@@ -244,7 +244,7 @@ def test_a_host_spelled_with_json_escapes_is_known(acme: Workspace) -> None:
     assert "password" in answer(acme.get())
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"version": 2}', '{"version": 1, "installations": [5]}'])
+@pytest.mark.parametrize("broken", ["{", "[]", '{"version": 3}', '{"version": 1, "installations": [5]}'])
 def test_a_broken_registry_stops_only_whom_it_might_have_served(acme: Workspace, broken: str) -> None:
     registry = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
     registry.parent.mkdir(parents=True)
@@ -276,25 +276,32 @@ def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], mo
     assert places.site_config_folder() == platformdirs.site_config_dir(places.APP_NAME)
 
 
-@pytest.mark.parametrize("spoilt", ["group can write", "all can write", "of another user"])
-def test_a_registry_that_others_can_write_to_is_not_used(acme: Workspace, another_user: int, spoilt: str) -> None:
+@pytest.mark.parametrize("part", [".", "installation,*", "workspace,acme,"])
+@pytest.mark.parametrize("spoilt", ["group can write", "all can write", "of another user", "a link"])
+def test_a_registry_that_others_can_write_to_is_not_used(
+    acme: Workspace, another_user: int, part: str, spoilt: str
+) -> None:
     # Its base URL decides where a JWT goes.
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     del acme.machine.environment["BBJWT_INSTALLATION"]
-    registry = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
+    registry = acme.machine.home / ".config/git-credential-bbjwt/installations"
+    (touched,) = registry.glob(part) if part != "." else [registry]
     if spoilt == "of another user":
-        os.chown(registry, another_user, another_user)
+        os.chown(touched, another_user, another_user)
+    elif spoilt == "a link":
+        touched.rename(acme.machine.home / "elsewhere")
+        touched.symlink_to(acme.machine.home / "elsewhere")
     else:
-        registry.chmod(0o660 if spoilt == "group can write" else 0o666)
+        touched.chmod(touched.stat().st_mode | (0o020 if spoilt == "group can write" else 0o022))
     done = acme.get(check=False)
 
     assert "password" not in done.stdout
     assert str(registry) in done.stderr
     assert acme.bitbucket.seen == []
-    # Nor does registering something else make it trusted.
-    before = registry.read_bytes()
-    other = json.dumps(acme.bitbucket.payload(acme.bitbucket.install("beta")))
-    refused = acme.machine.bbjwt("register", "--insecure-storage", "-", data=other, check=False)
+    # Nor does registering it again make it trusted.
+    before = sorted(path.name for path in registry.iterdir())
+    again = json.dumps(acme.bitbucket.payload(acme.app))
+    refused = acme.machine.bbjwt("register", "--insecure-storage", "-", data=again, check=False)
     assert refused.returncode == 1
     assert str(registry) in refused.stderr
-    assert registry.read_bytes() == before
+    assert sorted(path.name for path in registry.iterdir()) == before

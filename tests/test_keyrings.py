@@ -162,12 +162,12 @@ def test_register_clone_locked_unregister(
 def kept(scene: Workspace) -> str:
     """What the helper says after a registry entry is put back by hand: whether the secret itself is gone."""
     scene.machine.run(command(scene), "register", scene.installation)
-    entry = registry_of(scene.machine).read_bytes()
+    kept = shutil.copytree(registry_of(scene.machine), scene.machine.home / "kept")
     scene.machine.run(command(scene), "unregister", "acme")
     registry_of(scene.machine).parent.mkdir(parents=True, exist_ok=True)
-    registry_of(scene.machine).write_bytes(entry)
+    shutil.copytree(kept, registry_of(scene.machine))
     said = ask(scene).stderr
-    registry_of(scene.machine).unlink()
+    shutil.rmtree(registry_of(scene.machine))
     return said
 
 

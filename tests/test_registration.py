@@ -42,7 +42,13 @@ def files_holding(folder: Path, secret: str) -> list[Path]:
 
 def registry_of(machine: Machine) -> Path:
     """The user registry."""
-    return machine.home / ".config/git-credential-bbjwt/installations.json"
+    return machine.home / ".config/git-credential-bbjwt/installations"
+
+
+def entry_of(machine: Machine) -> Path:
+    """The one entry of the user registry."""
+    (entry,) = registry_of(machine).glob("installation,*")
+    return entry
 
 
 def test_register_clone_unregister_with_a_real_keyring(desk: Workspace) -> None:
@@ -51,7 +57,8 @@ def test_register_clone_unregister_with_a_real_keyring(desk: Workspace) -> None:
     desk.machine.git("clone", "-q", desk.url, "w")
 
     assert files_holding(desk.machine.home.parent, desk.app.shared_secret) == []
-    assert stat.S_IMODE(registry_of(desk.machine).stat().st_mode) == 0o600
+    assert stat.S_IMODE(registry_of(desk.machine).stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in registry_of(desk.machine).iterdir()} == {0o600}
     assert len(desk.bitbucket.helper_requests()) == 2
 
     desk.machine.bbjwt("unregister", "acme")
@@ -118,7 +125,7 @@ def test_an_app_installed_anew_has_another_client_key_and_replaces_the_old_one(d
 @pytest.mark.parametrize("backend", ["", "no.such.Backend", "keyring.backends.null.Keyring", "os.system"])
 def test_the_backend_in_the_registry_is_only_the_first_place_to_look(desk: Workspace, backend: str) -> None:
     desk.machine.bbjwt("register", desk.installation)
-    registry = registry_of(desk.machine)
+    registry = entry_of(desk.machine)
     known = '"keyringBackend": "keyring.backends.SecretService.Keyring"'
     assert known in registry.read_text()
     registry.write_text(registry.read_text().replace(known, f'"keyringBackend": "{backend}"'))
@@ -343,9 +350,10 @@ def test_one_app_on_two_workspaces(unregistered: Workspace) -> None:
 def test_system_registry_is_read_after_the_users(unregistered: Workspace) -> None:
     machine = unregistered.machine
     machine.bbjwt("register", "--system", "--insecure-storage", unregistered.installation)
-    registry = Path(machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations.json"
+    registry = Path(machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations"
 
-    assert stat.S_IMODE(registry.stat().st_mode) == 0o644
+    assert stat.S_IMODE(registry.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in registry.iterdir()} == {0o644}
     assert json.loads(machine.bbjwt("list", "--json").stdout)[0]["registry"] == "system"
     assert "password" in answer(unregistered.get())
     machine.bbjwt("unregister", "--system", "acme")
@@ -404,8 +412,8 @@ def test_ten_rounds_of_kill_while_registering_lose_none(unregistered: Workspace)
 
 
 def test_a_broken_registry_says_so_and_is_left_alone(unregistered: Workspace) -> None:
-    registry = registry_of(unregistered.machine)
-    registry.parent.mkdir(parents=True)
+    registry = registry_of(unregistered.machine).with_suffix(".json")
+    registry.parent.mkdir(parents=True, mode=0o700)
     registry.write_text('{"version": 99}')
     done = unregistered.machine.bbjwt("register", "--insecure-storage", unregistered.installation, check=False)
 

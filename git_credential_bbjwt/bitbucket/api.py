@@ -6,7 +6,9 @@ Sources: "Exchange a Connect JWT for an OAuth access token" and "OAuth 2.0" of B
 
 import json
 import re
+import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
@@ -14,9 +16,11 @@ from urllib.parse import quote, urlencode
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
+from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import hide, redacted, trace, warning
+from git_credential_bbjwt.diagnostics import hide, redacted, trace
 from git_credential_bbjwt.errors import AnothersWorkspaceError, BadAnswerError, CredentialError, RefusedError
+from git_credential_bbjwt.git.answer import USERNAME
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
@@ -28,10 +32,6 @@ _UNSTATED_LIFETIME = 3600
 _LONGEST_LIFETIME = 86_400
 
 _TOKEN_LENGTH = 16_384
-
-# A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts
-# for a year. Seconds: a week.
-_LONGEST_OFFSET = 7 * 86_400
 
 # What of the server's words is shown of each text. Characters.
 _LONGEST_WORDS = 200
@@ -55,59 +55,6 @@ class AccessToken(NamedTuple):
     expires: int
 
 
-class Signer:
-    """Proves the app's identity for one request after the other. The base is for a JWT signed elsewhere."""
-
-    def __init__(self, jwt: str = "") -> None:
-        self._jwt = jwt
-        hide(jwt)
-
-    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:  # noqa: ARG002  # SecretSigner's
-        """Return a JWT for this request. Raises CredentialError where there is no secret to sign with."""
-        return self._jwt
-
-    def adopt(self, server_time: float | None) -> bool:  # noqa: ARG002  # SecretSigner's
-        """Sign by the server's clock from now on, if that helps: False where another JWT would be no better."""
-        return False
-
-
-class SecretSigner(Signer):
-    """Signs with the shared secret of an installation; the secret may still be on its way from the keyring."""
-
-    def __init__(self, app_key: str, client_key: str, shared_secret: Callable[[], str]) -> None:
-        super().__init__()
-        self._app_key = app_key
-        self._client_key = client_key
-        self._shared_secret = shared_secret
-        self._offset = 0.0
-
-    def jwt_for(self, method: str, path: str, query: tuple[tuple[str, str], ...]) -> str:
-        qsh = assertion.query_string_hash(method, path, query)
-        # Issued a little in the past, so that a server whose clock is as much behind does not see the future.
-        issued_at = int(time.time() + self._offset) - assertion.CLOCK_TOLERANCE
-        jwt = assertion.sign(self._shared_secret(), self._app_key, self._client_key, qsh, issued_at=issued_at)
-        hide(jwt)
-        return jwt
-
-    def adopt(self, server_time: float | None) -> bool:
-        if server_time is None or self._offset:
-            return False
-        offset = server_time - time.time()
-        if abs(offset) <= assertion.CLOCK_TOLERANCE:
-            return False
-        if abs(offset) > _LONGEST_OFFSET:
-            raise BadAnswerError(
-                f"Bitbucket's clock and this machine's differ by {abs(offset) / 86_400:.0f} days: nothing is signed",
-                "check this machine's date; if it is right, a proxy may be answering in Bitbucket's place",
-            )
-        self._offset = offset
-        warning(
-            f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
-            "Bitbucket's; signed again with Bitbucket's time. Set the clock (NTP)"
-        )
-        return True
-
-
 class Bitbucket:
     """Bitbucket as one installation sees it. Connections are opened as soon as this is made."""
 
@@ -117,22 +64,51 @@ class Bitbucket:
         self._api = Origin(base_api_url, budget, settings) if needs_api else None
         self._base = Origin(base_url, budget, settings)
 
-    def mint(self, repository: Repository, scope: str, workspace_uuid: str) -> tuple[str, AccessToken]:
+    def mint(
+        self, repository: Repository, scope: str, workspace_uuid: str, remembered: str | None = None
+    ) -> tuple[str, AccessToken]:
         """Return the repository's UUID, in braces, and a token for it alone.
 
-        ``workspace_uuid`` is that of the installation's workspace, or empty where it is not known. Raises the errors of
-        `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
+        ``workspace_uuid`` is that of the installation's workspace, or empty where it is not known. With a
+        ``remembered`` UUID both requests are under way at once, and the token counts only if the look-up confirms it.
+        Raises the errors of `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
         """
-        uuid = repository.uuid
-        if uuid is None or self._api is not None:
-            answer = self._look_up(repository)
-            uuid = checked_uuid(answer, repository)
-            check_workspace(answer, workspace_uuid)
+        if self._api is None:
+            assert repository.uuid is not None
+            return repository.uuid, self._swap(scope, repository.uuid)
+        # A JWT from elsewhere may be refused by the REST API, and then the swap has to come first.
+        guess = (repository.uuid or remembered) if self._signer.signs_each else None
+        ahead = _Ahead(lambda: self._swap(scope, guess)) if guess is not None else None
+        answer = self._look_up(repository)
+        uuid = checked_uuid(answer, repository)
+        check_workspace(answer, workspace_uuid)
+        if ahead is not None and guess == uuid:
+            return uuid, ahead.result()
+        if ahead is not None:
+            trace(f"{repository.full_name}: it is another repository than it was; the token for that one is dropped")
+            ahead.wait()  # The connection is one.
         return uuid, self._swap(scope, uuid)
 
     def full_name(self, repository: Repository) -> str:
         """Return ``workspace/slug`` of the repository that is named by UUIDs. Raises as `mint` does."""
         return checked_full_name(self._look_up(repository), repository)
+
+    def workspace_slug(self, workspace_uuid: str) -> str:
+        """Return the slug of the workspace with this UUID ("The Bitbucket Cloud REST API", "Get a workspace").
+
+        Raises as `mint` does.
+        """
+        assert self._api is not None
+        path = f"/2.0/workspaces/{quote(workspace_uuid, safe='')}"
+        return checked_slug(self._send(self._api, "GET", path, (("fields", "slug,uuid"),)), workspace_uuid)
+
+    def opens(self, repository: Repository, token: str) -> bool:
+        """Whether the server lets ``token`` read the repository: one request, as git would begin."""
+        pair = b64encode(f"{USERNAME}:{token}".encode()).decode()
+        hide(pair)
+        target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
+        answer = self._base.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
+        return answer.status == _OK
 
     def _look_up(self, repository: Repository) -> Answer:
         assert self._api is not None
@@ -140,15 +116,14 @@ class Bitbucket:
         path = "/2.0/repositories/" + "/".join(parts)
         query = (("fields", "uuid,full_name,workspace.uuid"),)
         try:
-            answer = self._send(self._api, "GET", path, query)
+            return self._send(self._api, "GET", path, query)
         except RefusedError as refused:
-            if type(self._signer) is not Signer or refused.status not in (400, 401, 403):
+            if self._signer.signs_each or refused.status not in (400, 401, 403):
                 raise
             # The `qsh` of a JWT signed elsewhere is the swap's, which the REST API checks. A token may ask instead.
             trace("the REST API refuses the JWT: asking with a transient token of scope repository")
             transient = self._swap("repository", None)
-            answer = self._send(self._api, "GET", path, query, bearer=transient.token)
-        return answer
+            return self._send(self._api, "GET", path, query, bearer=transient.token)
 
     def _swap(self, scope: str, uuid: str | None) -> AccessToken:
         form = {"grant_type": GRANT_TYPE, "scope": scope}
@@ -161,29 +136,60 @@ class Bitbucket:
         return token
 
     def _send(
-        self,
-        origin: Origin,
-        method: str,
-        path: str,
-        query: tuple[tuple[str, str], ...],
-        *,
-        body: bytes | None = None,
-        bearer: str = "",
+        self, origin: Origin, method: str, path: str, query: Query, *, body: bytes | None = None, bearer: str = ""
     ) -> Answer:
         """Send a request; sign once more by the server's clock where ours is off. Raises RefusedError."""
         target = path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+        signed = Signed("", 0.0)
 
         def headers() -> dict[str, str]:
-            authorization = f"Bearer {bearer}" if bearer else f"JWT {self._signer.jwt_for(method, path, query)}"
+            nonlocal signed
+            if not bearer:
+                signed = self._signer.jwt_for(method, path, query)
+            authorization = f"Bearer {bearer}" if bearer else f"JWT {signed.jwt}"
             content = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
             return {"Authorization": authorization, **content}
 
-        answer = origin.request(method, target, headers, body)
-        if answer.status in (400, 401, 403) and not bearer and self._signer.adopt(answer.date):
+        try:
             answer = origin.request(method, target, headers, body)
-        if answer.status != 200:
-            _refuse(answer, origin.host, path)
+            if answer.status in (400, 401, 403) and not bearer and self._signer.adopt(answer.date, signed):
+                answer = origin.request(method, target, headers, body)
+            if answer.status != _OK:
+                _refuse(answer, origin.host, path)
+        except RefusedError as refused:
+            refused.is_of_swap = path == TOKEN_PATH
+            raise
         return answer
+
+
+class _Ahead:
+    """What is done by a thread of its own, meanwhile."""
+
+    def __init__(self, work: Callable[[], AccessToken]) -> None:
+        self._work = work
+        self._found: AccessToken | None = None
+        self._trouble: CredentialError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._work()
+        except CredentialError as problem:  # Carried over to the thread that waits for it.
+            self._trouble = problem
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def result(self) -> AccessToken:
+        self.wait()
+        if self._trouble is not None:
+            raise self._trouble
+        assert self._found is not None
+        return self._found
+
+
+_OK = 200
 
 
 def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
@@ -335,6 +341,17 @@ def checked_full_name(answer: Answer, repository: Repository) -> str:
     if not is_name(workspace) or not is_name(slug):
         raise _unusable("the REST API's answer names no workspace and slug")
     return f"{workspace}/{slug}"
+
+
+def checked_slug(answer: Answer, workspace_uuid: str) -> str:
+    """Return the slug of a REST answer about the workspace of ``workspace_uuid``. Raises BadAnswerError."""
+    found = _json_object(answer.body) or {}
+    uuid, slug = found.get("uuid"), found.get("slug")
+    if not isinstance(uuid, str) or uuid.lower() != workspace_uuid:
+        raise _unusable("the REST API's answer is about another workspace")
+    if not isinstance(slug, str) or not is_name(slug.lower()):
+        raise _unusable("the REST API's answer names no workspace's slug")
+    return slug.lower()
 
 
 def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:

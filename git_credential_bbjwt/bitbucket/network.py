@@ -180,6 +180,7 @@ class Origin:
                 else "try again later",
                 status=answer.status,
                 server_time=answer.date,
+                is_used_up=used_up,
             )
             raise _Transient(final, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
         return answer

@@ -9,7 +9,7 @@ import select
 import stat
 import time
 
-from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.broker.asker import who_asks
 from git_credential_bbjwt.broker.audit import Audit, audit_line
 from git_credential_bbjwt.budget import Budget
@@ -26,13 +26,15 @@ from git_credential_bbjwt.errors import (
 )
 from git_credential_bbjwt.git.answer import USERNAME, refused_states
 from git_credential_bbjwt.git.protocol import format_answer, parse_request, write_answer
-from git_credential_bbjwt.installations.payload import Catalogue, Installation, ToAsk
-from git_credential_bbjwt.installations.sources import read_sources
-from git_credential_bbjwt.minting import Grant, Grantor
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.sources import Asked, read_sources
 from git_credential_bbjwt.options import HelperOptions, Pattern
 from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.tokens.cache import Record, TokenCache, token_state
+from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache
+from git_credential_bbjwt.tokens.record import Record, token_state
+from git_credential_bbjwt.tokens.refusals import Refusals
 
 #: Seconds for the whole of an answer, unless ``--timeout`` says otherwise: the asker's own budget ends after this one,
 #: so that the reason reaches it.
@@ -100,7 +102,7 @@ class _Service:
         """What the budget's end is answered with."""
         self._say_no(spent, "error", alone=False)
 
-    def _grant(self) -> Grant | None:
+    def _grant(self) -> grants.Grant | None:
         self._budget.doing = "waiting for the request"
         request = parse_request(_read_request())
         host = normal_host(request.host.decode("utf-8", "surrogateescape"))
@@ -121,18 +123,12 @@ class _Service:
             self._asked_for = repository.full_name
         if not any(pattern.allows(repository) for pattern in self._patterns):
             raise _NotAllowedError(_NOT_HANDED_OUT)
-        grantors: list[Grantor] = [minting.grantor(one) for one in asked]
-        return minting.obtain(
-            repository,
-            grantors,
-            self._options,
-            sources.digest,
-            self._budget,
-            refused_states(request),
-            about_to_ask=_announce,
-        )
+        refusals = Refusals(ask_all_the_same=False)
+        grantors = [grants.grantor(one, refusals) for one in asked]
+        wanted = minting.Wanted(repository, grantors, self._options, sources, refused_states(request))
+        return minting.obtain(wanted, self._budget, about_to_ask=_announce)
 
-    def _named(self, repository: Repository, asked: list[Installation | ToAsk], cache: TokenCache) -> Repository:
+    def _named(self, repository: Repository, asked: list[Installation | Asked], cache: TokenCache) -> Repository:
         """The repository by its one name, looked up where it was asked for by UUIDs.
 
         Raises _NotAllowedError, the same whether it is not there or may not be seen.
@@ -141,19 +137,19 @@ class _Service:
         if not isinstance(installation, Installation):
             raise _NotAllowedError(_NOT_HANDED_OUT)
         assert cache.folder is not None
-        name = cache.name(repository, self._options.scope, self._options.app) + ".named"
+        name = cache.name(repository, self._options.scope, self._options.app) + NAMED
         known = (cache.folder.read(name) or b"").decode("ascii", "replace").split(" ")
         if len(known) == 2 and known[1].isdigit() and int(known[1]) > time.time():
             full_name = known[0]
         else:
             _count_lookup(cache)
             try:
-                full_name = minting.look_up_name(repository, installation, self._budget)
+                full_name = grants.look_up_name(repository, installation, self._budget)
             except RefusedError as refused:
                 if refused.status not in (403, 404):
                     raise
                 raise _NotAllowedError(_NOT_HANDED_OUT) from refused
-            cache.folder.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode())
+            cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode())
         workspace, _, slug = full_name.partition("/")
         return Repository(repository.host, workspace, slug)
 
@@ -220,7 +216,7 @@ def _announce(cache: TokenCache, repository: Repository, name: str, record: Reco
     """
     assert cache.folder is not None
     now = int(time.time())
-    told = (cache.folder.read(name + ".minting") or b"0").decode("ascii", "replace")
+    told = (cache.folder.read(name + MINTING) or b"0").decode("ascii", "replace")
     last = int(told) if told.isdigit() else 0
     if record is not None and record.state in refused and record.may_be_in_time():
         if 0 <= now - last < _BETWEEN_REFUSALS:
@@ -230,7 +226,7 @@ def _announce(cache: TokenCache, repository: Repository, name: str, record: Reco
             )
         last = now
     try:
-        cache.folder.write(name + ".minting", str(last).encode())
+        cache.write(name + MINTING, str(last).encode())
     except OSError as problem:
         raise BrokerError(f"this broker cannot write to its own folder: {problem.strerror}", _NO_FOLDER) from problem
 
@@ -239,17 +235,14 @@ def _count_lookup(cache: TokenCache) -> None:
     """Raise BrokerError for one look-up too many, and where it cannot be counted."""
     assert cache.folder is not None
     try:
-        with FileLock(cache.folder, _COUNTER):
-            told = (cache.folder.read(_COUNTER) or b"").decode("ascii", "replace").split()
+        with FileLock(cache.folder, LOOKUPS + LOCK):
+            told = (cache.folder.read(LOOKUPS) or b"").decode("ascii", "replace").split()
             recent = [one for one in told if one.isdigit() and 0 <= time.time() - int(one) < _LOOKUPS_WITHIN]
             if len(recent) >= _LOOKUPS:
                 raise BrokerError("too many requests by UUIDs", "ask by workspace and slug, or in a minute")
-            cache.folder.write(_COUNTER, " ".join([*recent, str(int(time.time()))]).encode())
+            cache.write(LOOKUPS, " ".join([*recent, str(int(time.time()))]).encode())
     except OSError as problem:
         raise BrokerError(f"this broker cannot write to its own folder: {problem.strerror}", _NO_FOLDER) from problem
-
-
-_COUNTER = "0" * 32 + "-" + "0" * 16 + ".lookups"
 
 
 def _ascii(text: str) -> str:

@@ -13,10 +13,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import find_broker
@@ -24,9 +25,11 @@ from git_credential_bbjwt.errors import CredentialError, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue, Installation
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.keyring_answer import Outcome
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
 from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.sources import VARIABLES, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
 
@@ -112,10 +115,10 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
             options, CLOUD_BASE_URL if repository is None else f"https://{repository.host}/{repository.full_name}"
         )
     catalogue = Catalogue(read_sources(options))
-    for url in _urls(catalogue, repository) if git.ok else ():
+    installations = _concerned(catalogue, repository)
+    for url in _urls(catalogue, installations, repository) if git.ok else ():
         yield _checked("git configuration", _helpers, url)
-    yield _checked("keyring", _keyring, catalogue)
-    installations = list(catalogue)
+    yield _checked("keyring", _keyring, installations)
     for problem in catalogue.problems():
         yield Check("installation", False, problem.what, problem.hint)
     for asked in catalogue.to_ask():
@@ -130,7 +133,9 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
             "git-credential-bbjwt register FILE",
         )
     for one in installations:
-        yield _checked("installation", _installation, one, catalogue)
+        yield _checked("installation", _installation, one)
+    if len(installations) == _MOST:
+        yield Check("installation", True, f"no more than {_MOST} are checked: name a repository's URL for its own")
     urls = [url for one in installations for url in (one.base_url, one.base_api_url)]
     skews: list[float] = []
     for url in dict.fromkeys(urls):
@@ -141,11 +146,22 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         yield _checked("token", _token, repository, options)
 
 
-def _urls(catalogue: Catalogue, repository: Repository | None) -> list[str]:
+# A vendor has thousands of installations. So many are a second or two of work, and show what is wrong with all.
+_MOST = 20
+
+
+def _concerned(catalogue: Catalogue, repository: Repository | None) -> list[Installation]:
+    """The installations to be checked: those that may serve the repository, else the first ones."""
+    if repository is None:
+        return list(islice(catalogue, _MOST))
+    return catalogue.naming(repository.workspace)
+
+
+def _urls(catalogue: Catalogue, installations: list[Installation], repository: Repository | None) -> list[str]:
     """For which URLs git has to ask us: the repository's, or those of all workspaces there are installations for."""
     if repository is not None:
         return [f"https://{repository.host}/{repository.full_name}"]
-    urls = [f"{one.base_url}/{workspace}" for one in catalogue for workspace in one.workspaces or ("",)]
+    urls = [f"{one.base_url}/{workspace}" for one in installations for workspace in one.workspaces or ("",)]
     return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or configuration.known_urls(catalogue)
 
 
@@ -159,7 +175,7 @@ def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.k
 
 def _variables() -> Iterator[Check]:
     """Variables of ours that are set to nothing, and so do nothing: a CI system's slip, most often."""
-    for name in ("BBJWT_INSTALLATION", "BBJWT_JWT", "BBJWT_JWT_FILE"):
+    for name in VARIABLES:
         if os.environ.get(name) == "":
             yield Check("environment", True, f"{name} is set to nothing, which counts as not set")
 
@@ -197,28 +213,27 @@ def _helpers(url: str) -> str:
     return f"asks this helper for {url}, with the path"
 
 
-def _keyring(catalogue: Catalogue) -> str:
-    needed = any(one.secret_place == "keyring" for one in catalogue)
+def _keyring(installations: list[Installation]) -> str:
+    needed = any(one.secret_place is SecretPlace.KEYRING for one in installations)
     answer = KeyringCall("describe", "").answer()
-    backend = answer.get("backend", "unknown backend")
-    if answer["outcome"] == "ok":
-        return backend
-    reason = answer.get("reason") or answer["outcome"]
+    if answer.is_ok:
+        return answer.backend
+    reason = answer.reason or answer.outcome.value
     if not needed:
         return f"none usable ({reason}), and none is needed"
-    hint = "unlock it" if answer["outcome"] == "locked" else HEADLESS_HINT
-    raise InstallationError(f"{backend}: {reason}", hint)
+    hint = "unlock it" if answer.outcome is Outcome.LOCKED else HEADLESS_HINT
+    raise InstallationError(f"{answer.backend}: {reason}", hint)
 
 
-def _installation(one: Installation, catalogue: Catalogue) -> str:
+def _installation(one: Installation) -> str:
     name = f"app {one.app_key or '(of the JWT)'} on {', '.join(one.workspaces) or 'any workspace'} ({one.where})"
-    if one.where in catalogue.exposed:
+    if one.is_exposed:
         raise InstallationError(f"{name}: others on this machine can read it", f"run: chmod 600 {one.where}")
     if one.jwt:
-        minting.check_jwt_not_expired(one)
+        grants.check_jwt_not_expired(one)
         return f"{name}: a JWT signed elsewhere"
     shared_secret_of(one)()
-    return f"{name}: its secret is {one.secret_described}"
+    return f"{name}: its secret is {one.secret_place.described}"
 
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:

@@ -18,8 +18,8 @@ from git_credential_bbjwt.commands.run_folder import cannot_run, run_with_folder
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
-from git_credential_bbjwt.installations.payload import Catalogue
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.options import HelperOptions, checked_scope
 from git_credential_bbjwt.system import places
 from git_credential_bbjwt.system.private_folder import is_private
@@ -56,7 +56,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     environment["GIT_CONFIG_COUNT"] = str(first + len(wanted))
     # cargo's own git sees nothing of what is set here.
     environment.setdefault("CARGO_NET_GIT_FETCH_WITH_CLI", "true")
-    for name in ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE"):
+    for name in PATH_VARIABLES:
         # Git runs the helper where the repository is.
         if environment.get(name) and os.path.exists(environment[name]):
             environment[name] = os.path.abspath(environment[name])

@@ -7,11 +7,13 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import parse_url
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.refusals import forget_all
+from git_credential_bbjwt.tokens.stores import forget
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +26,13 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     """Drop them. Raises UsageError and NotARepositoryError."""
     if bool(arguments.url) == arguments.all:
         raise UsageError("forget needs one of: the URL of a repository, --all")
+    forget_all()
     if arguments.all:
-        dropped = minting.forget(lambda _: True)
+        dropped = forget(lambda _: True)
         for cache in TokenCache.every_folder():
             cache.clear()
     else:
         wanted = parse_url(arguments.url)
-        dropped = minting.forget(lambda one: one.repository == wanted)
+        dropped = forget(lambda one: one.repository == wanted)
     diagnostics.note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
     return 0

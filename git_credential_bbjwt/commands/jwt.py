@@ -12,7 +12,8 @@ import time
 
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.errors import InstallationError, UsageError
-from git_credential_bbjwt.installations.payload import Catalogue, Installation
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.secret_store import shared_secret_of
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
@@ -60,15 +61,14 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _find(workspace: str, app: str, options: HelperOptions) -> Installation:
     catalogue = Catalogue(read_sources(options))
-    hosts = list(dict.fromkeys(one.host for one in catalogue))
-    found = [one for host in hosts if (one := catalogue.choose_for_workspace(host, workspace, app))]
-    if not found:
+    found = catalogue.choose_for_workspace(workspace, app)
+    if found is None:
         problems = catalogue.problems()
         if problems:
             raise problems[0]
         raise InstallationError(
             f"no installation serves the workspace {workspace}", "git-credential-bbjwt list shows the registered ones"
         )
-    if found[0].jwt:
+    if found.jwt:
         raise UsageError("this machine holds no secret: it works with a JWT signed elsewhere, which is not handed on")
-    return found[0]
+    return found

@@ -9,14 +9,17 @@ Example:
 import argparse
 import contextlib
 import json
+import os
+from itertools import chain
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.commands import find_broker
 from git_credential_bbjwt.git.config import GitError
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue, Installation, ToAsk
-from git_credential_bbjwt.installations.registry import Registry
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
+from git_credential_bbjwt.installations.sources import Asked, read_sources
 from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.system import places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,24 +32,40 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
         find_broker(options, CLOUD_BASE_URL)
     catalogue = Catalogue(read_sources(options))
-    found = list(catalogue)
-    asked = catalogue.to_ask()
-    if arguments.json:
-        print(json.dumps([_fields(one) for one in found] + [_asked_fields(one) for one in asked], indent=2))
-    else:
-        for one in found:
-            print("\t".join(map(diagnostics.one_line, _columns(one))))
-        for other in asked:
-            print(f"any workspace\t-\t{', '.join(f'https://{host}' for host in other.hosts)}\t{other.where} is asked")
+    show = _json if arguments.json else _plain
+    shown = show(catalogue)
     problems = catalogue.problems()
     if problems:
         raise problems[0]
-    if not found and not asked:
+    if not shown:
         diagnostics.note("there is no installation: git-credential-bbjwt register FILE")
     return 0
 
 
-def _asked_fields(one: ToAsk) -> dict[str, object]:
+def _plain(catalogue: Catalogue) -> int:
+    """Print a line each, as they are read; return how many."""
+    count = 0
+    for one in catalogue:
+        print("\t".join(map(diagnostics.one_line, _columns(one))))
+        count += 1
+    for other in catalogue.to_ask():
+        print(f"any workspace\t-\t{', '.join(f'https://{host}' for host in other.hosts)}\t{other.where} is asked")
+        count += 1
+    return count
+
+
+def _json(catalogue: Catalogue) -> int:
+    """Print a JSON array, as they are read; return how many."""
+    print("[", end="")
+    count = 0
+    for fields in chain(map(_fields, catalogue), map(_asked_fields, catalogue.to_ask())):
+        print(",\n" if count else "\n", json.dumps(fields, indent=2), sep="", end="")
+        count += 1
+    print("\n]" if count else "]")
+    return count
+
+
+def _asked_fields(one: Asked) -> dict[str, object]:
     return {
         "workspaces": [],
         "app": None,
@@ -61,9 +80,9 @@ def _asked_fields(one: ToAsk) -> dict[str, object]:
 
 def _registry(one: Installation) -> str | None:
     """``user`` or ``system`` for a registered installation, None for an injected one."""
-    if not one.is_registered:
+    if not one.secret_place.is_registered:
         return None
-    return "system" if one.where == Registry(system=True).path else "user"
+    return "system" if os.path.dirname(one.where) == places.site_config_folder() else "user"
 
 
 def _columns(one: Installation) -> tuple[str, ...]:
@@ -72,7 +91,7 @@ def _columns(one: Installation) -> tuple[str, ...]:
         ", ".join(one.workspaces) or "any workspace",
         one.app_key or "-",
         one.base_url,
-        f"secret {one.secret_described}{place}",
+        f"secret {one.secret_place.described}{place}",
     )
 
 
@@ -83,7 +102,7 @@ def _fields(one: Installation) -> dict[str, object]:
         "client_key": one.client_key,
         "base_url": one.base_url,
         "base_api_url": one.base_api_url,
-        "secret": one.secret_place,
+        "secret": one.secret_place.value,
         "registry": _registry(one),
         "source": one.where,
     }

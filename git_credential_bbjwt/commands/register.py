@@ -1,7 +1,8 @@
 """Register an installation: its shared secret goes to the keyring, the rest to the registry.
 
 FILE is the payload of the app's `installed` lifecycle callback, bare or under "clientInfo"; - reads it from standard
-input. Without FILE each value is asked for. The secret is never an argument. Registering again replaces.
+input. It may also hold many: a JSON array of payloads, or one payload per line; all are checked before the first is
+stored. Without FILE each value is asked for. The secret is never an argument. Registering again replaces.
 
 Examples:
   git-credential-bbjwt register installed.json
@@ -15,17 +16,27 @@ import stat
 import sys
 import termios
 from json import dumps, loads
+from typing import NamedTuple
 
-from git_credential_bbjwt import diagnostics, minting
-from git_credential_bbjwt.errors import InstallationError, UsageError
+from git_credential_bbjwt import diagnostics, grants, minting
+from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.errors import CredentialError, InstallationError, UsageError
 from git_credential_bbjwt.installations import secret_store
-from git_credential_bbjwt.installations.payload import CLOUD_API_URL, CLOUD_BASE_URL, Installation, parse_payload
-from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.payload import (
+    CLOUD_API_URL,
+    CLOUD_BASE_URL,
+    Installation,
+    SecretPlace,
+    parse_payload,
+)
+from git_credential_bbjwt.installations.registry import BATCH, RegistryFolder
 from git_credential_bbjwt.installations.sources import unpacked
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
+from git_credential_bbjwt.tokens.stores import forget_workspaces
 
-_MAX_PAYLOAD = 1024 * 1024
+# What is pasted is one payload, of two kilobytes.
+_MAX_PASTED = 1024 * 1024
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,49 +57,196 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Register. Raises UsageError, InstallationError, SecretError; nothing has changed then."""
+    """Register. Raises UsageError, InstallationError, SecretError."""
     asked = [workspace.lower() for workspace in arguments.workspace]
     for workspace in asked:
         if not is_name(workspace):
             raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
     if arguments.file is None:
-        payload = _ask()
-        where = "the values given"
+        data, where = _ask(), "the values given"
     else:
-        payload, where = _read(arguments.file)
-    given = parse_payload(unpacked(payload) or payload, where)
-    secret = given.shared_secret
-    diagnostics.hide(secret)
-    _check_complete(given, where)
-    registry = Registry(system=arguments.system)
-    with registry.changing() as installations:
-        same = [one for one in installations if (one.host, one.client_key) == (given.host, given.client_key)]
-        workspaces = asked or list(given.workspaces) or [w for one in same for w in one.workspaces]
-        if not workspaces:
-            raise InstallationError(
-                f"{where} does not name the workspace's slug",
-                "say it: git-credential-bbjwt register FILE --workspace SLUG",
-            )
-        new = given._replace(
-            workspaces=tuple(dict.fromkeys(workspaces)),
-            secret_place="file" if arguments.insecure_storage else "keyring",
-            registration=secrets.token_hex(8),
-            where=registry.path,
-            shared_secret="",
-        )
-        new = new._replace(keyring_backend=secret_store.store_secret(new, secret))
-        replaced = _replace(installations, new)
-    for one in replaced:
-        if one.client_key != new.client_key or one.secret_place != new.secret_place:
-            secret_store.remove_secret(one)
-    minting.forget(lambda record: new.serves(record.repository))
+        data, where = _read(arguments.file)
+    payloads = split_payloads(unpacked(data) or data)
+    if len(payloads) > 1 and (asked or arguments.repository):
+        raise UsageError("--workspace and --repository go with one payload, and these are several")
+    registration = _Registration(RegistryFolder(system=arguments.system), insecure=arguments.insecure_storage)
+    wanted = registration.check(payloads, where, asked, options)
+    if len(payloads) != 1:
+        return registration.store_many(wanted)
+    (new,) = registration.store(wanted)
     diagnostics.note(
         f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
-        f"the secret is {new.secret_described}, the rest in {registry.path}"
+        f"the secret is {new.secret_place.described}, the rest in {registration.registry.path}"
     )
-    if arguments.repository:
-        return _try(arguments.repository, new, options)
-    return 0
+    return _try(arguments.repository, new, options) if arguments.repository else 0
+
+
+class _Wanted(NamedTuple):
+    """What is to be registered: the payload's ``position`` in what was given, from 1; its installation, its secret."""
+
+    position: int
+    installation: Installation
+    secret: str
+
+
+class _Registration:
+    def __init__(self, registry: RegistryFolder, *, insecure: bool) -> None:
+        self.registry = registry
+        self._place = SecretPlace.FILE if insecure else SecretPlace.KEYRING
+
+    def check(self, payloads: list[bytes], where: str, workspaces: list[str], options: HelperOptions) -> list[_Wanted]:
+        """Return what the payloads give, once all of them are right. Raises InstallationError."""
+        wanted, wrong = [], []
+        progress = _Progress("checked", len(payloads))
+        for position, data in enumerate(payloads, 1):
+            try:
+                wanted.append(self._checked(position, data, where, workspaces, options))
+            except InstallationError as problem:
+                if len(payloads) == 1:
+                    raise
+                wrong.append(f"payload {position}{_app_of(data)}: {problem.what}")
+            progress.advance()
+        progress.end()
+        for line in wrong:
+            diagnostics.error(line)
+        if wrong:
+            raise InstallationError(
+                f"{len(wrong)} of {len(payloads)} payloads cannot be used: none of them is registered",
+                "correct or leave out those named above",
+            )
+        return wanted
+
+    def _checked(
+        self, position: int, data: bytes, where: str, workspaces: list[str], options: HelperOptions
+    ) -> _Wanted:
+        given = parse_payload(data, where)
+        diagnostics.hide(given.shared_secret)
+        _check_complete(given, where)
+        named = workspaces or list(given.workspaces) or self._known_workspaces(given)
+        if not named:
+            named = [_ask_slug(given, where, options)]
+        new = given._replace(
+            workspaces=tuple(dict.fromkeys(named)),
+            secret_place=self._place,
+            registration=secrets.token_hex(8),
+            where=self.registry.path,
+            shared_secret="",
+        )
+        return _Wanted(position, new, given.shared_secret)
+
+    def _known_workspaces(self, given: Installation) -> list[str]:
+        """What was said of a payload without a slug when it was registered before."""
+        same = (one for one in self.registry.of_workspace(given.workspace_uuid) if one.client_key == given.client_key)
+        return [workspace for one in same for workspace in one.workspaces]
+
+    def store(self, wanted: list[_Wanted]) -> list[Installation]:
+        """Store the secrets, then register what they belong to, each whole or not at all. Raises CredentialError."""
+        with self.registry.changing() as change:
+            if self._place is SecretPlace.FILE:
+                secret_store.write_secrets([(one.installation, one.secret) for one in wanted])
+                new = [one.installation for one in wanted]
+            else:
+                new = [
+                    one.installation._replace(
+                        keyring_backend=secret_store.store_in_keyring(one.installation, one.secret)
+                    )
+                    for one in wanted
+                ]
+            replaced = change.put(new)
+            change.commit()
+        stored_now = {(one.host, one.client_key, one.secret_place) for one in new}
+        for one in replaced:
+            if (one.host, one.client_key, one.secret_place) not in stored_now:
+                secret_store.remove_secret(one)
+        forget_workspaces(key for one in new for key in one.keys)
+        return new
+
+    def store_many(self, wanted: list[_Wanted]) -> int:
+        """Store all that can be; return the exit status."""
+        failed = 0
+        progress = _Progress("registered", len(wanted))
+        # Of what goes to the keyring one may fail and the next may not.
+        size = BATCH if self._place is SecretPlace.FILE else 1
+        for start in range(0, len(wanted), size):
+            some = wanted[start : start + size]
+            try:
+                self.store(some)
+            except CredentialError as problem:
+                progress.end()
+                for one in some:
+                    app = one.installation.app_key
+                    diagnostics.error(f"payload {one.position} (app {app}): {problem.what}", problem.hint)
+                failed += len(some)
+            progress.advance(len(some))
+        progress.end()
+        done = f"registered {len(wanted) - failed} of {len(wanted)} installations"
+        diagnostics.note(f"{done}; the secrets are {self._place.described}, the rest in {self.registry.path}")
+        return 1 if failed else 0
+
+
+class _Progress:
+    """A bar on a terminal, and nothing where there is none."""
+
+    _WIDTH = 30
+
+    def __init__(self, what: str, of: int) -> None:
+        self._what, self._of, self._done = what, of, 0
+        self._is_shown = of > 1 and os.isatty(2)
+
+    def advance(self, by: int = 1) -> None:
+        before = self._done * self._WIDTH // self._of
+        self._done += by
+        filled = self._done * self._WIDTH // self._of
+        if self._is_shown and (filled != before or self._done == by):
+            bar = "#" * filled + "." * (self._WIDTH - filled)
+            sys.stderr.write(f"\r[{bar}] {self._what} {self._done} of {self._of}")
+            sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the terminal's line to others."""
+        if self._is_shown and self._done:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
+def split_payloads(data: bytes) -> list[bytes]:
+    """Split what was given: one payload, a JSON array of them, or one a line. What is none of these is left whole."""
+    text = data.strip()
+    lines = text.splitlines()
+    if text.startswith(b"["):
+        try:
+            found = loads(text)
+        except (ValueError, RecursionError):
+            return [text]
+        return [dumps(one).encode() for one in found] or [text]
+    if len(lines) > 1 and all(_is_json(line) for line in lines if line.strip()):
+        return [line for line in lines if line.strip()]
+    return [text]
+
+
+def _app_of(data: bytes) -> str:
+    """The app key of a payload that is wrong otherwise, for an error."""
+    try:
+        found = loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    found = found.get("clientInfo", found) if isinstance(found, dict) else None
+    key = found.get("key") if isinstance(found, dict) else None
+    return f" (app {key[:100]})" if isinstance(key, str) and key else ""
+
+
+def _ask_slug(given: Installation, where: str, options: HelperOptions) -> str:
+    """Ask Bitbucket for the slug of a workspace that the payload names by its UUID alone. Raises InstallationError."""
+    say_it = "say it: git-credential-bbjwt register FILE --workspace SLUG"
+    if not given.workspace_uuid:
+        raise InstallationError(f"{where} names neither the workspace's slug nor its UUID", say_it)
+    budget = Budget(options.timeout)
+    try:
+        return grants.look_up_workspace(given, budget)
+    except CredentialError as problem:
+        raise InstallationError(
+            f"{where} does not name the workspace's slug, and Bitbucket does not tell it: {problem.what}", say_it
+        ) from problem
 
 
 def _check_complete(given: Installation, where: str) -> None:
@@ -104,11 +262,11 @@ def _check_complete(given: Installation, where: str) -> None:
 def _read(path: str) -> tuple[bytes, str]:
     try:
         if path == "-":
-            data = _read_unseen() if os.isatty(0) else sys.stdin.buffer.read(_MAX_PAYLOAD)
+            data = _read_unseen() if os.isatty(0) else sys.stdin.buffer.read()
             return data, "standard input"
         with open(path, "rb") as file:
             _check_file(os.fstat(file.fileno()), path)
-            return file.read(_MAX_PAYLOAD), path
+            return file.read(), path
     except (OSError, ValueError) as problem:
         # The path is not repeated: it may be the payload itself by mistake.
         reason = getattr(problem, "strerror", None) or "it is not a path"
@@ -142,7 +300,7 @@ def _read_unseen() -> bytes:
         # Not before: what is typed until then is dropped with the change.
         diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
         data = b""
-        while len(data) <= _MAX_PAYLOAD and (piece := os.read(0, 4096)):
+        while len(data) <= _MAX_PASTED and (piece := os.read(0, 4096)):
             data += piece
             if b"\x04" in piece or (data.rstrip().endswith(b"}") and _is_json(data)):
                 break
@@ -183,26 +341,6 @@ def _ask() -> bytes:
     is_cloud = normal_host(str(fields["baseUrl"]).removeprefix("https://")) == CLOUD_BASE_URL.removeprefix("https://")
     fields["baseApiUrl"] = ask("Base URL of the API", CLOUD_API_URL if is_cloud else "")
     return dumps(fields).encode()
-
-
-def _replace(installations: list[Installation], new: Installation) -> list[Installation]:
-    """Put ``new`` into the list, and return what it takes the whole place of.
-
-    That is the same client key, and for the same workspaces the same app: installed anew it has another client key.
-    """
-    gone = []
-    for one in list(installations):
-        if one.host != new.host:
-            continue
-        same_client = one.client_key == new.client_key
-        rest = tuple(w for w in one.workspaces if w not in new.workspaces)
-        if same_client or (one.app_key == new.app_key and not rest):
-            installations.remove(one)
-            gone.append(one)
-        elif one.app_key == new.app_key and rest != one.workspaces:
-            installations[installations.index(one)] = one._replace(workspaces=rest)
-    installations.append(new)
-    return gone
 
 
 def _try(text: str, installation: Installation, options: HelperOptions) -> int:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from git_credential_bbjwt import minting
 from git_credential_bbjwt.commands import find_broker
 from git_credential_bbjwt.errors import UsageError
-from git_credential_bbjwt.minting import Grant
+from git_credential_bbjwt.grants import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
 from git_credential_bbjwt.repository import Repository, parse_url
 

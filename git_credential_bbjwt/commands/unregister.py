@@ -6,11 +6,12 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import InstallationError, UsageError
-from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.registry import RegistryFolder
 from git_credential_bbjwt.installations.secret_store import remove_secret
 from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.tokens.stores import forget_workspaces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +26,9 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Remove it. Raises InstallationError where nothing is registered, or several apps are."""
     if bool(arguments.workspace) == arguments.all:
         raise UsageError("unregister needs one of: a workspace, --all")
-    registry = Registry(system=arguments.system)
+    registry = RegistryFolder(system=arguments.system)
     if arguments.all:
-        for one in registry.read():
+        for one in list(registry):
             for workspace in one.workspaces:
                 _unregister(registry, workspace, one.app_key)
     else:
@@ -35,9 +36,9 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _unregister(registry: Registry, workspace: str, app: str) -> None:
-    with registry.changing() as installations:
-        found = [one for one in installations if workspace in one.workspaces and app in ("", one.app_key)]
+def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
+    with registry.changing() as change:
+        found = [one for one in change.of_workspace(workspace) if app in ("", one.app_key)]
         if not found:
             raise InstallationError(
                 f"no installation is registered for the workspace {workspace}", "git-credential-bbjwt list shows all"
@@ -46,10 +47,9 @@ def _unregister(registry: Registry, workspace: str, app: str) -> None:
             keys = ", ".join(sorted(one.app_key for one in found))
             raise InstallationError(f"several apps are registered for {workspace}: {keys}", "name one with --app KEY")
         (leaving,) = found
-        position = installations.index(leaving)
-        rest = tuple(one for one in leaving.workspaces if one != workspace)
-        installations[position : position + 1] = [leaving._replace(workspaces=rest)] if rest else []
-    minting.forget(lambda record: leaving.serves(record.repository))
-    if not rest:
+        left = change.take_out(leaving, workspace)
+        change.commit()
+    forget_workspaces(leaving.keys)
+    if left is None:
         remove_secret(leaving)
     diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")

@@ -4,7 +4,7 @@ Sources: git-credential(1) (attributes, ``state[]``, ``continue``), gitcredentia
 """
 
 from git_credential_bbjwt.git.protocol import Request, format_answer
-from git_credential_bbjwt.tokens.cache import STATE_LENGTH
+from git_credential_bbjwt.tokens.record import STATE_LENGTH
 
 #: User name of every token ("Use OAuth on Bitbucket Cloud").
 USERNAME = "x-token-auth"

@@ -9,7 +9,8 @@ from typing import Any
 from git_credential_bbjwt.errors import CredentialError, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import helpers as git_helpers
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Catalogue
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL
 from git_credential_bbjwt.system import places
 from git_credential_bbjwt.system.lock import FileLock
 from git_credential_bbjwt.system.private_folder import PrivateFolder
@@ -21,15 +22,12 @@ Entry = tuple[str, str]
 
 def base_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
-    registered = [one.base_url for one in catalogue if one.is_registered]
-    return list(dict.fromkeys(registered)) or known_urls(catalogue)
+    return [f"https://{host}" for host in catalogue.registered_hosts()] or known_urls(catalogue)
 
 
 def known_urls(catalogue: Catalogue) -> list[str]:
     """The base URLs of all installations there are; Bitbucket Cloud's where there are none."""
-    urls = [one.base_url for one in catalogue]
-    urls += [f"https://{host}" for asked in catalogue.to_ask() for host in asked.hosts]
-    return list(dict.fromkeys(urls)) or [CLOUD_BASE_URL]
+    return [f"https://{host}" for host in catalogue.hosts()] or [CLOUD_BASE_URL]
 
 
 def executable() -> str:
@@ -247,7 +245,7 @@ class _Journal:
     def __enter__(self) -> "_Journal":
         try:
             self._folder = PrivateFolder(self._folder_path, create=True, mode=self._mode)
-            self._lock = FileLock(self._folder, _JOURNAL)
+            self._lock = FileLock(self._folder, _JOURNAL + ".lock")
             self._lock.__enter__()
         except OSError as problem:
             raise CredentialError(

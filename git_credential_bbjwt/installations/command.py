@@ -2,7 +2,8 @@
 
 from git_credential_bbjwt.diagnostics import hide, note
 from git_credential_bbjwt.errors import InstallationCommandError, InstallationError
-from git_credential_bbjwt.installations.payload import Installation, ToAsk, parse_payload
+from git_credential_bbjwt.installations.payload import Installation, parse_payload
+from git_credential_bbjwt.installations.sources import Asked
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import child_process
 
@@ -13,7 +14,7 @@ _LONGEST_PAYLOAD = 1024 * 1024
 _MOST_LINES = 20
 
 
-def ask_command(asked: ToAsk, repository: Repository) -> Installation | None:
+def ask_command(asked: Asked, repository: Repository) -> Installation | None:
     """Run the command about ``repository``; None where it prints nothing, for "not mine".
 
     Raises InstallationCommandError where it fails or prints another workspace's payload, InstallationError for what is

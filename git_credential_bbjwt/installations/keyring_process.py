@@ -6,8 +6,8 @@ opens its connections.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
 ``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
-The answer is one on standard output:
-``outcome`` (``ok``, ``absent``, ``locked``, ``none``, ``failed``), ``secret``, ``reason``, ``backend``.
+The answer is one on standard output: the fields of
+`keyring_answer.KeyringAnswer`.
 """
 
 import importlib
@@ -17,6 +17,8 @@ import signal
 import sys
 from types import ModuleType
 from typing import Any
+
+from git_credential_bbjwt.installations.keyring_answer import Outcome
 
 _SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
@@ -36,7 +38,7 @@ def main() -> None:
     try:
         answer = _answer(request)
     except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
-        answer = {"outcome": "failed", "reason": f"{type(problem).__name__}: {problem}"}
+        answer = {"outcome": Outcome.FAILED, "reason": f"{type(problem).__name__}: {problem}"}
     os.write(answers, json.dumps(answer).encode() + b"\n")
     os._exit(0)  # A D-Bus connection's thread must not keep the process.
 
@@ -45,7 +47,7 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     if request["action"] == "get" and request["backend"]:
         secret = _secret_from_known(request)
         if secret is not None:
-            return {"outcome": "ok", "secret": secret, "backend": request["backend"]}
+            return {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]}
 
     from subprocess import CalledProcessError
 
@@ -57,16 +59,16 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
     try:
         return described | _act(backend, request)
     except NoKeyringError as problem:
-        return {"outcome": "none", "reason": str(problem) or "no keyring backend is usable here"} | described
+        return {"outcome": Outcome.NONE, "reason": str(problem) or "no keyring backend is usable here"} | described
     except EOFError:  # It read a password from where nobody is.
-        return {"outcome": "locked", "reason": "its backend asks for a password"} | described
+        return {"outcome": Outcome.LOCKED, "reason": "its backend asks for a password"} | described
     except CalledProcessError as problem:  # `pass`, whose gpg may not ask for a passphrase here.
         program = os.path.basename(str(problem.cmd[0]))
-        return {"outcome": "locked", "reason": f"{program} ended with status {problem.returncode}"} | described
+        return {"outcome": Outcome.LOCKED, "reason": f"{program} ended with status {problem.returncode}"} | described
     except (KeyringLocked, InitError) as problem:
-        return {"outcome": "locked", "reason": str(problem)} | described
+        return {"outcome": Outcome.LOCKED, "reason": str(problem)} | described
     except PasswordDeleteError:
-        return {"outcome": "absent", "reason": ""} | described
+        return {"outcome": Outcome.ABSENT, "reason": ""} | described
 
 
 def _name(backend: Any) -> str:
@@ -119,25 +121,25 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
     usable = [link for link in links if request["prompt"] or not _is_locked(link)]
     if request["action"] == "describe":
         if isinstance(backend, null.Keyring):
-            return {"outcome": "none", "reason": "the null backend keeps nothing"}
-        return {"outcome": "ok" if len(usable) == len(links) else "locked", "reason": ""}
+            return {"outcome": Outcome.NONE, "reason": "the null backend keeps nothing"}
+        return {"outcome": Outcome.OK if len(usable) == len(links) else Outcome.LOCKED, "reason": ""}
     if not usable:
         raise KeyringLocked("the keyring is locked")
     if request["action"] == "get":
         for link in usable:
             secret = link.get_password(service, username)
             if secret is not None:
-                return {"outcome": "ok", "secret": secret, "backend": _name(link)}
+                return {"outcome": Outcome.OK, "secret": secret, "backend": _name(link)}
         if len(usable) < len(links):
             raise KeyringLocked("the keyring is locked")
-        return {"outcome": "absent", "reason": ""}
+        return {"outcome": Outcome.ABSENT, "reason": ""}
     if len(usable) < len(links):
         backend = usable[0]
     if request["action"] == "set":
         backend.set_password(service, username, request["secret"])
     else:
         backend.delete_password(service, username)
-    return {"outcome": "ok"}
+    return {"outcome": Outcome.OK}
 
 
 def _links(backend: Any) -> list[Any]:

@@ -1,17 +1,17 @@
-"""Installations of Connect apps: what a lifecycle payload or the registry says, and which one serves a repository.
+"""Installations of Connect apps: what a lifecycle payload or an entry of the registry says.
 
 Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callback.
 """
 
 import json
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.diagnostics import warning
 from git_credential_bbjwt.errors import InstallationError
-from git_credential_bbjwt.installations.sources import CLOUD_HOST, Source, Sources
+from git_credential_bbjwt.installations.sources import CLOUD_HOST
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid, normal_host
 from git_credential_bbjwt.system.digest import digest
 
@@ -21,17 +21,38 @@ CLOUD_API_URL = "https://api.bitbucket.org"
 # Of a host and port (RFC 3986, section 3.2.2), brackets of an IPv6 address included; no user, no percent-encoding.
 _HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._:[]")
 
-#: Version of the registry's format.
-REGISTRY_VERSION = 1
+
+class SecretPlace(Enum):
+    """Where an installation's shared secret is, by the name that ``list --json`` and the registry have for it."""
+
+    KEYRING = "keyring"
+    FILE = "file"
+    PAYLOAD = "payload"
+    ELSEWHERE = "jwt"
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the installation is from a registry, which holds no secret itself."""
+        return self in (SecretPlace.KEYRING, SecretPlace.FILE)
+
+    @property
+    def described(self) -> str:
+        """The same in words."""
+        return {
+            SecretPlace.KEYRING: "in the keyring",
+            SecretPlace.FILE: "in a file of mode 0600",
+            SecretPlace.PAYLOAD: "in the payload",
+            SecretPlace.ELSEWHERE: "elsewhere, with a JWT in its place",
+        }[self]
 
 
 class Installation(NamedTuple):
     """One app on one workspace (or several that share it).
 
     ``workspaces`` are slugs in lower case; empty means the payload names none and any may be served. Exactly one of
-    these gives the right to a token: ``shared_secret``, ``jwt`` (signed elsewhere), or ``secret_place`` ``keyring`` or
-    ``file`` for a registered one. ``registration`` changes with each registration; ``keyring_backend`` names the
-    backend that took the secret then.
+    these gives the right to a token: ``shared_secret``, ``jwt`` (signed elsewhere), or the ``secret_place`` of a
+    registered one. ``registration`` changes with each registration; ``keyring_backend`` names the backend that took the
+    secret then. ``is_exposed`` tells that others on the machine can read the file it stands in.
     """
 
     app_key: str
@@ -40,12 +61,13 @@ class Installation(NamedTuple):
     base_api_url: str
     workspaces: tuple[str, ...]
     workspace_uuid: str
-    secret_place: str
+    secret_place: SecretPlace
     registration: str
     where: str
     shared_secret: str = ""
     jwt: str = ""
     keyring_backend: str = ""
+    is_exposed: bool = False
 
     @property
     def host(self) -> str:
@@ -53,19 +75,10 @@ class Installation(NamedTuple):
         return normal_host(urlsplit(self.base_url).netloc)
 
     @property
-    def is_registered(self) -> bool:
-        """Whether it comes from a registry and was not injected."""
-        return self.secret_place in ("keyring", "file")
-
-    @property
-    def secret_described(self) -> str:
-        """Where the shared secret is, in words."""
-        return {
-            "keyring": "in the keyring",
-            "file": "in a file of mode 0600",
-            "payload": "in the payload",
-            "jwt": "elsewhere, with a JWT in its place",
-        }.get(self.secret_place, "nowhere known")
+    def keys(self) -> list[tuple[str, str]]:
+        """The host with each name that a workspace of this installation can be asked for by."""
+        uuid = [self.workspace_uuid] if self.workspace_uuid else []
+        return [(self.host, workspace) for workspace in (*self.workspaces, *uuid)]
 
     @property
     def identity(self) -> str:
@@ -98,7 +111,7 @@ def parse_payload(data: bytes, where: str) -> Installation:
 
     ``where`` names the payload in errors. Raises InstallationError, which never repeats a value of the payload.
     """
-    payload = _object(data, where)
+    payload = json_object(data, where)
     inner = payload.get("clientInfo")
     if isinstance(inner, dict):
         payload = inner
@@ -119,14 +132,15 @@ def parse_payload(data: bytes, where: str) -> Installation:
         base_api_url=_checked_base(base_api_url, "baseApiUrl", where),
         workspaces=tuple(_workspace_slugs(principal)),
         workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(_text(payload, "clientKey", where)),
-        secret_place="payload",
+        secret_place=SecretPlace.PAYLOAD,
         registration="",
         where=where,
         shared_secret=_text(payload, "sharedSecret", where),
     )
 
 
-def _object(data: bytes, where: str) -> dict[str, Any]:
+def json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object that ``data`` is. Raises InstallationError."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError):
@@ -201,36 +215,37 @@ def _workspace_uuid(principal: object) -> str:
     return uuid.lower() if isinstance(uuid, str) and is_uuid(uuid.lower()) else ""
 
 
-def parse_registry(data: bytes, where: str) -> list[Installation]:
-    """Return the registered installations of a registry file. Raises InstallationError for a broken one."""
-    hint = "move the file away and register again"
-    found = _object(data, where)
-    entries = found.get("installations")
-    if found.get("version") != REGISTRY_VERSION or not isinstance(entries, list):
-        raise InstallationError(f"{where}: this is not a registry of this version", hint)
-    installations = []
-    for entry in entries:
-        workspaces = entry.get("workspaces") if isinstance(entry, dict) else None
-        if not isinstance(workspaces, list) or not all(isinstance(w, str) and is_name(w) for w in workspaces):
-            raise InstallationError(f"{where}: an entry is broken", hint)
-        installations.append(
-            Installation(
-                app_key=_text(entry, "key", where),
-                client_key=_text(entry, "clientKey", where),
-                base_url=_checked_base(_text(entry, "baseUrl", where), "baseUrl", where),
-                base_api_url=_checked_base(_text(entry, "baseApiUrl", where), "baseApiUrl", where),
-                workspaces=tuple(workspaces),
-                workspace_uuid=_text(entry, "workspaceUuid", where),
-                secret_place=_text(entry, "secretPlace", where),
-                registration=_text(entry, "registration", where),
-                where=where,
-                keyring_backend=_text(entry, "keyringBackend", where),
-            )
-        )
-    return installations
+def parse_entry(entry: object, where: str) -> Installation:
+    """Return the installation of one entry of the registry, as `entry_of` has it. Raises InstallationError."""
+    workspaces = entry.get("workspaces") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(workspaces, list) or not all(map(_is_slug, workspaces)):
+        raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT)
+    try:
+        place = SecretPlace(entry.get("secretPlace"))
+    except ValueError as unknown:
+        raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT) from unknown
+    return Installation(
+        app_key=_text(entry, "key", where),
+        client_key=_text(entry, "clientKey", where),
+        base_url=_checked_base(_text(entry, "baseUrl", where), "baseUrl", where),
+        base_api_url=_checked_base(_text(entry, "baseApiUrl", where), "baseApiUrl", where),
+        workspaces=tuple(workspaces),
+        workspace_uuid=_text(entry, "workspaceUuid", where),
+        secret_place=place,
+        registration=_text(entry, "registration", where),
+        where=where,
+        keyring_backend=_text(entry, "keyringBackend", where),
+    )
 
 
-def registry_entry(installation: Installation) -> dict[str, object]:
+BROKEN_ENTRY_HINT = "move the file away and register again"
+
+
+def _is_slug(text: object) -> bool:
+    return isinstance(text, str) and is_name(text)
+
+
+def entry_of(installation: Installation) -> dict[str, object]:
     """Return what the registry holds of ``installation``: everything but its secret."""
     return {
         "key": installation.app_key,
@@ -239,189 +254,7 @@ def registry_entry(installation: Installation) -> dict[str, object]:
         "baseApiUrl": installation.base_api_url,
         "workspaces": list(installation.workspaces),
         "workspaceUuid": installation.workspace_uuid,
-        "secretPlace": installation.secret_place,
+        "secretPlace": installation.secret_place.value,
         "registration": installation.registration,
         "keyringBackend": installation.keyring_backend,
     }
-
-
-class ToAsk(NamedTuple):
-    """A command or a broker (``kind``) that is asked, when a token is needed, about repositories of ``hosts``."""
-
-    kind: str
-    where: str
-    how: str
-    hosts: tuple[str, ...]
-
-
-#: What one source gives: its installations, whom to ask, or why it gives none.
-_Level = list[Installation] | ToAsk | InstallationError
-
-
-def _hosts(levels: list[_Level]) -> set[str]:
-    named = {one.host for level in levels if isinstance(level, list) for one in level}
-    return named.union(*(level.hosts for level in levels if isinstance(level, ToAsk)))
-
-
-def _unreadable(source: Source) -> InstallationError:
-    hint = "correct the path or the file's owner and mode"
-    if source.kind == "payload":
-        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
-        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
-    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
-
-
-def installations_of(source: Source) -> list[Installation]:
-    """Return what one source other than a JWT gives. Raises InstallationError where it cannot be read or is broken."""
-    if source.problem is not None:
-        raise _unreadable(source)
-    if source.data is None:
-        return []
-    if source.kind == "registry":
-        return parse_registry(source.data, source.where)
-    return [parse_payload(source.data, source.where)]
-
-
-class Catalogue:
-    """All installations of `Sources`, in their order of precedence.
-
-    A source that cannot be read or parsed is an error only for requests it might have answered (Bitbucket Cloud's, and
-    those for a host that its text names), and only where no source before it answers.
-    """
-
-    def __init__(self, sources: Sources) -> None:
-        self._levels: list[_Level] = []
-        #: Where the files are that hold a secret or a JWT and that others can read.
-        self.exposed = {
-            source.where
-            for source in (*sources.sources, *([sources.jwt] if sources.jwt else []))
-            if source.exposed and source.kind != "registry"
-        }
-        self._broken: list[Source] = []
-        self._certain = sources.hosts
-        for source in sources.sources:
-            if source.hosts is not None:
-                how = (source.data or b"").decode("utf-8", "surrogateescape")
-                self._levels.append(ToAsk(source.kind, source.where, how, source.hosts))
-                continue
-            try:
-                self._levels.append(installations_of(source))
-            except InstallationError as problem:
-                self._levels.append(problem)
-                self._broken.append(source)
-        self._hosts = _hosts(self._levels)
-        if sources.jwt is not None:
-            self._levels = self._with_jwt(sources.jwt)
-
-    def _with_jwt(self, source: Source) -> list[_Level]:
-        """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
-        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", "jwt", "", source.where)
-        given: list[_Level] = [
-            level
-            for level in self._levels
-            if isinstance(level, InstallationError)
-            or (isinstance(level, list) and any(one.secret_place == "payload" for one in level))
-        ] or [[cloud]]
-        self._hosts = _hosts(given)
-        if source.problem is not None:
-            return [InstallationError(f"no JWT in {source.where}: {source.problem}", "check BBJWT_JWT_FILE")]
-        jwt = (source.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
-        if not jwt.isascii() or not jwt.isprintable():
-            jwt = ""
-        if not jwt:
-            return [InstallationError(f"{source.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")]
-        return [
-            [one._replace(jwt=jwt, shared_secret="", secret_place="jwt", where=source.where) for one in level]
-            if isinstance(level, list)
-            else level
-            for level in given
-        ]
-
-    def __iter__(self) -> Iterator[Installation]:
-        for level in self._levels:
-            if isinstance(level, list):
-                yield from level
-
-    def to_ask(self) -> list[ToAsk]:
-        """The commands and brokers there are."""
-        return [level for level in self._levels if isinstance(level, ToAsk)]
-
-    def problems(self) -> list[InstallationError]:
-        """What is wrong with the sources that could not be used."""
-        return [level for level in self._levels if isinstance(level, InstallationError)]
-
-    def names_host(self, host: str) -> bool:
-        """Whether ``host`` is one of ours."""
-        broken = self._broken
-        return host in self._hosts or any(host in self._certain or source.may_hold(host) for source in broken)
-
-    def unreadable(self) -> list[InstallationError]:
-        """What is wrong with the sources of which nothing is known at all, not even the hosts they are for."""
-        return [_unreadable(source) for source in self._broken if source.problem is not None]
-
-    def choose(self, repository: Repository, app: str) -> Installation | None:
-        """Return the installation that serves ``repository``, by app key ``app`` unless that is empty.
-
-        None where no installation names the workspace. Raises InstallationError where a source that comes first is
-        broken, and where two apps could serve and none was chosen.
-        """
-        return self._first(lambda one: one.serves(repository), repository.workspace, app)
-
-    def answering(self, repository: Repository, app: str) -> "list[Installation | ToAsk]":
-        """Who is to be asked about ``repository``, in this order: the first that has something to say counts.
-
-        After the first installation that serves it nobody is asked. Raises InstallationError as `choose` does.
-        """
-        asked: list[Installation | ToAsk] = []
-        for level in self._levels:
-            if isinstance(level, ToAsk):
-                if repository.host in level.hosts:
-                    asked.append(level)
-                continue
-            if isinstance(level, InstallationError) and asked:
-                continue  # Who comes before it may well answer.
-            found = self._first(lambda one: one.serves(repository), repository.workspace, app, [level])
-            if found is not None:
-                return [*asked, found]
-        return asked
-
-    def choose_for_workspace(self, host: str, workspace: str, app: str) -> Installation | None:
-        """The same for a workspace's slug, where no repository is known."""
-        return self._first(
-            lambda one: one.host == host and (not one.workspaces or workspace in one.workspaces), workspace, app
-        )
-
-    def _first(
-        self,
-        serves: Callable[[Installation], bool],
-        workspace: str,
-        app: str,
-        levels: "list[_Level] | None" = None,
-    ) -> Installation | None:
-        for level in self._levels if levels is None else levels:
-            if isinstance(level, InstallationError):
-                raise level
-            if isinstance(level, ToAsk):
-                continue
-            serving = [one for one in level if serves(one) and app in ("", one.app_key)]
-            if len(serving) > 1:
-                keys = ", ".join(sorted(one.app_key for one in serving))
-                raise InstallationError(
-                    f"several apps are registered for the workspace {workspace}: {keys}",
-                    "name one on the credential.helper line: bbjwt --app KEY",
-                )
-            if serving:
-                self._warn_of_exposed(serving[0])
-                return serving[0]
-        return None
-
-    def warn_of_exposed(self) -> None:
-        """Warn of each file with a secret or a JWT that others can read: who only names them on is told, too."""
-        for one in self:
-            self._warn_of_exposed(one)
-
-    def _warn_of_exposed(self, installation: Installation) -> None:
-        if installation.where in self.exposed:
-            warning(
-                f"others on this machine can read {installation.where}: run chmod 600 on it, or mount it with mode 0400"
-            )

@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import InstallationError, SecretError
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.keyring_answer import KeyringAnswer, Outcome
+from git_credential_bbjwt.installations.payload import Installation, SecretPlace
 from git_credential_bbjwt.system import child_process, places
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.private_folder import PrivateFolder
@@ -71,20 +71,18 @@ class KeyringCall:
         except BrokenPipeError:
             trace("the keyring process ended before it was asked")
 
-    def answer(self, wait: float = _UNPROMPTED_WAIT) -> dict[str, str]:
+    def answer(self, wait: float = _UNPROMPTED_WAIT) -> KeyringAnswer:
         """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
         try:
             output, _ = self._process.communicate(timeout=None if self._prompt else wait)
         except subprocess.TimeoutExpired:
             self.stop()
-            return {"outcome": "failed", "reason": f"the keyring gave no answer within {wait:.0f} s"}
+            return KeyringAnswer(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
         try:
-            found: Any = json.loads(output)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            return {"outcome": "failed", "reason": "the keyring process broke off"}
-        return {str(key): str(value) for key, value in found.items()}
+            found = {str(field): str(value) for field, value in json.loads(output).items()}
+            return KeyringAnswer(Outcome(found.pop("outcome")), **found)
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return KeyringAnswer(Outcome.FAILED, reason="the keyring process broke off")
 
     def stop(self) -> None:
         """End the request, answered or not."""
@@ -92,28 +90,27 @@ class KeyringCall:
         self._process.wait()
 
 
-def secret_from(answer: dict[str, str], owner: str) -> str:
+def secret_from(answer: KeyringAnswer, owner: str) -> str:
     """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
-    outcome = answer["outcome"]
-    if outcome == "ok":
-        hide(answer["secret"])
-        return answer["secret"]
-    if outcome == "absent":
+    if answer.is_ok:
+        hide(answer.secret)
+        return answer.secret
+    if answer.outcome is Outcome.ABSENT:
         raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
     raise keyring_error(answer)
 
 
-def keyring_error(answer: dict[str, str]) -> SecretError:
+def keyring_error(answer: KeyringAnswer) -> SecretError:
     """The error for a keyring that could not do what it was asked."""
-    if answer["outcome"] == "locked":
+    if answer.outcome is Outcome.LOCKED:
         return SecretError(
             "the keyring is locked, and nobody is asked for its password here",
             "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
             "pass have gpg-agent hold the passphrase",
         )
-    if answer["outcome"] == "none":
-        return SecretError(f"there is no usable keyring: {answer['reason']}", HEADLESS_HINT)
-    return SecretError(f"the keyring failed: {answer['reason']}", HEADLESS_HINT)
+    if answer.outcome is Outcome.NONE:
+        return SecretError(f"there is no usable keyring: {answer.reason}", HEADLESS_HINT)
+    return SecretError(f"the keyring failed: {answer.reason}", HEADLESS_HINT)
 
 
 class SecretFile:
@@ -145,11 +142,13 @@ class SecretFile:
         hide(secret)
         return secret
 
-    def write(self, secret: str) -> None:
-        """Keep ``secret``. Raises OSError."""
-        folder = PrivateFolder(self.folder_path, create=True)
+    @staticmethod
+    def write_many(files: "dict[SecretFile, str]") -> None:
+        """Keep each secret in its file; all are in the same folder. Raises OSError."""
+        (path,) = {file.folder_path for file in files}
+        folder = PrivateFolder(path, create=True)
         try:
-            folder.write(self.name, secret.encode(), durable=True)
+            folder.write_many({file.name: secret.encode() for file, secret in files.items()}, durable=True)
         finally:
             folder.close()
 
@@ -178,11 +177,11 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
     for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
         if not value:
             raise InstallationError(f"{installation.where}: {field} is missing", "use the whole `installed` payload")
-    if installation.secret_place == "keyring":
+    if installation.secret_place is SecretPlace.KEYRING:
         call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.answer(), owner))
-    if installation.secret_place == "file":
+    if installation.secret_place is SecretPlace.FILE:
         config_folder = os.path.dirname(installation.where)
         return _Once(SecretFile(config_folder, installation.client_key).read)
     if not installation.shared_secret:
@@ -193,45 +192,52 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
     return lambda: installation.shared_secret
 
 
-def store_secret(installation: Installation, secret: str) -> str:
-    """Keep ``secret`` where ``installation.secret_place`` says, and see that it is there.
+def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
+    """Keep the secrets in files, as ``register --insecure-storage`` asks, and see that they are there.
 
-    Returns the name of the keyring's backend that holds it, empty for a file. A person at a terminal may be asked to
-    unlock the keyring. Raises SecretError.
+    Raises SecretError.
     """
-    backend = ""
-    if installation.secret_place == "file":
-        file = SecretFile(os.path.dirname(installation.where), installation.client_key)
-        try:
-            file.write(secret)
-        except OSError as problem:
-            raise SecretError(
-                f"cannot write {file.folder_path}: {problem.strerror or problem}", "check who owns the folder"
-            ) from problem
-        found = file.read()
-    else:
-        prompt = os.isatty(0)
-        stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).answer()
-        if stored["outcome"] != "ok":
-            raise keyring_error(stored)
-        answer = KeyringCall("get", installation.client_key, prompt=prompt).answer()
-        if answer["outcome"] == "absent":
-            raise SecretError(f"the keyring backend {answer['backend']} keeps nothing", HEADLESS_HINT)
-        found = secret_from(answer, "this installation")
-        backend = answer["backend"]
+    files = {SecretFile(os.path.dirname(one.where), one.client_key): secret for one, secret in secrets}
+    try:
+        SecretFile.write_many(files)
+    except OSError as problem:
+        path = next(iter(files)).folder_path
+        raise SecretError(
+            f"cannot write {path}: {problem.strerror or problem}", "check who owns the folder"
+        ) from problem
+    for file, secret in files.items():
+        _check_same(file.read(), secret)
+
+
+def store_in_keyring(installation: Installation, secret: str) -> str:
+    """Keep ``secret`` in the keyring, see that it is there, and return the name of the backend that holds it.
+
+    A person at a terminal may be asked to unlock the keyring. Raises SecretError.
+    """
+    prompt = os.isatty(0)
+    stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).answer()
+    if not stored.is_ok:
+        raise keyring_error(stored)
+    answer = KeyringCall("get", installation.client_key, prompt=prompt).answer()
+    if answer.outcome is Outcome.ABSENT:
+        raise SecretError(f"the keyring backend {answer.backend} keeps nothing", HEADLESS_HINT)
+    _check_same(secret_from(answer, "this installation"), secret)
+    return answer.backend
+
+
+def _check_same(found: str, secret: str) -> None:
     if found != secret:
         raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
-    return backend
 
 
 def remove_secret(installation: Installation) -> None:
     """Remove the installation's secret from where it is kept; what cannot be removed is said."""
-    if installation.secret_place == "file":
+    if installation.secret_place is SecretPlace.FILE:
         SecretFile(os.path.dirname(installation.where), installation.client_key).remove()
         return
     answer = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).answer()
-    if answer["outcome"] not in ("ok", "absent"):
-        reason = answer.get("reason") or answer["outcome"]
+    if answer.outcome not in (Outcome.OK, Outcome.ABSENT):
+        reason = answer.reason or answer.outcome.value
         warning(f"the shared secret of {installation.client_key} is still in the keyring: {reason}")
 
 

@@ -26,7 +26,7 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.05
 
 
 class FileLock:
-    """An exclusive lock on ``name`` in ``folder``, held between ``with`` and its end.
+    """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
     Its holder renews the file's time every second. From one that has not for 5 seconds, a process that was stopped
     (SIGSTOP, a suspended container), one of those that wait takes the lock over. Waiting has no bound of its own:
@@ -35,7 +35,7 @@ class FileLock:
 
     def __init__(self, folder: PrivateFolder, name: str) -> None:
         self._folder = folder
-        self._name = name + ".lock"
+        self._name = name
         self._fd = -1
         self._released = threading.Event()
 

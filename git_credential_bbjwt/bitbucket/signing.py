@@ -1,0 +1,97 @@
+"""Who signs: one JWT from elsewhere for all requests, or a new one for each with the shared secret."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from git_credential_bbjwt.bitbucket import assertion
+from git_credential_bbjwt.diagnostics import hide, warning
+from git_credential_bbjwt.errors import BadAnswerError
+
+# A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts
+# for a year. Seconds: a week.
+_LONGEST_OFFSET = 7 * 86_400
+
+Query = tuple[tuple[str, str], ...]
+
+
+class Signed(NamedTuple):
+    """A JWT, and by how many seconds the clock it was signed by is ahead of this machine's."""
+
+    jwt: str
+    offset: float
+
+
+class Signer(Protocol):
+    """Proves the app's identity for one request after the other."""
+
+    #: Whether each request gets a JWT of its own, with its own ``qsh``.
+    signs_each: bool
+
+    def jwt_for(self, method: str, path: str, query: Query) -> Signed:
+        """Return a JWT for this request. Raises CredentialError where there is no secret to sign with."""
+
+    def adopt(self, server_time: float | None, refused: Signed) -> bool:
+        """Sign by the server's clock from now on, if that helps ``refused``: False where another would be no better."""
+
+
+class PresignedJwt:
+    """A JWT signed elsewhere, used as it is."""
+
+    signs_each = False
+
+    def __init__(self, jwt: str) -> None:
+        self._jwt = jwt
+        hide(jwt)
+
+    def jwt_for(self, method: str, path: str, query: Query) -> Signed:  # noqa: ARG002  # it was signed before
+        return Signed(self._jwt, 0.0)
+
+    def adopt(self, server_time: float | None, refused: Signed) -> bool:  # noqa: ARG002  # as above
+        return False
+
+
+class SecretSigner:
+    """Signs with the shared secret of an installation; the secret may still be on its way from the keyring."""
+
+    signs_each = True
+
+    def __init__(self, app_key: str, client_key: str, shared_secret: Callable[[], str]) -> None:
+        self._app_key = app_key
+        self._client_key = client_key
+        self._shared_secret = shared_secret
+        self._offset = 0.0
+        self._lock = threading.Lock()  # Two requests may be under way.
+
+    def jwt_for(self, method: str, path: str, query: Query) -> Signed:
+        with self._lock:
+            offset, secret = self._offset, self._shared_secret()
+        qsh = assertion.query_string_hash(method, path, query)
+        # Issued a little in the past, so that a server whose clock is as much behind does not see the future.
+        issued_at = int(time.time() + offset) - assertion.CLOCK_TOLERANCE
+        jwt = assertion.sign(secret, self._app_key, self._client_key, qsh, issued_at=issued_at)
+        hide(jwt)
+        return Signed(jwt, offset)
+
+    def adopt(self, server_time: float | None, refused: Signed) -> bool:
+        with self._lock:
+            if refused.offset != self._offset:
+                return True  # The other request has set the clock right meanwhile.
+            if server_time is None or self._offset:
+                return False
+            offset = server_time - time.time()
+            if abs(offset) <= assertion.CLOCK_TOLERANCE:
+                return False
+            if abs(offset) > _LONGEST_OFFSET:
+                raise BadAnswerError(
+                    f"Bitbucket's clock and this machine's differ by {abs(offset) / 86_400:.0f} days: "
+                    "nothing is signed",
+                    "check this machine's date; if it is right, a proxy may be answering in Bitbucket's place",
+                )
+            self._offset = offset
+        warning(
+            f"this machine's clock is {abs(offset):.0f} s {'behind' if offset > 0 else 'ahead of'} "
+            "Bitbucket's; signed again with Bitbucket's time. Set the clock (NTP)"
+        )
+        return True

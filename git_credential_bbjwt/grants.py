@@ -1,0 +1,231 @@
+"""Who may give a token for a repository, and what each has to do for it: mint one, run a command, ask a broker."""
+
+import time
+from base64 import urlsafe_b64decode
+from json import loads
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from git_credential_bbjwt.budget import Budget
+from git_credential_bbjwt.diagnostics import hide, trace
+from git_credential_bbjwt.errors import (
+    AnothersWorkspaceError,
+    BudgetSpentError,
+    ConnectionFailedError,
+    InstallationError,
+    RefusedError,
+    UndecidedError,
+)
+from git_credential_bbjwt.git.answer import USERNAME
+from git_credential_bbjwt.installations.catalogue import warn_of_exposed
+from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.sources import Asked, Command
+from git_credential_bbjwt.repository import Repository
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.record import BROKERED
+from git_credential_bbjwt.tokens.refusals import Refusals
+
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
+    from git_credential_bbjwt.bitbucket.signing import Signer
+
+
+class Grant(NamedTuple):
+    """A token ready to be handed out.
+
+    ``expires`` is a Unix time, None where a broker did not say; ``minted`` is that of the request. ``uuid`` is empty
+    where a broker gave the token. ``cached`` tells that it was not got just now.
+    """
+
+    token: str
+    expires: int | None
+    uuid: str
+    cached: bool
+    minted: int
+    username: str = USERNAME
+
+
+class Grantor(Protocol):
+    """Who may give a token for a repository. ``identity`` is the same only for the same one with the same secret."""
+
+    identity: str
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:
+        """Return a new token, none of the ``refused`` ones; None for "not mine". Raises CredentialError."""
+
+
+class _FromInstallation:
+    def __init__(self, installation: Installation, refusals: Refusals) -> None:
+        self.identity = installation.identity
+        self._installation = installation
+        self._refusals = refusals
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
+        if self._installation.is_exposed:
+            warn_of_exposed(self._installation.where)
+        mint = _Mint(self._installation, repository, scope, self._refusals)
+        if self._installation.is_surely_for(repository):
+            return mint.run(budget)
+        # The payload names no slug: of a workspace that Bitbucket says is another, or does not show, it says nothing.
+        try:
+            return mint.run(budget)
+        except AnothersWorkspaceError:
+            return None
+        except RefusedError as refusal:
+            if refusal.is_about_repository:
+                trace(f"{refusal.what}: not of this installation")
+                return None
+            raise UndecidedError(refusal.what, refusal.hint) from refusal
+        except (BudgetSpentError, ConnectionFailedError) as failure:
+            raise UndecidedError(failure.what, failure.hint) from failure
+
+
+class _FromCommand:
+    def __init__(self, asked: Asked, refusals: Refusals) -> None:
+        self.identity = digest("command", asked.how)
+        self._asked = asked
+        self._refusals = refusals
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # as above
+        from git_credential_bbjwt.installations.command import ask_command
+
+        budget.doing = f"waiting for {self._asked.where}"
+        installation = ask_command(self._asked, repository)
+        return None if installation is None else _Mint(installation, repository, scope, self._refusals).run(budget)
+
+
+class _FromBroker:
+    def __init__(self, asked: Asked) -> None:
+        self.identity = BROKERED + digest(asked.how)
+        self._where = asked.how
+
+    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # the broker's side has the scope
+        from git_credential_bbjwt.broker.ask import ask
+
+        asked_at = int(time.time())
+        given = ask(self._where, repository, refused, budget)
+        if given is None:
+            return None
+        return Grant(given.token, given.expires, "", cached=False, minted=asked_at, username=given.username)
+
+
+def grantor(one: Installation | Asked, refusals: Refusals) -> Grantor:
+    """Who gives a token, by what it is that answers. ``refusals`` are those that count for it."""
+    if isinstance(one, Installation):
+        return _FromInstallation(one, refusals)
+    return _FromCommand(one, refusals) if isinstance(one, Command) else _FromBroker(one)
+
+
+class _Mint:
+    """One mint of an installation's, with what earlier ones learned: refusals, and the repository's UUID."""
+
+    def __init__(self, installation: Installation, repository: Repository, scope: str, refusals: Refusals) -> None:
+        self._installation = installation
+        self._repository = repository
+        self._scope = scope
+        self._refusals = refusals
+
+    def run(self, budget: Budget) -> Grant:
+        """Return a new token. Raises CredentialError."""
+        repository, installation = self._repository, self._installation
+        self._refusals.check(self._keys())
+        cache = TokenCache.open(create=False)
+        remembered = None if repository.uuid is not None else cache.remembered_uuid(repository)
+        needs_api = repository.uuid is None or not installation.is_surely_for(repository)
+        try:
+            bitbucket = _bitbucket(installation, budget, needs_api=needs_api)
+            uuid, minted = bitbucket.mint(repository, self._scope, installation.workspace_uuid, remembered)
+        except RefusedError as refusal:
+            key = self._key_of(refusal)
+            if key:
+                self._refusals.note(key, refusal)
+            if refusal.status == _NOT_FOUND and refusal.is_about_repository:
+                cache.forget_uuid(repository)
+            raise
+        self._refusals.end(self._keys())
+        if repository.uuid is None and uuid != remembered:
+            cache.remember_uuid(repository, uuid)
+        trace(
+            f"{repository.full_name}: a new token for {uuid}, scope {self._scope}, Unix time {minted.expires} ends it"
+        )
+        return Grant(minted.token, minted.expires, uuid, cached=False, minted=minted.minted)
+
+    def _keys(self) -> list[str]:
+        return [self._key(*about) for about in (_ALL, _LOOK_UPS, _SWAPS, self._this_look_up(), self._this_swap())]
+
+    def _key(self, *about: str) -> str:
+        return digest(self._installation.identity, *about)
+
+    def _this_look_up(self) -> tuple[str, ...]:
+        return ("look-up", self._repository.host, self._repository.full_name)
+
+    def _this_swap(self) -> tuple[str, ...]:
+        return ("swap", self._repository.host, self._repository.full_name, self._scope)
+
+    def _key_of(self, refusal: RefusedError) -> str:
+        """What ``refusal`` is certain of, no more; empty where that is nothing for the next call."""
+        if refusal.status == _GONE or (refusal.status == _UNAUTHORIZED and not refusal.is_of_swap):
+            return self._key(*_ALL)
+        if refusal.status == _TOO_MANY and refusal.is_used_up:
+            return self._key(*(_SWAPS if refusal.is_of_swap else _LOOK_UPS))
+        if refusal.is_about_repository:
+            return self._key(*self._this_look_up())
+        if refusal.is_of_swap and refusal.status in (_BAD_REQUEST, _UNAUTHORIZED):
+            return self._key(*self._this_swap())
+        return ""
+
+
+# What a refusal may be about beside one repository: the whole installation, or one kind of its requests.
+_ALL, _LOOK_UPS, _SWAPS = ("all",), ("look-ups",), ("swaps",)
+
+_BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _GONE, _TOO_MANY = 400, 401, 404, 410, 429
+
+
+def look_up_name(repository: Repository, installation: Installation, budget: Budget) -> str:
+    """Return ``workspace/slug`` of a repository named by UUIDs. Raises CredentialError."""
+    return _bitbucket(installation, budget, needs_api=True).full_name(repository)
+
+
+def look_up_workspace(installation: Installation, budget: Budget) -> str:
+    """Return the slug of the workspace whose UUID ``installation`` names. Raises CredentialError."""
+    return _bitbucket(installation, budget, needs_api=True).workspace_slug(installation.workspace_uuid)
+
+
+def _bitbucket(installation: Installation, budget: Budget, *, needs_api: bool) -> "Bitbucket":
+    signer = _signer(installation)
+
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
+
+    return Bitbucket(installation.base_url, installation.base_api_url, signer, budget, needs_api=needs_api)
+
+
+def _signer(installation: Installation) -> "Signer":
+    if installation.jwt:
+        check_jwt_not_expired(installation)
+
+        from git_credential_bbjwt.bitbucket.signing import PresignedJwt
+
+        return PresignedJwt(installation.jwt)
+
+    from git_credential_bbjwt.installations.secret_store import shared_secret_of
+
+    # First of all the keyring, the slowest of those who work at the same time: it goes on during the next import.
+    shared_secret = shared_secret_of(installation)
+
+    from git_credential_bbjwt.bitbucket.signing import SecretSigner
+
+    return SecretSigner(installation.app_key, installation.client_key, shared_secret)
+
+
+def check_jwt_not_expired(installation: Installation) -> None:
+    """Raise InstallationError for a JWT that has expired, or is none. Its signature is Bitbucket's to check."""
+    hint = "get a new one where the secret is: git-credential-bbjwt jwt WORKSPACE"
+    hide(installation.jwt)
+    try:
+        claims = installation.jwt.split(".")[1]
+        expires = float(loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
+    except (ValueError, LookupError, TypeError, OverflowError, OSError) as problem:
+        raise InstallationError(f"{installation.where} holds no JWT", hint) from problem
+    if expires <= time.time():
+        raise InstallationError(f"the JWT in {installation.where} expired at {when}", hint)

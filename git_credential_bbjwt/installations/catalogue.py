@@ -1,0 +1,349 @@
+"""Which installation serves a repository, of all that the sources give, in their order of precedence."""
+
+import json
+from collections.abc import Callable, Iterator
+
+from git_credential_bbjwt.diagnostics import warning
+from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.installations.payload import (
+    BROKEN_ENTRY_HINT,
+    CLOUD_API_URL,
+    CLOUD_BASE_URL,
+    Installation,
+    SecretPlace,
+    json_object,
+    parse_entry,
+    parse_payload,
+)
+from git_credential_bbjwt.installations.sources import (
+    Asked,
+    Jwt,
+    Named,
+    OldRegistry,
+    Payload,
+    Registry,
+    Source,
+    Sources,
+)
+from git_credential_bbjwt.repository import Repository
+
+#: Version of the one file that the registry was in version 1.0, and of the note that stands in its place since then.
+OLD_VERSION, MOVED_VERSION = 1, 2
+
+
+class Level:
+    """What one source gives. ``problem`` says why it gives nothing, if so."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.problem: InstallationError | None = None
+
+    def names(self, host: str) -> bool:
+        """Whether it is for ``host``, or may be, for all that can be told of a broken one."""
+        raise NotImplementedError
+
+    def of_workspace(self, workspace: str) -> list[Installation]:
+        """Those that may serve ``workspace``, a slug or a UUID. Raises InstallationError for a broken source."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Installation]:
+        """All there are. Raises InstallationError where one of them is broken."""
+        return iter(())
+
+    def hosts(self) -> list[str]:
+        """The hosts that are known to be meant."""
+        return []
+
+
+class _Given(Level):
+    """What was read whole: the installations themselves."""
+
+    def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
+        super().__init__(source)
+        self._installations: list[Installation] = []
+        try:
+            if source.problem is not None:
+                raise unreadable(source)
+            self._installations = installations()
+            if source.exposed and isinstance(source, Payload):
+                self._installations = [one._replace(is_exposed=True) for one in self._installations]
+        except InstallationError as problem:
+            self.problem = problem
+
+    def names(self, host: str) -> bool:
+        if self.problem is not None:
+            return self.source.concerns(host)
+        return host in self.hosts()
+
+    def of_workspace(self, workspace: str) -> list[Installation]:  # noqa: ARG002  # it has few, or is of 1.0
+        if self.problem is not None:
+            raise self.problem
+        return self._installations
+
+    def __iter__(self) -> Iterator[Installation]:
+        return iter(self._installations)
+
+    def hosts(self) -> list[str]:
+        return [one.host for one in self._installations]
+
+
+class _Registered(Level):
+    """The registry's folder: each look takes from it what it needs."""
+
+    def __init__(self, source: Registry) -> None:
+        super().__init__(source)
+        self._registry = source
+        if source.problem is not None:
+            self.problem = unreadable(source)
+
+    def names(self, host: str) -> bool:
+        return self.problem is None and self._registry.names(host)
+
+    def of_workspace(self, workspace: str) -> list[Installation]:
+        found: list[Installation] = []
+        newest_first = sorted(self._registry.entries(workspace), key=lambda entry: -entry[1].st_mtime_ns)
+        if self._registry.problem is not None:
+            raise unreadable(self._registry)
+        for data, _ in newest_first:
+            one = registered(data, self._registry.where)
+            # Of an app that was installed anew the old entry may still be there, where its removal was broken off.
+            if workspace in (*one.workspaces, one.workspace_uuid) and not any(
+                (one.host, one.app_key) == (other.host, other.app_key) for other in found
+            ):
+                found.append(one)
+        return found
+
+    def __iter__(self) -> Iterator[Installation]:
+        if self.problem is None:
+            yield from every_entry(self._registry.where)
+
+    def hosts(self) -> list[str]:
+        return [] if self.problem is not None else registered_hosts(self._registry.where)
+
+
+class _ToBeAsked(Level):
+    def __init__(self, source: Asked) -> None:
+        super().__init__(source)
+        self.asked = source
+
+    def names(self, host: str) -> bool:
+        return host in self.asked.hosts
+
+    def of_workspace(self, workspace: str) -> list[Installation]:  # noqa: ARG002  # who is asked gives none itself
+        return []
+
+
+def unreadable(source: Source) -> InstallationError:
+    """The error for a source that cannot be read, or is not to be trusted."""
+    hint = "correct the path or the file's owner and mode"
+    if isinstance(source, Payload):
+        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
+        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
+    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
+
+
+def registered(data: bytes, where: str) -> Installation:
+    """Return the installation of an entry's file in the registry ``where``. Raises InstallationError."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    return parse_entry(found, where)
+
+
+def every_entry(where: str) -> Iterator[Installation]:
+    """All installations of the registry's folder ``where``, one after the other, the first registered one first.
+
+    Raises InstallationError.
+    """
+    registry = Registry(where)
+    for name in registry.entry_names():
+        data = registry.entry(name)
+        if data is not None:
+            yield registered(data, where)
+        if registry.problem is not None:
+            raise unreadable(registry)
+
+
+def registered_hosts(where: str) -> list[str]:
+    """The hosts that the registry's folder ``where`` has installations for."""
+    return Registry(where).hosts()
+
+
+def parse_old_registry(data: bytes, where: str) -> list[Installation]:
+    """Return the installations of a registry of version 1.0. Raises InstallationError for a broken one."""
+    found = json_object(data, where)
+    entries = found.get("installations")
+    if found.get("version") == MOVED_VERSION:
+        return []
+    if found.get("version") != OLD_VERSION or not isinstance(entries, list):
+        raise InstallationError(f"{where}: this is not a registry of this version", BROKEN_ENTRY_HINT)
+    return [parse_entry(entry, where) for entry in entries]
+
+
+def level_of(source: Source) -> Level:
+    """What ``source`` gives, by its kind."""
+    if isinstance(source, Asked):
+        return _ToBeAsked(source)
+    if isinstance(source, Registry):
+        return _Registered(source)
+    assert isinstance(source, Named)
+    data = source.data
+    if data is None and source.problem is None:
+        return _Given(source, list)
+    if isinstance(source, OldRegistry):
+        return _Given(source, lambda: parse_old_registry(data or b"", source.where))
+    return _Given(source, lambda: [parse_payload(data or b"", source.where)])
+
+
+def _names(one: Installation, workspace: str) -> bool:
+    return not one.workspaces or workspace in (*one.workspaces, one.workspace_uuid)
+
+
+class Catalogue:
+    """All installations of `Sources`, in their order of precedence.
+
+    A source that cannot be read or parsed is an error only for requests it might have answered (Bitbucket Cloud's, and
+    those for a host that its text names), and only where no source before it answers.
+    """
+
+    def __init__(self, sources: Sources) -> None:
+        every = [*sources.sources, *([sources.jwt] if sources.jwt else [])]
+        self._exposed = [one.where for one in every if one.exposed and isinstance(one, (Payload, Jwt))]
+        self._certain = sources.hosts
+        self._levels = [level_of(source) for source in sources.sources]
+        if sources.jwt is not None:
+            self._levels = list(_with_jwt(self._levels, sources.jwt))
+
+    def __iter__(self) -> Iterator[Installation]:
+        for level in self._levels:
+            try:
+                yield from level
+            except InstallationError as problem:
+                level.problem = problem
+
+    def naming(self, workspace: str) -> list[Installation]:
+        """All that may serve ``workspace``, a slug or a UUID, whichever would be asked."""
+        found: list[Installation] = []
+        for level in self._levels:
+            try:
+                found += [one for one in level.of_workspace(workspace) if _names(one, workspace)]
+            except InstallationError as problem:
+                level.problem = problem
+        return found
+
+    def to_ask(self) -> list[Asked]:
+        """The commands and brokers there are."""
+        return [level.asked for level in self._levels if isinstance(level, _ToBeAsked)]
+
+    def problems(self) -> list[InstallationError]:
+        """What is wrong with the sources that could not be used."""
+        return [level.problem for level in self._levels if level.problem is not None]
+
+    def registered_hosts(self) -> list[str]:
+        """The hosts there are registered installations for."""
+        levels = [level for level in self._levels if isinstance(level.source, (Registry, OldRegistry))]
+        return list(dict.fromkeys(host for level in levels for host in level.hosts()))
+
+    def hosts(self) -> list[str]:
+        """The hosts there are installations for, or somebody to ask about."""
+        named = [host for level in self._levels for host in level.hosts()]
+        return list(dict.fromkeys(named + [host for asked in self.to_ask() for host in asked.hosts]))
+
+    def names_host(self, host: str) -> bool:
+        """Whether ``host`` is one of ours."""
+        return any(level.names(host) or (level.problem is not None and host in self._certain) for level in self._levels)
+
+    def unreadable(self) -> list[InstallationError]:
+        """What is wrong with the sources of which nothing is known at all, not even the hosts they are for."""
+        return [unreadable(level.source) for level in self._levels if level.source.problem is not None]
+
+    def answering(self, repository: Repository, app: str) -> "list[Installation | Asked]":
+        """Who is to be asked about ``repository``, in this order: the first that has something to say counts.
+
+        After the first installation that serves it nobody is asked. None serves it where none names the workspace.
+        Raises InstallationError where a source that comes first is broken, and where two apps could serve and none was
+        chosen.
+        """
+        asked: list[Installation | Asked] = []
+        for level in self._levels:
+            if isinstance(level, _ToBeAsked):
+                if level.names(repository.host):
+                    asked.append(level.asked)
+                continue
+            if level.problem is not None and asked:
+                continue  # Who comes before it may well answer.
+            serving = [one for one in level.of_workspace(repository.workspace) if one.serves(repository)]
+            found = self._chosen(serving, repository.workspace, app)
+            if found is not None:
+                return [*asked, found]
+        return asked
+
+    def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
+        """The installation for a workspace's slug, where no repository is known; of several hosts, the first one's."""
+        for level in self._levels:
+            serving = [
+                one for one in level.of_workspace(workspace) if not one.workspaces or workspace in one.workspaces
+            ]
+            found = self._chosen([one for one in serving if one.host == serving[0].host], workspace, app)
+            if found is not None:
+                return found
+        return None
+
+    def _chosen(self, serving: list[Installation], workspace: str, app: str) -> Installation | None:
+        serving = [one for one in serving if app in ("", one.app_key)]
+        if len(serving) > 1:
+            keys = ", ".join(sorted(one.app_key for one in serving))
+            raise InstallationError(
+                f"several apps are registered for the workspace {workspace}: {keys}",
+                "name one on the credential.helper line: bbjwt --app KEY",
+            )
+        return serving[0] if serving else None
+
+    def warn_of_exposed(self) -> None:
+        """Warn of each file with a secret or a JWT that others can read: who only names them on is told, too."""
+        for where in self._exposed:
+            warn_of_exposed(where)
+
+
+def warn_of_exposed(where: str) -> None:
+    """Warn of a file with a secret or a JWT that others can read."""
+    warning(f"others on this machine can read {where}: run chmod 600 on it, or mount it with mode 0400")
+
+
+def _with_jwt(levels: list[Level], jwt: Jwt) -> Iterator[Level]:
+    """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
+    injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
+    if not injected:
+        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
+        injected = [_Given(Source(jwt.where), lambda: [cloud])]
+    for level in injected:
+        yield level if level.problem is not None else _with_token(level, jwt)
+
+
+def _with_token(level: Level, jwt: Jwt) -> Level:
+    def given() -> list[Installation]:
+        if jwt.problem is not None:
+            raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", "check BBJWT_JWT_FILE")
+        text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
+        if not text or not text.isascii() or not text.isprintable():
+            raise InstallationError(f"{jwt.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")
+        return [
+            one._replace(
+                jwt=text, shared_secret="", secret_place=SecretPlace.ELSEWHERE, where=jwt.where, is_exposed=jwt.exposed
+            )
+            for one in level
+        ]
+
+    return _Given(_Hosts(jwt.where, level.hosts()), given)
+
+
+class _Hosts(Source):
+    """Stands for a source of which the hosts are known, whatever else is wrong with it."""
+
+    def __init__(self, where: str, hosts: list[str]) -> None:
+        super().__init__(where)
+        self._hosts = hosts
+
+    def concerns(self, host: str) -> bool:
+        return host in self._hosts
