@@ -17,7 +17,7 @@ _GRACE = 0.05
 
 
 class Budget:
-    """A deadline. ``doing`` says in words what is being waited for, for messages.
+    """A deadline. ``doing`` says in words what is being waited for, for messages; ``progress`` takes its place.
 
     The watchdog is a thread: it can end the process where no exception could be raised, in a name look-up or behind a
     server that sends a byte a second. Exactly one of the two speaks: the call, once `finish` has returned, or the
@@ -27,6 +27,7 @@ class Budget:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.doing = "starting"
+        self.progress = ""
         self._end = time.monotonic() + seconds
         self._speaker = threading.Lock()
         self._finished = False
@@ -41,7 +42,7 @@ class Budget:
     def spent(self) -> BudgetSpentError:
         """The error for a budget that is over, with what was being waited for."""
         return BudgetSpentError(
-            f"gave up after {self.seconds:g} s: {self.doing}",
+            f"gave up after {self.seconds:g} s: {self.progress or self.doing}",
             "try again; allow more time with --timeout SECONDS; git-credential-bbjwt doctor finds what hangs",
         )
 

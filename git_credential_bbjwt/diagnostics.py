@@ -8,7 +8,7 @@ REDACTED = "[redacted]"
 # A value shorter than this is no secret worth hiding, and hiding it would blank out half of every line.
 _SHORTEST_SECRET = 6
 
-_secrets: list[str] = []
+_secrets: set[str] = set()
 _warned: dict[str, object] = {}
 _verbose = False
 
@@ -21,15 +21,14 @@ def be_verbose() -> None:
 
 def hide(secret: str) -> None:
     """From now on, replace ``secret`` wherever it would be shown."""
-    if len(secret) >= _SHORTEST_SECRET and secret not in _secrets:
-        _secrets.append(secret)
-        # The longest first, so that a secret within another one does not leave the other's rest visible.
-        _secrets.sort(key=len, reverse=True)
+    if len(secret) >= _SHORTEST_SECRET:
+        _secrets.add(secret)
 
 
 def redacted(text: str) -> str:
     """Return ``text`` without secrets. To be asked before a text is cut: a secret that is cut is no longer known."""
-    for secret in _secrets:
+    # The longest first, so that a secret within another one does not leave the other's rest visible.
+    for secret in sorted(_secrets, key=len, reverse=True):
         text = text.replace(secret, REDACTED)
     return text
 

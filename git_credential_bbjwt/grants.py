@@ -1,7 +1,10 @@
 """Who may give a token for a repository, and what each has to do for it: mint one, run a command, ask a broker."""
 
+import threading
 import time
 from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from json import loads
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -27,6 +30,7 @@ from git_credential_bbjwt.tokens.refusals import Refusals
 
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.api import Bitbucket
+    from git_credential_bbjwt.bitbucket.network import Connections
     from git_credential_bbjwt.bitbucket.signing import Signer
 
 
@@ -45,30 +49,64 @@ class Grant(NamedTuple):
     username: str = USERNAME
 
 
+class Session:
+    """What the mints of one call share: its budget, its refusals, its signers and connections."""
+
+    def __init__(self, budget: Budget, *, ask_all_the_same: bool) -> None:
+        """``ask_all_the_same`` is for a person's command, for which earlier refusals do not count."""
+        self.budget = budget
+        self.refusals = Refusals(ask_all_the_same=ask_all_the_same)
+        self._signers: dict[str, Signer] = {}
+        self._connections: Connections | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def bitbucket(self, installation: Installation, *, needs_api: bool) -> "Iterator[Bitbucket]":
+        """Give Bitbucket as ``installation`` sees it, for one mint or look-up. Raises CredentialError."""
+        with self._lock:
+            if installation.identity not in self._signers:
+                self._signers[installation.identity] = _signer(installation)
+            signer = self._signers[installation.identity]
+
+            from git_credential_bbjwt.bitbucket.api import Bitbucket
+            from git_credential_bbjwt.bitbucket.network import Connections
+
+            if self._connections is None:
+                self._connections = Connections(self.budget)
+        base = self._connections.take(installation.base_url)
+        api = self._connections.take(installation.base_api_url) if needs_api else None
+        try:
+            yield Bitbucket(base, api, signer)
+        finally:
+            for origin in (base, api):
+                if origin is not None and origin.is_idle:
+                    self._connections.give_back(origin)
+
+
 class Grantor(Protocol):
     """Who may give a token for a repository. ``identity`` is the same only for the same one with the same secret."""
 
     identity: str
 
-    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:
+    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:
         """Return a new token, none of the ``refused`` ones; None for "not mine". Raises CredentialError."""
 
 
 class _FromInstallation:
-    def __init__(self, installation: Installation, refusals: Refusals) -> None:
+    def __init__(self, installation: Installation, session: Session) -> None:
         self.identity = installation.identity
         self._installation = installation
-        self._refusals = refusals
+        self._session = session
 
-    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
+    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
         if self._installation.is_exposed:
             warn_of_exposed(self._installation.where)
-        mint = _Mint(self._installation, repository, scope, self._refusals)
+        mint = _Mint(self._installation, repository, scope, self._session)
         if self._installation.is_surely_for(repository):
-            return mint.run(budget)
+            return mint.run()
         # The payload names no slug: of a workspace that Bitbucket says is another, or does not show, it says nothing.
         try:
-            return mint.run(budget)
+            return mint.run()
         except AnothersWorkspaceError:
             return None
         except RefusedError as refusal:
@@ -81,51 +119,53 @@ class _FromInstallation:
 
 
 class _FromCommand:
-    def __init__(self, asked: Asked, refusals: Refusals) -> None:
+    def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = digest("command", asked.how)
         self._asked = asked
-        self._refusals = refusals
+        self._session = session
 
-    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # as above
+    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # as above
         from git_credential_bbjwt.installations.command import ask_command
 
-        budget.doing = f"waiting for {self._asked.where}"
+        self._session.budget.doing = f"waiting for {self._asked.where}"
         installation = ask_command(self._asked, repository)
-        return None if installation is None else _Mint(installation, repository, scope, self._refusals).run(budget)
+        return None if installation is None else _Mint(installation, repository, scope, self._session).run()
 
 
 class _FromBroker:
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = BROKERED + digest(asked.how)
         self._where = asked.how
+        self._session = session
 
-    def grant(self, repository: Repository, scope: str, refused: list[str], budget: Budget) -> Grant | None:  # noqa: ARG002  # the broker's side has the scope
+    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # the broker's side has the scope
         from git_credential_bbjwt.broker.ask import ask
 
         asked_at = int(time.time())
-        given = ask(self._where, repository, refused, budget)
+        given = ask(self._where, repository, refused, self._session.budget)
         if given is None:
             return None
         return Grant(given.token, given.expires, "", cached=False, minted=asked_at, username=given.username)
 
 
-def grantor(one: Installation | Asked, refusals: Refusals) -> Grantor:
-    """Who gives a token, by what it is that answers. ``refusals`` are those that count for it."""
+def grantor(one: Installation | Asked, session: Session) -> Grantor:
+    """Who gives a token, by what it is that answers."""
     if isinstance(one, Installation):
-        return _FromInstallation(one, refusals)
-    return _FromCommand(one, refusals) if isinstance(one, Command) else _FromBroker(one)
+        return _FromInstallation(one, session)
+    return _FromCommand(one, session) if isinstance(one, Command) else _FromBroker(one, session)
 
 
 class _Mint:
     """One mint of an installation's, with what earlier ones learned: refusals, and the repository's UUID."""
 
-    def __init__(self, installation: Installation, repository: Repository, scope: str, refusals: Refusals) -> None:
+    def __init__(self, installation: Installation, repository: Repository, scope: str, session: Session) -> None:
         self._installation = installation
         self._repository = repository
         self._scope = scope
-        self._refusals = refusals
+        self._session = session
+        self._refusals = session.refusals
 
-    def run(self, budget: Budget) -> Grant:
+    def run(self) -> Grant:
         """Return a new token. Raises CredentialError."""
         repository, installation = self._repository, self._installation
         self._refusals.check(self._keys())
@@ -133,8 +173,8 @@ class _Mint:
         remembered = None if repository.uuid is not None else cache.remembered_uuid(repository)
         needs_api = repository.uuid is None or not installation.is_surely_for(repository)
         try:
-            bitbucket = _bitbucket(installation, budget, needs_api=needs_api)
-            uuid, minted = bitbucket.mint(repository, self._scope, installation.workspace_uuid, remembered)
+            with self._session.bitbucket(installation, needs_api=needs_api) as bitbucket:
+                uuid, minted = bitbucket.mint(repository, self._scope, installation.workspace_uuid, remembered)
         except RefusedError as refusal:
             key = self._key_of(refusal)
             if key:
@@ -181,22 +221,16 @@ _ALL, _LOOK_UPS, _SWAPS = ("all",), ("look-ups",), ("swaps",)
 _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _GONE, _TOO_MANY = 400, 401, 404, 410, 429
 
 
-def look_up_name(repository: Repository, installation: Installation, budget: Budget) -> str:
+def look_up_name(repository: Repository, installation: Installation, session: Session) -> str:
     """Return ``workspace/slug`` of a repository named by UUIDs. Raises CredentialError."""
-    return _bitbucket(installation, budget, needs_api=True).full_name(repository)
+    with session.bitbucket(installation, needs_api=True) as bitbucket:
+        return bitbucket.full_name(repository)
 
 
-def look_up_workspace(installation: Installation, budget: Budget) -> str:
+def look_up_workspace(installation: Installation, session: Session) -> str:
     """Return the slug of the workspace whose UUID ``installation`` names. Raises CredentialError."""
-    return _bitbucket(installation, budget, needs_api=True).workspace_slug(installation.workspace_uuid)
-
-
-def _bitbucket(installation: Installation, budget: Budget, *, needs_api: bool) -> "Bitbucket":
-    signer = _signer(installation)
-
-    from git_credential_bbjwt.bitbucket.api import Bitbucket
-
-    return Bitbucket(installation.base_url, installation.base_api_url, signer, budget, needs_api=needs_api)
+    with session.bitbucket(installation, needs_api=True) as bitbucket:
+        return bitbucket.workspace_slug(installation.workspace_uuid)
 
 
 def _signer(installation: Installation) -> "Signer":

@@ -15,7 +15,7 @@ from git_credential_bbjwt.errors import (
 )
 from git_credential_bbjwt.git.answer import QUIT, cached_answer, fresh_answer, refused_states
 from git_credential_bbjwt.git.protocol import Request, write_answer
-from git_credential_bbjwt.grants import Grant, Grantor, grantor
+from git_credential_bbjwt.grants import Grant, Grantor, Session, grantor
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.sources import Sources, read_sources
@@ -24,7 +24,6 @@ from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
 from git_credential_bbjwt.tokens.record import BROKERED, Record, token_state
-from git_credential_bbjwt.tokens.refusals import Refusals
 from git_credential_bbjwt.tokens.stores import STORES
 
 #: Called under the repository's lock, with the name of its record, before anybody is asked for a token. Raises
@@ -50,8 +49,8 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         check_allowed(options.allow, repository)
         sure = not isinstance(asked[-1], Installation) or asked[-1].is_surely_for(repository)
         budget.watch(_give_up if sure else _give_up_quietly)
-        refusals = Refusals(ask_all_the_same=False)
-        grantors = [grantor(one, refusals) for one in asked]
+        session = Session(budget, ask_all_the_same=False)
+        grantors = [grantor(one, session) for one in asked]
         grant = obtain(Wanted(repository, grantors, options, sources, refused_states(request)), budget)
     except UndecidedError:
         budget.finish()
@@ -139,10 +138,10 @@ class Wanted:
         """What its record is found by."""
         return self.repository, self.scope, self.app
 
-    def granted(self, unwanted: list[str], budget: Budget) -> tuple[Grant | None, str]:
+    def granted(self, unwanted: list[str]) -> tuple[Grant | None, str]:
         """The first grant there is, and the identity of who gave it."""
         for one in self.grantors:
-            grant = one.grant(self.repository, self.scope, unwanted, budget)
+            grant = one.grant(self.repository, self.scope, unwanted)
             if grant is not None:
                 return grant, one.identity
         return None, ""
@@ -157,7 +156,7 @@ def obtain(wanted: Wanted, budget: Budget, *, about_to_ask: AboutToAsk | None = 
     if not wanted.store.keeps:
         # No token is kept, but what a broker gave and the server refused must not come back.
         unwanted = [*TokenCache.open(create=False).refused(*wanted.key), *wanted.refused]
-        return wanted.granted(unwanted, budget)[0]
+        return wanted.granted(unwanted)[0]
     cache = TokenCache.open(create=True)
     with _locked(cache, cache.name(*wanted.key), budget):
         record = cache.find(*wanted.key)
@@ -170,7 +169,7 @@ def obtain(wanted: Wanted, budget: Budget, *, about_to_ask: AboutToAsk | None = 
             cache.count_remint(*wanted.key)
         unwanted = cache.refused(*wanted.key)
         unwanted += [state for state in wanted.refused if state not in unwanted]
-        grant, identity = wanted.granted(unwanted, budget)
+        grant, identity = wanted.granted(unwanted)
         if grant is None:
             return None
         state = token_state(grant.token.encode())
@@ -245,25 +244,38 @@ def get_for_person(repository: Repository, options: HelperOptions) -> Grant:
 
     Raises CredentialError; InstallationError where nobody gives one.
     """
-    budget = Budget(options.timeout)
-    budget.watch(_give_up_quietly)
-    try:
-        return grant_for_person(repository, options, read_sources(options), Refusals(ask_all_the_same=True), budget)
-    finally:
-        budget.finish()
+    with ForPerson(options) as person:
+        return person.get(repository)
 
 
-def grant_for_person(
-    repository: Repository, options: HelperOptions, sources: Sources, refusals: Refusals, budget: Budget
-) -> Grant:
-    """The same, as one of several: the ``refusals`` are those of the whole command, and so is the ``budget``."""
-    asked = Catalogue(sources).answering(repository, options.app)
-    check_allowed(options.allow, repository)
-    grantors = [grantor(one, refusals) for one in asked]
-    grant = obtain(Wanted(repository, grantors, options, sources, []), budget) if asked else None
-    if grant is None:
-        raise InstallationError(
-            f"no installation serves {repository.full_name} on {repository.host}",
-            "git-credential-bbjwt list shows the registered ones; register adds one",
-        )
-    return grant
+class ForPerson:
+    """Tokens for a command that a person runs, one or many: they share a budget, connections, and what is refused."""
+
+    def __init__(self, options: HelperOptions) -> None:
+        self._options = options
+        self._sources = read_sources(options)
+        self._catalogue = Catalogue(self._sources)
+        self.budget = Budget(options.timeout)
+        self._session = Session(self.budget, ask_all_the_same=True)
+
+    def __enter__(self) -> "ForPerson":
+        self.budget.watch(_give_up_quietly)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.budget.finish()
+
+    def get(self, repository: Repository) -> Grant:
+        """Return a token for ``repository``. Raises as `get_for_person` does."""
+        options = self._options
+        asked = self._catalogue.answering(repository, options.app)
+        check_allowed(options.allow, repository)
+        grantors = [grantor(one, self._session) for one in asked]
+        wanted = Wanted(repository, grantors, options, self._sources, [])
+        grant = obtain(wanted, self.budget) if asked else None
+        if grant is None:
+            raise InstallationError(
+                f"no installation serves {repository.full_name} on {repository.host}",
+                "git-credential-bbjwt list shows the registered ones; register adds one",
+            )
+        return grant

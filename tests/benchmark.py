@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests import desktop
+from tests import desktop, growth
 from tests.conftest import Machine
 
 COMMAND = Path(os.environ.get("BBJWT_BENCHMARK_COMMAND") or Path(sys.executable).with_name("git-credential-bbjwt"))
@@ -220,6 +220,7 @@ def main() -> None:
         )
         report("A mint, 80 ms round trip", times, "curl and openssl")
         many_at_once(bench, helper, at_hand, ours)
+        growth.measure(Path(folder) / "growth", helper[0], bench.known["payload"], bench.environment, ours, RUNS // 2)
 
 
 @contextmanager

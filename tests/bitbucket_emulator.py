@@ -185,6 +185,8 @@ class Emulator:
         self.clock_offset = 0.0
         self._faults: dict[str, list[Fault]] = {}
         self.faults_met = 0
+        #: How many connections were made.
+        self.connections = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         certificate, context = _authority(name)
@@ -311,6 +313,10 @@ class Emulator:
                 return None
             self.faults_met += 1
             return waiting.pop(0)
+
+    def count_connection(self) -> None:
+        with self._lock:
+            self.connections += 1
 
     def record(self, seen: Seen) -> None:
         with self._lock:
@@ -583,6 +589,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         # In the connection's own thread: a slow handshake must not keep others from being accepted.
+        self.server.emulator.count_connection()
         self.request = self.server.context.wrap_socket(self.request, server_side=True)
         super().setup()
 

@@ -17,11 +17,9 @@ from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
-from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, redacted, trace
 from git_credential_bbjwt.errors import AnothersWorkspaceError, BadAnswerError, CredentialError, RefusedError
 from git_credential_bbjwt.git.answer import USERNAME
-from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
@@ -56,13 +54,12 @@ class AccessToken(NamedTuple):
 
 
 class Bitbucket:
-    """Bitbucket as one installation sees it. Connections are opened as soon as this is made."""
+    """Bitbucket as one installation sees it: ``base`` has git and the token endpoint, ``api`` the REST API."""
 
-    def __init__(self, base_url: str, base_api_url: str, signer: Signer, budget: Budget, *, needs_api: bool) -> None:
+    def __init__(self, base: Origin, api: Origin | None, signer: Signer) -> None:
         self._signer = signer
-        settings = HttpSettings()
-        self._api = Origin(base_api_url, budget, settings) if needs_api else None
-        self._base = Origin(base_url, budget, settings)
+        self._api = api
+        self._base = base
 
     def mint(
         self, repository: Repository, scope: str, workspace_uuid: str, remembered: str | None = None

@@ -69,6 +69,30 @@ class _Transient(Exception):  # noqa: N818  # it never leaves this module: a rea
         self.tries = tries
 
 
+class Connections:
+    """The connections of one call: those that are idle are used again."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._settings = HttpSettings()
+        self._idle: list[Origin] = []
+        self._lock = threading.Lock()
+
+    def take(self, base_url: str) -> "Origin":
+        """Return an idle connection to ``base_url``, or one that is being opened from now on."""
+        with self._lock:
+            for origin in self._idle:
+                if origin.base_url == base_url:
+                    self._idle.remove(origin)
+                    return origin
+        return Origin(base_url, self._budget, self._settings)
+
+    def give_back(self, origin: "Origin") -> None:
+        """Have ``origin`` be idle, for whoever is next."""
+        with self._lock:
+            self._idle.append(origin)
+
+
 class Origin:
     """One base URL of an installation, and the connection to it.
 
@@ -84,6 +108,8 @@ class Origin:
         self._route: Route | None = None
         self._connection: HTTPSConnection | None = None
         self._trouble: Exception | None = None
+        #: Whether no request is under way, nor was broken off.
+        self.is_idle = True
         # urllib3 warns of a clock that is years off; such a clock shows in the certificate check, which says more.
         warnings.simplefilter("ignore")
         self._opening: threading.Thread | None = threading.Thread(target=self._open_ahead, daemon=True)
@@ -155,6 +181,7 @@ class Origin:
     def _try(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> Answer:
         self._budget.doing = f"waiting for {self.host}"
         started = time.monotonic()
+        self.is_idle = False
         try:
             connection = self._ready()
             answer = self._exchange(connection, method, target, headers, body)
@@ -164,6 +191,7 @@ class Origin:
             trace(f"{method} {self.base_url}{target}: {type(problem).__name__}: {problem}")
             self._budget.remaining()
             raise self._failure(problem) from problem
+        self.is_idle = True
         trace(f"{method} {self.base_url}{target}: {answer.status} in {time.monotonic() - started:.3f} s")
         if answer.status in _TRANSIENT:
             what = f"{self.host} answered {answer.status}" + (": too many requests" if answer.status == 429 else "")

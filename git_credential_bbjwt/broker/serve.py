@@ -34,7 +34,6 @@ from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
 from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache
 from git_credential_bbjwt.tokens.record import Record, token_state
-from git_credential_bbjwt.tokens.refusals import Refusals
 
 #: Seconds for the whole of an answer, unless ``--timeout`` says otherwise: the asker's own budget ends after this one,
 #: so that the reason reaches it.
@@ -83,6 +82,7 @@ class _Service:
         self._audit = audit
         self._asker = asker
         self._budget = budget
+        self._session = grants.Session(budget, ask_all_the_same=False)
         self._asked_for = ""
 
     def answer(self) -> int:
@@ -123,8 +123,7 @@ class _Service:
             self._asked_for = repository.full_name
         if not any(pattern.allows(repository) for pattern in self._patterns):
             raise _NotAllowedError(_NOT_HANDED_OUT)
-        refusals = Refusals(ask_all_the_same=False)
-        grantors = [grants.grantor(one, refusals) for one in asked]
+        grantors = [grants.grantor(one, self._session) for one in asked]
         wanted = minting.Wanted(repository, grantors, self._options, sources, refused_states(request))
         return minting.obtain(wanted, self._budget, about_to_ask=_announce)
 
@@ -144,7 +143,7 @@ class _Service:
         else:
             _count_lookup(cache)
             try:
-                full_name = grants.look_up_name(repository, installation, self._budget)
+                full_name = grants.look_up_name(repository, installation, self._session)
             except RefusedError as refused:
                 if refused.status not in (403, 404):
                     raise

@@ -240,9 +240,9 @@ def _ask_slug(given: Installation, where: str, options: HelperOptions) -> str:
     say_it = "say it: git-credential-bbjwt register FILE --workspace SLUG"
     if not given.workspace_uuid:
         raise InstallationError(f"{where} names neither the workspace's slug nor its UUID", say_it)
-    budget = Budget(options.timeout)
+    session = grants.Session(Budget(options.timeout), ask_all_the_same=True)
     try:
-        return grants.look_up_workspace(given, budget)
+        return grants.look_up_workspace(given, session)
     except CredentialError as problem:
         raise InstallationError(
             f"{where} does not name the workspace's slug, and Bitbucket does not tell it: {problem.what}", say_it

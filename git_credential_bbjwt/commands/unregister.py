@@ -31,6 +31,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         for one in list(registry):
             for workspace in one.workspaces:
                 _unregister(registry, workspace, one.app_key)
+        registry.remove_leftovers()
     else:
         _unregister(registry, arguments.workspace.lower(), arguments.app or options.app)
     return 0

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -76,6 +77,20 @@ def _settings(name: str, url: str, *options: str) -> list[tuple[str, str, str]]:
 
     Of all that match the last counts, not the one that matches best: ``git config --get-urlmatch`` has another rule.
     """
+    fields = _fields(name, *options)
+    matches = _matches if git_config.version() >= git_config.SECTIONS_FOR_PATHS else _is_exactly
+    settings = []
+    for scope, origin, setting in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
+        key, _, value = setting.partition("\n")
+        section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
+        if not section or matches(section, url):
+            settings.append((value, origin, scope))
+    return settings
+
+
+@cache
+def _fields(name: str, *options: str) -> list[str]:
+    """Scope, origin and line of each ``credential.NAME``, read once for all URLs."""
     pattern = rf"^credential\.(.*\.)?{name}$"
     # Git 2.26 brought both: the rule that sections count for paths, and --show-scope.
     is_new = git_config.version() >= git_config.SECTIONS_FOR_PATHS
@@ -84,14 +99,7 @@ def _settings(name: str, url: str, *options: str) -> list[tuple[str, str, str]]:
     fields = output.split("\0")[:-1]
     if not is_new:  # Then what is a repository's own cannot be told, and counts as that.
         fields = [field for pair in zip(fields[::2], fields[1::2], strict=True) for field in ("local", *pair)]
-    matches = _matches if is_new else _is_exactly
-    settings = []
-    for scope, origin, setting in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
-        key, _, value = setting.partition("\n")
-        section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
-        if not section or matches(section, url):
-            settings.append((value, origin, scope))
-    return settings
+    return fields
 
 
 def _matches(section: str, url: str) -> bool:

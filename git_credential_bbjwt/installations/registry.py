@@ -101,6 +101,11 @@ class RegistryFolder:
             config.close()
             config.remove_itself()
 
+    def remove_leftovers(self) -> None:
+        """Where no installation is left, remove what killed processes have left too. This looks at the whole folder."""
+        with self.changing() as change:
+            change.remove_leftovers()
+
     @contextmanager
     def _open(self, name: str) -> Iterator[PrivateFolder]:
         folder = PrivateFolder(f"{self.config_folder}/{name}", create=True, mode=self._folder_mode)
@@ -228,8 +233,18 @@ class Change:
         self._write({key: data for key, data in rest.items() if data})
         for key in [key for key, data in rest.items() if not data]:
             self._folder.remove(key)
+        if any(not data for data in fewer.values()):  # The last one of a host is gone.
+            self.remove_leftovers()
         self._before.clear()
         self._after.clear()
+
+    def remove_leftovers(self) -> None:
+        """Remove every file of ours if none of them is an entry."""
+        names = self._folder.names()
+        if not any(is_entry(name) for name in names):
+            for name in names:
+                if name.partition(",")[0] in ("host", "installation", "workspace"):
+                    self._folder.remove(name)
 
     def _lists(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         """The lists of entries that change: with all that were and will be in them, and as they are to be after."""

@@ -1,0 +1,384 @@
+"""Thousands of installations and tokens: registered in one command, found without reading others', printed at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tally
+from tests.bitbucket_emulator import Fault
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+from tests.growth import another
+from tests.test_registration import files_holding, registry_of
+
+
+@pytest.fixture
+def vendor(acme: Workspace) -> Workspace:
+    """The usual scene on a machine that does not know the installation yet."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+def payloads(vendor: Workspace, count: int) -> list[dict[str, Any]]:
+    """Payloads of ``count`` workspaces, acme's first."""
+    first = vendor.bitbucket.payload(vendor.app)
+    return [first] + [another(first, f"team{number}") for number in range(1, count)]
+
+
+def lines(many: list[dict[str, Any]]) -> str:
+    """One payload per line."""
+    return "".join(json.dumps(one) + "\n" for one in many)
+
+
+def known(machine: Machine) -> set[str]:
+    """The workspaces that are registered."""
+    return {name for one in json.loads(machine.bbjwt("list", "--json").stdout) for name in one["workspaces"]}
+
+
+# register of many.
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "wrapped lines"])
+def test_many_are_registered_in_one_command(vendor: Workspace, form: str) -> None:
+    many = payloads(vendor, 230)
+    wrapped = [{"clientInfo": one} for one in many]
+    text = json.dumps(many) if form == "array" else lines(wrapped if form.startswith("wrapped") else many)
+    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=text)
+
+    assert "registered 230 of 230 installations" in done.stderr
+    assert known(vendor.machine) == {"acme", *(f"team{number}" for number in range(1, 230))}
+    assert "password" in answer(vendor.get())
+    # Each has the secret of its own.
+    (host,) = registry_of(vendor.machine).glob("host,*")
+    assert host.read_text().split() == [vendor.bitbucket.host, "230"]
+
+
+def test_all_are_checked_before_the_first_is_stored(vendor: Workspace) -> None:
+    many = payloads(vendor, 5)
+    del many[2]["sharedSecret"]
+    many[4]["baseUrl"] = "http://x"
+    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many), check=False)
+
+    assert done.returncode == 1
+    assert f"payload 3 (app {vendor.app.key}): " in done.stderr
+    assert f"payload 5 (app {vendor.app.key}): " in done.stderr
+    assert "2 of 5 payloads" in done.stderr
+    assert many[0]["sharedSecret"] not in done.stderr
+    assert not registry_of(vendor.machine).exists()
+    assert files_holding(vendor.machine.home / ".config", many[0]["sharedSecret"]) == []
+
+
+def test_what_cannot_be_stored_is_named_and_the_rest_goes_on(vendor: Workspace) -> None:
+    done = vendor.machine.bbjwt(
+        "register",
+        "-",
+        data=lines(payloads(vendor, 2)),
+        check=False,
+        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
+    )
+
+    assert done.returncode == 1
+    assert [f"payload {n} (app {vendor.app.key}): " in done.stderr for n in (1, 2)] == [True, True]
+    assert "registered 0 of 2 installations" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--workspace=acme", "--repository=https://bitbucket.org/acme/widgets"])
+def test_what_is_for_one_payload_does_not_go_with_several(vendor: Workspace, option: str) -> None:
+    text = lines(payloads(vendor, 2))
+    done = vendor.machine.bbjwt("register", "--insecure-storage", option, "-", data=text, check=False)
+
+    assert done.returncode == 2
+    assert not registry_of(vendor.machine).exists()
+
+
+def test_a_terminal_sees_how_far_it_is(vendor: Workspace) -> None:
+    (vendor.machine.home / "many").write_text(lines(payloads(vendor, 120)))
+    (vendor.machine.home / "many").chmod(0o600)
+    terminal, screen = pty.openpty()
+    with subprocess.Popen(
+        [COMMAND, "register", "--insecure-storage", "many"],
+        stdin=subprocess.DEVNULL,
+        stderr=screen,
+        env=vendor.machine.env(),
+        cwd=vendor.machine.home,
+    ) as running:
+        os.close(screen)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        except OSError:
+            pass
+        assert running.wait(PATIENCE) == 0
+    os.close(terminal)
+
+    assert b"registered 100 of 120" in shown
+    assert b"\r\x1b[Kgit-credential-bbjwt: registered 120 of 120" in shown
+
+
+def test_twice_is_once_and_a_new_secret_replaces(vendor: Workspace) -> None:
+    many = payloads(vendor, 150)
+    for _ in range(2):
+        vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+    old = many[0]["sharedSecret"]
+    vendor.app.shared_secret = "a-new-secret-for-the-same-client-key"
+    many[0]["sharedSecret"] = vendor.app.shared_secret
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+
+    assert len(known(vendor.machine)) == 150
+    assert len(list(registry_of(vendor.machine).glob("installation,*"))) == 150
+    assert len(files_holding(vendor.machine.home / ".config", old)) == 149  # The others' is the same in this test.
+    assert "password" in answer(vendor.get())
+
+
+def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace) -> None:
+    machine = vendor.machine
+    chance = random.Random(5)  # noqa: S311  # moments, not keys
+    before = payloads(vendor, 3)
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(before))
+    many = [another(before[0], f"bulk{number}") for number in range(400)]
+    for _ in range(8):
+        with subprocess.Popen(
+            [COMMAND, "register", "--insecure-storage", "-"],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=machine.env(),
+        ) as process:
+            assert process.stdin is not None
+            process.stdin.write(lines(many).encode())
+            process.stdin.close()
+            time.sleep(chance.uniform(0.1, 0.9))
+            process.kill()
+        tally.tried("processes killed")
+        tally.tried("registrations raced or broken off")
+        with tally.holds("a lost registration"):
+            listed = json.loads(machine.bbjwt("list", "--json").stdout)
+            assert {"acme", "team1", "team2"} <= {name for one in listed for name in one["workspaces"]}
+        # Each that is listed has its secret: it can sign.
+        for one in random.Random(6).sample(listed, 3):  # noqa: S311  # no key
+            assert machine.bbjwt("jwt", one["workspaces"][0]).stdout.count(".") == 2
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+    assert len(known(machine)) == 403
+    machine.bbjwt("unregister", "--all")
+    assert not registry_of(machine).exists()
+
+
+# The registry as a folder.
+
+
+def test_what_others_registered_is_not_read(vendor: Workspace) -> None:
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 20)))
+    for entry in registry_of(vendor.machine).glob("installation,*"):
+        if vendor.app.client_key not in entry.read_text():
+            entry.write_text("{ broken")
+
+    assert "password" in answer(vendor.get())
+    assert "broken" in vendor.machine.bbjwt("list", check=False).stderr
+    other = vendor.machine.get(f"{vendor.bitbucket.base_url}/team1/x", check=False)
+    assert other.stdout == "quit=1\n"
+
+
+def imported(vendor: Workspace) -> set[str]:
+    """The modules that a `get` for acme/widgets imports."""
+    shown = vendor.machine.bbjwt("get", data=request(vendor.url) + "\n", PYTHONPROFILEIMPORTTIME="1").stderr
+    return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
+
+
+def test_registering_another_workspace_leaves_the_fast_path_fast(vendor: Workspace) -> None:
+    many = payloads(vendor, 2)
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
+    vendor.get()
+    assert "git_credential_bbjwt.minting" not in imported(vendor)
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[1]))
+    vendor.machine.bbjwt("unregister", "team1")
+    assert "git_credential_bbjwt.minting" not in imported(vendor)
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
+    assert "git_credential_bbjwt.minting" in imported(vendor)
+
+
+def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 3)))
+    url = f"{vendor.bitbucket.base_url}/{vendor.app.workspace_uuid}/{vendor.widgets.uuid}"
+
+    assert "password" in answer(vendor.machine.get(url))
+
+
+def test_of_an_app_installed_anew_the_newest_entry_counts(vendor: Workspace) -> None:
+    """As a process leaves it that was killed before it removed the old one."""
+    machine, old = vendor.machine, vendor.bitbucket.payload(vendor.app)
+    machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
+    (entry,) = registry_of(machine).glob("installation,*")
+    kept = shutil.copy2(entry, machine.home / entry.name)
+    vendor.app = vendor.bitbucket.install("acme")
+    machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(vendor.bitbucket.payload(vendor.app)))
+    shutil.copy2(kept, entry)
+    with (registry_of(machine) / "workspace,acme,").open("a") as leads:
+        leads.write(f"{entry.name}\n")
+
+    vendor.get()
+    assert vendor.bitbucket.helper_requests()[-1].claims["sub"] == vendor.app.client_key
+
+
+def test_what_leads_nowhere_is_no_harm(vendor: Workspace) -> None:
+    """As a process leaves it that was killed before it wrote the entry."""
+    machine = vendor.machine
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 2)))
+    for name in ("workspace,acme,", "workspace,other,"):
+        with (registry_of(machine) / name).open("a") as leads:
+            leads.write(f"installation,{'0' * 32}\nnonsense\n../../x\n")
+        (registry_of(machine) / name).chmod(0o600)
+
+    assert "password" in answer(vendor.get())
+    assert machine.get(f"{vendor.bitbucket.base_url}/other/x").stdout == ""
+    machine.bbjwt("unregister", "acme")
+    assert known(machine) == {"team1"}
+
+
+# A registry of version 1.0.
+
+
+def old_registry(vendor: Workspace, many: list[dict[str, Any]]) -> Path:
+    """The file as version 1.0 wrote it, with its secrets."""
+    machine = vendor.machine
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+    folder = registry_of(machine)
+    entries = [json.loads(entry.read_bytes()) for entry in sorted(folder.glob("installation,*"))]
+    shutil.rmtree(folder)
+    file = folder.with_suffix(".json")
+    file.write_text(json.dumps({"version": 1, "installations": entries}, indent=2))
+    file.chmod(0o600)
+    return file
+
+
+def test_a_registry_of_version_1_0_is_read_and_then_taken_over(vendor: Workspace) -> None:
+    many = payloads(vendor, 1200)
+    file = old_registry(vendor, many[:-1])
+    before = file.read_bytes()
+
+    assert "password" in answer(vendor.get())
+    assert len(known(vendor.machine)) == 1199
+    assert file.read_bytes() == before  # Reading changes nothing.
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[-1]))
+    assert len(known(vendor.machine)) == 1200
+    assert "password" in answer(vendor.get("--token-store=none"))
+    # What version 1.0 finds now is no registry of its version, and it says so instead of finding nothing.
+    assert json.loads(file.read_bytes())["version"] == 2
+    assert file.stat().st_mode & 0o777 == 0o600
+    vendor.machine.bbjwt("unregister", "--all")
+    assert not file.exists()
+
+
+def test_killed_while_taking_over_nothing_is_lost(vendor: Workspace) -> None:
+    many = payloads(vendor, 600)
+    file = old_registry(vendor, many)
+    kept = file.read_bytes()
+    chance = random.Random(8)  # noqa: S311  # moments, not keys
+    for _ in range(6):
+        with subprocess.Popen(
+            [COMMAND, "unregister", "nobody-here"], stderr=subprocess.DEVNULL, env=vendor.machine.env()
+        ) as process:
+            time.sleep(chance.uniform(0.05, 0.5))
+            process.send_signal(signal.SIGKILL)
+        tally.tried("processes killed")
+        with tally.holds("a lost registration"):
+            assert len(known(vendor.machine)) == 600
+        if registry_of(vendor.machine).exists():
+            shutil.rmtree(registry_of(vendor.machine))
+            file.write_bytes(kept)
+
+
+# token for many.
+
+
+def many_repositories(acme: Workspace, count: int) -> list[str]:
+    """The URLs of ``count`` repositories; one bare repository is behind all of them."""
+    for number in range(count):
+        acme.bitbucket.host_repository(f"acme/many{number}", path=acme.widgets.path)
+    return [f"{acme.bitbucket.base_url}/acme/many{number}" for number in range(count)]
+
+
+def test_tokens_of_many_urls_in_their_order_over_few_connections(acme: Workspace) -> None:
+    urls = many_repositories(acme, 60)
+    done = acme.machine.bbjwt("token", "-", "--format", "json", data="\n".join(urls))
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert [one["repository"] for one in printed] == [f"acme/many{number}" for number in range(60)]
+    assert len({one["token"] for one in printed}) == 60
+    assert all(acme.bitbucket.tokens[one["token"]].repository == one["uuid"] for one in printed)
+    assert len(acme.bitbucket.helper_requests()) == 120
+    assert acme.bitbucket.connections <= 32
+    # The next time they are kept ones.
+    again = acme.machine.bbjwt("token", *urls[:3]).stdout.split()
+    assert again == [one["token"] for one in printed[:3]]
+    assert len(acme.bitbucket.helper_requests()) == 120
+
+
+def test_a_url_that_fails_is_an_empty_line_and_exit_1(acme: Workspace) -> None:
+    urls = [acme.url, f"{acme.bitbucket.base_url}/acme/nothing", "https://user:pass-word@nowhere.invalid/a/b", acme.url]
+    done = acme.machine.bbjwt("token", *urls, check=False)
+    first, *rest = done.stdout.split("\n")
+
+    assert done.returncode == 1
+    assert first
+    assert rest == ["", "", first, ""]
+    assert "URL 2: " in done.stderr
+    assert "URL 3: " in done.stderr
+    assert "pass-word" not in done.stderr
+
+
+def test_an_allowance_that_is_used_up_stops_them_all(acme: Workspace) -> None:
+    urls = many_repositories(acme, 40)
+    acme.machine.bbjwt("token", urls[0])
+    used_up = Fault(status=429, body=b"Rate limit for this resource has been exceeded")
+    acme.bitbucket.misbehave("api", *[used_up] * 200)
+    done = acme.machine.bbjwt("token", *urls, check=False)
+
+    assert done.returncode == 1
+    assert [line != "" for line in done.stdout.splitlines()] == [True] + [False] * 39
+    assert "stopped after 1 of 40 tokens" in done.stderr
+    assert len(acme.bitbucket.helper_requests()) < 2 + 40
+
+
+# The token cache.
+
+
+def test_used_up_records_go_a_little_at_a_time(acme: Workspace) -> None:
+    acme.machine.bbjwt("token", *many_repositories(acme, 50))
+    for record in acme.machine.records():
+        os.utime(record, (time.time() - 5, time.time() - 5))
+    leftover = acme.machine.records()[0].with_name("a,b,c,d,~new")
+    leftover.write_text("")
+    os.utime(leftover, (1, 1))
+    precious = leftover.with_name("notes")
+    precious.write_text("")
+    os.utime(precious, (1, 1))
+    for _ in range(40):
+        acme.get("--scope=repository")
+        acme.machine.bbjwt("erase", data=request(acme.url) + "\n")
+        if not acme.machine.records() and not leftover.exists():
+            break
+
+    assert [record.name for record in acme.machine.records()] == ["notes"]
+    assert not leftover.exists()
+
+
+def test_what_version_1_0_left_in_the_cache_goes_too(acme: Workspace) -> None:
+    folder = acme.machine.runtime / "git-credential-bbjwt"
+    folder.mkdir(mode=0o700)
+    old = [folder / f"{'a' * 32}-{'b' * 16}{ending}" for ending in ("", ".lock", ".new")]
+    for file in old:
+        file.write_text("")
+        os.utime(file, (1, 1))
+    acme.get()
+
+    assert not any(file.exists() for file in old)
