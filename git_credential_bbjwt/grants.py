@@ -61,8 +61,13 @@ class Session:
         self._lock = threading.Lock()
 
     @contextmanager
-    def bitbucket(self, installation: Installation, *, needs_api: bool) -> "Iterator[Bitbucket]":
-        """Give Bitbucket as ``installation`` sees it, for one mint or look-up. Raises CredentialError."""
+    def bitbucket(
+        self, installation: Installation, repository: Repository | None, *, needs_api: bool
+    ) -> "Iterator[Bitbucket]":
+        """Give Bitbucket as ``installation`` sees it, for one mint or look-up. Raises CredentialError.
+
+        The way to it is the one that git would go for ``repository``.
+        """
         with self._lock:
             if installation.identity not in self._signers:
                 self._signers[installation.identity] = _signer(installation)
@@ -73,7 +78,8 @@ class Session:
 
             if self._connections is None:
                 self._connections = Connections(self.budget)
-        base = self._connections.take(installation.base_url)
+        path = "" if repository is None else f"/{repository.full_name}.git"
+        base = self._connections.take(installation.base_url, path)
         api = self._connections.take(installation.base_api_url) if needs_api else None
         try:
             yield Bitbucket(base, api, signer)
@@ -173,7 +179,7 @@ class _Mint:
         remembered = None if repository.uuid is not None else cache.remembered_uuid(repository)
         needs_api = repository.uuid is None or not installation.is_surely_for(repository)
         try:
-            with self._session.bitbucket(installation, needs_api=needs_api) as bitbucket:
+            with self._session.bitbucket(installation, repository, needs_api=needs_api) as bitbucket:
                 uuid, minted = bitbucket.mint(repository, self._scope, installation.workspace_uuid, remembered)
         except RefusedError as refusal:
             key = self._key_of(refusal)
@@ -223,13 +229,13 @@ _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _GONE, _TOO_MANY = 400, 401, 404, 410, 
 
 def look_up_name(repository: Repository, installation: Installation, session: Session) -> str:
     """Return ``workspace/slug`` of a repository named by UUIDs. Raises CredentialError."""
-    with session.bitbucket(installation, needs_api=True) as bitbucket:
+    with session.bitbucket(installation, repository, needs_api=True) as bitbucket:
         return bitbucket.full_name(repository)
 
 
 def look_up_workspace(installation: Installation, session: Session) -> str:
     """Return the slug of the workspace whose UUID ``installation`` names. Raises CredentialError."""
-    with session.bitbucket(installation, needs_api=True) as bitbucket:
+    with session.bitbucket(installation, None, needs_api=True) as bitbucket:
         return bitbucket.workspace_slug(installation.workspace_uuid)
 
 

@@ -171,10 +171,11 @@ def _rest_error(status: int, message: str, detail: object = None) -> RefusalErro
 class Emulator:
     """The whole of it. Use as a context manager; ``base_url`` and ``base_api_url`` are known from the start.
 
-    ``name`` is the host in its certificate.
+    ``name`` is the host in its certificate. Where ``clients`` is an authority, it serves only who shows a certificate
+    of that one.
     """
 
-    def __init__(self, folder: Path, *, name: str = "localhost") -> None:
+    def __init__(self, folder: Path, *, name: str = "localhost", clients: trustme.CA | None = None) -> None:
         self.folder = folder
         self.rules = Rules()
         self.apps: dict[str, App] = {}
@@ -189,7 +190,7 @@ class Emulator:
         self.connections = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        certificate, context = _authority(name)
+        certificate, context = _authority(name, clients)
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(certificate)
         self._servers = {origin: _Server(self, origin, context) for origin in ("base", "api")}
@@ -529,11 +530,14 @@ def _braced_uuid() -> str:
 
 
 @functools.cache
-def _authority(name: str) -> tuple[bytes, ssl.SSLContext]:
+def _authority(name: str, clients: trustme.CA | None) -> tuple[bytes, ssl.SSLContext]:
     """The certificate of an authority, and the TLS of a server that has its name from it; one for all emulators."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
+    if clients is not None:
+        clients.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
     return authority.cert_pem.bytes(), context
 
 

@@ -18,6 +18,7 @@ from git_credential_bbjwt.bitbucket.network import Answer, http_time
 from git_credential_bbjwt.bitbucket.route import find_proxy
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.git.config import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
@@ -162,7 +163,7 @@ def proxy(data: bytes) -> None:
     # A process hides a handful of secrets; here they would pile up and slow down all that follows.
     diagnostics._secrets.clear()
     try:
-        found = find_proxy(f"https://{_HOST}", {"proxy": data.decode("utf-8", "surrogateescape")})
+        found = find_proxy(f"https://{_HOST}", Settings({"proxy": [data.decode("utf-8", "surrogateescape")]}))
     except CredentialError as problem:
         _is_one_line(problem)
         return

@@ -12,16 +12,25 @@ from io import BufferedReader
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
+_WANTS_PASSWORD = (
+    b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+    b'Proxy-Authenticate: Basic realm="proxy"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n'
+)
+
 
 class Proxy(ThreadingTCPServer):
-    """Use as a context manager. ``asked`` lists the targets of all CONNECT requests, refused ones too."""
+    """Use as a context manager.
+
+    ``asked`` lists the targets of all CONNECT requests, refused ones too; ``shown`` the clients' certificates over TLS.
+    """
 
     daemon_threads = True
 
     def __init__(self, userinfo: str = "", *, context: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Connection)
         self._expected = base64.b64encode(userinfo.encode()).decode() if userinfo else ""
-        self._context = context
+        self.context = context
+        self.shown: list[object] = []
         self.address = f"localhost:{self.server_address[1]}"
         self.asked: list[str] = []
 
@@ -35,8 +44,10 @@ class Proxy(ThreadingTCPServer):
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection until it ends."""
-        if self._context is not None:
-            connection = self._context.wrap_socket(connection, server_side=True)
+        if self.context is not None:
+            secured = self.context.wrap_socket(connection, server_side=True)
+            self.shown.append(secured.getpeercert() or None)
+            connection = secured
         with connection, connection.makefile("rb") as reader:
             line = reader.readline().decode("latin-1")
             if not line.endswith("\n"):
@@ -48,7 +59,7 @@ class Proxy(ThreadingTCPServer):
                 headers[name.lower()] = value
             self.asked.append(target)
             if self._expected and headers.get("proxy-authorization") != f"Basic {self._expected}":
-                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                connection.sendall(_WANTS_PASSWORD)
                 return
             if method != "CONNECT":
                 connection.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n")

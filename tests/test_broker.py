@@ -355,7 +355,7 @@ def test_a_request_that_is_none_is_answered_all_the_same(broker: Broker, data: s
 
 
 def test_the_budgets_end_is_answered_and_audited(acme: Workspace, broker: Broker) -> None:
-    acme.bitbucket.misbehave("api", Fault(delay=5))
+    acme.bitbucket.misbehave("api", *[Fault(delay=5)] * 3)
     done = broker.serve(request(acme.url) + "\n", options=("--timeout=1",))
 
     assert (done.stdout[:7], done.stdout[-2:]) == ("quit=1\n", "\n\n")

@@ -259,5 +259,7 @@ def test_a_server_that_accepts_and_says_nothing(acme: Workspace) -> None:
         acme.write_installation(baseUrl=url, baseApiUrl=url)
         started = time.monotonic()
 
-        assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=2", check=False), "timed out")
+        assert_quits(
+            acme.machine.get(f"{url}/acme/widgets", "--timeout=2", check=False), "gave up after 2 s: waiting for"
+        )
         assert time.monotonic() - started < LATE

@@ -1,36 +1,35 @@
 """Connections to Bitbucket: opened ahead, bounded by the call's budget, tried again when that can help."""
 
 import random
-import socket
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException
-from ssl import SSLCertVerificationError
-from typing import NamedTuple
+from queue import Empty, SimpleQueue
+from ssl import SSLCertVerificationError, SSLError
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from urllib3.connection import HTTPSConnection, ProxyConfig
-from urllib3.exceptions import HTTPError, NewConnectionError
-from urllib3.util import Timeout
-from urllib3.util.url import Url
-
 from git_credential_bbjwt import __version__
-from git_credential_bbjwt.bitbucket.route import Proxy, Route, find_route, tls_context
+from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, RefusedError
-from git_credential_bbjwt.git.config import HttpSettings
+from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, CredentialError, RefusedError
+
+if TYPE_CHECKING:
+    from urllib3.connection import HTTPSConnection
 
 #: Largest answer that is read, in bytes.
 MAX_ANSWER = 1024 * 1024
 
 _PIECE = 65_536
 
-# Seconds for one address to accept a connection; the next one (IPv4 after IPv6, say) needs its turn within the budget.
-_CONNECT_TIMEOUT = 10.0
+# What is bounded by what: the call by its budget, and by nothing else. A try on which nothing was heard for so long is
+# joined by another on a new connection, so many at once; sooner where one of this call's was lost already. Seconds.
+_PATIENCE = 15.0
+_PATIENCE_ONCE_LOST = 4.0
+_MOST_AT_ONCE = 3
 
 # Worth another try: the server says it is overloaded, or a proxy on the way that it cannot reach it.
 _TRANSIENT = frozenset({429, 502, 503, 504})
@@ -73,19 +72,21 @@ class Connections:
     """The connections of one call: those that are idle are used again."""
 
     def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._settings = HttpSettings()
+        self._network = Network(budget)
         self._idle: list[Origin] = []
         self._lock = threading.Lock()
 
-    def take(self, base_url: str) -> "Origin":
-        """Return an idle connection to ``base_url``, or one that is being opened from now on."""
+    def take(self, base_url: str, path: str = "") -> "Origin":
+        """Return an idle connection to ``base_url``, or one that is being opened from now on.
+
+        With a ``path`` git's settings for that choose the way.
+        """
         with self._lock:
             for origin in self._idle:
-                if origin.base_url == base_url:
+                if origin.base_url == base_url and origin.goes_the_way_to(base_url + path):
                     self._idle.remove(origin)
                     return origin
-        return Origin(base_url, self._budget, self._settings)
+        return Origin(base_url, self._network, path)
 
     def give_back(self, origin: "Origin") -> None:
         """Have ``origin`` be idle, for whoever is next."""
@@ -100,56 +101,21 @@ class Origin:
     heavier imports and the keyring's work all go on at once.
     """
 
-    def __init__(self, base_url: str, budget: Budget, settings: HttpSettings | None = None) -> None:
+    def __init__(self, base_url: str, network: Network, path: str = "") -> None:
         self.base_url = base_url
+        self._url = base_url + path
         self.host = urlsplit(base_url).netloc
-        self._budget = budget
-        self._settings = settings or HttpSettings()
-        self._route: Route | None = None
-        self._connection: HTTPSConnection | None = None
-        self._trouble: Exception | None = None
+        self._network = network
+        self._budget = network.budget
         #: Whether no request is under way, nor was broken off.
         self.is_idle = True
         # urllib3 warns of a clock that is years off; such a clock shows in the certificate check, which says more.
         warnings.simplefilter("ignore")
-        self._opening: threading.Thread | None = threading.Thread(target=self._open_ahead, daemon=True)
-        self._opening.start()
+        self._line: Line | None = Line(self._url, network)
 
-    def _open_ahead(self) -> None:
-        try:
-            self._connection = self._connect()
-        except Exception as problem:  # Carried over to the thread that waits for the connection.
-            self._trouble = problem
-
-    def _connect(self) -> HTTPSConnection:
-        if self._route is None:
-            self._route = find_route(self.base_url, self._settings.for_url(self.base_url))
-        proxy = self._route.proxy
-        target = urlsplit(self.base_url)
-        host, port = target.hostname or "", target.port or 443
-        remaining = self._budget.remaining()
-        timeout = Timeout(connect=min(_CONNECT_TIMEOUT, remaining / 3), read=remaining)
-        context = tls_context(self._route)
-        if proxy is None:
-            connection = HTTPSConnection(host, port, timeout=timeout.connect_timeout, ssl_context=context)
-        elif proxy.is_socks:
-            connection = _SocksConnection(host, port, timeout=timeout.connect_timeout, ssl_context=context)
-            connection.socks = proxy
-        else:
-            connection = HTTPSConnection(
-                proxy.host,
-                proxy.port,
-                timeout=timeout.connect_timeout,
-                ssl_context=context,
-                proxy=Url(scheme=proxy.scheme, host=proxy.host, port=proxy.port),
-                proxy_config=ProxyConfig(context, False, None, None),
-            )
-            headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-            connection.set_tunnel(host, port, headers=headers, scheme=proxy.scheme)
-        started = time.monotonic()
-        connection.connect()
-        trace(f"connected to {self.host} in {time.monotonic() - started:.3f} s")
-        return connection
+    def goes_the_way_to(self, url: str) -> bool:
+        """Whether the way is the same as to ``url``."""
+        return url == self._url or self._network.route(url) == self._network.route(self._url)
 
     def request(
         self,
@@ -166,7 +132,7 @@ class Origin:
         wait = _FIRST_WAIT
         for attempt in range(1, _TRIES + 1):
             try:
-                return self._try(method, target, headers(), body)
+                return self._try(method, target, headers, body)
             except _Transient as problem:
                 self.close()
                 pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311  # no key
@@ -178,19 +144,14 @@ class Origin:
                 wait *= 2
         raise AssertionError("the last try either returns or raises")
 
-    def _try(self, method: str, target: str, headers: dict[str, str], body: bytes | None) -> Answer:
+    def _try(self, method: str, target: str, headers: Callable[[], dict[str, str]], body: bytes | None) -> Answer:
         self._budget.doing = f"waiting for {self.host}"
         started = time.monotonic()
         self.is_idle = False
-        try:
-            connection = self._ready()
-            answer = self._exchange(connection, method, target, headers, body)
-        except ConnectionFailedError:
-            raise
-        except (HTTPError, HTTPException, OSError) as problem:
-            trace(f"{method} {self.base_url}{target}: {type(problem).__name__}: {problem}")
-            self._budget.remaining()
-            raise self._failure(problem) from problem
+        results: SimpleQueue[_Try] = SimpleQueue()
+        answer = self._first_answer(
+            lambda line: _Try(line, results, self._budget, method, target, headers(), body), results
+        )
         self.is_idle = True
         trace(f"{method} {self.base_url}{target}: {answer.status} in {time.monotonic() - started:.3f} s")
         if answer.status in _TRANSIENT:
@@ -213,19 +174,131 @@ class Origin:
             raise _Transient(final, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
         return answer
 
-    def _ready(self) -> HTTPSConnection:
-        """The open connection: the one opened ahead, or a new one."""
-        if self._opening is not None:
-            self._opening.join()
-            self._opening = None
-            if self._trouble is not None:
-                raise self._trouble
-        if self._connection is None:
-            self._connection = self._connect()
-        return self._connection
+    def _first_answer(self, begin: "Callable[[Line], _Try]", results: "SimpleQueue[_Try]") -> Answer:
+        """Return the answer that comes first, of a try and of those that join it while nothing is heard on the last.
+
+        Nothing is given up before the budget's end: a slow server or proxy still answers, and a connection that was
+        lost on the way is no more than a delay. For the swap too: a token that nobody receives is no harm.
+        """
+        line, self._line = self._line or Line(self._url, self._network), None
+        tries = [begin(line)]
+        trouble: Exception | None = None
+        while True:
+            try:
+                done = results.get(timeout=self._seconds_to_next(tries))
+            except Empty:
+                self._budget.remaining()
+                if len(tries) < _MOST_AT_ONCE and tries[-1].silent_for() >= self._patience():
+                    tries[-1].line.distrust()
+                    trace(f"nothing was heard of {self.host} for {tries[-1].silent_for():.0f} s: trying beside it")
+                    tries.append(begin(Line(self._url, self._network)))
+                continue
+            if done.answer is not None:
+                if done is not tries[0]:
+                    self._network.loses = True
+                self._line = done.line if done.keeps_open else None
+                return done.answer
+            trouble = trouble or done.trouble
+            done.is_over = True
+            if all(one.is_over for one in tries):
+                assert trouble is not None
+                raise self._failure(trouble)
+
+    def _patience(self) -> float:
+        """Seconds without a byte after which a try is joined by another."""
+        longest = _PATIENCE_ONCE_LOST if self._network.loses else _PATIENCE
+        return min(longest, self._budget.seconds / 3)
+
+    def _seconds_to_next(self, tries: "list[_Try]") -> float:
+        remaining = self._budget.remaining()
+        if len(tries) == _MOST_AT_ONCE:
+            return remaining
+        return max(0.001, min(remaining, self._patience() - tries[-1].silent_for()))
+
+    def _failure(self, problem: Exception) -> Exception:
+        """What a failed try comes to: a reason for another one, or the end."""
+        if isinstance(problem, CredentialError):
+            return problem
+        reason = _reason(problem)
+        proxy = self._network.route(self._url).proxy
+        if proxy is not None and _proxy_refuses(reason):
+            from git_credential_bbjwt.bitbucket.proxied import refused_by_proxy
+
+            return refused_by_proxy(proxy, self.host, reason)
+        if isinstance(problem, SSLCertVerificationError):
+            return ConnectionFailedError(
+                f"the certificate of {self.host} cannot be verified: {reason}",
+                "if your network has its own certificate authority, name its file: git config --global "
+                f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
+            )
+        if _wants_certificate(problem):
+            return ConnectionFailedError(
+                f"{self.host}, or a proxy, wants a client certificate: {reason}",
+                "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
+            )
+        self._budget.remaining()
+        final = ConnectionFailedError(
+            f"no answer from {self.host}: {reason}",
+            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try",
+        )
+        return _Transient(final)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+
+class _Try:
+    """One request on one connection, by a thread of its own."""
+
+    def __init__(
+        self,
+        line: Line,
+        results: "SimpleQueue[_Try]",
+        budget: Budget,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+    ) -> None:
+        self.line = line
+        self.answer: Answer | None = None
+        self.trouble: Exception | None = None
+        self.is_over = False
+        #: Whether the connection can carry another request.
+        self.keeps_open = True
+        self._results = results
+        self._budget = budget
+        self._request = (method, target, headers, body)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def silent_for(self) -> float:
+        """Seconds since something was last heard."""
+        return time.monotonic() - self.line.heard
+
+    def _run(self) -> None:
+        try:
+            self.answer = self._exchange(self.line.http(), *self._request)
+        except Exception as problem:  # Carried over to the thread that waits.
+            self.trouble = self._alert() if isinstance(problem, ConnectionError) else None
+            self.trouble = self.trouble or problem
+        self._results.put(self)
+
+    def _alert(self) -> Exception | None:
+        """Why the server hung up, where it said so in TLS: with TLS 1.3 that comes when we are sending already."""
+        try:
+            self.line.http().sock.recv(1)
+        except SSLError as alert:
+            return alert
+        except Exception:  # Whatever it is, it says no more than what is known.
+            return None
+        return None
 
     def _exchange(
-        self, connection: HTTPSConnection, method: str, target: str, headers: dict[str, str], body: bytes | None
+        self, connection: "HTTPSConnection", method: str, target: str, headers: dict[str, str], body: bytes | None
     ) -> Answer:
         # `sock` belongs to http.client's documented use; the bound on each wait shrinks with the budget.
         connection.sock.settimeout(self._budget.remaining())
@@ -244,19 +317,21 @@ class Origin:
             preload_content=False,
             decode_content=False,
         )
+        self.line.hears()
         response = connection.getresponse()
         # Piece by piece up to the end: only there does urllib3 notice that a length was announced and not kept.
         content = b""
         while len(content) <= MAX_ANSWER and (piece := response.read(_PIECE)):
+            self.line.hears()
             content += piece
         if len(content) > MAX_ANSWER:
-            self.close()
+            self.line.close()
             raise BadAnswerError(
-                f"{self.host} sent more than {MAX_ANSWER} bytes", "check for a proxy that answers itself"
+                f"the answer of {self.line.host} is over {MAX_ANSWER} bytes long",
+                "check for a proxy that answers itself",
             )
         # http.client has dropped a connection that the server means to close; the next request opens another.
-        if connection.sock is None:
-            self.close()
+        self.keeps_open = connection.sock is not None
         return Answer(
             response.status,
             content,
@@ -265,73 +340,19 @@ class Origin:
             response.headers.get("Location"),
         )
 
-    def _failure(self, problem: Exception) -> Exception:
-        """What a failed try comes to: a reason for another one, or the end."""
-        reason = _reason(problem)
-        if _proxy_refuses(reason):
-            return _refused_by_proxy(self.host, reason)
-        if isinstance(problem, SSLCertVerificationError):
-            return ConnectionFailedError(
-                f"the certificate of {self.host} cannot be verified: {reason}",
-                "if your network has its own certificate authority, name its file: git config --global "
-                f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
-            )
-        final = ConnectionFailedError(
-            f"no answer from {self.host}: {reason}",
-            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try",
-        )
-        return _Transient(final)
-
-    def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-
-class _SocksConnection(HTTPSConnection):
-    """A connection through the SOCKS proxy ``socks``."""
-
-    socks: Proxy
-
-    def _new_conn(self) -> socket.socket:
-        """Open the connection, as urllib3's own SOCKS support overrides it. Raises OSError, ConnectionFailedError."""
-        from python_socks import ProxyError, ProxyType
-        from python_socks.sync import Proxy as Socks
-
-        user, password = (part.decode("latin-1") for part in self.socks.userinfo or (b"", b""))
-        proxy = Socks(
-            ProxyType.SOCKS4 if self.socks.scheme.startswith("socks4") else ProxyType.SOCKS5,
-            self.socks.host,
-            self.socks.port,
-            user or None,
-            password or None,
-            rdns=self.socks.resolves,
-        )
-        timeout = self.timeout if isinstance(self.timeout, (int, float)) else None
-        try:
-            return proxy.connect(self.host, self.port, timeout=timeout)
-        except ProxyError as problem:
-            if problem.error_code is not None:  # It tried, and might succeed later.
-                raise OSError(f"the SOCKS proxy says: {problem}") from problem
-            raise _refused_by_proxy(self.host, str(problem)) from problem
-
-
-def _refused_by_proxy(host: str, reason: str) -> ConnectionFailedError:
-    return ConnectionFailedError(
-        f"the proxy does not let through to {host}: {reason}",
-        "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",
-    )
-
 
 def _reason(problem: BaseException) -> str:
     """The innermost reason in words: urllib3 wraps the operating system's own several times."""
-    if isinstance(problem, NewConnectionError) and problem.__cause__ is not None:
-        problem = problem.__cause__
     if isinstance(problem, TimeoutError):
         return "it timed out"
     text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
     return " ".join(str(text).split())[:300] or type(problem).__name__
+
+
+def _wants_certificate(problem: Exception) -> bool:
+    """Whether a server wanted to be shown a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less)."""
+    alerts = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
+    return isinstance(problem, SSLError) and any(f"ALERT_{alert}" in str(problem.reason) for alert in alerts)
 
 
 def _proxy_refuses(reason: str) -> bool:

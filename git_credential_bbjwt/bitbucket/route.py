@@ -1,18 +1,17 @@
-"""How to reach a URL: the proxies and certificate authorities that git itself would use for it.
+"""How to reach a URL: the proxy, the certificates and the addresses that git itself would use for it.
 
-Sources: git-config(1) ``http.proxy``, ``http.sslCAInfo``, ``http.sslCAPath``; git(1) ``GIT_SSL_CAINFO``; curl(1)
-"ENVIRONMENT" for the proxy variables.
+Sources: git-config(1), ``http.*``; git(1), ``GIT_SSL_*`` and ``GIT_PROXY_SSL_*``, which come before the configuration;
+curl(1), "ENVIRONMENT" for the proxy variables.
 """
 
 import os
-import ssl
 from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
 from git_credential_bbjwt.errors import ConnectionFailedError
-from git_credential_bbjwt.git.config import is_false
+from git_credential_bbjwt.git.config import Settings, is_false
 
 _SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
 
@@ -26,6 +25,11 @@ class Proxy(NamedTuple):
     host: str
     port: int
     userinfo: tuple[bytes, bytes] | None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.host}:{self.port}"
 
     @property
     def is_socks(self) -> bool:
@@ -47,51 +51,138 @@ class Proxy(NamedTuple):
         return f"Basic {encoded}"
 
 
-class Route(NamedTuple):
-    """The way to one host. ``ca_file`` and ``ca_path`` are empty where the system's certificates are trusted."""
+class Certificates(NamedTuple):
+    """Files for TLS with one peer: authorities (none: the system's), the certificate to show and its key.
 
-    proxy: Proxy | None
+    ``setting`` names what in git's configuration the latter come from. Where a file holds both, ``key`` is empty.
+    """
+
     ca_file: str
     ca_path: str
+    cert: str
+    key: str
+    setting: str
 
 
-def find_route(url: str, settings: dict[str, str]) -> Route:
+class Route(NamedTuple):
+    """The way to one host. ``resolve`` has the addresses that take the place of names, by host and port."""
+
+    proxy: Proxy | None
+    certificates: Certificates
+    proxy_certificates: Certificates
+    resolve: dict[tuple[str, int], list[str]]
+
+    def addresses(self, host: str, port: int) -> list[str] | None:
+        """The addresses to use instead of those that ``host`` has, if any (curl(1), ``--resolve``)."""
+        host = host.lower()
+        return self.resolve.get((host, port)) or self.resolve.get(("*", port))
+
+
+def find_route(url: str, settings: Settings) -> Route:
     """Return the way to ``url`` by git's ``settings`` for it and the environment.
 
-    Raises ConnectionFailedError for a proxy that cannot be used.
+    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that is not honoured and makes the
+    way narrower.
     """
-    environ = os.environ
-    if "GIT_SSL_NO_VERIFY" in environ or is_false(settings.get("sslverify", "true")):
+    proxy = find_proxy(url, settings)
+    _refuse_or_warn(url, settings, proxy)
+    return Route(
+        proxy,
+        Certificates(
+            _file("GIT_SSL_CAINFO", "http.sslCAInfo", settings),
+            _file("GIT_SSL_CAPATH", "http.sslCAPath", settings),
+            _file("GIT_SSL_CERT", "http.sslCert", settings),
+            _file("GIT_SSL_KEY", "http.sslKey", settings),
+            "http.sslCert",
+        ),
+        Certificates(
+            _file("GIT_PROXY_SSL_CAINFO", "http.proxySSLCAInfo", settings),
+            "",
+            _file("GIT_PROXY_SSL_CERT", "http.proxySSLCert", settings),
+            _file("GIT_PROXY_SSL_KEY", "http.proxySSLKey", settings),
+            "http.proxySSLCert",
+        ),
+        _resolve(settings.every("curloptresolve")),
+    )
+
+
+def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
+    if "GIT_SSL_NO_VERIFY" in os.environ or is_false(settings.last("sslverify") or "true"):
         warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
-    for name, why in _NOT_HONOURED.items():
-        if settings.get(name):
-            raise ConnectionFailedError(
-                f"git's configuration sets http.{name} for {url}, which this helper does not honour: {why}",
-                f"unset it for Bitbucket: git config --global http.{url}/.{name} ''",
-            )
-    ca_file = environ.get("GIT_SSL_CAINFO") or settings.get("sslcainfo", "")
-    ca_path = environ.get("GIT_SSL_CAPATH") or settings.get("sslcapath", "")
-    return Route(find_proxy(url, settings), _absolute(ca_file, "http.sslCAInfo"), _absolute(ca_path, "http.sslCAPath"))
+    for one in NOT_HONOURED:
+        value = os.environ.get(one.variable) if one.variable else None
+        value = settings.last(one.name.lower()) if value is None else value
+        if not value or value.lower() in one.harmless or (one.is_of_proxy and proxy is None):
+            continue
+        what = f"git's configuration sets http.{one.name} for {url}, which this helper does not honour"
+        if not one.is_refused:
+            warning(f"{what}: {one.why}")
+            continue
+        raise ConnectionFailedError(
+            f"{what}: {one.why}", f"unset it for Bitbucket: git config --global http.{url}/.{one.name} ''"
+        )
 
 
-# Each narrows whom git talks to, so passing it over in silence would send a JWT where git itself would not go.
-_NOT_HONOURED = {
-    "pinnedpubkey": "the JWT would go to whom the pin is to stop",
-}
+class _NotHonoured(NamedTuple):
+    """A setting of git's that makes the way safer or narrower and does not count here: an error, or a warning."""
+
+    name: str
+    variable: str
+    why: str
+    is_refused: bool = True
+    harmless: tuple[str, ...] = ()
+    is_of_proxy: bool = False
 
 
-def _absolute(path: str, setting: str) -> str:
+_PEM_ONLY = "only files of the type PEM are read"
+
+#: Passing these over in silence would send a JWT where git itself would not go, or would fail for no reason told.
+NOT_HONOURED = (
+    _NotHonoured("pinnedPubkey", "", "the JWT would go to whom the pin is to stop"),
+    _NotHonoured("sslCertType", "GIT_SSL_CERT_TYPE", _PEM_ONLY, harmless=("pem",)),
+    _NotHonoured("sslKeyType", "GIT_SSL_KEY_TYPE", _PEM_ONLY, harmless=("pem",)),
+    _NotHonoured(
+        "proxyAuthMethod",
+        "GIT_HTTP_PROXY_AUTHMETHOD",
+        "it knows only basic authentication for a proxy",
+        harmless=("basic", "anyauth"),
+        is_of_proxy=True,
+    ),
+    _NotHonoured("sslVersion", "GIT_SSL_VERSION", "TLS 1.2 and newer are used", is_refused=False),
+    _NotHonoured("sslCipherList", "GIT_SSL_CIPHER_LIST", "OpenSSL's own ciphers are used", is_refused=False),
+)
+
+
+def _file(variable: str, setting: str, settings: Settings) -> str:
     """The file or folder a setting names; none for a relative path, for then the current folder would choose it."""
+    path = os.environ.get(variable) or settings.last(setting.partition(".")[2].lower()) or ""
     path = os.path.expanduser(path)
     if not path or os.path.isabs(path):
         return path
-    warning(f"{setting} is a relative path and is not used: the current folder would choose the authority")
+    warning(f"{setting} is a relative path and is not used: the current folder would choose the file")
     return ""
 
 
-def find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:
+def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
+    """Take apart values of ``http.curloptResolve``: ``[+]HOST:PORT:ADDRESS[,ADDRESS]...``, ``-HOST:PORT`` removes."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for value in values:
+        name, _, addresses = value.strip().removeprefix("+").partition(":")
+        port, _, addresses = addresses.partition(":")
+        if not name or not port.isascii() or not port.isdigit() or not addresses:
+            if value.startswith("-") and port.isdigit():
+                found.pop((name.removeprefix("-").lower(), int(port)), None)
+                continue
+            warning("a value of http.curloptResolve in git's configuration is not HOST:PORT:ADDRESS and is not used")
+            continue
+        found[name.lower(), int(port)] = [one.strip("[] ") for one in addresses.split(",")]
+    return found
+
+
+def find_proxy(url: str, settings: Settings) -> Proxy | None:
+    """Return the proxy that ``url`` is reached through, if any. Raises ConnectionFailedError."""
     environ = os.environ
-    chosen = settings.get("proxy")
+    chosen = settings.last("proxy")
     if chosen is None:
         # An upper-case name counts where the lower-case one is missing, as git does it.
         for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
@@ -107,13 +198,13 @@ def find_proxy(url: str, settings: dict[str, str]) -> Proxy | None:
 
 
 def _goes_direct(host: str) -> bool:
-    """Whether ``no_proxy`` names ``host``: a name and all below it, an address, a network, or ``*`` (curl(1))."""
+    """Whether ``no_proxy`` names ``host``: a name and all below it, an address, a network; ``*`` is all (curl(1))."""
     from ipaddress import ip_address, ip_network
 
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    if listed.strip() == "*":
+        return True
     for entry in listed.replace(",", " ").lower().split():
-        if entry == "*":
-            return True
         name = entry.strip("[].")
         if host == name or host.endswith("." + name):
             return True
@@ -149,27 +240,3 @@ def _parse_proxy(text: str) -> Proxy:
 
 def _decoded(text: str) -> bytes:
     return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def tls_context(route: Route) -> ssl.SSLContext:
-    """Return a context that verifies certificate and host name, with the authorities of ``route``.
-
-    Raises ConnectionFailedError where the file of authorities cannot be used.
-    """
-    if route.ca_file or route.ca_path:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            context.load_verify_locations(route.ca_file or None, route.ca_path or None)
-        except OSError as problem:
-            raise ConnectionFailedError(
-                f"cannot use the certificate authorities in {route.ca_file or route.ca_path}: {problem}",
-                "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO",
-            ) from problem
-        return context
-    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
-        return context
-    import truststore
-
-    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -238,10 +238,10 @@ def _installation(one: Installation) -> str:
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:
     # urllib3 takes as long to import as all else here together: not for `--help`.
-    from git_credential_bbjwt.bitbucket.network import Origin
+    from git_credential_bbjwt.bitbucket.network import Connections
 
     started = time.monotonic()
-    answer = Origin(url, budget).request("GET", "/", dict)
+    answer = Connections(budget).take(url).request("GET", "/", dict)
     if answer.date is not None:
         skews.append(answer.date - time.time())
     return f"{url} answers ({time.monotonic() - started:.2f} s)"

@@ -69,6 +69,25 @@ class HttpSetting(NamedTuple):
     value: str
 
 
+class Settings:
+    """The ``http.*`` settings that count for one URL, by lower-case name without the leading ``http.``."""
+
+    def __init__(self, values: dict[str, list[str]]) -> None:
+        self._values = values
+
+    def last(self, name: str) -> str | None:
+        """The value of a setting that has one; None where it is not set."""
+        values = self._values.get(name)
+        return values[-1] if values else None
+
+    def every(self, name: str) -> list[str]:
+        """The values of a setting that may have several: an empty one forgets those before it."""
+        found: list[str] = []
+        for value in self._values.get(name, []):
+            found = [*found, value] if value else []
+        return found
+
+
 #: The scopes (git-config(1), ``--show-scope``) of what whoever made a repository wrote. Git itself obeys it, for what
 #: git sends opens that repository alone; a JWT opens the whole workspace.
 FOLDERS_OWN = ("local", "worktree")
@@ -87,6 +106,7 @@ class HttpSettings:
         self._process: subprocess.Popen[bytes] | None = None
         self._settings: list[HttpSetting] | None = None
         self._lock = threading.Lock()
+        self._has_warned = False
         try:
             self._process = child_process.start(
                 [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]], env=child_process.for_git()
@@ -94,12 +114,13 @@ class HttpSettings:
         except OSError as problem:
             trace(f"git's http.* settings are not known: {problem.strerror}")
 
-    def for_url(self, url: str) -> dict[str, str]:
-        """Return the settings that count for ``url``, by lower-case name without the leading ``http.``."""
+    def for_url(self, url: str) -> Settings:
+        """Return the settings that count for ``url``."""
         with self._lock:  # Two connections ask at the same time.
             if self._settings is None:
                 self._settings = self._read()
-        best: dict[str, tuple[tuple[int, int, int], str]] = {}
+        best: dict[str, tuple[int, int, int]] = {}
+        values: dict[str, list[str]] = {}
         ignored = []
         for setting in self._settings:
             rank = url_match(setting.url, url) if setting.url else (0, 0, 0)
@@ -109,14 +130,16 @@ class HttpSettings:
                 if setting.name in CHOOSE_THE_WAY:
                     ignored.append(f"http.{setting.name}")
                 continue
-            if setting.name not in best or rank >= best[setting.name][0]:
-                best[setting.name] = (rank, setting.value)
-        if ignored:
+            if rank >= best.get(setting.name, rank):
+                best[setting.name] = rank
+                values.setdefault(setting.name, []).append(setting.value)
+        if ignored and not self._has_warned:
+            self._has_warned = True
             warning(
-                f"not obeyed, for the repository's own configuration may not choose the way to {url}: "
+                f"not obeyed, for a repository's own configuration may not choose the way to {urlsplit(url).netloc}: "
                 f"{', '.join(sorted(set(ignored)))}; put it into your own: git config --global"
             )
-        return {name: value for name, (_, value) in best.items()}
+        return Settings(values)
 
     def _read(self) -> list[HttpSetting]:
         if self._process is None:
@@ -155,8 +178,12 @@ CHOOSE_THE_WAY = frozenset(
         "sslcainfo",
         "sslcapath",
         "sslcert",
+        "sslcerttype",
+        "sslcipherlist",
         "sslkey",
+        "sslkeytype",
         "sslverify",
+        "sslversion",
     }
 )
 

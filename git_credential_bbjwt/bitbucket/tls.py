@@ -1,0 +1,68 @@
+"""TLS to Bitbucket and to a proxy: whose certificates are trusted, and which one is shown."""
+
+import os
+import ssl
+
+from git_credential_bbjwt.bitbucket.route import Certificates, Route
+from git_credential_bbjwt.errors import ConnectionFailedError
+
+
+def context_for(route: Route) -> ssl.SSLContext:
+    """Return what verifies Bitbucket's certificate and host name. Raises ConnectionFailedError."""
+    return _context(route.certificates)
+
+
+def context_for_proxy(route: Route) -> ssl.SSLContext:
+    """The same for an https proxy, which never sees the certificate that is for Bitbucket."""
+    return _context(route.proxy_certificates)
+
+
+def _context(certificates: Certificates) -> ssl.SSLContext:
+    context = _trusting(certificates)
+    # Of the negotiation of HTTP/2 nothing is wanted, and nothing is offered.
+    if certificates.cert:
+        _show(context, certificates)
+    return context
+
+
+def _trusting(certificates: Certificates) -> ssl.SSLContext:
+    ca_file, ca_path = certificates.ca_file, certificates.ca_path
+    if ca_file or ca_path:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(ca_file or None, ca_path or None)
+        except OSError as problem:
+            raise ConnectionFailedError(
+                f"cannot use the certificate authorities in {ca_file or ca_path}: {problem}",
+                "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO",
+            ) from problem
+        return context
+    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
+        return context
+    import truststore
+
+    return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
+    asked = False
+
+    def password() -> bytes:
+        # Else OpenSSL would prompt for one on the terminal.
+        nonlocal asked
+        asked = True
+        return b""
+
+    try:
+        context.load_cert_chain(certificates.cert, certificates.key or None, password)
+    except OSError as problem:
+        if asked:
+            what, hint = "it is encrypted, and nobody is asked for its password here", "use a key without a password"
+        else:
+            what, hint = str(problem.strerror or problem), "check the files that git's configuration names"
+        file = certificates.key or certificates.cert
+        raise ConnectionFailedError(
+            f"cannot use the client key in {file} ({certificates.setting}): {what}", hint
+        ) from problem
