@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
-from ssl import SSLCertVerificationError, SSLError
+from ssl import SSLCertVerificationError, SSLEOFError, SSLError
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -237,10 +237,12 @@ class Origin:
                 "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
             )
         self._budget.remaining()
-        final = ConnectionFailedError(
-            f"no answer from {self.host}: {reason}",
-            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try",
+        hint = (
+            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try"
         )
+        if isinstance(problem, (ConnectionError, SSLEOFError)):
+            hint += "; who hangs up like this may want a client certificate (http.sslCert)"
+        final = ConnectionFailedError(f"no answer from {self.host}: {reason}", hint)
         return _Transient(final)
 
     def close(self) -> None:
@@ -283,8 +285,8 @@ class _Try:
         try:
             self.answer = self._exchange(self.line.http(), *self._request)
         except Exception as problem:  # Carried over to the thread that waits.
-            self.trouble = self._alert() if isinstance(problem, ConnectionError) else None
-            self.trouble = self.trouble or problem
+            hung_up = isinstance(problem, (ConnectionError, SSLEOFError))
+            self.trouble = (self._alert() if hung_up else None) or problem
         self._results.put(self)
 
     def _alert(self) -> Exception | None:
