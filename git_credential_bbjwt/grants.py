@@ -29,6 +29,7 @@ from git_credential_bbjwt.tokens.record import BROKERED
 from git_credential_bbjwt.tokens.refusals import Refusals
 
 if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.announcements import Announcement
     from git_credential_bbjwt.bitbucket.api import Bitbucket
     from git_credential_bbjwt.bitbucket.network import Connections
     from git_credential_bbjwt.bitbucket.signing import Signer
@@ -58,6 +59,8 @@ class Session:
         self.refusals = Refusals(ask_all_the_same=ask_all_the_same)
         self._signers: dict[str, Signer] = {}
         self._connections: Connections | None = None
+        #: What Bitbucket's answers announced, if anything.
+        self.announcement: Announcement | None = None
         self._lock = threading.Lock()
 
     @contextmanager
@@ -81,9 +84,11 @@ class Session:
         path = "" if repository is None else f"/{repository.full_name}.git"
         base = self._connections.take(installation.base_url, path)
         api = self._connections.take(installation.base_api_url) if needs_api else None
+        bitbucket = Bitbucket(base, api, signer)
         try:
-            yield Bitbucket(base, api, signer)
+            yield bitbucket
         finally:
+            self.announcement = bitbucket.announcement or self.announcement
             for origin in (base, api):
                 if origin is not None and origin.is_idle:
                     self._connections.give_back(origin)

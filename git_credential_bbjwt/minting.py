@@ -22,7 +22,7 @@ from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
+from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache
 from git_credential_bbjwt.tokens.record import BROKERED, Record, token_state
 from git_credential_bbjwt.tokens.stores import STORES
 
@@ -41,6 +41,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
     if repository is None:
         return 0
     budget = Budget(options.timeout)
+    session = Session(budget, ask_all_the_same=False)
     try:
         asked = catalogue.answering(repository, options.app)
         if not asked:
@@ -49,7 +50,6 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         check_allowed(options.allow, repository)
         sure = not isinstance(asked[-1], Installation) or asked[-1].is_surely_for(repository)
         budget.watch(_give_up if sure else _give_up_quietly)
-        session = Session(budget, ask_all_the_same=False)
         grantors = [grantor(one, session) for one in asked]
         grant = obtain(Wanted(repository, grantors, options, sources, refused_states(request)), budget)
     except UndecidedError:
@@ -67,7 +67,11 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         write_answer(cached_answer(request, grant.token, grant.expires, state, grant.username))
     else:
         write_answer(fresh_answer(grant.token, grant.expires, grant.username))
-        TokenCache.open(create=False).tidy()  # Git has its answer.
+        # Git has its answer.
+        cache = TokenCache.open(create=False)
+        if session.announcement is not None and cache.is_first_today(ANNOUNCED):
+            diagnostics.note(str(session.announcement))
+        cache.tidy()
     return 0
 
 
@@ -256,7 +260,7 @@ class ForPerson:
         self._sources = read_sources(options)
         self._catalogue = Catalogue(self._sources)
         self.budget = Budget(options.timeout)
-        self._session = Session(self.budget, ask_all_the_same=True)
+        self.session = Session(self.budget, ask_all_the_same=True)
 
     def __enter__(self) -> "ForPerson":
         self.budget.watch(_give_up_quietly)
@@ -270,7 +274,7 @@ class ForPerson:
         options = self._options
         asked = self._catalogue.answering(repository, options.app)
         check_allowed(options.allow, repository)
-        grantors = [grantor(one, self._session) for one in asked]
+        grantors = [grantor(one, self.session) for one in asked]
         wanted = Wanted(repository, grantors, options, self._sources, [])
         grant = obtain(wanted, self.budget) if asked else None
         if grant is None:

@@ -119,6 +119,13 @@ class HelperOptions:
         self.timeout = DEFAULT_TIMEOUT
         self.verbose = False
 
+    def replaced(self, **changes: object) -> "HelperOptions":
+        """The same with ``changes``: what one part of the code is asked for is not written into another's options."""
+        other = HelperOptions()
+        for name in self.__slots__:
+            setattr(other, name, changes.get(name, getattr(self, name)))
+        return other
+
 
 def parse_options(arguments: list[str]) -> tuple[HelperOptions, list[str]]:
     """Split ``arguments`` into the leading options and the rest.
@@ -180,6 +187,13 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
     else:
         options.timeout = checked_seconds(value)
         options.timeout_is_given = True
+
+
+def with_scope(options: HelperOptions, value: str) -> HelperOptions:
+    """The options with the scope that a command's own ``--scope`` names. Raises UsageError."""
+    if options.broker is not None:
+        raise UsageError("--scope does not go with --broker: the broker's side has the scope")
+    return options.replaced(scope=checked_scope(value), scope_is_given=True)
 
 
 def checked_scope(value: str) -> str:

@@ -1,7 +1,8 @@
 """From a host and a path to a Bitbucket repository: exact, or not at all.
 
 Sources: "Repositories" of Bitbucket's REST API (a part may be a slug or a UUID in braces), the Git LFS API
-specification (``info/lfs``), Bitbucket's wiki documentation (``/wiki``), gitcredentials(7) (host and path).
+specification (``info/lfs``), gitcredentials(7) (host and path). Wikis (``/wiki``) are gone since August 2026; their
+path is the repository's all the same.
 """
 
 from git_credential_bbjwt.errors import NotARepositoryError

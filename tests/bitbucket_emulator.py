@@ -102,7 +102,7 @@ class Seen:
     @property
     def is_helper(self) -> bool:
         """Whether the helper sent it, and not git."""
-        return self.origin == "api" or self.path == TOKEN_PATH
+        return self.origin == "api" or (self.origin == "base" and self.path == TOKEN_PATH)
 
 
 @dataclass
@@ -134,6 +134,20 @@ class Rules:
     rename_redirects: bool = False
     #: The swap's answer names scopes as `scopes`, as until May 2026 (CHANGE-3052); now it is `scope`.
     scopes_plural: bool = False
+    #: The REST API takes a JWT at all (else only a token).
+    rest_takes_jwt: bool = True
+    #: The swap checks the `qsh` of a JWT (PR-Agent and others send none, and are served).
+    swap_checks_qsh: bool = True
+    #: A scope may be asked for that the app has only because another brings it along.
+    implied_scope_may_be_asked: bool = True
+    #: The swap's answer names the scope (that this grant does rests on the page alone).
+    echoes_scope: bool = True
+    #: What git gets with a good token of another repository: nothing was found on it.
+    another_repositorys_token: int = 403
+    #: Ended, or rehearsing the end: every request is answered with 410 (community threads of 2026).
+    gone: bool = False
+    #: Headers of every good answer: `Deprecation`, `Sunset`, `Link` (renovate issue 45461).
+    announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
     keep_alive: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
@@ -193,7 +207,10 @@ class Emulator:
         certificate, context = _authority(name, clients)
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(certificate)
-        self._servers = {origin: _Server(self, origin, context) for origin in ("base", "api")}
+        self._servers = {origin: _Server(self, origin, context) for origin in ("base", "api", "storage")}
+        #: Where LFS objects are: another host, which git's own credentials are not for.
+        self.storage_url = f"https://localhost:{self._servers['storage'].server_port}"
+        self.storage_key = secrets.token_hex(16)
         self.base_url = f"https://localhost:{self._servers['base'].server_port}"
         self.base_api_url = f"https://localhost:{self._servers['api'].server_port}"
 
@@ -393,13 +410,15 @@ class Emulator:
         content_type = seen.headers.get("Content-Type", "")
         if content_type != "application/x-www-form-urlencoded":
             raise _oauth_error(400, "invalid_grant", "Unsupported grant type: None")
-        app = self.check_jwt(seen, check_qsh=True)
+        app = self.check_jwt(seen, check_qsh=self.rules.swap_checks_qsh)
         if seen.form.get("grant_type") != GRANT_TYPE:
             raise _oauth_error(400, "invalid_grant", f"Unsupported grant type: {seen.form.get('grant_type')}")
         if set(seen.form) - {"grant_type", "scope", "bitbucket_repository"}:
             raise _oauth_error(400, "invalid_request", "unknown field")
         asked = set(seen.form["scope"].split()) if "scope" in seen.form else app.scopes
-        if not asked or not asked <= with_implied(app.scopes):
+        if not asked or not asked <= (
+            with_implied(app.scopes) if self.rules.implied_scope_may_be_asked else app.scopes
+        ):
             raise _oauth_error(400, "invalid_scope", "The app does not have this scope.")
         limit = seen.form.get("bitbucket_repository")
         if limit is not None and not any(
@@ -408,16 +427,16 @@ class Emulator:
             raise _oauth_error(400, "invalid_request", "bitbucket_repository")
         token = secrets.token_urlsafe(60) + "="
         self.tokens[token] = IssuedToken(app.workspace, asked, limit, self.now() + self.rules.lifetime)
-        return {
-            "access_token": token,
-            "expires_in": self.rules.lifetime,
-            "token_type": "bearer",
-            "scopes" if self.rules.scopes_plural else "scope": " ".join(sorted(asked)),
-        }
+        answer = {"access_token": token, "expires_in": self.rules.lifetime, "token_type": "bearer"}
+        if self.rules.echoes_scope:
+            answer["scopes" if self.rules.scopes_plural else "scope"] = " ".join(sorted(_least(asked)))
+        return answer
 
     def rest(self, seen: Seen) -> dict[str, Any]:
-        """``GET /2.0/repositories/{workspace}/{repo_slug}`` ("Repositories"). Raises RefusalError."""
+        """One repository or one workspace ("Repositories", "Workspaces" of the REST API). Raises RefusalError."""
         parts = seen.path.split("/")
+        if parts[1:3] == ["2.0", "workspaces"]:
+            return self._workspace(seen, parts[3:])
         if seen.method != "GET" or len(parts) != 5 or parts[1:3] != ["2.0", "repositories"]:
             raise _rest_error(404, "Resource not found")
         workspace, slug = unquote(parts[3]), unquote(parts[4])
@@ -432,6 +451,8 @@ class Emulator:
                 raise _rest_error(403, "Your credentials lack one or more required privilege scopes.", detail)
             allowed, limit = issued.workspace, issued.repository
         else:
+            if not self.rules.rest_takes_jwt:
+                raise _rest_error(401, "Token is invalid, expired, or not supported for this endpoint.")
             app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
             if "repository" not in with_implied(app.scopes):
                 detail = {"required": ["repository"], "granted": sorted(app.scopes)}
@@ -459,6 +480,33 @@ class Emulator:
         # "REST API introduction", partial responses.
         return _partial(whole, wanted.split(",")) if wanted else whole
 
+    def _workspace(self, seen: Seen, names: list[str]) -> dict[str, Any]:
+        """``GET /2.0/workspaces/{slug or UUID}``; the list is gone since 14 April 2026 (CHANGE-2770)."""
+        if not names:
+            raise gone("CHANGE-2770")
+        app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
+        name = unquote(names[0]).lower()
+        if len(names) != 1 or name not in (app.workspace, app.workspace_uuid):
+            raise _rest_error(404, f"No workspace with identifier '{name}'.")
+        whole = {"type": "workspace", "uuid": app.workspace_uuid, "slug": app.workspace, "is_private": True}
+        wanted = dict(seen.query).get("fields")
+        return _partial(whole, wanted.split(",")) if wanted else whole
+
+
+def gone(change: str) -> RefusalError:
+    """What has ended, or is in a brown-out, answers this (community threads and blogs of 2026)."""
+    error = {
+        "message": f"{change} - Functionality has been deprecated",
+        "detail": "See the announcement for what takes its place.",
+        "data": {"announcement_url": f"https://developer.atlassian.com/cloud/bitbucket/changelog/#{change}"},
+    }
+    return RefusalError(410, {"type": "error", "error": error})
+
+
+def _least(scopes: set[str]) -> set[str]:
+    """The smallest set that stands for ``scopes``: what another of them brings along is left out."""
+    return {one for one in scopes if not any(one in _IMPLIES.get(other, ()) for other in scopes)}
+
 
 _NOT_SEEN = (
     "You may not have access to this repository or it no longer exists in this workspace. If you think this repository "
@@ -476,6 +524,9 @@ def _partial(whole: dict[str, Any], fields: list[str]) -> dict[str, Any]:
         elif outer in whole and inner in whole[outer]:
             found.setdefault(outer, {})[inner] = whole[outer][inner]
     return found
+
+
+_CHALLENGE = {"WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"'}
 
 
 class _BadJwtError(Exception):
@@ -627,11 +678,18 @@ class _Handler(BaseHTTPRequestHandler):
         seen = Seen(self.server.origin, self.command, parts.path, query, self.headers)
         body = self._body()
         emulator.record(seen)
+        if seen.origin == "storage":
+            self._storage(seen, body)
+            return
         kind = "api" if seen.origin == "api" else "token" if seen.path == TOKEN_PATH else "git"
         fault = emulator.take_fault(kind)
         if fault and self._misbehaves_at_once(seen, fault):
             return
         try:
+            if emulator.rules.gone:
+                # To git in plain text.
+                plain = RefusalError(410, b"CHANGE-9999 - Functionality has been deprecated")
+                raise plain if kind == "git" else gone("CHANGE-9999")
             if kind == "git":
                 self._git(seen, body, parts.query)
                 return
@@ -647,7 +705,7 @@ class _Handler(BaseHTTPRequestHandler):
                 answer = emulator.rest(seen)
             if fault and fault.change:
                 answer = fault.change(answer) if isinstance(answer, dict) else answer
-            self._answer(seen, 200, answer, {}, fault)
+            self._answer(seen, 200, answer, emulator.rules.announces, fault)
         except RefusalError as refusal:
             self._answer(seen, refusal.status, refusal.body, refusal.headers, fault)
 
@@ -703,7 +761,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.truncate:
             self.close_connection = True
 
-    # Git over HTTPS ("Use OAuth on Bitbucket Cloud"), wikis, LFS.
+    # Git over HTTPS ("Use OAuth on Bitbucket Cloud"), LFS.
 
     def _git(self, seen: Seen, body: bytes, query: str) -> None:
         emulator = self.server.emulator
@@ -715,23 +773,18 @@ class _Handler(BaseHTTPRequestHandler):
         issued = self._basic_token(seen)
         if issued is None:
             # Whether the repository exists is not told either.
-            raise RefusalError(401, b"Authentication failed", {"WWW-Authenticate": 'Basic realm="Bitbucket.org HTTP"'})
-        if repository is None:
-            raise RefusalError(404, b"Repository not found")
+            raise RefusalError(401, _NOT_SEEN.encode(), _CHALLENGE)
+        if repository is None or rest[0] == "wiki":  # Wikis were removed on 20 August 2026.
+            raise RefusalError(404, _NOT_SEEN.encode())
         pushes = "git-receive-pack" in (rest[-1], dict(seen.query).get("service"))
         uploads = rest[:2] == ["info", "lfs"] and (self.command == "PUT" or b'"upload"' in body)
         needed = "repository:write" if pushes or uploads else "repository"
-        if (
-            issued.workspace != repository.workspace
-            or issued.repository not in (None, repository.uuid)
-            or needed not in with_implied(issued.scopes)
-        ):
-            raise RefusalError(403, b"You may not access this repository this way.")
+        if issued.workspace != repository.workspace or issued.repository not in (None, repository.uuid):
+            status = emulator.rules.another_repositorys_token
+            raise RefusalError(status, _NOT_SEEN.encode(), _CHALLENGE if status == 401 else {})
+        if needed not in with_implied(issued.scopes):
+            raise RefusalError(403, b"Your credentials lack one or more required privilege scopes.")
         path = repository.path
-        if rest[0] == "wiki":
-            path, rest = path.with_suffix(".wiki.git"), rest[1:]
-            if not path.exists():
-                make_bare_repository(path, {"Home.md": f"The wiki of {repository.slug}.\n"})
         if rest[:2] == ["info", "lfs"]:
             self._lfs(seen, repository, rest[2:], body)
         else:
@@ -752,27 +805,37 @@ class _Handler(BaseHTTPRequestHandler):
         store = repository.path / "lfs-objects"
         if rest == ["objects", "batch"]:
             asked = json.loads(body)
-            base = f"{self.server.emulator.url(repository)}/info/lfs/storage"
+            emulator = self.server.emulator
+            # "Git LFS API", actions: a header of their own, for a host that git-lfs then asks no helper for.
+            place = f"{emulator.storage_url}/{quote(repository.uuid)}"
+            header = {"Authorization": f"Storage {emulator.storage_key}"}
             objects = []
             for one in asked["objects"]:
                 known = (store / one["oid"]).exists()
                 actions = {}
                 if asked["operation"] == "upload" and not known:
-                    actions["upload"] = {"href": f"{base}/{one['oid']}"}
+                    actions["upload"] = {"href": f"{place}/{one['oid']}", "header": header}
                 elif asked["operation"] == "download" and known:
-                    actions["download"] = {"href": f"{base}/{one['oid']}"}
-                objects.append({**one, "actions": actions, "authenticated": False})
+                    actions["download"] = {"href": f"{place}/{one['oid']}", "header": header}
+                objects.append({**one, "actions": actions, "authenticated": True})
             answer = json.dumps({"transfer": "basic", "objects": objects}).encode()
             self._answer(seen, 200, answer, {"Content-Type": "application/vnd.git-lfs+json"})
-        elif rest[:1] == ["storage"] and len(rest) == 2 and rest[1].isalnum():
-            if self.command == "PUT":
-                store.mkdir(exist_ok=True)
-                (store / rest[1]).write_bytes(body)
-                self._answer(seen, 200, b"", {})
-            else:
-                self._answer(seen, 200, (store / rest[1]).read_bytes(), {})
         else:
             raise RefusalError(404, b"not found")
+
+    def _storage(self, seen: Seen, body: bytes) -> None:
+        """The storage host of LFS: it knows its own key alone."""
+        emulator = self.server.emulator
+        uuid_of, _, oid = unquote(seen.path).strip("/").partition("/")
+        stores = [one.path / "lfs-objects" for one in emulator.repositories if one.uuid == uuid_of]
+        if _scheme(seen, "Storage") != emulator.storage_key or not stores or not oid.isalnum():
+            self._answer(seen, 403, b"", {})
+        elif self.command == "PUT":
+            stores[0].mkdir(exist_ok=True)
+            (stores[0] / oid).write_bytes(body)
+            self._answer(seen, 200, b"", {})
+        else:
+            self._answer(seen, 200, (stores[0] / oid).read_bytes(), {})
 
     def _http_backend(self, seen: Seen, path: Path, rest: str, query: str, body: bytes) -> None:
         environment = {

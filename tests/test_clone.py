@@ -79,7 +79,7 @@ def test_url_with_uuids_costs_one_request(acme: Workspace) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    ["{base}/acme/widgets", "{base}/ACME/Widgets.git", "{base}/acme/widgets.git/wiki", "{someone}/acme/widgets.git"],
+    ["{base}/acme/widgets", "{base}/ACME/Widgets.git", "{someone}/acme/widgets.git"],
 )
 def test_urls_people_have(acme: Workspace, form: str) -> None:
     base = acme.bitbucket.base_url

@@ -1,4 +1,4 @@
-"""What people do with git, with each git there is: submodules, LFS, wikis, partial clones, many remotes, worktrees."""
+"""What people do with git, with each git there is: submodules, LFS, partial clones, many remotes, worktrees."""
 
 from __future__ import annotations
 
@@ -75,12 +75,6 @@ def test_20_submodules_at_8_jobs(acme: Workspace) -> None:
     assert all((acme.machine.home / "w" / name / "name").exists() for name in names)
     assert acme.bitbucket.mints() == 21
     assert len(acme.bitbucket.helper_requests()) == 42
-
-
-def test_wiki(acme: Workspace) -> None:
-    acme.machine.git("clone", "-q", f"{acme.url}/wiki", "w")
-
-    assert (acme.machine.home / "w/Home.md").read_text() == "The wiki of widgets.\n"
 
 
 def test_shallow_clone(acme: Workspace) -> None:
@@ -166,6 +160,11 @@ def test_lfs(acme: Workspace, record_property: Callable[[str, object], None]) ->
 
     assert (acme.machine.home / "w/big.bin").read_bytes() == b"large " * 1000
     assert acme.bitbucket.mints() == 1
+    # The storage host has a key of its own, and no password of ours.
+    stored = [one for one in acme.bitbucket.seen if one.origin == "storage"]
+    assert stored
+    assert not any("Basic" in str(one.headers) for one in stored)
+    assert acme.machine.get(f"{acme.bitbucket.storage_url}/acme/large.git/info/lfs").stdout == ""
 
 
 def test_lfs_upload_is_refused(acme: Workspace) -> None:

@@ -216,6 +216,7 @@ def test_a_workspace_that_is_another_by_its_uuid_is_not_ours(acme: Workspace) ->
 def test_what_cannot_be_decided_is_said_and_left_to_other_helpers(acme: Workspace, fault: Fault) -> None:
     personal(acme)
     acme.bitbucket.misbehave("api", fault)
+    acme.bitbucket.misbehave("token", fault)  # A refused look-up is tried with a token, if there is one.
     done = acme.get(check=False)
 
     assert (done.stdout, done.returncode) == ("", 1)
@@ -259,11 +260,13 @@ def test_a_refused_grant_names_the_end_of_connect(acme: Workspace, status: int, 
 @pytest.mark.parametrize("kind", ["api", "token"])
 def test_other_errors_are_not_tried_again(acme: Workspace, kind: str, status: int) -> None:
     acme.bitbucket.misbehave(kind, Fault(status=status, body=b"Not <today>\r\n\x1b[31m"))
+    # A look-up by a JWT that is not accepted is tried by a token, once, if there is one.
+    acme.bitbucket.misbehave("token", Fault(status=400, body=b"no"))
     done = acme.get(check=False)
 
     assert_quits(done, str(status))
     assert "\x1b" not in done.stderr
-    assert len(acme.bitbucket.helper_requests()) == (1 if kind == "api" else 2)
+    assert len(acme.bitbucket.helper_requests()) == (1 if kind == "api" and status != 401 else 2)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -406,14 +409,15 @@ def test_a_clock_a_little_off_needs_no_second_try(acme: Workspace) -> None:
 def test_a_refusal_for_another_reason_is_not_tried_again(acme: Workspace) -> None:
     acme.app.shared_secret = "another"
     assert_quits(acme.get(check=False), "401")
-    assert len(acme.bitbucket.helper_requests()) == 1
+    # One of each kind.
+    assert [one.origin for one in acme.bitbucket.helper_requests()] == ["api", "base"]
 
 
 def test_a_refusal_for_another_reason_with_the_clock_off_is_tried_once(acme: Workspace) -> None:
     acme.app.shared_secret = "another"
     acme.bitbucket.clock_offset = 7200
     assert_quits(acme.get(check=False), "401")
-    assert len(acme.bitbucket.helper_requests()) == 2
+    assert [one.origin for one in acme.bitbucket.helper_requests()] == ["api", "api", "base"]
 
 
 # The query string hash, by Atlassian's rules.

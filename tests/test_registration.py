@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import desktop, tally
+from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, Machine, Workspace, answer
 
 SPOKEN = "git-credential-bbjwt: "
@@ -213,6 +214,7 @@ def test_payload_from_standard_input(unregistered: Workspace, wrapped: bool) -> 
 def test_payload_without_a_slug_needs_workspace(unregistered: Workspace) -> None:
     unregistered.write_installation(principal={"type": "user", "uuid": unregistered.app.workspace_uuid})
     machine = unregistered.machine
+    unregistered.bitbucket.misbehave("api", Fault(status=404, body=b"no"))
     refused = machine.bbjwt("register", "--insecure-storage", unregistered.installation, check=False)
     assert refused.returncode == 1
     assert "--workspace" in refused.stderr

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt.bitbucket import assertion
+from git_credential_bbjwt.bitbucket.announcements import Announcement, is_shown
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
@@ -60,6 +61,8 @@ class Bitbucket:
         self._signer = signer
         self._api = api
         self._base = base
+        #: What the last good answer that announced something announced.
+        self.announcement: Announcement | None = None
 
     def mint(
         self, repository: Repository, scope: str, workspace_uuid: str, remembered: str | None = None
@@ -115,11 +118,15 @@ class Bitbucket:
         try:
             return self._send(self._api, "GET", path, query)
         except RefusedError as refused:
-            if self._signer.signs_each or refused.status not in (400, 401, 403):
+            if refused.status not in ((401,) if self._signer.signs_each else (400, 401, 403)):
                 raise
-            # The `qsh` of a JWT signed elsewhere is the swap's, which the REST API checks. A token may ask instead.
+            # The `qsh` of a JWT signed elsewhere is the swap's, which the REST API checks; and that it takes a JWT at
+            # all rests on few programs. A token may ask instead.
             trace("the REST API refuses the JWT: asking with a transient token of scope repository")
-            transient = self._swap("repository", None)
+            try:
+                transient = self._swap("repository", None)
+            except RefusedError as no_better:
+                raise (refused if self._signer.signs_each else no_better) from no_better
             return self._send(self._api, "GET", path, query, bearer=transient.token)
 
     def _swap(self, scope: str, uuid: str | None) -> AccessToken:
@@ -153,6 +160,7 @@ class Bitbucket:
                 answer = origin.request(method, target, headers, body)
             if answer.status != _OK:
                 _refuse(answer, origin.host, path)
+            self.announcement = answer.announcement or self.announcement
         except RefusedError as refused:
             refused.is_of_swap = path == TOKEN_PATH
             raise
@@ -207,7 +215,10 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
         )
     elif swap and code == "invalid_scope":
         what = f"the app does not have the scope asked for{said}"
-        hint = "ask for a scope of the app's descriptor with --scope"
+        hint = (
+            "ask for a scope of the app's descriptor by its name, for example with --scope repository:write: what one "
+            "scope brings along may not be asked for by itself"
+        )
     elif swap and answer.status in (400, 401, 403):
         what = f"{host} refused to swap the JWT for a token ({answer.status}){said}"
         hint = (
@@ -257,7 +268,7 @@ def server_words(body: bytes) -> tuple[str, str]:
                     words.append(f"{name}: {', '.join(map(str, listed[:10])) or 'none'}")
         data = error.get("data")
         address = data.get("announcement_url") if isinstance(data, dict) else None
-        if isinstance(address, str) and address.startswith(ANNOUNCEMENTS):
+        if isinstance(address, str) and is_shown(address):
             words.append(address)
         return "", "; ".join(_shortened(word) for word in words if isinstance(word, str))
     description = found.get("error_description")
@@ -265,16 +276,13 @@ def server_words(body: bytes) -> tuple[str, str]:
     return code, ": ".join(_shortened(word) for word in (code, description) if isinstance(word, str) and word)
 
 
-#: Where Atlassian announces what ends; no other link of an answer is shown.
-ANNOUNCEMENTS = "https://developer.atlassian.com/"
-
 # A word that is an address, wherever it stands in an answer.
 _LINK = re.compile(r"[a-z][a-z0-9+.-]*://[^\s;,\"'<>]*", re.IGNORECASE)
 
 
 def _shortened(text: str) -> str:
     text = " ".join(redacted(text).split())
-    text = _LINK.sub(lambda link: link[0] if link[0].startswith(ANNOUNCEMENTS) else "[link]", text)
+    text = _LINK.sub(lambda link: link[0] if is_shown(link[0]) else "[link]", text)
     return text[:_LONGEST_WORDS]
 
 

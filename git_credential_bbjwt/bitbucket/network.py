@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
+from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
@@ -51,6 +52,7 @@ class Answer(NamedTuple):
     date: float | None
     retry_after: str | None
     location: str | None
+    announcement: Announcement | None = None
 
 
 class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
@@ -340,6 +342,7 @@ class _Try:
             http_time(response.headers.get("Date")),
             response.headers.get("Retry-After"),
             response.headers.get("Location"),
+            announced(response.headers.get),
         )
 
 

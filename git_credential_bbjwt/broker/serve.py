@@ -59,7 +59,7 @@ _NOT_HANDED_OUT = "this broker hands out no token for this repository"
 def serve(options: HelperOptions, patterns: tuple[Pattern, ...], audit: Audit, label: str) -> int:
     """Answer the request on standard input; return the exit status. Every answer ends with a blank line."""
     if not options.timeout_is_given:
-        options.timeout = DEFAULT_TIMEOUT
+        options = options.replaced(timeout=DEFAULT_TIMEOUT)
     asker = who_asks() | ({"label": label} if label else {})
     _silence_a_shared_socket()
     budget = Budget(options.timeout)

@@ -87,17 +87,15 @@ def _module(name: str) -> ModuleType:
     return import_module(f"git_credential_bbjwt.commands.{COMMANDS[name]}")
 
 
-def find_broker(options: HelperOptions, url: str) -> None:
-    """Take the broker that git's configuration names for ``url``, where the command line and the environment name none.
+def with_broker(options: HelperOptions, url: str) -> HelperOptions:
+    """The options with the broker that git's configuration names for ``url``, where no other is named already.
 
     Raises GitError.
     """
     from git_credential_bbjwt.git import helpers
 
-    if options.broker is None:
-        broker, hosts = helpers.broker_for(url)
-        if broker is not None:
-            options.broker, options.hosts = broker, hosts
+    broker, hosts = (None, ()) if options.broker is not None else helpers.broker_for(url)
+    return options if broker is None else options.replaced(broker=broker, hosts=hosts)
 
 
 def meant(word: str) -> str:
@@ -113,7 +111,7 @@ def run(options: HelperOptions, words: list[str]) -> int:
     if words == ["help"] or (len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help")):
         words = ["--help"]  # The operations have no help of their own: git calls them.
     if options.broker is None and os.environ.get("BBJWT_BROKER"):
-        options.broker = os.environ["BBJWT_BROKER"]
+        options = options.replaced(broker=os.environ["BBJWT_BROKER"])
     if sys.stdout is None:  # So says Python where descriptor 1 was closed.
         raise CredentialError("standard output is closed: the result cannot be written", "open it, or use a file")
     try:

@@ -64,8 +64,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
-    options.broker = arguments.broker or options.broker
-    options.hosts += tuple(normal_host(host) for host in arguments.host)
+    hosts = options.hosts + tuple(normal_host(host) for host in arguments.host)
+    options = options.replaced(broker=arguments.broker or options.broker, hosts=hosts)
     if options.broker is None:
         helper = helper_value()
         urls = base_urls(Catalogue(read_sources(options)))

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.commands import find_broker
-from git_credential_bbjwt.errors import CredentialError, InstallationError
+from git_credential_bbjwt.commands import with_broker
+from git_credential_bbjwt.errors import BadAnswerError, CredentialError, InstallationError, RefusedError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
@@ -32,6 +32,8 @@ from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, Keyri
 from git_credential_bbjwt.installations.sources import VARIABLES, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.stores import STORES
 
 _P = ParamSpec("_P")
 
@@ -111,7 +113,7 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
     yield git
     yield from _variables()
     if git.ok:
-        find_broker(
+        options = with_broker(
             options, CLOUD_BASE_URL if repository is None else f"https://{repository.host}/{repository.full_name}"
         )
     catalogue = Catalogue(read_sources(options))
@@ -142,8 +144,15 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         yield _checked("network", _network, url, budget, skews)
     if skews:
         yield _clock(skews)
+    reachable = bool(skews)
+    for one in installations if reachable else ():
+        if one.workspace_uuid and one.secret_place.is_registered:
+            yield _checked("workspace", _workspace, one, budget)
     if repository is not None:
-        yield _checked("token", _token, repository, options)
+        if reachable:
+            yield from _kept(repository, installations, options, budget)
+        yield from _token(repository, options)
+        yield Check("lfs", True, f"should git-lfs be refused with 403, first: {_lfs_cure(repository)}")
 
 
 # A vendor has thousands of installations. So many are a second or two of work, and show what is wrong with all.
@@ -255,10 +264,57 @@ def _clock(skews: list[float]) -> Check:
     return Check("clock", False, f"{abs(worst):.0f} s {side} Bitbucket's", "set the clock, for example with NTP")
 
 
-def _token(repository: Repository, options: HelperOptions) -> str:
-    options.token_store = "none"
+def _workspace(one: Installation, budget: Budget) -> str:
+    """Whether the workspace still has the slug that it is registered with."""
+    try:
+        slug = grants.look_up_workspace(one, grants.Session(budget, ask_all_the_same=True))
+    except (RefusedError, BadAnswerError) as refusal:
+        return f"whether {one.workspaces[0]} is still its slug, Bitbucket does not tell: {refusal.what}"
+    if slug not in one.workspaces:
+        raise InstallationError(
+            f"the workspace registered as {', '.join(one.workspaces)} has the slug {slug} now",
+            "register the app's newest `installed` payload, or the same one with --workspace "
+            f"{slug}; and update the remotes' URLs",
+        )
+    return f"{slug} is still its slug"
+
+
+def _kept(
+    repository: Repository, installations: list[Installation], options: HelperOptions, budget: Budget
+) -> Iterator[Check]:
+    """Whether the kept token still opens the repository: who never erases one goes on failing with a revoked one."""
+    record = TokenCache.open(create=False).find(repository, options.scope, options.app)
+    token = None
+    if record is not None and record.may_be_in_time() and record.store in STORES:
+        token = STORES[record.store].token_of(record)
+    if token is None or not installations:
+        return
+    session = grants.Session(budget, ask_all_the_same=True)
+    with session.bitbucket(installations[0], repository, needs_api=False) as bitbucket:
+        opens = bitbucket.opens(repository, token)
+    if opens:
+        yield Check("kept token", True, f"it opens {repository.full_name}")
+    else:
+        url = f"https://{repository.host}/{repository.full_name}"
+        what = f"the server refuses it for {repository.full_name}"
+        yield Check("kept token", False, what, f"run: git-credential-bbjwt forget {url}")
+
+
+def _lfs_cure(repository: Repository) -> str:
+    url = f"https://{repository.host}/{repository.full_name}.git/info/lfs"
+    return f"git config lfs.{url}.access basic"
+
+
+def _token(repository: Repository, options: HelperOptions) -> Iterator[Check]:
+    with minting.ForPerson(options.replaced(token_store="none")) as person:
+        yield _checked("token", _minted, repository, options, person)
+        if person.session.announcement is not None:
+            yield Check("announcement", True, str(person.session.announcement))
+
+
+def _minted(repository: Repository, options: HelperOptions, person: minting.ForPerson) -> str:
     started = time.monotonic()
-    grant = minting.get_for_person(repository, options)
+    grant = person.get(repository)
     took = time.monotonic() - started
     ends = (
         "an end that is not known"

@@ -20,7 +20,7 @@ from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
-from git_credential_bbjwt.options import HelperOptions, checked_scope
+from git_credential_bbjwt.options import HelperOptions, with_scope
 from git_credential_bbjwt.system import places
 from git_credential_bbjwt.system.private_folder import is_private
 
@@ -39,9 +39,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
     git_config.need(git_config.SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
     if arguments.scope is not None:
-        if options.broker is not None:
-            raise UsageError("--scope does not go with --broker: the broker's side has the scope")
-        options.scope = checked_scope(arguments.scope)
+        options = with_scope(options, arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
     wanted = []
     catalogue = Catalogue(read_sources(options))

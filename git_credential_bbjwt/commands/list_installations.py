@@ -13,7 +13,7 @@ import os
 from itertools import chain
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.commands import find_broker
+from git_credential_bbjwt.commands import with_broker
 from git_credential_bbjwt.git.config import GitError
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises InstallationError, after printing the others, for a source that is broken."""
     with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
-        find_broker(options, CLOUD_BASE_URL)
+        options = with_broker(options, CLOUD_BASE_URL)
     catalogue = Catalogue(read_sources(options))
     show = _json if arguments.json else _plain
     shown = show(catalogue)

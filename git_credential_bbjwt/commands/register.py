@@ -348,8 +348,6 @@ def _try(text: str, installation: Installation, options: HelperOptions) -> int:
     repository = parse_url(text) if ":" in text else parse_path(installation.host, text.encode())
     if not installation.serves(repository):
         raise UsageError(f"{repository.full_name} on {repository.host} is not of this installation")
-    options.token_store = "none"
-    options.app = installation.app_key
-    minting.get_for_person(repository, options)
+    minting.get_for_person(repository, options.replaced(token_store="none", app=installation.app_key))
     diagnostics.note(f"got a token for {repository.full_name}: all is well")
     return 0

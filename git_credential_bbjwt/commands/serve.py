@@ -44,7 +44,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if options.installation is not None:
         check_own_file(options.installation, "--installation")
     audit = audit_to(arguments.audit)
-    options.allow = ()  # What is asked for by UUIDs has to be looked up before it is held to them.
+    options = options.replaced(allow=())  # What is asked for by UUIDs has to be looked up before it is held to them.
     return serve(options, patterns, audit, arguments.asker)
 
 

@@ -20,10 +20,10 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from git_credential_bbjwt import diagnostics, minting
-from git_credential_bbjwt.commands import find_broker
-from git_credential_bbjwt.errors import CredentialError, RefusedError, UsageError
+from git_credential_bbjwt.commands import with_broker
+from git_credential_bbjwt.errors import CredentialError, RefusedError
 from git_credential_bbjwt.grants import Grant
-from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, checked_scope
+from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, with_scope
 from git_credential_bbjwt.repository import Repository, parse_url
 
 
@@ -90,11 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises UsageError, NotARepositoryError, CredentialError."""
     urls = [url for word in arguments.url for url in (_read_urls() if word == "-" else [word])]
-    options.app = arguments.app or options.app
+    options = options.replaced(app=arguments.app or options.app)
     show = FORMATS[arguments.format]
     if arguments.url == urls[:1]:
         repository = parse_url(urls[0])
-        _choose(options, urls[0], arguments.scope)
+        options = _chosen(options, urls[0], arguments.scope)
         print(show(Handed(repository, options.scope, minting.get_for_person(repository, options))))
         return 0
     return _Many(urls, options, arguments.scope, show).print()
@@ -104,12 +104,9 @@ def _read_urls() -> list[str]:
     return [line.strip() for line in sys.stdin if line.strip()]
 
 
-def _choose(options: HelperOptions, url: str, scope: str | None) -> None:
-    find_broker(options, url)
-    if scope is not None:
-        if options.broker is not None:
-            raise UsageError("--scope does not go with --broker: the broker's side has the scope")
-        options.scope = checked_scope(scope)
+def _chosen(options: HelperOptions, url: str, scope: str | None) -> HelperOptions:
+    options = with_broker(options, url)
+    return options if scope is None else with_scope(options, scope)
 
 
 class _Many:
@@ -118,10 +115,9 @@ class _Many:
     def __init__(
         self, urls: list[str], options: HelperOptions, scope: str | None, show: Callable[[Handed], str]
     ) -> None:
-        if urls:
-            _choose(options, urls[0], scope)
         self._urls = urls
-        self._options = options
+        # One broker for all of them: git's configuration has it for a host, not for a repository.
+        self._options = _chosen(options, urls[0], scope) if urls else options
         self._show = show
         self._stopped_by: RefusedError | None = None
 

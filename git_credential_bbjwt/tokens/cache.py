@@ -43,6 +43,9 @@ _REFUSED = "~refused"
 #: Counts the look-ups of a broker.
 LOOKUPS = "lookups"
 
+#: Tells when Bitbucket's announcement of an end was last shown.
+ANNOUNCED = "announced"
+
 #: The folder of `refusals`.
 REFUSALS = "refusals"
 
@@ -192,6 +195,16 @@ class TokenCache:
     def _uuid_name(self, repository: Repository) -> str:
         return self.name(repository, "", "") + _UUID
 
+    def is_first_today(self, name: str) -> bool:
+        """Whether this was not asked within a day, of the same ``name``. Where that cannot be noted it never is."""
+        if self.folder is None or (0 <= self.folder.age(name) < _A_DAY and self.folder.read(name) is not None):
+            return False
+        try:
+            self.write(name, b"\n")
+        except OSError:
+            return False
+        return True
+
     def keep(self, record: Record) -> None:
         """Put ``record`` in place of its predecessor. Raises OSError, and the predecessor is then as it was."""
         if self.folder is not None:
@@ -297,7 +310,7 @@ def _is_ours(name: str) -> bool:
     record, beside, ending = name.partition(_BESIDE)
     if beside and ending not in _ENDINGS:
         return False
-    if record == LOOKUPS or record.count(",") == 4:
+    if record in (LOOKUPS, ANNOUNCED) or record.count(",") == 4:
         return True
     digest, _, rest = record.partition(".")[0].partition("-")
     return len(digest) == 32 and len(rest) in (0, 16) and _HEX.issuperset(digest + rest)

@@ -1,0 +1,68 @@
+"""What good answers announce: that what was asked for is to end, and when.
+
+Sources: RFC 9745 (``Deprecation``), RFC 8594 (``Sunset`` and its link). Dates are parsed and never shown as they came;
+a link is shown only if it is one of Atlassian's own announcements.
+"""
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+#: Where Atlassian announces what ends; no other link of an answer is shown.
+ANNOUNCEMENTS = "https://developer.atlassian.com/"
+
+# One link of a header, and what it says of it (RFC 8288).
+_LINK = re.compile(r"<([^<>\s]*)>([^,]*)")
+
+_LONGEST_LINK = 300
+
+
+class Announcement(NamedTuple):
+    """An announced end: Unix times since when it is told and of the end itself, and the page with more; if known."""
+
+    told_since: float | None
+    ends: float | None
+    link: str
+
+    def __str__(self) -> str:
+        when = f"on {_day(self.ends)}" if self.ends is not None else "on a day that is not told"
+        more = f": {self.link}" if self.link else ""
+        return f"Bitbucket announces that what this helper asks it for ends {when}{more}"
+
+
+def announced(header: Callable[[str], str | None]) -> Announcement | None:
+    """Return what an answer's headers announce; ``header`` gives the value of one by its name."""
+    told_since, ends = _unix_time(header("Deprecation")), _http_time(header("Sunset"))
+    if told_since is None and ends is None:
+        return None
+    links = _LINK.findall(header("Link") or "")
+    pages = [url for url, what in links if 'rel="deprecation"' in what or 'rel="sunset"' in what]
+    shown = [url for url in pages if is_shown(url)]
+    return Announcement(told_since, ends, shown[0] if shown else "")
+
+
+def is_shown(link: str) -> bool:
+    """Whether ``link`` may be shown to a person."""
+    return link.startswith(ANNOUNCEMENTS) and len(link) <= _LONGEST_LINK and link.isascii() and link.isprintable()
+
+
+def _unix_time(text: str | None) -> float | None:
+    """``@`` and a Unix time (RFC 9745, section 2.1)."""
+    digits = (text or "").strip().removeprefix("@")
+    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 11 else None
+
+
+def _http_time(text: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp() if text else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _day(when: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d", time.gmtime(when))
+    except (ValueError, OverflowError, OSError):
+        return "a day that is none"
