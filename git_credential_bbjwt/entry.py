@@ -5,7 +5,6 @@ modules it stands on, nothing else.
 """
 
 import os
-import resource
 import sys
 
 from git_credential_bbjwt import diagnostics
@@ -60,8 +59,6 @@ def run(arguments: "list[str]") -> int:
         from git_credential_bbjwt.broker.own_ground import stand_on_own_ground
 
         stand_on_own_ground()
-    if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
-        _forbid_core_dumps()
     if options.verbose:
         diagnostics.be_verbose()
     if len(words) == 1:
@@ -76,8 +73,10 @@ def run(arguments: "list[str]") -> int:
             if operation == "erase":
                 return helper.erase(options)
             return helper.capability()
-    from git_credential_bbjwt.system import site_packages
+    from git_credential_bbjwt.system import core_dumps, site_packages
 
+    if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
+        core_dumps.forbid()
     site_packages.load()
     from git_credential_bbjwt import commands
 
@@ -98,15 +97,6 @@ def _gets_a_request() -> bool:
 
     ready, _, _ = select([0], [], [], _SECONDS_FOR_A_REQUEST)
     return bool(ready) and os.read(0, 1) != b""
-
-
-def _forbid_core_dumps() -> None:
-    """Keep secrets out of core dumps, ours and our children's.
-
-    One byte rather than none: core(5) handlers behind a pipe are run at 0 too, and Linux takes 1 for "no dump at all".
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (1 if hard else 0, hard))
 
 
 def _open_standard_descriptors() -> None:

@@ -19,6 +19,7 @@ from git_credential_bbjwt.errors import (
     UndecidedError,
 )
 from git_credential_bbjwt.git.answer import USERNAME
+from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.sources import Asked, Command
@@ -58,6 +59,7 @@ class Session:
         self.budget = budget
         self.refusals = Refusals(ask_all_the_same=ask_all_the_same)
         self._signers: dict[str, Signer] = {}
+        self._settings: HttpSettings | None = None
         self._connections: Connections | None = None
         #: What Bitbucket's answers announced, if anything.
         self.announcement: Announcement | None = None
@@ -72,18 +74,22 @@ class Session:
         The way to it is the one that git would go for ``repository``.
         """
         with self._lock:
+            if self._settings is None:
+                self._settings = HttpSettings()  # Git works while the rest is imported.
             if installation.identity not in self._signers:
                 self._signers[installation.identity] = _signer(installation)
             signer = self._signers[installation.identity]
 
-            from git_credential_bbjwt.bitbucket.api import Bitbucket
             from git_credential_bbjwt.bitbucket.network import Connections
 
             if self._connections is None:
-                self._connections = Connections(self.budget)
+                self._connections = Connections(self.budget, self._settings)
         path = "" if repository is None else f"/{repository.full_name}.git"
         base = self._connections.take(installation.base_url, path)
         api = self._connections.take(installation.base_api_url) if needs_api else None
+
+        from git_credential_bbjwt.bitbucket.api import Bitbucket  # Both connections are being opened by now.
+
         bitbucket = Bitbucket(base, api, signer)
         try:
             yield bitbucket

@@ -32,8 +32,9 @@ def get(options: HelperOptions) -> int:
         write_answer(cached_answer(request, record.token, record.expires, record.state, record.username))
         return 0
 
-    from git_credential_bbjwt.system import site_packages
+    from git_credential_bbjwt.system import core_dumps, site_packages
 
+    core_dumps.forbid()
     site_packages.load()
     from git_credential_bbjwt import minting
 

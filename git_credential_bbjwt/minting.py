@@ -1,6 +1,7 @@
 """What a request costs that the cache cannot answer as it is: the decision whose it is, the lock, the mint."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from git_credential_bbjwt import diagnostics
@@ -26,6 +27,10 @@ from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache
 from git_credential_bbjwt.tokens.record import BROKERED, Record, token_state
 from git_credential_bbjwt.tokens.stores import STORES
 
+# Who waits for the network has little to do and much to wait for: the threads that do must not wait for those that
+# import. Seconds.
+_SWITCH_INTERVAL = 0.0005
+
 #: Called under the repository's lock, with the name of its record, before anybody is asked for a token. Raises
 #: CredentialError, and then nobody is.
 AboutToAsk = Callable[[TokenCache, Repository, str, Record | None, list[str]], None]
@@ -40,6 +45,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
     repository = whose(request, host, catalogue)
     if repository is None:
         return 0
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     budget = Budget(options.timeout)
     session = Session(budget, ask_all_the_same=False)
     try:

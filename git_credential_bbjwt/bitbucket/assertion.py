@@ -5,13 +5,12 @@ client key stands in ``sub``.
 """
 
 import hashlib
-import sys
 import warnings
 from collections.abc import Iterable
-from types import ModuleType
 from urllib.parse import quote
 
 from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.system.light_imports import without
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
 TOKEN_PATH = "/site/oauth2/access_token"
@@ -51,7 +50,8 @@ def sign(
 
     Raises InstallationError for a shared secret that cannot be an HMAC key.
     """
-    jwt = _import_pyjwt()
+    with without("cryptography"):
+        import jwt
     claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
     with warnings.catch_warnings():
         # PyJWT warns of short keys; the key is Bitbucket's to choose, and a warning would go to git's user.
@@ -63,16 +63,3 @@ def sign(
                 f"the shared secret of the app {app_key} cannot sign",
                 "use the sharedSecret of the app's `installed` payload as it came",
             ) from problem
-
-
-def _import_pyjwt() -> ModuleType:
-    """Import PyJWT without `cryptography`, which it loads if it can and HS256 has no use for: a third of the cost."""
-    blocked = "cryptography" not in sys.modules
-    if blocked:
-        sys.modules["cryptography"] = None  # type: ignore[assignment]  # documented: makes its import fail
-    try:
-        import jwt
-    finally:
-        if blocked:
-            del sys.modules["cryptography"]
-    return jwt

@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 
 from git_credential_bbjwt.bitbucket.race import Address, addresses_of, first_to_connect
 from git_credential_bbjwt.bitbucket.route import Route, find_route
-from git_credential_bbjwt.bitbucket.tls import context_for
+from git_credential_bbjwt.bitbucket.tls import context_for, name_for_tls
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import ConnectionFailedError
 from git_credential_bbjwt.git.config import HttpSettings
+from git_credential_bbjwt.system.light_imports import without
 
 if TYPE_CHECKING:
     import socket
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 class Network:
     """What all connections of one call share: the budget, git's settings, and the addresses that proved bad."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, settings: HttpSettings) -> None:
         self.budget = budget
-        self.settings = HttpSettings()
+        self.settings = settings
         self.distrusted: set[str] = set()
         #: Whether a request of this call was lost on the way.
         self.loses = False
@@ -69,12 +70,13 @@ class Line:
 
     def http(self) -> "HTTPSConnection":
         """The connection once it is open. Raises what went wrong: OSError, CredentialError, one of urllib3's."""
+        with without("importlib.metadata"):  # While the connection is still being opened.
+            from urllib3.connection import HTTPSConnection
+
         self._opening.join()
         if self._trouble is not None:
             raise self._trouble
         if self._http is None:
-            from urllib3.connection import HTTPSConnection
-
             self._http = HTTPSConnection(self._host, self._port)
             self._http.sock = self._tls
             self._http.is_verified = True
@@ -100,7 +102,9 @@ class Line:
             route = self._network.route(self._url)
             if route.proxy is None:
                 context = context_for(route)
-                self._tls = context.wrap_socket(self._dial(self._host, self._port, route), server_hostname=self._host)
+                self._tls = context.wrap_socket(
+                    self._dial(self._host, self._port, route), server_hostname=name_for_tls(self._host)
+                )
             else:
                 self._http = self._through(route)
             self.hears()

@@ -1,6 +1,5 @@
 """Connections to Bitbucket: opened ahead, bounded by the call's budget, tried again when that can help."""
 
-import random
 import threading
 import time
 import warnings
@@ -17,6 +16,7 @@ from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, CredentialError, RefusedError
+from git_credential_bbjwt.git.config import HttpSettings
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPSConnection
@@ -73,8 +73,8 @@ class _Transient(Exception):  # noqa: N818  # it never leaves this module: a rea
 class Connections:
     """The connections of one call: those that are idle are used again."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._network = Network(budget)
+    def __init__(self, budget: Budget, settings: HttpSettings) -> None:
+        self._network = Network(budget, settings)
         self._idle: list[Origin] = []
         self._lock = threading.Lock()
 
@@ -137,7 +137,7 @@ class Origin:
                 return self._try(method, target, headers, body)
             except _Transient as problem:
                 self.close()
-                pause = problem.wait if problem.wait is not None else wait * random.uniform(0.5, 1.5)  # noqa: S311  # no key
+                pause = problem.wait if problem.wait is not None else wait * _jitter()
                 if attempt >= problem.tries or pause >= self._budget.remaining():
                     raise problem.final from None
                 trace(f"{problem}; next try in {pause:.1f} s")
@@ -352,6 +352,13 @@ def _reason(problem: BaseException) -> str:
         return "it timed out"
     text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
     return " ".join(str(text).split())[:300] or type(problem).__name__
+
+
+def _jitter() -> float:
+    """A factor around 1, so that many who failed together do not come back together."""
+    from random import uniform
+
+    return uniform(0.5, 1.5)  # noqa: S311  # no key
 
 
 def _wants_certificate(problem: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import sys
 
 from git_credential_bbjwt.bitbucket.route import Certificates, Route
 from git_credential_bbjwt.errors import ConnectionFailedError
@@ -10,6 +11,15 @@ from git_credential_bbjwt.errors import ConnectionFailedError
 def context_for(route: Route) -> ssl.SSLContext:
     """Return what verifies Bitbucket's certificate and host name. Raises ConnectionFailedError."""
     return _context(route.certificates)
+
+
+def name_for_tls(host: str) -> str | bytes:
+    """The ``server_hostname`` of a TLS connection.
+
+    As bytes where that is enough: for a name as text Python loads what international names need. The trust stores of
+    macOS and Windows are asked with a text.
+    """
+    return host.encode("ascii") if host.isascii() and sys.platform not in ("darwin", "win32") else host
 
 
 def context_for_proxy(route: Route) -> ssl.SSLContext:

@@ -248,9 +248,10 @@ def _installation(one: Installation) -> str:
 def _network(url: str, budget: Budget, skews: list[float]) -> str:
     # urllib3 takes as long to import as all else here together: not for `--help`.
     from git_credential_bbjwt.bitbucket.network import Connections
+    from git_credential_bbjwt.git.config import HttpSettings
 
     started = time.monotonic()
-    answer = Connections(budget).take(url).request("GET", "/", dict)
+    answer = Connections(budget, HttpSettings()).take(url).request("GET", "/", dict)
     if answer.date is not None:
         skews.append(answer.date - time.time())
     return f"{url} answers ({time.monotonic() - started:.2f} s)"

@@ -1,7 +1,6 @@
 """Git's configuration, read and written through ``git config`` itself (git-config(1)), never by touching its files."""
 
 import os
-import subprocess
 import threading
 from functools import cache
 from typing import NamedTuple
@@ -25,6 +24,8 @@ class GitError(CredentialError):
 
 def run(*arguments: str, check: bool = True) -> str:
     """Run git and return its standard output. Raises GitError when it fails (unless ``check`` is off) or is missing."""
+    import subprocess
+
     try:
         done = subprocess.run(
             ["git", *arguments],
@@ -103,14 +104,13 @@ class HttpSettings:
     _COMMAND = ("git", "config", "-z", "--get-regexp", r"^http\.")
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: child_process.Spawned | None = None
         self._settings: list[HttpSetting] | None = None
         self._lock = threading.Lock()
         self._has_warned = False
         try:
-            self._process = child_process.start(
-                [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]], env=child_process.for_git()
-            )
+            command = [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]]
+            self._process = child_process.Spawned(command, child_process.for_git())
         except OSError as problem:
             trace(f"git's http.* settings are not known: {problem.strerror}")
 
@@ -144,10 +144,9 @@ class HttpSettings:
     def _read(self) -> list[HttpSetting]:
         if self._process is None:
             return []
-        output, _ = self._process.communicate()
-        child_process.ended(self._process)
+        status, output = self._process.finish()
         fields = output.decode("utf-8", "surrogateescape").split("\0")[:-1]
-        if self._process.returncode == _GIT_USAGE:
+        if status == _GIT_USAGE:
             # Git before 2.26 has no --show-scope; without a repository there is nothing of one to be told apart.
             fields = [field for entry in self._without_repository() for field in ("global", entry)]
         settings = []
@@ -158,6 +157,8 @@ class HttpSettings:
         return settings
 
     def _without_repository(self) -> list[str]:
+        import subprocess
+
         environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
         done = subprocess.run(
             self._COMMAND, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False

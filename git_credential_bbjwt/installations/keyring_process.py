@@ -15,10 +15,10 @@ import json
 import os
 import signal
 import sys
-from types import ModuleType
 from typing import Any
 
 from git_credential_bbjwt.installations.keyring_answer import Outcome
+from git_credential_bbjwt.system.light_imports import without
 
 _SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
@@ -81,25 +81,19 @@ def _secret_from_known(request: dict[str, Any]) -> str | None:
     Finding a backend loads all there are, which takes as long as the rest of a mint. Keyring's own configuration, where
     there is one, comes first all the same.
     """
-    light = request["backend"] == _SECRET_SERVICE and "urllib.request" not in sys.modules
-    if light:
-        # A library of keyring's imports it for one function that nothing here calls, and with it HTTP, mail and TLS: a
-        # quarter of this process's time.
-        sys.modules["urllib.request"] = ModuleType("urllib.request")
+    unused = ("urllib.request",) if request["backend"] == _SECRET_SERVICE else ()
     try:
-        from keyring import core
+        with without(*unused):
+            from keyring import core
 
-        if core.load_env() or core.load_config():
-            return None
-        backend: Any = core.load_keyring(request["backend"])
-        if not request["prompt"] and _is_locked(backend):
-            return None
-        secret = backend.get_password(request["service"], request["username"])
+            if core.load_env() or core.load_config():
+                return None
+            backend: Any = core.load_keyring(request["backend"])
+            if not request["prompt"] and _is_locked(backend):
+                return None
+            secret = backend.get_password(request["service"], request["username"])
     except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
         return None
-    finally:
-        if light:
-            del sys.modules["urllib.request"]
     return secret if isinstance(secret, str) else None
 
 

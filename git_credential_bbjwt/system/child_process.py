@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +22,8 @@ _PROXY_SUFFIX = "_proxy"
 _OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it: with it, it would tell of settings that git does not have.
 _KEYRING_PREFIX = "KEYRING_"
 
-_running: set["subprocess.Popen[bytes]"] = set()
+# The process groups that still run.
+_running: set[int] = set()
 
 
 def for_keyring() -> dict[str, str]:
@@ -75,6 +75,8 @@ def run_shell(command: str, data: bytes, *, most: int, env: dict[str, str]) -> D
     It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL.
     Raises CredentialError where no shell can be run.
     """
+    import subprocess
+
     prctl = _prctl()
     process = subprocess.Popen(
         ["sh", "-c", command],
@@ -85,7 +87,7 @@ def run_shell(command: str, data: bytes, *, most: int, env: dict[str, str]) -> D
         start_new_session=True,
         preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
     )
-    _running.add(process)
+    _running.add(process.pid)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _end_by_signal)
     assert process.stdout is not None
@@ -102,14 +104,14 @@ def run_shell(command: str, data: bytes, *, most: int, env: dict[str, str]) -> D
         while len(output) <= most and (piece := os.read(process.stdout.fileno(), 65_536)):
             output += piece
         if len(output) > most:
-            _kill(process)
+            _kill(process.pid)
         status = process.wait()
         errors.join(_GRACE)  # What it started and left behind may hold the pipe.
         return Done(status, output, bytes(errors.data))
     finally:
-        _kill(process)
+        _kill(process.pid)
         process.wait()
-        _running.discard(process)
+        _running.discard(process.pid)
 
 
 # Seconds for the rest of a standard error whose command has ended.
@@ -151,34 +153,46 @@ def _end_by_signal(number: int, _: object) -> None:
     os.kill(os.getpid(), number)
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
+def _kill(pid: int) -> None:
     with contextlib.suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)
 
 
-def start(command: list[str], *, env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start ``command``, in a process group of its own, with its output in a pipe; `end_all` ends it with the call.
+class Spawned:
+    """A process whose whole output is wanted, in a process group of its own; `end_all` ends it with the call.
 
-    Raises OSError.
+    By posix_spawn(3): the usual module for processes costs as much to import as this process takes.
     """
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=env,
-        start_new_session=True,
-    )
-    _running.add(process)
-    return process
 
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        """Start it. Raises OSError."""
+        self._output, theirs = os.pipe()
+        try:
+            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, theirs, 1),
+                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+            ]
+            self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setpgroup=0)
+        except BaseException:
+            os.close(self._output)
+            raise
+        finally:
+            os.close(theirs)
+        _running.add(self.pid)
 
-def ended(process: "subprocess.Popen[bytes]") -> None:
-    """Take note that ``process`` has ended by itself."""
-    _running.discard(process)
+    def finish(self) -> tuple[int, bytes]:
+        """Wait for its end; return its exit status, and its standard output."""
+        data = b""
+        while piece := os.read(self._output, 65_536):
+            data += piece
+        os.close(self._output)
+        _, status = os.waitpid(self.pid, 0)
+        _running.discard(self.pid)
+        return os.waitstatus_to_exitcode(status), data
 
 
 def end_all() -> None:
     """End what still runs, and all that it started: a call that gives up leaves no process behind."""
-    for process in list(_running):
-        _kill(process)
+    for pid in list(_running):
+        _kill(pid)

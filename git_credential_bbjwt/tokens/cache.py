@@ -248,16 +248,13 @@ class TokenCache:
         """
         if self.folder is None:
             return
-        from random import sample
-
         end = time.monotonic() + _TIDYING
         names = self.folder.names()
         self._remove_used_up("", [name for name in names if not _is_a_part(name)])
         self._remove_used_up(f"{REFUSALS}/", self.folder.names(REFUSALS))
         parts = [name for name in names if _is_a_part(name)]
-        for part in sample(parts, len(parts)):
-            leaves = self._leaves(part)
-            for leaf in sample(leaves, len(leaves)):
+        for part in _from_anywhere(parts):
+            for leaf in _from_anywhere(self._leaves(part)):
                 self._remove_used_up(f"{leaf}/", self.folder.names(leaf))
                 if time.monotonic() > end:
                     return
@@ -299,6 +296,12 @@ class TokenCache:
     def _leaves(self, part: str) -> list[str]:
         assert self.folder is not None
         return [f"{part}/{name}" for name in self.folder.names(part) if _is_a_part(name)]
+
+
+def _from_anywhere(names: list[str]) -> list[str]:
+    """The same, beginning at a place that the clock chooses."""
+    start = time.time_ns() // 1000 % len(names) if names else 0
+    return names[start:] + names[:start]
 
 
 def _is_a_part(name: str) -> bool:
