@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import BudgetSpentError
+from git_credential_bbjwt.failures import BudgetSpentError
 from git_credential_bbjwt.system import child_process
 
 # Seconds after which a person in front of a terminal begins to wonder.

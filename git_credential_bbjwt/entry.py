@@ -9,7 +9,7 @@ import sys
 
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import CredentialError, UsageError
-from git_credential_bbjwt.options import OPERATIONS, parse_options
+from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,15 +64,7 @@ def run(arguments: "list[str]") -> int:
     if len(words) == 1:
         operation = words[0]
         if operation in OPERATIONS:
-            from git_credential_bbjwt import helper
-
-            if operation == "get":
-                return helper.get(options)
-            if operation == "store":
-                return helper.store()
-            if operation == "erase":
-                return helper.erase(options)
-            return helper.capability()
+            return _OPERATIONS[operation](options)
     from git_credential_bbjwt.system import core_dumps, site_packages
 
     if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
@@ -87,6 +79,38 @@ def run(arguments: "list[str]") -> int:
             return 0
         raise UsageError("there is no such command", commands.meant(words[0]))
     return commands.run(options, words)
+
+
+def _get(options: HelperOptions) -> int:
+    from git_credential_bbjwt import helper
+
+    return helper.get(options)
+
+
+def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
+    """Read what git has to say and keep nothing: tokens are cached when minted, other passwords are not ours."""
+    from git_credential_bbjwt.git import read_all
+
+    read_all(0)
+    return 0
+
+
+def _erase(options: HelperOptions) -> int:
+    from git_credential_bbjwt import helper
+
+    return helper.erase(options)
+
+
+def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # as above
+    """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
+    from git_credential_bbjwt.git import write_answer
+
+    write_answer(b"version 0\ncapability state\n")
+    return 0
+
+
+# Each imports what it needs and no more: git runs one of them twice per fetch.
+_OPERATIONS = {"get": _get, "store": _store, "erase": _erase, "capability": _capability}
 
 
 def _gets_a_request() -> bool:

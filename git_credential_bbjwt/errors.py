@@ -1,4 +1,7 @@
-"""The one family of errors: each says what happened and what to do next, and `entry` turns it into lines."""
+"""The one family of errors: each says what happened and what to do next, and `entry` turns it into lines.
+
+Those of who needs a token are in `failures`: an answer from the cache does without them.
+"""
 
 
 class CredentialError(Exception):
@@ -23,14 +26,6 @@ class UsageError(CredentialError):
     exit_status = 2
 
 
-class CannotRunError(CredentialError):
-    """The command that `exec` was given cannot be run. ``exit_status`` is what a shell would end with."""
-
-    def __init__(self, what: str, hint: str, exit_status: int) -> None:
-        super().__init__(what, hint)
-        self.exit_status = exit_status
-
-
 class MalformedRequestError(CredentialError):
     """The credential request does not follow git's format (git-credential(1), "INPUT/OUTPUT FORMAT")."""
 
@@ -41,80 +36,3 @@ class NotARepositoryError(CredentialError):
 
 class NotAllowedError(CredentialError):
     """The user's own settings allow no token for this repository (``--allow``)."""
-
-
-class InstallationError(CredentialError):
-    """An installation is missing, broken or ambiguous."""
-
-    usual_hint = "use the payload of the app's `installed` lifecycle callback as it came"
-
-
-class AnothersWorkspaceError(CredentialError):
-    """The repository is in another workspace than the one the installation is for."""
-
-
-class UndecidedError(CredentialError):
-    """Whether the repository is of this installation cannot be told now, so other helpers are to be asked."""
-
-
-class SecretError(CredentialError):
-    """The shared secret cannot be had: no keyring, a locked one, or nothing stored there."""
-
-
-class ConnectionFailedError(CredentialError):
-    """No complete HTTP answer came back: DNS, TCP, TLS, proxy, or a broken answer."""
-
-
-class BrokerError(CredentialError):
-    """The broker gives no token, fails, or answers with something no token may be taken from."""
-
-
-class AuditError(CredentialError):
-    """A broker's audit cannot be written, so there is no token."""
-
-    usual_hint = "whoever runs the broker has to mend this: the path that --audit names, its mode, the room on its disk"
-
-
-class InstallationCommandError(CredentialError):
-    """An installation command failed, or printed something that is not one payload."""
-
-
-class RefusedError(CredentialError):
-    """Bitbucket answered, and the answer is no.
-
-    ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
-    ``is_about_repository`` tells that only the repository asked for is not there or may not be seen; ``is_used_up``
-    that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_remembered``
-    that an earlier call met it.
-    """
-
-    is_of_swap = False
-    is_remembered = False
-
-    def __init__(
-        self,
-        what: str,
-        hint: str = "",
-        *,
-        status: int,
-        server_time: float | None = None,
-        is_about_repository: bool = False,
-        is_used_up: bool = False,
-    ) -> None:
-        super().__init__(what, hint)
-        self.is_used_up = is_used_up
-        self.status = status
-        self.server_time = server_time
-        self.is_about_repository = is_about_repository
-
-
-class TooManyRefusedError(CredentialError):
-    """The server goes on refusing tokens that were just minted."""
-
-
-class BadAnswerError(CredentialError):
-    """Bitbucket answered with success, but with something no token may be taken from."""
-
-
-class BudgetSpentError(CredentialError):
-    """The time for the whole call (``--timeout``) is over, or would be before the next step could end."""

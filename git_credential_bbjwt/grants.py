@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, trace
-from git_credential_bbjwt.errors import (
+from git_credential_bbjwt.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
     ConnectionFailedError,
@@ -18,15 +18,14 @@ from git_credential_bbjwt.errors import (
     RefusedError,
     UndecidedError,
 )
-from git_credential_bbjwt.git.answer import USERNAME
+from git_credential_bbjwt.git import USERNAME
 from git_credential_bbjwt.git.config import HttpSettings
+from git_credential_bbjwt.installations import Asked, Command
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.installations.sources import Asked, Command
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.record import BROKERED
+from git_credential_bbjwt.tokens import BROKERED, TokenCache
 from git_credential_bbjwt.tokens.refusals import Refusals
 
 if TYPE_CHECKING:

@@ -1,18 +1,19 @@
-"""The helper as git calls it: ``get``, ``store``, ``erase``, ``capability`` (gitcredentials(7), "CUSTOM HELPERS").
+"""The helper as git calls it: ``get`` and ``erase`` (gitcredentials(7), "CUSTOM HELPERS").
 
 The story of a ``get``: the request is parsed, a foreign host ends it, a cached token answers it; everything else is
 `minting`'s. Nothing heavier than the modules named here is imported up to that point.
 """
 
 from git_credential_bbjwt.diagnostics import error, trace
-from git_credential_bbjwt.errors import NotARepositoryError, TooManyRefusedError
-from git_credential_bbjwt.git.answer import cached_answer, refused_states
-from git_credential_bbjwt.git.protocol import Request, parse_request, read_all, write_answer
-from git_credential_bbjwt.installations.sources import Sources, read_sources
+from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt.git import Request, cached_answer, parse_request, read_all, refused_states, write_answer
+from git_credential_bbjwt.installations import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
-from git_credential_bbjwt.tokens.record import Record, token_state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.tokens import Record, TokenCache
 
 
 def get(options: HelperOptions) -> int:
@@ -41,7 +42,7 @@ def get(options: HelperOptions) -> int:
     return minting.get(options, request, host, sources)
 
 
-def _cached(request: Request, host: str, options: HelperOptions, sources: Sources) -> Record | None:
+def _cached(request: Request, host: str, options: HelperOptions, sources: Sources) -> "Record | None":
     """Return the record that may answer just as things are, else None."""
     if request.protocol != b"https" or request.path is None or options.token_store == "none":
         return None
@@ -51,6 +52,9 @@ def _cached(request: Request, host: str, options: HelperOptions, sources: Source
         return None
     if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
         return None  # `minting` has words for it.
+
+    from git_credential_bbjwt.tokens import TokenCache
+
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
     if record is None:
         return None
@@ -59,14 +63,10 @@ def _cached(request: Request, host: str, options: HelperOptions, sources: Source
     return record if may_answer else None
 
 
-def store() -> int:
-    """Read what git has to say and keep nothing: tokens are cached when minted, other passwords are not ours."""
-    read_all(0)
-    return 0
-
-
 def erase(options: HelperOptions) -> int:
     """Drop the cached token the server refused; a newer one survives, and so does every registered secret."""
+    from git_credential_bbjwt.tokens import LOCK, TokenCache, token_state
+
     request = parse_request(read_all(0))
     if request.protocol != b"https":
         return 0
@@ -95,6 +95,7 @@ def erase(options: HelperOptions) -> int:
             cache.note_refused(repository, options.scope, options.app, token_state(request.password), None)
         return 0
     from git_credential_bbjwt.budget import Budget
+    from git_credential_bbjwt.failures import TooManyRefusedError
     from git_credential_bbjwt.system.lock import WAITING, FileLock
 
     budget = Budget(options.timeout)
@@ -118,15 +119,11 @@ def erase(options: HelperOptions) -> int:
 
 
 def _refused_record(
-    cache: TokenCache, repository: Repository, options: HelperOptions, request: Request
-) -> Record | None:
+    cache: "TokenCache", repository: Repository, options: HelperOptions, request: Request
+) -> "Record | None":
+    from git_credential_bbjwt.tokens import token_state
+
     record = cache.find(repository, options.scope, options.app)
     if record is None or (request.password is not None and token_state(request.password) != record.state):
         return None
     return record
-
-
-def capability() -> int:
-    """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
-    write_answer(b"version 0\ncapability state\n")
-    return 0

@@ -7,24 +7,17 @@ from collections.abc import Callable, Iterator
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace, warning
-from git_credential_bbjwt.errors import (
-    BrokerError,
-    BudgetSpentError,
-    InstallationError,
-    NotARepositoryError,
-    UndecidedError,
-)
-from git_credential_bbjwt.git.answer import QUIT, cached_answer, fresh_answer, refused_states
-from git_credential_bbjwt.git.protocol import Request, write_answer
+from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt.failures import BrokerError, BudgetSpentError, InstallationError, UndecidedError
+from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_states, write_answer
 from git_credential_bbjwt.grants import Grant, Grantor, Session, grantor
+from git_credential_bbjwt.installations import Sources, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache
-from git_credential_bbjwt.tokens.record import BROKERED, Record, token_state
+from git_credential_bbjwt.tokens import ANNOUNCED, BROKERED, LOCK, Record, TokenCache, token_state
 from git_credential_bbjwt.tokens.stores import STORES
 
 # Who waits for the network has little to do and much to wait for: the threads that do must not wait for those that

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from git_credential_bbjwt.repository import Repository
-from git_credential_bbjwt.system.private_folder import PrivateFolder
-from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.system import PrivateFolder
+from git_credential_bbjwt.tokens import Record, TokenCache
 
 #: The sizes; the largest takes some minutes to set up.
 SIZES = tuple(int(size) for size in os.environ.get("BBJWT_BENCHMARK_SIZES", "1 1000 10000 100000").split())

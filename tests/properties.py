@@ -18,12 +18,12 @@ from git_credential_bbjwt.bitbucket.network import Answer, http_time
 from git_credential_bbjwt.bitbucket.route import find_proxy
 from git_credential_bbjwt.diagnostics import one_line
 from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.git import format_answer, parse_request
 from git_credential_bbjwt.git.config import Settings
-from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
-from git_credential_bbjwt.tokens.record import parse_record
+from git_credential_bbjwt.tokens import parse_record
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.broker import audit
-from git_credential_bbjwt.errors import AuditError
+from git_credential_bbjwt.failures import AuditError
 from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
 from tests.proxy import Proxy

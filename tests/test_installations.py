@@ -11,7 +11,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt.installations.sources import Payload, read_sources
+from git_credential_bbjwt.installations import Payload, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import places
 from tests.bitbucket_emulator import Emulator

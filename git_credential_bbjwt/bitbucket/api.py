@@ -19,8 +19,9 @@ from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
 from git_credential_bbjwt.diagnostics import hide, redacted, trace
-from git_credential_bbjwt.errors import AnothersWorkspaceError, BadAnswerError, CredentialError, RefusedError
-from git_credential_bbjwt.git.answer import USERNAME
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.failures import AnothersWorkspaceError, BadAnswerError, RefusedError
+from git_credential_bbjwt.git import USERNAME
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"

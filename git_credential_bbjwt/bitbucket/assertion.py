@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.system.light_imports import without
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.

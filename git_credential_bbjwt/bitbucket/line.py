@@ -14,7 +14,7 @@ from git_credential_bbjwt.bitbucket.route import Route, find_route
 from git_credential_bbjwt.bitbucket.tls import context_for, name_for_tls
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.errors import ConnectionFailedError
+from git_credential_bbjwt.failures import ConnectionFailedError
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.system.light_imports import without
 

@@ -15,7 +15,8 @@ from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.errors import BadAnswerError, ConnectionFailedError, CredentialError, RefusedError
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
 
 if TYPE_CHECKING:

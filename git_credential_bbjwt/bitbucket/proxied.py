@@ -9,7 +9,7 @@ from urllib3.util.url import Url
 from git_credential_bbjwt.bitbucket.route import Proxy, Route
 from git_credential_bbjwt.bitbucket.tls import context_for, context_for_proxy
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.errors import ConnectionFailedError
+from git_credential_bbjwt.failures import ConnectionFailedError
 
 
 class _Connection(HTTPSConnection):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.errors import ConnectionFailedError
+from git_credential_bbjwt.failures import ConnectionFailedError
 from git_credential_bbjwt.git.config import Settings, is_false
 
 _SOCKS = ("socks4", "socks4a", "socks5", "socks5h")

@@ -5,7 +5,7 @@ import ssl
 import sys
 
 from git_credential_bbjwt.bitbucket.route import Certificates, Route
-from git_credential_bbjwt.errors import ConnectionFailedError
+from git_credential_bbjwt.failures import ConnectionFailedError
 
 
 def context_for(route: Route) -> ssl.SSLContext:

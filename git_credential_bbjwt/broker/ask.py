@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import hide, redacted, trace
-from git_credential_bbjwt.errors import BrokerError
-from git_credential_bbjwt.git.answer import USERNAME, state_entry
-from git_credential_bbjwt.git.protocol import format_answer
+from git_credential_bbjwt.failures import BrokerError
+from git_credential_bbjwt.git import USERNAME, format_answer, state_entry
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import child_process
 

@@ -10,7 +10,8 @@ import stat
 import time
 from typing import Protocol
 
-from git_credential_bbjwt.errors import AuditError, UsageError
+from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.failures import AuditError
 
 # Characters of a value; a line is written whole, and nobody can fill the disk with one.
 _LONGEST_VALUE = 512

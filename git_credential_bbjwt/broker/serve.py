@@ -13,27 +13,24 @@ from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.broker.asker import who_asks
 from git_credential_bbjwt.broker.audit import Audit, audit_line
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.errors import (
+from git_credential_bbjwt.errors import CredentialError, MalformedRequestError
+from git_credential_bbjwt.failures import (
     AuditError,
     BrokerError,
     BudgetSpentError,
-    CredentialError,
     InstallationCommandError,
     InstallationError,
-    MalformedRequestError,
     RefusedError,
     SecretError,
 )
-from git_credential_bbjwt.git.answer import USERNAME, refused_states
-from git_credential_bbjwt.git.protocol import format_answer, parse_request, write_answer
+from git_credential_bbjwt.git import USERNAME, format_answer, parse_request, refused_states, write_answer
+from git_credential_bbjwt.installations import Asked, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.installations.sources import Asked, read_sources
 from git_credential_bbjwt.options import HelperOptions, Pattern
 from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache
-from git_credential_bbjwt.tokens.record import Record, token_state
+from git_credential_bbjwt.tokens import LOCK, LOOKUPS, MINTING, NAMED, Record, TokenCache, token_state
 
 #: Seconds for the whole of an answer, unless ``--timeout`` says otherwise: the asker's own budget ends after this one,
 #: so that the reason reaches it.

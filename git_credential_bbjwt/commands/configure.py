@@ -16,8 +16,8 @@ from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
+from git_credential_bbjwt.installations import CLOUD_HOST, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import CLOUD_HOST, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name, normal_host
 

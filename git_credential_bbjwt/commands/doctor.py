@@ -21,18 +21,19 @@ from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.errors import BadAnswerError, CredentialError, InstallationError, RefusedError
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.failures import BadAnswerError, InstallationError, RefusedError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
+from git_credential_bbjwt.installations import VARIABLES, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.keyring_answer import Outcome
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
 from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
-from git_credential_bbjwt.installations.sources import VARIABLES, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
-from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens import TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
 
 _P = ParamSpec("_P")

@@ -18,11 +18,10 @@ from git_credential_bbjwt.commands.run_folder import cannot_run, run_with_folder
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
+from git_credential_bbjwt.installations import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.options import HelperOptions, with_scope
-from git_credential_bbjwt.system import places
-from git_credential_bbjwt.system.private_folder import is_private
+from git_credential_bbjwt.system import is_private, places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

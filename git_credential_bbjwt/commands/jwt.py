@@ -11,11 +11,12 @@ import argparse
 import time
 
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.errors import InstallationError, UsageError
+from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.installations import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.secret_store import shared_secret_of
-from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name
 

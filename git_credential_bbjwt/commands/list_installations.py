@@ -15,9 +15,9 @@ from itertools import chain
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.commands import with_broker
 from git_credential_bbjwt.git.config import GitError
+from git_credential_bbjwt.installations import Asked, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
-from git_credential_bbjwt.installations.sources import Asked, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import places
 

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 from git_credential_bbjwt import diagnostics, grants, minting
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.errors import CredentialError, InstallationError, UsageError
-from git_credential_bbjwt.installations import secret_store
+from git_credential_bbjwt.errors import CredentialError, UsageError
+from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.installations import secret_store, unpacked
 from git_credential_bbjwt.installations.payload import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
@@ -30,7 +31,6 @@ from git_credential_bbjwt.installations.payload import (
     parse_payload,
 )
 from git_credential_bbjwt.installations.registry import BATCH, RegistryFolder
-from git_credential_bbjwt.installations.sources import unpacked
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
 from git_credential_bbjwt.tokens.stores import forget_workspaces

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import CannotRunError
+from git_credential_bbjwt.failures import CannotRunError
 from git_credential_bbjwt.system import places
 
 _PREFIX = f"{places.APP_NAME}-exec-"

@@ -21,7 +21,8 @@ from urllib.parse import quote
 
 from git_credential_bbjwt import diagnostics, minting
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.errors import CredentialError, RefusedError
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.failures import RefusedError
 from git_credential_bbjwt.grants import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, with_scope
 from git_credential_bbjwt.repository import Repository, parse_url

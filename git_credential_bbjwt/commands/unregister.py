@@ -7,7 +7,8 @@ Example:
 import argparse
 
 from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import InstallationError, UsageError
+from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations.registry import RegistryFolder
 from git_credential_bbjwt.installations.secret_store import remove_secret
 from git_credential_bbjwt.options import HelperOptions

@@ -6,14 +6,14 @@ import shutil
 import sys
 from typing import Any
 
-from git_credential_bbjwt.errors import CredentialError, InstallationError
+from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import helpers as git_helpers
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import PrivateFolder, places
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 _JOURNAL = "configured.json"
 

@@ -4,7 +4,17 @@ import json
 from collections.abc import Callable, Iterator
 
 from git_credential_bbjwt.diagnostics import warning
-from git_credential_bbjwt.errors import InstallationError
+from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.installations import (
+    Asked,
+    Jwt,
+    Named,
+    OldRegistry,
+    Payload,
+    Registry,
+    Source,
+    Sources,
+)
 from git_credential_bbjwt.installations.payload import (
     BROKEN_ENTRY_HINT,
     CLOUD_API_URL,
@@ -14,16 +24,6 @@ from git_credential_bbjwt.installations.payload import (
     json_object,
     parse_entry,
     parse_payload,
-)
-from git_credential_bbjwt.installations.sources import (
-    Asked,
-    Jwt,
-    Named,
-    OldRegistry,
-    Payload,
-    Registry,
-    Source,
-    Sources,
 )
 from git_credential_bbjwt.repository import Repository
 

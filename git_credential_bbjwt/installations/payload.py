@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.errors import InstallationError
-from git_credential_bbjwt.installations.sources import CLOUD_HOST
+from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.installations import CLOUD_HOST
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid, normal_host
 from git_credential_bbjwt.system.digest import digest
 

@@ -12,16 +12,8 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from git_credential_bbjwt.errors import InstallationError
-from git_credential_bbjwt.installations.catalogue import (
-    MOVED_VERSION,
-    level_of,
-    parse_old_registry,
-    registered,
-    unreadable,
-)
-from git_credential_bbjwt.installations.payload import Installation, entry_of
-from git_credential_bbjwt.installations.sources import (
+from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.installations import (
     REGISTRY_FILE,
     REGISTRY_FOLDER,
     OldRegistry,
@@ -30,10 +22,17 @@ from git_credential_bbjwt.installations.sources import (
     read_registry,
     workspace_file,
 )
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.installations.catalogue import (
+    MOVED_VERSION,
+    level_of,
+    parse_old_registry,
+    registered,
+    unreadable,
+)
+from git_credential_bbjwt.installations.payload import Installation, entry_of
+from git_credential_bbjwt.system import PrivateFolder, places
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 #: How many installations are best changed at once: each file is open meanwhile.
 BATCH = 100

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Callable
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.errors import InstallationError, SecretError
+from git_credential_bbjwt.failures import InstallationError, SecretError
 from git_credential_bbjwt.installations.keyring_answer import KeyringAnswer, Outcome
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
-from git_credential_bbjwt.system import child_process, places
+from git_credential_bbjwt.system import PrivateFolder, child_process, places
 from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 # Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
 _UNPROMPTED_WAIT = 20.0

@@ -8,9 +8,9 @@ import json
 import time
 
 from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.errors import RefusedError
-from git_credential_bbjwt.system.private_folder import PrivateFolder
-from git_credential_bbjwt.tokens.cache import REFUSALS, TokenCache
+from git_credential_bbjwt.failures import RefusedError
+from git_credential_bbjwt.system import PrivateFolder
+from git_credential_bbjwt.tokens import REFUSALS, TokenCache
 
 #: Seconds for which a refusal counts.
 LIFE = 30
