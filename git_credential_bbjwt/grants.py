@@ -25,7 +25,8 @@ from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.tokens import BROKERED, TokenCache
+from git_credential_bbjwt.tokens import BROKERED
+from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.refusals import Refusals
 
 if TYPE_CHECKING:

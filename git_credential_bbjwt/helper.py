@@ -13,7 +13,8 @@ from git_credential_bbjwt.repository import Repository, normal_host, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from git_credential_bbjwt.tokens import Record, TokenCache
+    from git_credential_bbjwt.tokens import Record
+    from git_credential_bbjwt.tokens.cache import TokenCache
 
 
 def get(options: HelperOptions) -> int:
@@ -53,9 +54,9 @@ def _cached(request: Request, host: str, options: HelperOptions, sources: Source
     if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
         return None  # `minting` has words for it.
 
-    from git_credential_bbjwt.tokens import TokenCache
+    from git_credential_bbjwt.tokens import Records
 
-    record = TokenCache.open(create=False).find(repository, options.scope, options.app)
+    record = Records.open(create=False).find(repository, options.scope, options.app)
     if record is None:
         return None
     refused = refused_states(request)
@@ -65,7 +66,8 @@ def _cached(request: Request, host: str, options: HelperOptions, sources: Source
 
 def erase(options: HelperOptions) -> int:
     """Drop the cached token the server refused; a newer one survives, and so does every registered secret."""
-    from git_credential_bbjwt.tokens import LOCK, TokenCache, token_state
+    from git_credential_bbjwt.tokens import token_state
+    from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
 
     request = parse_request(read_all(0))
     if request.protocol != b"https":

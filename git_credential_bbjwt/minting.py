@@ -17,7 +17,8 @@ from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens import ANNOUNCED, BROKERED, LOCK, Record, TokenCache, token_state
+from git_credential_bbjwt.tokens import BROKERED, Record, token_state
+from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
 
 # Who waits for the network has little to do and much to wait for: the threads that do must not wait for those that

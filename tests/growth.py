@@ -17,7 +17,8 @@ from typing import Any
 
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import PrivateFolder
-from git_credential_bbjwt.tokens import Record, TokenCache
+from git_credential_bbjwt.tokens import Record
+from git_credential_bbjwt.tokens.cache import TokenCache
 
 #: The sizes; the largest takes some minutes to set up.
 SIZES = tuple(int(size) for size in os.environ.get("BBJWT_BENCHMARK_SIZES", "1 1000 10000 100000").split())

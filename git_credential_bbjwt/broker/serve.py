@@ -30,7 +30,8 @@ from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, Pattern
 from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.tokens import LOCK, LOOKUPS, MINTING, NAMED, Record, TokenCache, token_state
+from git_credential_bbjwt.tokens import Record, token_state
+from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache
 
 #: Seconds for the whole of an answer, unless ``--timeout`` says otherwise: the asker's own budget ends after this one,
 #: so that the reason reaches it.

@@ -33,7 +33,7 @@ from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installat
 from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
-from git_credential_bbjwt.tokens import TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
 
 _P = ParamSpec("_P")

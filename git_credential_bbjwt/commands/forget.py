@@ -11,7 +11,7 @@ from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import parse_url
-from git_credential_bbjwt.tokens import TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.refusals import forget_all
 from git_credential_bbjwt.tokens.stores import forget
 

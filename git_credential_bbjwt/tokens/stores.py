@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.tokens import Record, TokenCache, token_state
+from git_credential_bbjwt.tokens import Record, token_state
+from git_credential_bbjwt.tokens.cache import TokenCache
 
 
 class TokenStore(Protocol):
