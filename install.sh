@@ -4,17 +4,22 @@ set -eu
 
 usage() {
     cat <<'EOF'
-usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [--insecure-storage] [FILE]
-       ./install.sh --demo [--wheelhouse DIR]
+usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [--latest] [--insecure-storage]
+                    [FILE]
+       ./install.sh --demo [--wheelhouse DIR] [--latest]
        ./install.sh --uninstall [--system]
 
 FILE             the payload of the app's `installed` callback: also registers that installation
 --system         for all users: /opt and /usr/local/bin instead of your own folders (needs root)
---wheelhouse DIR install from the wheels in DIR, without a network (made by: pip wheel --wheel-dir DIR ".[demo]")
+--wheelhouse DIR install from the wheels in DIR, without a network. This fills it, on a machine like this one:
+                 pip download --require-hashes --only-binary :all: -d DIR \
+                     -r git_credential_bbjwt/installed/locked-demo.txt
+                 and the same with locked-build.txt
+--latest         take the newest packages that pyproject.toml allows, which nobody has locked
 --insecure-storage
                  keep the secret of FILE in a file of mode 0600, where there is no keyring
 --no-configure   leave git's configuration alone
---with PACKAGE   install a keyring backend beside it, such as keyring-pass
+--with PACKAGE   install a keyring backend beside it, such as keyring-pass; it is not locked
 --demo           try it with no account: a Bitbucket emulator on this machine, nothing left behind
 --uninstall      remove the command, its settings in git, registered installations and cached tokens
 EOF
@@ -56,8 +61,6 @@ make_environment() {
         uv --no-config venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
     elif command -v virtualenv >/dev/null; then
         virtualenv --quiet --python "$python" "$1" || fail "virtualenv failed" "see above"
-    elif command -v pipx >/dev/null; then
-        pipx run --quiet virtualenv --quiet --python "$python" "$1" || fail "pipx run virtualenv failed" "see above"
     else
         install_venv
         "$python" -I -m venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
@@ -69,7 +72,7 @@ install_venv() {
     package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if ! command -v apt-get >/dev/null; then
         fail "$python cannot make environments: it lacks the venv module" \
-            "install your system's package for it, or uv, pipx or virtualenv"
+            "install your system's package for it, or uv or virtualenv"
     elif [ "$(id -u)" -ne 0 ]; then
         fail "$python cannot make environments: it lacks the venv module" "run: sudo apt-get install $package"
     fi
@@ -78,17 +81,65 @@ install_venv() {
         fail "apt-get could not install $package" "run: apt-get install $package"
 }
 
-# fill_environment DIR REQUIREMENT...: install into an environment.
-fill_environment() {
+# pip_install DIR ARGUMENT...: install into an environment, by pip or by uv.
+pip_install() {
     into=$1
     shift
-    if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
     if [ -x "$into/bin/pip" ]; then
         PIP_USER=0 "$into/bin/python" -I -m pip install --quiet --no-input --disable-pip-version-check "$@"
     else
         uv --no-config pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
-    fi || fail "the packages could not be installed" \
+    fi
+}
+
+# fill_environment DIR REQUIREMENT...: install what nobody has locked into an environment.
+fill_environment() {
+    environment_to_fill=$1
+    shift
+    if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
+    pip_install "$environment_to_fill" "$@" || fail "the packages could not be installed" \
         "check the network, or bring them along: ./install.sh --wheelhouse DIR"
+}
+
+locks=$here/git_credential_bbjwt/installed
+
+# fill_locked DIR LOCK [OPTION]...: install exactly what a lock names, wheels alone. Nothing of a wheel runs before its
+# SHA-256 is found right, nor does installing one run any of it.
+fill_locked() {
+    environment_to_fill=$1 lock=$2
+    shift 2
+    if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
+    pip_install "$environment_to_fill" --require-hashes --only-binary :all: "$@" -r "$lock" ||
+        fail "the packages that ${lock##*/} names could not be installed" \
+            "check the network, or bring them along: ./install.sh --wheelhouse DIR" \
+            "where there is no wheel for this machine, take the newest, which nobody has locked: ./install.sh --latest"
+}
+
+# install_project DIR: build and install the project itself, with nothing but what is locked.
+install_project() {
+    built_with=$1/build
+    for wheel in ${wheelhouse:+"$wheelhouse"/git_credential_bbjwt-*.whl}; do
+        if [ -f "$wheel" ]; then
+            pip_install "$1" --no-index --no-deps "$wheel" || fail "$wheel could not be installed" "see above"
+            return
+        fi
+    done
+    # An isolated build would fetch what nobody locked; so what builds stands in a folder of its own.
+    fill_locked "$1" "$locks/locked-build.txt" --target "$built_with"
+    PYTHONPATH=$built_with pip_install "$1" --no-index --no-deps --no-build-isolation "$here" ||
+        fail "the project could not be built" "see above; please report it"
+    rm -rf "$built_with"
+}
+
+# fill_with_project DIR LOCK EXTRA: the project and what it needs: what the lock names, or with --latest the newest.
+fill_with_project() {
+    if [ -n "$latest" ]; then
+        say "note: --latest takes the newest packages that pyproject.toml allows; nobody has locked them"
+        fill_environment "$1" "$(project "$3")"
+    else
+        fill_locked "$1" "$locks/$2"
+        install_project "$1"
+    fi
 }
 
 # The project itself, as a requirement: its wheel where a wheelhouse has one, else these sources.
@@ -188,8 +239,12 @@ install_it() {
     trap 'exit 1' HUP INT TERM
     cd / # No installer is to find settings, or modules, in the folder this was called from.
     make_environment "$environment"
-    # shellcheck disable=SC2086  # one word a package
-    fill_environment "$environment" "$(project)" $packages
+    fill_with_project "$environment" locked.txt ''
+    if [ -n "$packages" ]; then
+        say "note: not locked, as --with asks for it:$packages"
+        # shellcheck disable=SC2086  # one word per package
+        fill_environment "$environment" $packages
+    fi
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
     if [ -n "$payload" ]; then
@@ -261,23 +316,24 @@ demo() {
     say "preparing an environment in $place (removed at the end) ..."
     export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
     make_environment "$place/environment"
-    fill_environment "$place/environment" "$(project '[demo]')"
+    fill_with_project "$place/environment" locked-demo.txt '[demo]'
     cd "$here"
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-mode=install_it insecure='' system='' wheelhouse='' configure=yes payload='' packages=''
+mode=install_it insecure='' latest='' system='' wheelhouse='' configure=yes payload='' packages=''
 while [ $# -gt 0 ]; do
     case $1 in
     --demo) mode=demo ;;
     --uninstall) mode=uninstall ;;
     --system) system=yes ;;
     --no-configure) configure='' ;;
+    --latest) latest=yes ;;
     --insecure-storage) insecure=yes ;;
     --wheelhouse)
         [ $# -ge 2 ] || fail "--wheelhouse needs a folder"
         shift
-        [ -d "$1" ] || fail "there is no folder $1" "make one: pip wheel --wheel-dir DIR \".[demo]\""
+        [ -d "$1" ] || fail "there is no folder $1" "./install.sh --help tells how to make one"
         wheelhouse=$(CDPATH='' cd -- "$1" && pwd)
         ;;
     --with)
@@ -285,7 +341,7 @@ while [ $# -gt 0 ]; do
         shift
         packages="$packages $1"
         ;;
-    # For tests/run: an environment with the project and whatever else is named.
+    # For tests/run: an environment with what is named, a lock and the project, or --latest and requirements.
     --environment)
         mode=environment
         shift
@@ -313,7 +369,13 @@ if [ "$mode" = environment ]; then
     into=$1
     shift
     [ -x "$into/bin/python" ] || make_environment "$into"
-    fill_environment "$into" "$@"
+    if [ "$1" = --latest ]; then
+        shift
+        fill_environment "$into" "$@"
+    else
+        fill_locked "$into" "$1"
+        install_project "$into"
+    fi
 else
     "$mode"
 fi

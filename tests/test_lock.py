@@ -1,0 +1,173 @@
+"""Only code that this repository names: the locks, what they cover, and what one changed digit does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.conftest import PROJECT, Machine
+from tests.test_install import INSTALLER, fresh, install, installed, wheelhouse
+
+__all__ = ["fresh", "wheelhouse"]  # fixtures
+
+INSTALLED = PROJECT / "git_credential_bbjwt/installed"
+
+#: The locks, and what of pyproject.toml each is to satisfy.
+LOCKS = {
+    INSTALLED / "locked.txt": ["dependencies"],
+    INSTALLED / "locked-demo.txt": ["dependencies", "demo"],
+    INSTALLED / "locked-build.txt": ["requires"],
+    PROJECT / "tests/locked-test.txt": ["dependencies", "demo", "test"],
+    PROJECT / "tests/locked-lint.txt": ["dependencies", "demo", "test", "lint"],
+}
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+SYSTEMS = {"linux": ("Linux", "posix"), "darwin": ("Darwin", "posix"), "win32": ("Windows", "nt")}
+
+
+def locked(lock: Path) -> list[tuple[Requirement, list[str]]]:
+    """Each requirement of a lock, with its hashes."""
+    entries = lock.read_text().replace("\\\n", " ").splitlines()
+    found = []
+    for entry in entries:
+        requirement, *hashes = re.split(r"\s--hash=", entry)
+        found.append((Requirement(requirement.strip()), [one.strip() for one in hashes]))
+    return found
+
+
+def asked_for(part: str) -> list[Requirement]:
+    """What one list of pyproject.toml asks for."""
+    text = (PROJECT / "pyproject.toml").read_text()
+    found = re.search(rf"^{part} = \[(.*?)\]\s*$", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    listed = re.findall(r'^[^#"\n]*"([^"]+)"|, "([^"]+)"', found[1], re.MULTILINE)
+    names = [one or other for one, other in listed]
+    return [Requirement(name) for name in names if not name.startswith("git-credential-bbjwt")]
+
+
+def test_what_pyproject_asks_for_is_found() -> None:
+    assert [one.name for one in asked_for("requires")] == ["hatchling", "shtab"]
+    assert {"keyring", "PyJWT", "urllib3"} <= {one.name for one in asked_for("dependencies")}
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_each_lock_fits_pyproject_on_every_python_and_system(lock: Path) -> None:
+    entries = locked(lock)
+    assert all(
+        len(hashes) > 0 and all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes) for _, hashes in entries
+    )
+    for python, system in itertools.product(PYTHONS, SYSTEMS):
+        environment = {
+            "python_version": python,
+            "python_full_version": f"{python}.1",
+            "sys_platform": system,
+            "platform_system": SYSTEMS[system][0],
+            "os_name": SYSTEMS[system][1],
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+            "extra": "",
+        }
+        chosen: dict[str, str] = {}
+        for requirement, _ in entries:
+            if requirement.marker is None or requirement.marker.evaluate(environment):
+                name = canonicalize_name(requirement.name)
+                assert name not in chosen, f"{name} twice on {python}, {system}"
+                (specifier,) = requirement.specifier
+                assert specifier.operator == "=="
+                chosen[name] = specifier.version
+        for part in LOCKS[lock]:
+            for wanted in asked_for(part):
+                assert chosen[canonicalize_name(wanted.name)] in wanted.specifier, f"{wanted} on {python}, {system}"
+
+
+def test_what_is_locked_twice_is_locked_alike() -> None:
+    runtime = {(one.name, str(one.specifier), str(one.marker)) for one, _ in locked(INSTALLED / "locked.txt")}
+    for lock in LOCKS:
+        if "dependencies" in LOCKS[lock]:
+            versions = {(one.name, str(one.specifier)) for one, _ in locked(lock)}
+            assert {(name, version) for name, version, _ in runtime} <= versions, lock
+
+
+def test_the_list_of_what_is_installed_is_the_locks() -> None:
+    listed = json.loads((INSTALLED / "locked.cdx.json").read_text())
+    names = sorted((one["name"], one["version"]) for one in listed["components"])
+
+    assert listed["bomFormat"] == "CycloneDX"
+    assert names == sorted(
+        (one.name, str(one.specifier).removeprefix("==")) for one, _ in locked(INSTALLED / "locked.txt")
+    )
+    assert all(one["hashes"] for one in listed["components"])
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project, to change."""
+    ignored = shutil.ignore_patterns(".git", ".cache", "__pycache__")
+    return shutil.copytree(PROJECT, tmp_path / "checkout", ignore=ignored)
+
+
+@pytest.mark.parametrize("lock", ["locked.txt", "locked-build.txt"])
+def test_one_changed_digit_stops_it_before_anything_ran(
+    fresh: Machine, wheelhouse: Path, checkout: Path, lock: str
+) -> None:
+    file = checkout / "git_credential_bbjwt/installed" / lock
+    file.write_text(re.sub(r"sha256:[0-9a-f]", "sha256:z", file.read_text()).replace("sha256:z", "sha256:0"))
+    without_ours = fresh.home / "wheels"
+    without_ours.mkdir()
+    for wheel in wheelhouse.iterdir():
+        if not wheel.name.startswith("git_credential_bbjwt"):
+            (without_ours / wheel.name).symlink_to(wheel)
+    before = sorted(path for path in fresh.home.rglob("*") if "wheels" not in path.parts)
+    installer = checkout / "install.sh"
+    done = fresh.run("sh", installer, "--wheelhouse", without_ours, "--no-configure", check=False)
+
+    assert done.returncode == 1
+    assert lock in done.stderr
+    assert "hash" in done.stderr.lower()
+    assert "--latest" in done.stderr
+    assert not installed(fresh).exists()
+    made = [path for path in fresh.home.rglob("*") if path.is_file() and "wheels" not in path.parts]
+    assert made == [path for path in before if path.is_file()]
+
+
+def test_from_sources_with_what_is_locked_alone(fresh: Machine, wheelhouse: Path) -> None:
+    without_ours = fresh.home / "wheels"
+    without_ours.mkdir()
+    for wheel in wheelhouse.iterdir():
+        if not wheel.name.startswith("git_credential_bbjwt"):
+            (without_ours / wheel.name).symlink_to(wheel)
+    install(fresh, without_ours, "--no-configure")
+
+    assert fresh.run(installed(fresh), "capability").stdout == "version 0\ncapability state\n"
+    environment = next((fresh.home / ".local/share/git-credential-bbjwt").iterdir())
+    python = environment / "bin/python"
+    there = json.loads(fresh.run(python, "-m", "pip", "list", "--format=json").stdout)
+    names = {canonicalize_name(one["name"]) for one in there} - {"pip", "setuptools", "git-credential-bbjwt"}
+    assert names <= {canonicalize_name(one.name) for one, _ in locked(INSTALLED / "locked.txt")}
+    assert not (environment / "build").exists()
+
+
+def test_what_is_not_locked_is_said(fresh: Machine, wheelhouse: Path) -> None:
+    done = install(fresh, wheelhouse, "--no-configure", "--latest", "--with", "shtab")
+
+    assert "note: --latest takes the newest packages that pyproject.toml allows; nobody has locked them" in done.stderr
+    assert "note: not locked, as --with asks for it: shtab" in done.stderr
+    assert fresh.run(installed(fresh), "capability").returncode == 0
+
+
+def test_the_project_names_no_index() -> None:
+    for lock in (*LOCKS, INSTALLED / "locked.cdx.json", INSTALLER):
+        text = lock.read_text()
+        assert "index-url" not in text
+        assert not re.search(r"https?://(?!cyclonedx\.org)[a-z]", text.replace("$schema", "")), lock
+
+
+def test_it_runs_with_this_python() -> None:
+    assert f"{sys.version_info[0]}.{sys.version_info[1]}" in PYTHONS
