@@ -341,6 +341,12 @@ def cannot(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def client_python() -> Path:
+    """The Python that has the git libraries and tools written in it, which ``tests/run --all`` installs."""
+    python = PROJECT / ".cache/clients/bin/python"
+    return python if python.exists() else cannot("the libraries are not installed: tests/run --all does that")
+
+
 def need(program: str) -> str:
     """Return the path of ``program``, without which a test cannot be run."""
     return shutil.which(program) or cannot(f"{program} is not installed")

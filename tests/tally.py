@@ -89,9 +89,14 @@ def _version_order(name: str) -> tuple[str, list[int], str]:
 
 
 def versions_table() -> list[str]:
-    """The table of what was seen to work with which version."""
-    lines = ["| with | seen to work |", "|---|---|"]
-    for name in sorted(_versions, key=_version_order):
+    """The tables of what was seen to work: git's features against its versions, then all else by program."""
+    gits = sorted((name for name in _versions if name.startswith("git ")), key=_version_order)
+    lines = [f"| git | {' | '.join(name.removeprefix('git ') for name in gits)} |", "|---|" + ":-:|" * len(gits)]
+    for feature in sorted(set().union(*(_versions[name] for name in gits))):
+        ticks = ["✓" if feature in _versions[name] else "–" for name in gits]  # a dash on purpose
+        lines.append(f"| {feature} | {' | '.join(ticks)} |")
+    lines += ["", "| with | seen to work |", "|---|---|"]
+    for name in sorted(set(_versions) - set(gits), key=_version_order):
         lines.append(f"| {name} | {', '.join(sorted(_versions[name]))} |")
     return lines
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from tests import tally
-from tests.conftest import Workspace, answer, cannot, need
+from tests.conftest import Workspace, answer, cannot, client_python, need
 
 Recorder = Callable[[str, object], None]
 
@@ -98,3 +99,60 @@ def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Pa
 
     assert (tmp_path / "lib/private_package.py").exists()
     assert "password" in answer(acme.get())
+
+
+# Those written in Python, which `tests/run --all` installs.
+
+
+def noted(record_property: Recorder, package: str, feature: str) -> None:
+    """Record the version of an installed package."""
+    script = f"import importlib.metadata as m; print(m.version('{package}'))"
+    version = subprocess.run([client_python(), "-I", "-c", script], capture_output=True, text=True, check=True).stdout
+    record_property(*tally.worked_with(package, version.strip(), feature))
+
+
+def test_gitpython_clones(acme: Workspace, record_property: Recorder) -> None:
+    script = f"import git; git.Repo.clone_from({acme.url!r}, 'w').remotes.origin.fetch()"
+    acme.machine.run(client_python(), "-c", script)
+
+    assert (acme.machine.home / "w/README.md").exists()
+    assert acme.bitbucket.mints() == 1
+    noted(record_property, "GitPython", "clone, fetch")
+
+
+def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) -> None:
+    hook = "- id: ours\n  name: ours\n  entry: 'true'\n  language: system\n"
+    hooks = acme.bitbucket.host_repository("acme/hooks", {".pre-commit-hooks.yaml": hook})
+    app = acme.machine.home / "app"
+    acme.machine.git("init", "-q", app)
+    listed = f"repos:\n- repo: {acme.bitbucket.url(hooks)}\n  rev: main\n  hooks:\n  - id: ours\n"
+    (app / ".pre-commit-config.yaml").write_text(listed)
+    acme.machine.git("add", ".", cwd=app)
+    done = acme.machine.run(client_python(), "-m", "pre_commit", "run", "--all-files", cwd=app)
+
+    assert "Passed" in done.stdout
+    assert acme.bitbucket.mints() == 1
+    noted(record_property, "pre-commit", "hooks of a private repository")
+
+
+def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> None:
+    """By the module's own name with the host's port, as Go has it for a server of one's own."""
+    go = need("go")
+    version = acme.machine.run(go, "version").stdout.split()[2].removeprefix("go")
+    module = f"{acme.bitbucket.host.replace(':', '.')}/acme/tools"
+    package = acme.bitbucket.host_repository(
+        "acme/tools", {"go.mod": f"module {module}.git\n\ngo 1.19\n", "t.go": "package t\n"}
+    )
+    app = acme.machine.home / "app"
+    app.mkdir()
+    (app / "go.mod").write_text("module app\n\ngo 1.19\n")
+    # Go names a module by its host, and there is no port in that: git puts the emulator in its place.
+    acme.machine.git(
+        "config", "--global", f"url.{acme.bitbucket.base_url}/.insteadOf", f"https://{module.split('/')[0]}/"
+    )
+    settings = {"GOPRIVATE": "*", "GOPROXY": "direct", "GOFLAGS": "-mod=mod -modcacherw", "GONOSUMDB": "*"}
+    acme.machine.run(go, "get", f"{module}.git@main", cwd=app, env=acme.machine.env(settings))
+
+    assert f"{module}.git" in (app / "go.mod").read_text()
+    assert acme.bitbucket.mints() == 1
+    record_property(*tally.worked_with("Go", version, "modules, with GOPRIVATE and GOPROXY=direct"))

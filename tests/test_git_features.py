@@ -182,7 +182,7 @@ def test_lfs_upload_is_refused(acme: Workspace) -> None:
     assert not (acme.widgets.path / "lfs-objects").exists()
 
 
-def test_healing_of_a_revoked_token(acme: Workspace, each_git: tuple[int, ...]) -> None:
+def test_healing_of_a_revoked_token_within_one_command(acme: Workspace, each_git: tuple[int, ...]) -> None:
     acme.machine.git("clone", "-q", acme.url, "w")
     acme.bitbucket.revoke_tokens()
     clone = acme.machine.home / "w"
@@ -192,7 +192,7 @@ def test_healing_of_a_revoked_token(acme: Workspace, each_git: tuple[int, ...]) 
     acme.machine.git("fetch", "-q", cwd=clone)
 
 
-def test_configure_for_a_workspace_or_the_git_it_needs(acme: Workspace, each_git: tuple[int, ...]) -> None:
+def test_configure_for_a_workspace(acme: Workspace, each_git: tuple[int, ...]) -> None:
     (acme.machine.home / ".gitconfig").unlink()
     done = acme.machine.bbjwt("configure", "--workspace", "acme", check=False)
 
@@ -203,7 +203,7 @@ def test_configure_for_a_workspace_or_the_git_it_needs(acme: Workspace, each_git
         assert not (acme.machine.home / ".gitconfig").exists()
 
 
-def test_exec_or_the_git_it_needs(acme: Workspace, each_git: tuple[int, ...]) -> None:
+def test_exec(acme: Workspace, each_git: tuple[int, ...]) -> None:
     (acme.machine.home / ".gitconfig").unlink()
     done = acme.machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w", check=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from tests import desktop
-from tests.conftest import COMMAND, PROJECT, Workspace, need
+from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
 from tests.test_install import fresh, wheelhouse
 from tests.test_keyrings import home_with_backends, scene, with_pass
 from tests.test_registration import files_holding
@@ -62,7 +63,7 @@ def mounted(scene: Workspace, where: str) -> str:
 
 
 def test_every_block_of_commands_is_tested_here() -> None:
-    blocks = re.findall(r"^(.*)\n```(sh|ini|yaml|groovy)\n", README, re.MULTILINE)
+    blocks = re.findall(r"^(.*)\n```(sh|ini|yaml|groovy|python|dockerfile)\n", README, re.MULTILINE)
     assert [mark for mark, _ in blocks if not mark.startswith("<!-- tested: ")] == []
     source = Path(__file__).read_text()
     assert [name for name in RECIPES if f'"{name}"' not in source] == []
@@ -85,6 +86,17 @@ def test_set_up(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  
     assert cloned(newcomer)
     assert newcomer.bitbucket.mints() == 1
     assert files_holding(machine.home.parent, newcomer.app.shared_secret) == []
+
+
+def test_set_up_a_server(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  # noqa: ARG001  # as above
+    machine = newcomer.machine
+    (machine.home / "install.sh").write_text(f'exec sh "{PROJECT}/install.sh" --wheelhouse "{wheelhouse}" "$@"\n')
+    (machine.home / "install.sh").chmod(0o755)
+    (path,) = re.findall("BBJWT_INSTALLATION=(/.*)", RECIPES["set up a server"])
+    text = recipe(newcomer, "set up a server").replace(path, mounted(newcomer, path))
+    machine.run("sh", "-eu", "-c", text)
+
+    assert cloned(newcomer)
 
 
 def test_step_by_step(newcomer: Workspace) -> None:
@@ -222,6 +234,71 @@ def test_insecure_storage(newcomer: Workspace) -> None:
     assert cloned(newcomer)
 
 
+def base64_payload(scene: Workspace) -> str:
+    """The payload as a masked variable holds it."""
+    return base64.b64encode(scene.installation.read_bytes()).decode()
+
+
+def test_pipelines(newcomer: Workspace) -> None:
+    (command,) = re.findall(r"^ +- (git-credential-bbjwt .*)$", recipe(newcomer, "pipelines"), re.MULTILINE)
+    environment = newcomer.machine.env(BBJWT_INSTALLATION=base64_payload(newcomer), XDG_RUNTIME_DIR=None)
+    newcomer.machine.run("sh", "-eu", "-c", command, env=environment)
+
+    assert cloned(newcomer)
+
+
+def test_actions(newcomer: Workspace) -> None:
+    text = recipe(newcomer, "actions")
+    (command,) = re.findall(r"^- run: (.*)$", text, re.MULTILINE)
+    ((name, secret),) = re.findall(r"^    (\w+): \$\{\{ secrets\.(\w+) \}\}$", text, re.MULTILINE)
+    assert name == secret
+    environment = newcomer.machine.env({name: newcomer.installation.read_text()})
+    newcomer.machine.run("sh", "-eu", "-c", command, env=environment)
+
+    assert cloned(newcomer)
+
+
+def test_buildkit(newcomer: Workspace) -> None:
+    """What the builder runs, in a machine without a runtime folder; a layer is what it leaves on the disk."""
+    mount, text = re.findall(r"^RUN --mount=(\S+) (.*)$", recipe(newcomer, "buildkit"), re.MULTILINE)[0]
+    options = dict(option.split("=") for option in mount.split(","))
+    assert options == {"type": "secret", "id": "bitbucket", "mode": "0400"}
+    where = f"/run/secrets/{options['id']}"
+    text = text.replace(where, mounted(newcomer, where))
+    newcomer.installation.unlink()
+    before = {path.name for path in newcomer.machine.home.iterdir()}
+    newcomer.machine.run("sh", "-eu", "-c", text, env=newcomer.machine.env(XDG_RUNTIME_DIR=None))
+
+    assert cloned(newcomer)
+    assert {path.name for path in newcomer.machine.home.iterdir()} == before | {"widgets"}
+    assert not any(
+        token.encode() in path.read_bytes() for token in newcomer.bitbucket.tokens for path in files(newcomer)
+    )
+
+
+def files(scene: Workspace) -> list[Path]:
+    """All files below the home."""
+    return [path for path in scene.machine.home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["pygit2", "dulwich"])
+def test_libraries_that_ask_no_helper(newcomer: Workspace, name: str) -> None:
+    newcomer.machine.environment |= with_installation(newcomer)
+    newcomer.machine.environment["SSL_CERT_FILE"] = str(newcomer.bitbucket.ca_file)
+    text = f"URL = {newcomer.url!r}\n" + recipe(newcomer, name)
+    newcomer.machine.run(client_python(), "-c", text)
+
+    assert cloned(newcomer)
+
+
+def test_credential_fill(newcomer: Workspace) -> None:
+    newcomer.machine.environment |= with_installation(newcomer)
+    newcomer.machine.bbjwt("configure")
+    printed = follow(newcomer, "credential fill")
+
+    assert "username=x-token-auth\npassword=" in printed
+
+
 def test_pass(scene: Workspace) -> None:
     scene.installation = scene.installation.rename(scene.machine.home / "installed.json")
     with with_pass(scene):
@@ -332,7 +409,7 @@ def test_the_remedies_of_the_troubleshooting_table_are_what_is_said() -> None:
     said = [text for row in rows for text in row.split(" … ")]
     package = "".join(path.read_text() for path in (PROJECT / "git_credential_bbjwt").rglob("*.py"))
     spelled = re.sub(r'"\n\s*f?"', "", package)
-    assert len(said) >= 6
+    assert len(said) >= 25
     for text in said:
         shape = re.sub(r"\\\(403\\\)", r"\\(403\\)", re.escape(text))
         assert re.search(shape.replace(r"\ ", " "), re.sub(r"\{[^}]*\}", "", spelled)), text
