@@ -140,9 +140,7 @@ def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> Non
     go = need("go")
     version = acme.machine.run(go, "version").stdout.split()[2].removeprefix("go")
     module = f"{acme.bitbucket.host.replace(':', '.')}/acme/tools"
-    package = acme.bitbucket.host_repository(
-        "acme/tools", {"go.mod": f"module {module}.git\n\ngo 1.19\n", "t.go": "package t\n"}
-    )
+    acme.bitbucket.host_repository("acme/tools", {"go.mod": f"module {module}.git\n\ngo 1.19\n", "t.go": "package t\n"})
     app = acme.machine.home / "app"
     app.mkdir()
     (app / "go.mod").write_text("module app\n\ngo 1.19\n")
