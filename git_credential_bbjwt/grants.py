@@ -277,6 +277,6 @@ def check_jwt_not_expired(installation: Installation) -> None:
         expires = float(loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
     except (ValueError, LookupError, TypeError, OverflowError, OSError) as problem:
-        raise InstallationError(f"{installation.where} holds no JWT", hint) from problem
+        raise InstallationError(f"{installation.where} does not contain a JWT", hint) from problem
     if expires <= time.time():
         raise InstallationError(f"the JWT in {installation.where} expired at {when}", hint)

@@ -78,18 +78,20 @@ def parse_path(host: str, path: bytes) -> Repository:
     path = path.removeprefix(b"/").removesuffix(b"/")
     segments = [_decoded(segment) for segment in path.split(b"/")]
     if ".." in segments or "." in segments:
-        raise NotARepositoryError("a path with dot segments is no repository")
+        raise NotARepositoryError("a path with dot segments is not a repository's")
     if len(segments) < 2:
-        raise NotARepositoryError("the path is no repository: it needs a workspace and a repository")
+        raise NotARepositoryError("the path is not a repository's: it needs a workspace and a repository")
     workspace, name = segments[0].lower(), segments[1].lower().removesuffix(".git")
     for part in (workspace, name):
         if not (is_uuid(part) or is_name(part)):
-            raise NotARepositoryError("the path is no repository: it has a part no workspace or repository is named")
+            raise NotARepositoryError(
+                "the path is not a repository's: a workspace or repository name in it has invalid characters"
+            )
     rest = segments[2:]
     if rest[:1] == ["wiki"]:
         rest = rest[1:]
     if rest and rest[:2] != ["info", "lfs"]:
-        raise NotARepositoryError("the path is no repository: it goes on after the repository")
+        raise NotARepositoryError("the path is not a repository's: it goes on after the repository name")
     return Repository(host, workspace, name)
 
 
@@ -100,11 +102,11 @@ def _decoded(segment: bytes) -> str:
     for piece in pieces[1:]:
         code = piece[:2].decode("ascii", "replace").lower()
         if len(code) != 2 or not _HEX.issuperset(code):
-            raise NotARepositoryError("the path is no repository: its percent-encoding is broken")
+            raise NotARepositoryError("the path is not a repository's: its percent-encoding is broken")
         decoded.append(int(code, 16))
         decoded += piece[2:]
     if any(byte <= 0x20 or byte >= 0x7F or byte in b"/\\" for byte in decoded):
-        raise NotARepositoryError("the path is no repository: it holds a character no repository has")
+        raise NotARepositoryError("the path is not a repository's: it has a character that no repository name has")
     return decoded.decode("ascii")
 
 
@@ -123,7 +125,7 @@ def parse_url(url: str) -> Repository:
         user, _, host = authority.rpartition("@")
         if not separator or scheme.lower() not in ("https", "ssh"):
             raise NotARepositoryError(
-                "this is no https URL of a repository, such as https://bitbucket.org/acme/widgets"
+                "this is not an https URL of a repository, such as https://bitbucket.org/acme/widgets"
             )
         if scheme.lower() == "ssh" and user != "git":
             raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")

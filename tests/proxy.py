@@ -128,7 +128,13 @@ def _pass_on(one: Any, other: socket.socket) -> None:
         # TLS may hold bytes that the socket no longer has.
         ready = [one] if getattr(one, "pending", int)() else select.select(list(ends), [], [], 60)[0]
         for source in ready:
-            data = source.recv(65_536)
+            source.setblocking(False)  # Of TLS there may be half a record.
+            try:
+                data = source.recv(65_536)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                continue
+            finally:
+                source.setblocking(True)
             if not data:
                 return
             ends[source].sendall(data)

@@ -118,13 +118,13 @@ def test_an_expired_jwt_says_when_it_expired(acme: Workspace) -> None:
 def test_what_is_no_jwt_is_an_error(acme: Workspace, jwt: str) -> None:
     changes = without_secret(acme) | {"BBJWT_JWT": jwt}
 
-    assert_quits(acme.machine.get(acme.url, check=False, also=changes), "no JWT")
+    assert_quits(acme.machine.get(acme.url, check=False, also=changes), "not contain a JWT")
 
 
 def test_an_empty_file_is_no_jwt(acme: Workspace, tmp_path: Path) -> None:
     (tmp_path / "jwt").write_text("\n")
 
-    assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(tmp_path / "jwt")), "no JWT")
+    assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(tmp_path / "jwt")), "not contain a JWT")
 
 
 def test_a_new_jwt_does_not_inherit_the_token_of_another(acme: Workspace) -> None:

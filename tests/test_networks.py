@@ -551,7 +551,7 @@ def test_a_proxy_that_refuses_is_named(acme: Workspace) -> None:
     with Proxy("a:b") as proxy:
         done = acme.get(check=False, https_proxy=f"http://a:c@{proxy.address}")
 
-    assert_quits(done, f"the proxy {proxy.address} does not let through", "407")
+    assert_quits(done, f"the proxy {proxy.address} refused to connect to", "407")
 
 
 def test_an_encrypted_client_key_is_an_error_and_no_prompt(situation: Situation) -> None:

@@ -249,7 +249,7 @@ BROKEN_PAYLOADS: dict[str, object] = {
     "user in the URL": {"baseUrl": "https://a@bitbucket.org"},
     "path in the URL": {"baseUrl": "https://bitbucket.org/x"},
     "query in the URL": {"baseApiUrl": "https://api.bitbucket.org?x"},
-    "port is no number": {"baseUrl": "https://bitbucket.org:x"},
+    "port is not a number": {"baseUrl": "https://bitbucket.org:x"},
     "look-alike": {"baseUrl": "https://bitbucкet.org"},
     "no API": {"baseApiUrl": ""},
 }

@@ -129,7 +129,7 @@ BROKEN_RECORDS: dict[str, Callable[[Path], object]] = {
     "truncated": truncate,
     "garbage": lambda record: record.write_bytes(os.urandom(500)),
     "another format": lambda record: replaced(record, b"record 3", b"record 1"),
-    "expiry is no number": lambda record: replaced(record, b"expires=", b"expires=x"),
+    "expiry is not a number": lambda record: replaced(record, b"expires=", b"expires=x"),
     "a line break in the token": lambda record: replaced(record, b"token=", b"token=a\nhost=b\ntoken="),
     "an escape in the token": lambda record: replaced(record, b"token=", b"token=\x1b"),
     "of another repository": lambda record: replaced(record, b"name=widgets", b"name=gadgets"),

@@ -21,7 +21,6 @@ from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
 from git_credential_bbjwt.diagnostics import hide, redacted, trace
 from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import AnothersWorkspaceError, BadAnswerError, RefusedError
-from git_credential_bbjwt.git import USERNAME
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
@@ -103,14 +102,6 @@ class Bitbucket:
         path = f"/2.0/workspaces/{quote(workspace_uuid, safe='')}"
         return checked_slug(self._send(self._api, "GET", path, (("fields", "slug,uuid"),)), workspace_uuid)
 
-    def opens(self, repository: Repository, token: str) -> bool:
-        """Whether the server lets ``token`` read the repository: one request, as git would begin."""
-        pair = b64encode(f"{USERNAME}:{token}".encode()).decode()
-        hide(pair)
-        target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
-        answer = self._base.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
-        return answer.status == _OK
-
     def _look_up(self, repository: Repository) -> Answer:
         assert self._api is not None
         parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
@@ -166,6 +157,15 @@ class Bitbucket:
             refused.is_of_swap = path == TOKEN_PATH
             raise
         return answer
+
+
+def opens(origin: Origin, repository: Repository, username: str, token: str) -> bool:
+    """Whether the server lets ``token`` read the repository: one request, as git would begin."""
+    pair = b64encode(f"{username}:{token}".encode()).decode()
+    hide(pair)
+    target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
+    answer = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
+    return answer.status == _OK
 
 
 class _Ahead:
@@ -309,7 +309,7 @@ def checked_uuid(answer: Answer, repository: Repository) -> str:
     """Return the UUID, in braces, of a REST answer that is about ``repository``. Raises BadAnswerError."""
     found = _json_object(answer.body)
     if found is None:
-        raise _unusable("the REST API's answer is no JSON object")
+        raise _unusable("the REST API's answer is not a JSON object")
     uuid, full_name = found.get("uuid"), found.get("full_name")
     if not isinstance(uuid, str) or not is_uuid(uuid.lower()):
         raise _unusable("the REST API's answer names no repository UUID")
@@ -364,7 +364,7 @@ def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToke
     """Return the token of a swap's answer, if it is one and no broader than asked. Raises BadAnswerError."""
     found = _json_object(answer.body)
     if found is None:
-        raise _unusable("the token endpoint's answer is no JSON object")
+        raise _unusable("the token endpoint's answer is not a JSON object")
     token, kind, lifetime = found.get("access_token"), found.get("token_type"), found.get("expires_in")
     if not isinstance(token, str) or not 0 < len(token) <= _TOKEN_LENGTH or not _is_visible_ascii(token):
         raise _unusable("the token endpoint's answer holds no usable access_token")
@@ -373,7 +373,7 @@ def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToke
     if lifetime is None:
         lifetime = _UNSTATED_LIFETIME
     if type(lifetime) is not int or lifetime <= 0:
-        raise _unusable("the token endpoint's answer has an expires_in that is no number of seconds")
+        raise _unusable("the token endpoint's answer has an expires_in that is not a number of seconds")
     allowed = _with_implied(asked_scope)
     for field in ("scopes", "scope"):
         granted = found.get(field)

@@ -79,6 +79,6 @@ def _through_socks(
 def refused_by_proxy(proxy: Proxy, host: str, reason: str) -> ConnectionFailedError:
     """The error for a proxy that says no, and will go on doing so."""
     return ConnectionFailedError(
-        f"the proxy {proxy.place} does not let through to {host}: {reason}",
+        f"the proxy {proxy.place} refused to connect to {host}: {reason}",
         "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",
     )

@@ -221,7 +221,7 @@ def _parse_proxy(text: str) -> Proxy:
         parts = urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
     except ValueError as problem:
-        raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT) from problem
+        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT) from problem
     if parts.password:
         hide(parts.password)
         hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
@@ -230,7 +230,7 @@ def _parse_proxy(text: str) -> Proxy:
             f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
         )
     if not host:
-        raise ConnectionFailedError("the proxy for Bitbucket is no URL", _PROXY_HINT)
+        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT)
     userinfo = None
     if parts.username is not None:
         userinfo = (_decoded(parts.username), _decoded(parts.password or ""))

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.options import DEFAULT_SCOPE, OPERATIONS, TOKEN_STORES, HelperOptions
+from git_credential_bbjwt.options import DEFAULT_SCOPE, DEFAULT_TIMEOUT, OPERATIONS, TOKEN_STORES, HelperOptions
 
 #: Every command with its module, in the order ``--help`` lists them.
 COMMANDS = {
@@ -31,6 +31,8 @@ _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repos
 _EPILOG = """\
 As git's credential helper: git-credential-bbjwt [OPTIONS] get|store|erase|capability
 Git reads the options from its configuration, for example credential.helper "bbjwt --scope repository:write".
+
+Get started: git-credential-bbjwt register installed.json; git-credential-bbjwt configure
 """
 
 
@@ -52,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     helper = top.add_argument_group("options of the credential.helper line")
     helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
-    helper.add_argument("--installation", metavar="FILE", help="`installed` payload to use before any other")
+    helper.add_argument("--installation", metavar="FILE", help="use this payload file before any other installation")
     helper.add_argument("--installation-command", metavar="COMMAND", help="command that prints the payload to use")
     helper.add_argument("--broker", metavar="WHERE", help="ask this broker for tokens: unix:/PATH, or a command")
     helper.add_argument(
@@ -65,9 +67,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATTERN",
         help="give tokens for WORKSPACE/SLUG alone, * in SLUG being any characters (repeatable)",
     )
-    helper.add_argument("--token-store", choices=TOKEN_STORES, help="where tokens are kept (default: runtime)")
-    helper.add_argument("--timeout", metavar="SECONDS", help="time for a whole call (default: 60)")
-    helper.add_argument("--verbose", action="store_true", help="say what is decided and why")
+    helper.add_argument(
+        "--token-store",
+        choices=TOKEN_STORES,
+        help="cache tokens in the runtime folder, in the keyring, or not at all (default: runtime)",
+    )
+    helper.add_argument("--timeout", metavar="SECONDS", help=f"time for a whole call (default: {DEFAULT_TIMEOUT:g})")
+    helper.add_argument("--verbose", action="store_true", help="log each decision and request to standard error")
     chosen = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     for name in COMMANDS:
         module = _module(name)

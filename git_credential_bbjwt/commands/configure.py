@@ -1,7 +1,7 @@
 """Switch the helper on in git's configuration, for the registered hosts or some of their workspaces.
 
-Writes credential.URL.helper and credential.URL.useHttpPath through git config itself; twice is once, and `unconfigure`
-removes exactly what was written.
+Writes credential.URL.helper and credential.URL.useHttpPath through git config itself; running it again changes nothing,
+and `unconfigure` removes exactly what was written.
 
 Examples:
   git-credential-bbjwt configure
@@ -25,7 +25,12 @@ from git_credential_bbjwt.repository import is_name, normal_host
 def add_level(parser: argparse.ArgumentParser) -> None:
     """Declare which of git's configuration files is meant."""
     level = parser.add_mutually_exclusive_group()
-    for name, whose in (("global", "yours (default)"), ("system", "everybody's"), ("local", "this repository's")):
+    meant = {
+        "global": "write to your git configuration (default)",
+        "system": "write to the configuration for all users",
+        "local": "write to this repository's configuration only",
+    }
+    for name, whose in meant.items():
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, default="global", help=whose)
 
 

@@ -145,13 +145,13 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         yield _checked("network", _network, url, budget, skews)
     if skews:
         yield _clock(skews)
-    reachable = bool(skews)
+    reachable = bool(skews) or bool(catalogue.to_ask())
     for one in installations if reachable else ():
         if one.workspace_uuid and one.secret_place.is_registered:
             yield _checked("workspace", _workspace, one, budget)
     if repository is not None:
         if reachable:
-            yield from _kept(repository, installations, options, budget)
+            yield from _kept(repository, options, budget)
         yield from _token(repository, options)
         yield Check("lfs", True, f"should git-lfs be refused with 403, first: {_lfs_cure(repository)}")
 
@@ -281,20 +281,25 @@ def _workspace(one: Installation, budget: Budget) -> str:
     return f"{slug} is still its slug"
 
 
-def _kept(
-    repository: Repository, installations: list[Installation], options: HelperOptions, budget: Budget
-) -> Iterator[Check]:
+def _kept(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
     """Whether the kept token still opens the repository: who never erases one goes on failing with a revoked one."""
     record = TokenCache.open(create=False).find(repository, options.scope, options.app)
     token = None
     if record is not None and record.may_be_in_time() and record.store in STORES:
         token = STORES[record.store].token_of(record)
-    if token is None or not installations:
+    if record is None or token is None:
         return
-    session = grants.Session(budget, ask_all_the_same=True)
-    with session.bitbucket(installations[0], repository, needs_api=False) as bitbucket:
-        opens = bitbucket.opens(repository, token)
-    if opens:
+    from git_credential_bbjwt.bitbucket.api import opens
+    from git_credential_bbjwt.bitbucket.network import Connections
+    from git_credential_bbjwt.git.config import HttpSettings
+
+    origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
+    try:
+        is_open = opens(origin, repository, record.username, token)
+    except CredentialError as problem:
+        yield Check("kept token", False, problem.what, problem.hint)
+        return
+    if is_open:
         yield Check("kept token", True, f"it opens {repository.full_name}")
     else:
         url = f"https://{repository.host}/{repository.full_name}"

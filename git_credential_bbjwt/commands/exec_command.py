@@ -95,5 +95,5 @@ def _config_count(environment: dict[str, str]) -> int:
     """How many settings the environment holds already; ours come after them."""
     text = environment.get("GIT_CONFIG_COUNT", "") or "0"
     if not text.isascii() or not text.isdigit():
-        raise UsageError("GIT_CONFIG_COUNT in the environment is no number", "unset it")
+        raise UsageError("GIT_CONFIG_COUNT in the environment is not a number", "unset it")
     return int(text)

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
     """Drop them. Raises UsageError and NotARepositoryError."""
     if bool(arguments.url) == arguments.all:
-        raise UsageError("forget needs one of: the URL of a repository, --all")
+        raise UsageError("give a repository's URL or --all")
     forget_all()
     if arguments.all:
         dropped = forget(lambda _: True)

@@ -38,7 +38,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if problems:
         raise problems[0]
     if not shown:
-        diagnostics.note("there is no installation: git-credential-bbjwt register FILE")
+        diagnostics.note("no installations. Add one: git-credential-bbjwt register FILE")
     return 0
 
 

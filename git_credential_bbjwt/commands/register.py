@@ -2,7 +2,8 @@
 
 FILE is the payload of the app's `installed` lifecycle callback, bare or under "clientInfo"; - reads it from standard
 input. It may also hold many: a JSON array of payloads, or one payload per line; all are checked before the first is
-stored. Without FILE each value is asked for. The secret is never an argument. Registering again replaces.
+stored. Without FILE each value is asked for. The secret is never an argument. Registering again replaces the
+earlier entry.
 
 Examples:
   git-credential-bbjwt register installed.json
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SLUG",
-        help="workspace it is for, where the payload names none; may be given several times",
+        help="workspace slug, if the payload has none (repeatable)",
     )
     parser.add_argument("--system", action="store_true", help="for all users of this machine (needs root)")
     parser.add_argument(
@@ -320,7 +321,7 @@ def _is_json(data: bytes) -> bool:
 def _ask() -> bytes:
     """Ask for each value; the secret is not shown while it is typed."""
     if not os.isatty(0):
-        raise UsageError("there is nobody to ask for the values", "name the payload's FILE, or - for standard input")
+        raise UsageError("standard input is not a terminal", "pass FILE, or - to read the payload from standard input")
     from getpass import getpass
 
     def ask(question: str, otherwise: str = "") -> str:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Remove it. Raises InstallationError where nothing is registered, or several apps are."""
     if bool(arguments.workspace) == arguments.all:
-        raise UsageError("unregister needs one of: a workspace, --all")
+        raise UsageError("give a workspace or --all")
     registry = RegistryFolder(system=arguments.system)
     if arguments.all:
         for one in list(registry):

@@ -327,7 +327,9 @@ def _with_token(level: Level, jwt: Jwt) -> Level:
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", "check BBJWT_JWT_FILE")
         text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
         if not text or not text.isascii() or not text.isprintable():
-            raise InstallationError(f"{jwt.where} holds no JWT", "git-credential-bbjwt jwt WORKSPACE prints one")
+            raise InstallationError(
+                f"{jwt.where} does not contain a JWT", "git-credential-bbjwt jwt WORKSPACE prints one"
+            )
         return [
             one._replace(
                 jwt=text, shared_secret="", secret_place=SecretPlace.ELSEWHERE, where=jwt.where, is_exposed=jwt.exposed

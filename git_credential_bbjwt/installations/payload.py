@@ -162,7 +162,7 @@ def _text(fields: dict[str, Any], field: str, where: str) -> str:
 def _host_of(url: str, where: str) -> str:
     try:
         parts = urlsplit(url)
-        # `.port` raises for a port that is no number.
+        # `.port` raises for a port that is not a number.
         well_formed = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         well_formed = False
