@@ -124,7 +124,7 @@ def test_what_is_no_jwt_is_an_error(acme: Workspace, jwt: str) -> None:
 def test_an_empty_file_is_no_jwt(acme: Workspace, tmp_path: Path) -> None:
     (tmp_path / "jwt").write_text("\n")
 
-    assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(tmp_path / "jwt")), "not contain a JWT")
+    assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(tmp_path / "jwt")), "no JWT")
 
 
 def test_a_new_jwt_does_not_inherit_the_token_of_another(acme: Workspace) -> None:
