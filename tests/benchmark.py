@@ -107,7 +107,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        arguments = [sys.executable, "-m", "tests.bitbucket_emulator", str(folder / "bitbucket"), "widgets"]
+        arguments = [sys.executable, "-m", "tests.emulator", str(folder / "bitbucket"), "widgets"]
         arguments += [f"many{number}" for number in range(MANY)]
         self._emulator = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._emulator.stdout is not None

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import pytest
 
 from tests import tally
-from tests.bitbucket_emulator import App, Emulator, HostedRepository
+from tests.emulator import App, Emulator, HostedRepository
 
 #: The command as an installer put it beside the interpreter that runs the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.bitbucket_emulator import Emulator, Seen
+from tests.emulator import Emulator, Seen
 
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bitbucket_emulator import Emulator
+from tests.emulator import Emulator
 
 FOLDER = Path(__file__).parent / "traces"
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests import tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import Workspace, answer, cannot, request
+from tests.emulator import Fault
 from tests.properties import PROPERTIES, SEEDS
 
 #: Seconds that the properties are fuzzed for; a long run sets BBJWT_FUZZ_SECONDS.

@@ -13,10 +13,10 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
-from tests.bitbucket_emulator import Emulator
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import LATE, Workspace, answer, request
+from tests.emulator import Emulator
 from tests.proxy import Proxy, SocksProxy
-from tests.test_mint import assert_quits
 
 
 @pytest.fixture

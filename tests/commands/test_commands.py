@@ -13,9 +13,9 @@ import pytest
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.commands import COMMANDS
-from tests.bitbucket_emulator import Fault
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
-from tests.test_mint import assert_quits
+from tests.emulator import Fault
 
 # token
 

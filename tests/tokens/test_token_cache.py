@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
+from tests.emulator import Fault
 
 
 def password(acme: Workspace, *options: str, extra: str = "", **changes: str | None) -> str:

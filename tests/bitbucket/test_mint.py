@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
-from tests import bitbucket_emulator, tally
-from tests.bitbucket_emulator import Fault
+from tests import tally
 from tests.conftest import LATE, Workspace, answer
+from tests.emulator import Fault
+from tests.emulator.jwt import query_string_hash as query_string_hash_of_the_emulator
 
 
 def assert_quits(done: Any, *words: str) -> None:
@@ -434,7 +435,7 @@ def test_a_refusal_for_another_reason_with_the_clock_off_is_tried_once(acme: Wor
     ],
 )
 def test_query_string_hash(method: str, path: str, query: list[tuple[str, str]]) -> None:
-    assert query_string_hash(method, path, query) == bitbucket_emulator.query_string_hash(method.upper(), path, query)
+    assert query_string_hash(method, path, query) == query_string_hash_of_the_emulator(method.upper(), path, query)
 
 
 def test_query_string_hash_of_atlassians_page() -> None:
@@ -443,4 +444,4 @@ def test_query_string_hash_of_atlassians_page() -> None:
     digest = query_string_hash("GET", "/path/to/service", query)
 
     assert re.fullmatch("[0-9a-f]{64}", digest)
-    assert digest == bitbucket_emulator.query_string_hash("GET", "/path/to/service", query)
+    assert digest == query_string_hash_of_the_emulator("GET", "/path/to/service", query)

@@ -19,7 +19,7 @@ import pytest
 
 from tests import desktop, tally
 from tests.conftest import PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
-from tests.test_registration import files_holding, registry_of
+from tests.installations.test_registration import files_holding, registry_of
 
 PACKAGES = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome")
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests import desktop, tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, Machine, Workspace, answer
+from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "
 

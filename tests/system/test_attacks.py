@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bitbucket_emulator import Fault, make_bare_repository
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Machine, Workspace, answer, finish, request, start, until_asked
+from tests.emulator import Fault, make_bare_repository
 from tests.proxy import Proxy
-from tests.test_mint import assert_quits
 
 
 @pytest.fixture

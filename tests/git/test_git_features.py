@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests import tally
-from tests.bitbucket_emulator import HostedRepository
 from tests.conftest import Workspace, answer, need
+from tests.emulator import HostedRepository
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from tests import tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+from tests.emulator import Fault
 from tests.growth import another
-from tests.test_registration import files_holding, registry_of
+from tests.installations.test_registration import files_holding, registry_of
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import PROJECT, Machine
-from tests.test_install import INSTALLER, fresh, install, installed, wheelhouse
+from tests.project.test_install import INSTALLER, fresh, install, installed, wheelhouse
 
 __all__ = ["fresh", "wheelhouse"]  # fixtures
 

@@ -22,10 +22,10 @@ import pytest
 
 from git_credential_bbjwt.broker import audit
 from git_credential_bbjwt.failures import AuditError
-from tests.bitbucket_emulator import Fault
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
+from tests.emulator import Fault
 from tests.proxy import Proxy
-from tests.test_mint import assert_quits
 
 ALLOWED = ("--allow", "acme/widgets", "--allow", "acme/lib-*")
 

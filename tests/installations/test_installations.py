@@ -14,8 +14,8 @@ import pytest
 from git_credential_bbjwt.installations import Payload, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import places
-from tests.bitbucket_emulator import Emulator
 from tests.conftest import Workspace, answer, cannot
+from tests.emulator import Emulator
 
 
 def issuer(bitbucket: Emulator) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.bitbucket.test_mint import assert_quits
+from tests.broker.test_broker import ALLOWED, Broker, asking, broker, configure_asker, given
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, cannot, free_port, need, request
 from tests.proxy import Proxy
-from tests.test_broker import ALLOWED, Broker, asking, broker, configure_asker, given
-from tests.test_mint import assert_quits
 
 __all__ = ["broker"]  # a fixture
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests import tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, finish, request, start, until_asked
+from tests.emulator import Fault
 
 
 def register(acme: Workspace) -> Path:

@@ -19,10 +19,10 @@ import trustme
 
 from git_credential_bbjwt.bitbucket.route import NOT_HONOURED
 from git_credential_bbjwt.git.config import CHOOSE_THE_WAY
-from tests.bitbucket_emulator import Emulator, Fault, HostedRepository, IssuedToken
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import PROJECT, Machine, Workspace, answer, free_port, request
+from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken
 from tests.proxy import Proxy, SocksProxy
-from tests.test_mint import assert_quits
 
 # Real git and the helper side by side.
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests import desktop
 from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
-from tests.test_install import fresh, wheelhouse
-from tests.test_keyrings import home_with_backends, scene, with_pass
-from tests.test_registration import files_holding
+from tests.installations.test_keyrings import home_with_backends, scene, with_pass
+from tests.installations.test_registration import files_holding
+from tests.project.test_install import fresh, wheelhouse
 
 __all__ = ["fresh", "home_with_backends", "scene", "wheelhouse"]  # fixtures
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.bitbucket_emulator import Fault
+from tests.bitbucket.test_mint import answers, assert_quits
+from tests.commands.test_doctor import checks
 from tests.conftest import Machine, Workspace, answer, request
-from tests.test_doctor import checks
-from tests.test_mint import answers, assert_quits
-from tests.test_registration import registry_of
-from tests.test_token_cache import state_of
+from tests.emulator import Fault
+from tests.installations.test_registration import registry_of
+from tests.tokens.test_token_cache import state_of
 
 ANNOUNCED = "https://developer.atlassian.com/cloud/bitbucket/changelog/"
 

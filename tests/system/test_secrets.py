@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.bitbucket_emulator import Fault
 from tests.conftest import Machine, Workspace, finish, start, until_asked
+from tests.emulator import Fault
 
 
 class Watch:
