@@ -13,12 +13,22 @@ from tests.conftest import Workspace, answer, need
 from tests.emulator import HostedRepository
 
 
+#: The git since which there is a feature.
+SINCE = {
+    "configure for a workspace": (2, 26),
+    "exec": (2, 31),
+    "healing of a revoked token within one command": (2, 46),
+}
+
+
 @pytest.fixture(autouse=True)
 def noted(
     request: pytest.FixtureRequest, each_git: tuple[int, ...], record_property: Callable[[str, object], None]
 ) -> None:
-    """Tells with which git the test's feature was seen to work."""
+    """Tells with which git the test's feature was seen to work; what an older one lacks the test sees refused."""
     feature = request.node.originalname.removeprefix("test_").replace("_", " ")
+    if each_git < SINCE.get(feature, ()):
+        return
     record_property(*tally.worked_with("git", ".".join(map(str, each_git)), feature))
 
 
