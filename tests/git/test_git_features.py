@@ -12,7 +12,6 @@ from tests import tally
 from tests.conftest import Workspace, answer, need
 from tests.emulator import HostedRepository
 
-
 #: The git since which there is a feature.
 SINCE = {
     "configure for a workspace": (2, 26),
