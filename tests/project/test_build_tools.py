@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests import tally
-from tests.conftest import Workspace, answer, cannot, client_python, need
+from tests.conftest import COMMAND, PROJECT, Workspace, answer, cannot, client_python, need
 
 Recorder = Callable[[str, object], None]
 
@@ -40,6 +43,15 @@ def version_of(acme: Workspace, program: str) -> str:
     return next(word for word in words if word[0].isdigit())
 
 
+def written(tool: str, address: str) -> None:
+    """README tells to write what the test of ``tool`` has just tried, for Bitbucket in the emulator's place."""
+    table = (PROJECT / "README.md").read_text().partition("What to write:")[2].partition("Others need a word more")[0]
+    (row,) = [
+        row for row in table.splitlines() if row.startswith("|") and tool in row.split("|")[1].replace(",", "").split()
+    ]
+    assert address in row
+
+
 def test_pip_installs_from_git(acme: Workspace, tmp_path: Path, record_property: Recorder) -> None:
     package = acme.bitbucket.host_repository("acme/python-package", PYTHON_PACKAGE)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
@@ -47,6 +59,7 @@ def test_pip_installs_from_git(acme: Workspace, tmp_path: Path, record_property:
 
     assert (tmp_path / "lib/private_package.py").exists()
     assert acme.bitbucket.mints() == 1
+    written("pip", "git+https://bitbucket.org/acme/python-package.git@main")
     version = acme.machine.run(sys.executable, "-m", "pip", "--version").stdout.split()[1]
     record_property(*tally.worked_with("pip", version, "git+https"))
 
@@ -63,10 +76,12 @@ def test_npm_installs_from_git(acme: Workspace, record_property: Recorder) -> No
 
     assert (acme.machine.home / "app/node_modules/private-package/index.js").exists()
     assert acme.bitbucket.mints() == 1
+    written("npm", "git+https://bitbucket.org/acme/npm-package.git#main")
     record_property(*tally.worked_with("npm", version_of(acme, npm), "git+https"))
 
 
-def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder) -> None:
+@pytest.mark.parametrize("how", ["git-fetch-with-cli", "its own git, by configure", "by exec"])
+def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder, how: str) -> None:
     cargo = need("cargo")
     files = {"Cargo.toml": '[package]\nname = "private-package"\nversion = "1.0.0"\n', "src/lib.rs": "pub fn f() {}\n"}
     package = acme.bitbucket.host_repository("acme/cargo-package", files)
@@ -78,17 +93,79 @@ def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder) -> N
         f'private-package = {{ git = "{acme.bitbucket.url(package)}", branch = "main" }}\n'
     )
     # Where cargo is managed by rustup, it looks for its toolchains below the home it was installed to.
-    acme.machine.environment |= {
-        "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup")),
-        "CARGO_NET_GIT_FETCH_WITH_CLI": "true",
-    }
+    acme.machine.environment["RUSTUP_HOME"] = os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup"))
     if acme.machine.run(cargo, "--version", check=False).returncode != 0:
         cannot("the cargo on PATH does not run here: rustup has no toolchain below this home")
-    acme.machine.run(cargo, "fetch", cwd=app)
+    version = version_of(acme, cargo)
+    if how == "git-fetch-with-cli":
+        acme.machine.environment["CARGO_NET_GIT_FETCH_WITH_CLI"] = "true"
+    if how == "by exec":
+        (acme.machine.home / ".gitconfig").unlink()
+        acme.machine.run(COMMAND, "exec", "--", cargo, "fetch", cwd=app)
+    else:
+        # libgit2 looks for a section of the host without its port, which Bitbucket Cloud has none of.
+        acme.machine.git("config", "--global", "credential.https://localhost.helper", "bbjwt")
+        acme.machine.git("config", "--global", "credential.https://localhost.useHttpPath", "true")
+        acme.machine.run(cargo, "fetch", cwd=app)
 
     assert list((acme.machine.home / ".cargo/git/checkouts").rglob("lib.rs"))
     assert acme.bitbucket.mints() == 1
-    record_property(*tally.worked_with("cargo", version_of(acme, cargo), "git dependencies, git-fetch-with-cli"))
+    written("cargo", 'private-package = { git = "https://bitbucket.org/acme/cargo-package.git"')
+    record_property(*tally.worked_with("cargo", version, f"git dependencies: {how}"))
+
+
+@pytest.mark.parametrize("tool", ["pnpm", "yarn"])
+def test_other_managers_of_node_packages(acme: Workspace, record_property: Recorder, tool: str) -> None:
+    program = PROJECT / ".cache/clients-js/node_modules/.bin" / tool
+    if not program.exists():
+        cannot(f"{tool} is not installed: tests/run --all does that")
+    files = {"package.json": '{"name": "private-package", "version": "1.0.0"}', "index.js": "module.exports = 42;\n"}
+    package = acme.bitbucket.host_repository("acme/npm-package", files)
+    app = acme.machine.home / "app"
+    app.mkdir()
+    (app / "package.json").write_text('{"name": "app", "version": "1.0.0"}')
+    words = ["add", "--offline"] if tool == "pnpm" else ["add", "--offline", "--ignore-engines"]
+    acme.machine.run(program, *words, f"git+{acme.bitbucket.url(package)}#main", cwd=app)
+
+    assert (app / "node_modules/private-package/index.js").exists()
+    assert acme.bitbucket.mints() == 1
+    written(tool, "git+https://bitbucket.org/acme/npm-package.git#main")
+    record_property(*tally.worked_with(tool, version_of(acme, str(program)), "git+https"))
+
+
+def test_composer_installs_from_git(acme: Workspace, record_property: Recorder) -> None:
+    composer = need("composer")
+    package = acme.bitbucket.host_repository("acme/php-package", {"composer.json": '{"name": "acme/php-package"}'})
+    app = acme.machine.home / "app"
+    app.mkdir()
+    repository = {"type": "git", "url": acme.bitbucket.url(package)}
+    wanted = {"repositories": [repository, {"packagist.org": False}], "require": {"acme/php-package": "dev-main"}}
+    (app / "composer.json").write_text(json.dumps(wanted))
+    options = ["--no-interaction", "--no-plugins", "--prefer-source", "--no-progress"]
+    environment = acme.machine.env(COMPOSER_ALLOW_SUPERUSER="1")
+    acme.machine.run(composer, "install", *options, cwd=app, env=environment)
+
+    assert (app / "vendor/acme/php-package/composer.json").exists()
+    assert acme.bitbucket.mints() == 1
+    written("composer", '"type": "git", "url": "https://bitbucket.org/acme/php-package.git"')
+    shown = acme.machine.run(composer, "--version", "--no-ansi", env=environment).stdout.split()
+    record_property(*tally.worked_with("composer", shown[shown.index("version") + 1], '"type": "git"'))
+
+
+def test_bundler_installs_from_git(acme: Workspace, record_property: Recorder) -> None:
+    bundle = need("bundle")
+    spec = "Gem::Specification.new { |s| s.name = 'priv'; s.version = '1.0'; s.summary = 'x'; s.authors = ['x'] }\n"
+    package = acme.bitbucket.host_repository("acme/gem", {"priv.gemspec": spec})
+    app = acme.machine.home / "app"
+    app.mkdir()
+    (app / "Gemfile").write_text(f"gem 'priv', git: '{acme.bitbucket.url(package)}', branch: 'main'\n")
+    environment = acme.machine.env(BUNDLE_PATH=str(app / "gems"), BUNDLE_SILENCE_ROOT_WARNING="1")
+    acme.machine.run(bundle, "install", cwd=app, env=environment)
+
+    assert list((app / "gems").rglob("priv.gemspec"))
+    assert acme.bitbucket.mints() == 1
+    written("bundler", 'git: "https://bitbucket.org/acme/gem.git", branch: "main"')
+    record_property(*tally.worked_with("bundler", version_of(acme, bundle), "git"))
 
 
 def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Path) -> None:
@@ -99,6 +176,14 @@ def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Pa
 
     assert (tmp_path / "lib/private_package.py").exists()
     assert "password" in answer(acme.get())
+
+
+def test_a_terraform_module_is_a_clone(acme: Workspace) -> None:
+    """Terraform itself is not packaged; of a git:: source it clones what comes after it."""
+    written("Terraform", 'source = "git::https://bitbucket.org/acme/widgets.git"')
+    acme.machine.git("clone", "-q", "--depth=1", acme.url, "module")
+
+    assert (acme.machine.home / "module/README.md").exists()
 
 
 # Those written in Python, which `tests/run --all` installs.
@@ -120,6 +205,25 @@ def test_gitpython_clones(acme: Workspace, record_property: Recorder) -> None:
     noted(record_property, "GitPython", "clone, fetch")
 
 
+def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> None:
+    package = acme.bitbucket.host_repository("acme/python-package", PYTHON_PACKAGE)
+    app = acme.machine.home / "app"
+    app.mkdir()
+    (app / "pyproject.toml").write_text(
+        '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.10"\n[tool.poetry]\npackage-mode = false\n'
+    )
+    environment = acme.machine.env(
+        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring", POETRY_VIRTUALENVS_CREATE="0"
+    )
+    words = ["-m", "poetry", "add", "--no-interaction", "--lock", f"git+{acme.bitbucket.url(package)}#main"]
+    acme.machine.run(client_python(), *words, cwd=app, env=acme.machine.env(settings))
+
+    assert "private-package" in (app / "poetry.lock").read_text()
+    assert acme.bitbucket.mints() == 1
+    written("poetry", "poetry add git+https://")
+    noted(record_property, "poetry", "git+https")
+
+
 def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) -> None:
     hook = "- id: ours\n  name: ours\n  entry: 'true'\n  language: system\n"
     hooks = acme.bitbucket.host_repository("acme/hooks", {".pre-commit-hooks.yaml": hook})
@@ -136,21 +240,19 @@ def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) 
 
 
 def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> None:
-    """By the module's own name with the host's port, as Go has it for a server of one's own."""
     go = need("go")
     version = acme.machine.run(go, "version").stdout.split()[2].removeprefix("go")
-    module = f"{acme.bitbucket.host.replace(':', '.')}/acme/tools"
-    acme.bitbucket.host_repository("acme/tools", {"go.mod": f"module {module}.git\n\ngo 1.19\n", "t.go": "package t\n"})
+    module = "bitbucket.org/acme/tools"
+    acme.bitbucket.host_repository("acme/tools", {"go.mod": f"module {module}\n\ngo 1.19\n", "t.go": "package t\n"})
     app = acme.machine.home / "app"
     app.mkdir()
     (app / "go.mod").write_text("module app\n\ngo 1.19\n")
-    # Go names a module by its host, and there is no port in that: git puts the emulator in its place.
-    acme.machine.git(
-        "config", "--global", f"url.{acme.bitbucket.base_url}/.insteadOf", f"https://{module.split('/')[0]}/"
-    )
-    settings = {"GOPRIVATE": "*", "GOPROXY": "direct", "GOFLAGS": "-mod=mod -modcacherw", "GONOSUMDB": "*"}
-    acme.machine.run(go, "get", f"{module}.git@main", cwd=app, env=acme.machine.env(settings))
+    # Go names a module by its host: git puts the emulator in its place.
+    acme.machine.git("config", "--global", f"url.{acme.bitbucket.base_url}/.insteadOf", "https://bitbucket.org/")
+    settings = {"GOPRIVATE": "bitbucket.org/acme/*", "GOPROXY": "direct", "GOFLAGS": "-modcacherw"}
+    acme.machine.run(go, "get", f"{module}@main", cwd=app, env=acme.machine.env(settings))
 
-    assert f"{module}.git" in (app / "go.mod").read_text()
+    assert module in (app / "go.mod").read_text()
     assert acme.bitbucket.mints() == 1
+    written("Go", f"GOPRIVATE={settings['GOPRIVATE']} GOPROXY=direct go get {module}@main")
     record_property(*tally.worked_with("Go", version, "modules, with GOPRIVATE and GOPROXY=direct"))
