@@ -212,9 +212,7 @@ def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> Non
     (app / "pyproject.toml").write_text(
         '[project]\nname = "app"\nversion = "1"\nrequires-python = ">=3.10"\n[tool.poetry]\npackage-mode = false\n'
     )
-    environment = acme.machine.env(
-        PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring", POETRY_VIRTUALENVS_CREATE="0"
-    )
+    settings = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring", "POETRY_VIRTUALENVS_CREATE": "0"}
     words = ["-m", "poetry", "add", "--no-interaction", "--lock", f"git+{acme.bitbucket.url(package)}#main"]
     acme.machine.run(client_python(), *words, cwd=app, env=acme.machine.env(settings))
 
