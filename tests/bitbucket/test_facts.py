@@ -464,6 +464,7 @@ def test_doctor_names_the_cure_for_lfs_and_sees_a_revoked_token(acme: Workspace)
     found = checks(acme.machine, acme.url)
     cure = f"git config lfs.{acme.bitbucket.base_url}/acme/widgets.git/info/lfs.access basic"
     assert cure in found["lfs"]["detail"]
+    assert "BBJWT_TRACE=/FILE" in found["trace"]["detail"]
     assert "kept token" not in found
     acme.get()
     assert checks(acme.machine, acme.url)["kept token"]["ok"]

@@ -300,6 +300,16 @@ def test_what_may_pass_is_tried_again(acme: Workspace, kind: str, name: str, tim
     assert len(acme.bitbucket.helper_requests()) == 2 + times
 
 
+def test_each_request_has_these_headers_and_no_others(acme: Workspace) -> None:
+    acme.get()
+    look_up, swap = acme.bitbucket.helper_requests()
+    both = {"Accept", "Accept-Encoding", "Authorization", "Host", "User-Agent"}
+
+    assert set(look_up.headers) == both
+    assert set(swap.headers) == both | {"Content-Length", "Content-Type"}
+    assert look_up.headers["User-Agent"].startswith("git-credential-bbjwt/")
+
+
 def test_each_try_has_a_jwt_of_its_own_request(acme: Workspace) -> None:
     acme.bitbucket.misbehave("token", Fault(status=503, headers={"Retry-After": "1"}))
     acme.get()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.options import TOKEN_STORES
+from git_credential_bbjwt.tokens.stores import STORES
 from tests import desktop, tally
 from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
 from tests.emulator import Fault
@@ -498,3 +500,7 @@ def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> No
 
     assert "git_credential_bbjwt.entry" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+def test_each_token_store_that_can_be_chosen_is_there() -> None:
+    assert tuple(STORES) == TOKEN_STORES
