@@ -57,8 +57,6 @@ make_environment() {
     [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
     if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
         "$python" -I -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
-        # Before Python 3.12 an environment comes with it; nothing here uses it, and it slows each start.
-        PIP_USER=0 "$1/bin/python" -I -m pip uninstall --quiet --yes --disable-pip-version-check setuptools 2>/dev/null || :
     elif command -v uv >/dev/null; then
         uv --no-config venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
     elif command -v virtualenv >/dev/null; then
