@@ -211,7 +211,7 @@ class _Progress:
 
 
 def split_payloads(data: bytes) -> list[bytes]:
-    """Split what was given: one payload, a JSON array of them, or one a line. What is none of these is left whole."""
+    """Split what was given: one payload, a JSON array of them, or one per line. What is none of these is left whole."""
     text = data.strip()
     lines = text.splitlines()
     if text.startswith(b"["):
@@ -220,7 +220,8 @@ def split_payloads(data: bytes) -> list[bytes]:
         except (ValueError, RecursionError):
             return [text]
         return [dumps(one).encode() for one in found] or [text]
-    if len(lines) > 1 and all(_is_json(line) for line in lines if line.strip()):
+    # One that is written over several lines is not whole after the first; of the others a broken one is named as such.
+    if len(lines) > 1 and _is_json(lines[0]):
         return [line for line in lines if line.strip()]
     return [text]
 

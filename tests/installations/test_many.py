@@ -78,6 +78,17 @@ def test_all_are_checked_before_the_first_is_stored(vendor: Workspace) -> None:
     assert files_holding(vendor.machine.home / ".config", many[0]["sharedSecret"]) == []
 
 
+def test_a_line_that_is_no_payload_is_named_by_its_position(vendor: Workspace) -> None:
+    text = lines(payloads(vendor, 2)) + '{"sharedSecret": "not-to-be-shown", \n\n' + lines(payloads(vendor, 1))
+    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
+
+    assert done.returncode == 1
+    assert "payload 3: " in done.stderr
+    assert "1 of 4 payloads" in done.stderr
+    assert "not-to-be-shown" not in done.stderr
+    assert not registry_of(vendor.machine).exists()
+
+
 def test_what_cannot_be_stored_is_named_and_the_rest_goes_on(vendor: Workspace) -> None:
     done = vendor.machine.bbjwt(
         "register",
