@@ -1,4 +1,4 @@
-"""Importing libraries without what they load and nothing here uses: by many threads too, and all is there afterwards."""
+"""Libraries imported without what they load and nothing here uses: by many threads, and all is there afterwards."""
 
 from __future__ import annotations
 
