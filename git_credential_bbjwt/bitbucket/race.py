@@ -4,6 +4,7 @@ Source: RFC 8305 ("Happy Eyeballs Version 2"). The race is for TCP alone, so tha
 not. The standard library has it for asyncio only, whose import costs several Python starts.
 """
 
+import errno
 import os
 import selectors
 import socket
@@ -51,7 +52,10 @@ def first_to_connect(addresses: list[Address], remaining: Callable[[], float], d
                     pause = min(pause, next_at - time.monotonic())
                 if waiting and pause <= 0:
                     next_at = time.monotonic() + _NEXT
-                    trying.register(_begin(waiting.pop(0)), selectors.EVENT_WRITE)
+                    try:
+                        trying.register(_begin(waiting.pop(0)), selectors.EVENT_WRITE)
+                    except OSError as refused:  # There is no way there, or no such family: the next one's turn.
+                        trouble, next_at = refused, time.monotonic()
                     continue
                 for key, _ in trying.select(pause):
                     connecting = key.fileobj
@@ -71,8 +75,11 @@ def first_to_connect(addresses: list[Address], remaining: Callable[[], float], d
 
 
 def _begin(address: Address) -> socket.socket:
+    """Return a socket that is connecting. Raises OSError for an address that is refused at once."""
     connecting = socket.socket(address.family, socket.SOCK_STREAM)
     connecting.setblocking(False)
-    # What is refused at once shows like what is refused later.
-    connecting.connect_ex(address.place)
+    number = connecting.connect_ex(address.place)
+    if number not in (0, errno.EINPROGRESS):
+        connecting.close()
+        raise OSError(number, os.strerror(number))
     return connecting

@@ -29,7 +29,6 @@ def context_for_proxy(route: Route) -> ssl.SSLContext:
 
 def _context(certificates: Certificates) -> ssl.SSLContext:
     context = _trusting(certificates)
-    # Of the negotiation of HTTP/2 nothing is wanted, and nothing is offered.
     if certificates.cert:
         _show(context, certificates)
     return context

@@ -396,12 +396,6 @@ def unpacked(data: bytes) -> bytes | None:
     return data if data.startswith(b"{") else None
 
 
-def is_injected(variable: str) -> bool:
-    """Whether the environment's ``variable`` holds a payload itself and not the path of one."""
-    value = os.environ.get(variable, "").encode("utf-8", "surrogateescape")
-    return bool(value) and not os.path.exists(value) and unpacked(value) is not None
-
-
 def _payload_in_variable(variable: str) -> Source:
     """A payload in a variable, or in the file it names. Its value is never shown: it may be a secret, misspelt."""
     value = os.environ[variable]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from git_credential_bbjwt.bitbucket.race import Address, first_to_connect
 from git_credential_bbjwt.bitbucket.route import NOT_HONOURED
 from git_credential_bbjwt.git.config import CHOOSE_THE_WAY
 from tests.bitbucket.test_mint import assert_quits
@@ -585,6 +586,17 @@ def test_the_proxy_never_sees_the_certificate_for_the_server(situation: Situatio
     assert "password=" in situation.helper_gets_through().stdout
     assert proxy.asked
     assert proxy.shown == [None] * len(proxy.asked)
+
+
+def test_an_address_that_is_refused_at_once_is_not_taken_for_connected() -> None:
+    """No way there, as IPv6 is in most containers, and a family that the system does not know."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = Address(socket.AF_INET, listening.getsockname())
+        nowhere = [Address(socket.AF_INET, ("255.255.255.255", 1)), Address(9999, ("127.0.0.1", 1))]
+        with first_to_connect([*nowhere, there], lambda: 5.0, set()) as connected:
+            assert connected.getpeername() == listening.getsockname()
+        with pytest.raises(OSError, match=r"\w"):
+            first_to_connect(nowhere, lambda: 5.0, set())
 
 
 def test_a_server_without_an_answer_is_told_by_its_name() -> None:
