@@ -51,19 +51,36 @@ find_python() {
     fail "no Python 3.10 or newer found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
 }
 
+# Unpacks the pip that this Python brings along, where it can be found. To have it install itself takes as long as all
+# that it is wanted for.
+unpack_pip='
+import ensurepip, glob, os, sys, sysconfig, zipfile
+folders = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"), sysconfig.get_config_var("WHEEL_PKG_DIR")
+wheels = [wheel for folder in folders if folder for wheel in glob.glob(os.path.join(folder, "pip-*.whl"))]
+if not wheels:
+    sys.exit(1)
+zipfile.ZipFile(wheels[0]).extractall(sysconfig.get_path("purelib"))
+'
+
+# make_venv DIR: an environment with pip.
+make_venv() {
+    "$python" -I -m venv --without-pip "$1" &&
+        { "$1/bin/python" -I -c "$unpack_pip" || "$1/bin/python" -I -m ensurepip; }
+}
+
 # make_environment DIR: an environment with pip or uv to fill it.
 make_environment() {
     # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
     [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
     if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
-        "$python" -I -m venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
+        make_venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
     elif command -v uv >/dev/null; then
         uv --no-config venv --quiet --python "$python" "$1" || fail "uv venv failed" "see above"
     elif command -v virtualenv >/dev/null; then
         virtualenv --quiet --python "$python" "$1" || fail "virtualenv failed" "see above"
     else
         install_venv
-        "$python" -I -m venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
+        make_venv "$1" || fail "python -m venv failed although python3-venv is installed" "see above"
     fi
 }
 
@@ -85,7 +102,7 @@ install_venv() {
 pip_install() {
     into=$1
     shift
-    if [ -x "$into/bin/pip" ]; then
+    if "$into/bin/python" -I -c 'import pip' 2>/dev/null; then
         PIP_USER=0 "$into/bin/python" -I -m pip install --quiet --no-input --disable-pip-version-check "$@"
     else
         uv --no-config pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
