@@ -4,6 +4,7 @@ This is the fast path's door: a cached ``get``, ``store``, and ``get`` for a for
 modules it stands on, nothing else.
 """
 
+import gc
 import os
 import sys
 
@@ -70,6 +71,7 @@ def run(arguments: "list[str]") -> int:
     if words[:1] != ["exec"]:  # The command that one becomes would inherit it.
         core_dumps.forbid()
     site_packages.load()
+    gc.enable()
     from git_credential_bbjwt import commands
 
     if len(words) == 1 and not words[0].startswith("-") and not commands.knows(words[0]):

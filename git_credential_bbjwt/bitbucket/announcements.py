@@ -14,7 +14,7 @@ from typing import NamedTuple
 ANNOUNCEMENTS = "https://developer.atlassian.com/"
 
 # One link of a header, and what it says of it (RFC 8288).
-_LINK = re.compile(r"<([^<>\s]*)>([^,]*)")
+_LINK = r"<([^<>\s]*)>([^,]*)"
 
 _LONGEST_LINK = 300
 
@@ -37,7 +37,7 @@ def announced(header: Callable[[str], str | None]) -> Announcement | None:
     told_since, ends = _unix_time(header("Deprecation")), _http_time(header("Sunset"))
     if told_since is None and ends is None:
         return None
-    links = _LINK.findall(header("Link") or "")
+    links = re.findall(_LINK, header("Link") or "")
     pages = [url for url, what in links if 'rel="deprecation"' in what or 'rel="sunset"' in what]
     shown = [url for url in pages if is_shown(url)]
     return Announcement(told_since, ends, shown[0] if shown else "")

@@ -278,12 +278,12 @@ def server_words(body: bytes) -> tuple[str, str]:
 
 
 # A word that is an address, wherever it stands in an answer.
-_LINK = re.compile(r"[a-z][a-z0-9+.-]*://[^\s;,\"'<>]*", re.IGNORECASE)
+_LINK = r"(?i)[a-z][a-z0-9+.-]*://[^\s;,\"'<>]*"
 
 
 def _shortened(text: str) -> str:
     text = " ".join(redacted(text).split())
-    text = _LINK.sub(lambda link: link[0] if is_shown(link[0]) else "[link]", text)
+    text = re.sub(_LINK, lambda link: link[0] if is_shown(link[0]) else "[link]", text)
     return text[:_LONGEST_WORDS]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.system.light_imports import without
+from git_credential_bbjwt.system.light_imports import jwt_encoder
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
 TOKEN_PATH = "/site/oauth2/access_token"
@@ -50,15 +50,16 @@ def sign(
 
     Raises InstallationError for a shared secret that cannot be an HMAC key.
     """
-    with without("cryptography"):
-        import jwt
+    encoder = jwt_encoder()
+    from jwt.exceptions import PyJWTError
+
     claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
     with warnings.catch_warnings():
         # PyJWT warns of short keys; the key is Bitbucket's to choose, and a warning would go to git's user.
         warnings.simplefilter("ignore")
         try:
-            return str(jwt.encode(claims, shared_secret, algorithm="HS256"))
-        except jwt.PyJWTError as problem:
+            return str(encoder.encode(claims, shared_secret, algorithm="HS256"))
+        except PyJWTError as problem:
             raise InstallationError(
                 f"the shared secret of the app {app_key} cannot sign",
                 "use the sharedSecret of the app's `installed` payload as it came",

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.bitbucket.race import Address, addresses_of, first_to_connect
-from git_credential_bbjwt.bitbucket.route import Route, find_route
+from git_credential_bbjwt.bitbucket.route import Certificates, Route, find_route
 from git_credential_bbjwt.bitbucket.tls import context_for, name_for_tls
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.failures import ConnectionFailedError
 from git_credential_bbjwt.git.config import HttpSettings
-from git_credential_bbjwt.system.light_imports import without
+from git_credential_bbjwt.system.light_imports import https_connection
 
 if TYPE_CHECKING:
     import socket
@@ -35,12 +35,21 @@ class Network:
         #: Whether a request of this call was lost on the way.
         self.loses = False
         self._routes: dict[str, Route] = {}
+        self._contexts: dict[Certificates, ssl.SSLContext] = {}
+        self._lock = threading.Lock()
 
     def route(self, url: str) -> Route:
         """The way to ``url``. Raises ConnectionFailedError."""
         if url not in self._routes:
             self._routes[url] = find_route(url, self.settings.for_url(url))
         return self._routes[url]
+
+    def context(self, certificates: Certificates) -> "ssl.SSLContext":
+        """What verifies certificates, one for both hosts: to read them takes long. Raises ConnectionFailedError."""
+        with self._lock:
+            if certificates not in self._contexts:
+                self._contexts[certificates] = context_for(certificates)
+            return self._contexts[certificates]
 
     def connect(self, host: str, port: int, route: Route) -> "socket.socket":
         """Return a socket that is connected to ``host``, Bitbucket's or a proxy's. Raises OSError, BudgetSpentError."""
@@ -70,14 +79,12 @@ class Line:
 
     def http(self) -> "HTTPSConnection":
         """The connection once it is open. Raises what went wrong: OSError, CredentialError, one of urllib3's."""
-        with without("importlib.metadata"):  # While the connection is still being opened.
-            from urllib3.connection import HTTPSConnection
-
+        connection = https_connection()  # Loaded while the connection is still being opened.
         self._opening.join()
         if self._trouble is not None:
             raise self._trouble
         if self._http is None:
-            self._http = HTTPSConnection(self._host, self._port)
+            self._http = connection(self._host, self._port)
             self._http.sock = self._tls
             self._http.is_verified = True
         return self._http
@@ -101,7 +108,7 @@ class Line:
         try:
             route = self._network.route(self._url)
             if route.proxy is None:
-                context = context_for(route)
+                context = self._network.context(route.certificates)
                 self._tls = context.wrap_socket(
                     self._dial(self._host, self._port, route), server_hostname=name_for_tls(self._host)
                 )
@@ -121,6 +128,7 @@ class Line:
         return raw
 
     def _through(self, route: Route) -> "HTTPSConnection":
+        https_connection()
         from git_credential_bbjwt.bitbucket.proxied import connection_through
 
         proxy = route.proxy
@@ -135,6 +143,6 @@ class Line:
                     "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
                 ) from problem
 
-        connection = connection_through(route, self._host, self._port, dial, self._network.budget)
+        connection = connection_through(route, self._host, self._port, dial, self._network)
         connection.connect()
         return connection

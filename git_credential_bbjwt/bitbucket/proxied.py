@@ -6,9 +6,8 @@ from collections.abc import Callable
 from urllib3.connection import HTTPSConnection, ProxyConfig
 from urllib3.util.url import Url
 
+from git_credential_bbjwt.bitbucket.line import Network
 from git_credential_bbjwt.bitbucket.route import Proxy, Route
-from git_credential_bbjwt.bitbucket.tls import context_for, context_for_proxy
-from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import ConnectionFailedError
 
 
@@ -23,7 +22,7 @@ class _Connection(HTTPSConnection):
 
 
 def connection_through(
-    route: Route, host: str, port: int, dial: Callable[[], socket.socket], budget: Budget
+    route: Route, host: str, port: int, dial: Callable[[], socket.socket], network: Network
 ) -> HTTPSConnection:
     """Return a connection to ``host`` through the proxy of ``route``, which ``dial`` connects to; it is not yet open.
 
@@ -31,16 +30,18 @@ def connection_through(
     """
     proxy = route.proxy
     assert proxy is not None
-    context = context_for(route)
+    context = network.context(route.certificates)
     if proxy.is_socks:
-        connection = _Connection(host, port, timeout=budget.remaining(), ssl_context=context)
-        connection.dial = lambda: _through_socks(proxy, host, port, dial, budget)
+        connection = _Connection(host, port, timeout=network.budget.remaining(), ssl_context=context)
+        connection.dial = lambda: _through_socks(proxy, host, port, dial, network)
         return connection
-    config = ProxyConfig(context_for_proxy(route), False, None, None) if proxy.scheme == "https" else None
+    config = (
+        ProxyConfig(network.context(route.proxy_certificates), False, None, None) if proxy.scheme == "https" else None
+    )
     connection = _Connection(
         proxy.host,
         proxy.port,
-        timeout=budget.remaining(),
+        timeout=network.budget.remaining(),
         ssl_context=context,
         proxy=Url(scheme=proxy.scheme, host=proxy.host, port=proxy.port),
         proxy_config=config,
@@ -52,7 +53,7 @@ def connection_through(
 
 
 def _through_socks(
-    proxy: Proxy, host: str, port: int, dial: Callable[[], socket.socket], budget: Budget
+    proxy: Proxy, host: str, port: int, dial: Callable[[], socket.socket], network: Network
 ) -> socket.socket:
     """Raises OSError, ConnectionFailedError."""
     from python_socks import ProxyError, ProxyType
@@ -69,7 +70,7 @@ def _through_socks(
     before = Dialled(kind, proxy.host, proxy.port)
     socks = Socks(kind, proxy.host, proxy.port, user or None, password or None, rdns=proxy.resolves, forward=before)
     try:
-        return socks.connect(host, port, timeout=budget.remaining())
+        return socks.connect(host, port, timeout=network.budget.remaining())
     except ProxyError as problem:
         if problem.error_code is not None:  # It tried, and might succeed later.
             raise OSError(f"the SOCKS proxy says: {problem}") from problem

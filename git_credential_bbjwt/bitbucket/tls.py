@@ -4,13 +4,8 @@ import os
 import ssl
 import sys
 
-from git_credential_bbjwt.bitbucket.route import Certificates, Route
+from git_credential_bbjwt.bitbucket.route import Certificates
 from git_credential_bbjwt.failures import ConnectionFailedError
-
-
-def context_for(route: Route) -> ssl.SSLContext:
-    """Return what verifies Bitbucket's certificate and host name. Raises ConnectionFailedError."""
-    return _context(route.certificates)
 
 
 def name_for_tls(host: str) -> str | bytes:
@@ -22,12 +17,8 @@ def name_for_tls(host: str) -> str | bytes:
     return host.encode("ascii") if host.isascii() and sys.platform not in ("darwin", "win32") else host
 
 
-def context_for_proxy(route: Route) -> ssl.SSLContext:
-    """The same for an https proxy, which never sees the certificate that is for Bitbucket."""
-    return _context(route.proxy_certificates)
-
-
-def _context(certificates: Certificates) -> ssl.SSLContext:
+def context_for(certificates: Certificates) -> ssl.SSLContext:
+    """Return what verifies a server's certificate and host name, and shows it ours. Raises ConnectionFailedError."""
     context = _trusting(certificates)
     if certificates.cert:
         _show(context, certificates)

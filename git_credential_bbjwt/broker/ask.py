@@ -15,7 +15,7 @@ from git_credential_bbjwt.diagnostics import hide, redacted, trace
 from git_credential_bbjwt.failures import BrokerError
 from git_credential_bbjwt.git import USERNAME, format_answer, state_entry
 from git_credential_bbjwt.repository import Repository
-from git_credential_bbjwt.system import child_process
+from git_credential_bbjwt.system import child_process, shell
 
 #: Begins a WHERE that is the path of a socket; everything else is a command line for ``sh -c``.
 SOCKET_PREFIX = "unix:"
@@ -80,7 +80,7 @@ def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
 
 
 def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
-    done = child_process.run_shell(command, request, most=_LONGEST_ANSWER, env=child_process.for_broker())
+    done = shell.run(command, request, most=_LONGEST_ANSWER, env=child_process.for_broker())
     too_long = len(done.output) > _LONGEST_ANSWER  # It was ended for that.
     if done.status != 0 and not too_long and b"quit=1" not in done.output.split(b"\n"):
         said = _last_words(done.errors)

@@ -5,7 +5,7 @@ from git_credential_bbjwt.failures import InstallationCommandError, Installation
 from git_credential_bbjwt.installations import Asked
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
 from git_credential_bbjwt.repository import Repository
-from git_credential_bbjwt.system import child_process
+from git_credential_bbjwt.system import child_process, shell
 
 # A payload is two kilobytes. Bytes.
 _LONGEST_PAYLOAD = 1024 * 1024
@@ -26,7 +26,7 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
         "BBJWT_WORKSPACE": repository.workspace,
         "BBJWT_REPOSITORY": repository.name,
     }
-    done = child_process.run_shell(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
+    done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
     where = f"the output of {asked.where}"
     installation = None
     try:

@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 from git_credential_bbjwt.installations.keyring_answer import Outcome
-from git_credential_bbjwt.system.light_imports import without
+from git_credential_bbjwt.system.light_imports import keyring_core
 
 _SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
@@ -81,17 +81,14 @@ def _secret_from_known(request: dict[str, Any]) -> str | None:
     Finding a backend loads all there are, which takes as long as the rest of a mint. Keyring's own configuration, where
     there is one, comes first all the same.
     """
-    unused = ("urllib.request",) if request["backend"] == _SECRET_SERVICE else ()
     try:
-        with without(*unused):
-            from keyring import core
-
-            if core.load_env() or core.load_config():
-                return None
-            backend: Any = core.load_keyring(request["backend"])
-            if not request["prompt"] and _is_locked(backend):
-                return None
-            secret = backend.get_password(request["service"], request["username"])
+        core: Any = keyring_core() if request["backend"] == _SECRET_SERVICE else importlib.import_module("keyring.core")
+        if core.load_env() or core.load_config():
+            return None
+        backend = core.load_keyring(request["backend"])
+        if not request["prompt"] and _is_locked(backend):
+            return None
+        secret = backend.get_password(request["service"], request["username"])
     except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
         return None
     return secret if isinstance(secret, str) else None

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -39,6 +38,8 @@ class KeyringCall:
         ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
         terminal or by a window.
         """
+        import subprocess
+
         self._prompt = prompt
         environment = child_process.for_keyring()
         if not prompt:
@@ -72,6 +73,8 @@ class KeyringCall:
 
     def answer(self, wait: float = _UNPROMPTED_WAIT) -> KeyringAnswer:
         """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
+        import subprocess
+
         try:
             output, _ = self._process.communicate(timeout=None if self._prompt else wait)
         except subprocess.TimeoutExpired:

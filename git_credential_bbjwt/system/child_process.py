@@ -1,12 +1,6 @@
 """Child processes of ours: no secret in their environment or arguments, and an end with the call that started them."""
 
-import contextlib
 import os
-import signal
-import sys
-import threading
-from collections.abc import Callable
-from typing import NamedTuple, cast
 
 from git_credential_bbjwt.system import places
 
@@ -22,8 +16,8 @@ _PROXY_SUFFIX = "_proxy"
 _OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it: with it, it would tell of settings that git does not have.
 _KEYRING_PREFIX = "KEYRING_"
 
-# The process groups that still run.
-_running: set[int] = set()
+#: The process groups that still run, by their number.
+running: set[int] = set()
 
 
 def for_keyring() -> dict[str, str]:
@@ -47,18 +41,6 @@ def for_git() -> dict[str, str]:
     }
 
 
-class Done(NamedTuple):
-    """What a shell's command came to; ``output`` is one byte longer than was wanted where it was too long."""
-
-    status: int
-    output: bytes
-    errors: bytes
-
-
-# What of a command's standard error is kept. Bytes.
-_MOST_ERRORS = 64 * 1024
-
-
 def for_broker() -> dict[str, str]:
     """Return the environment for a broker or an installation command: without our secrets, and nobody to prompt."""
     environment = {name: value for name, value in for_keyring().items() if name not in _ASKING}
@@ -69,93 +51,14 @@ def for_broker() -> dict[str, str]:
 _ASKING = ("SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS")
 
 
-def run_shell(command: str, data: bytes, *, most: int, env: dict[str, str]) -> Done:
-    """Run a command line by ``sh -c`` without a terminal, and end it and all that it started, whatever happens.
-
-    It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL.
-    Raises CredentialError where no shell can be run.
-    """
-    import subprocess
-
-    prctl = _prctl()
-    process = subprocess.Popen(
-        ["sh", "-c", command],
-        stdin=subprocess.PIPE if data else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-        preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
-    )
-    _running.add(process.pid)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _end_by_signal)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = _Gathered(process.stderr.fileno(), _MOST_ERRORS)
-    try:
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(data)
-                process.stdin.flush()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        output = b""
-        while len(output) <= most and (piece := os.read(process.stdout.fileno(), 65_536)):
-            output += piece
-        if len(output) > most:
-            _kill(process.pid)
-        status = process.wait()
-        errors.join(_GRACE)  # What it started and left behind may hold the pipe.
-        return Done(status, output, bytes(errors.data))
-    finally:
-        _kill(process.pid)
-        process.wait()
-        _running.discard(process.pid)
-
-
-# Seconds for the rest of a standard error whose command has ended.
-_GRACE = 0.2
-
-_PR_SET_PDEATHSIG = 1
-
-
-class _Gathered(threading.Thread):
-    """Reads a pipe to its end, and keeps the last of it."""
-
-    def __init__(self, fd: int, most: int) -> None:
-        super().__init__(daemon=True)
-        self.data = bytearray()
-        self._fd, self._most = os.dup(fd), most
-        self.start()
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):
-            while piece := os.read(self._fd, 65_536):
-                self.data += piece
-                del self.data[: -self._most]
-
-
-def _prctl() -> Callable[[int, int], int] | None:
-    if sys.platform != "linux":
-        return None
-    import ctypes
+def kill(pid: int) -> None:
+    """End a process group."""
+    from signal import SIGKILL
 
     try:
-        return cast("Callable[[int, int], int]", ctypes.CDLL(None).prctl)
-    except (OSError, AttributeError):
-        return None
-
-
-def _end_by_signal(number: int, _: object) -> None:
-    end_all()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(OSError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, SIGKILL)
+    except OSError:
+        pass  # It has ended.
 
 
 class Spawned:
@@ -179,7 +82,7 @@ class Spawned:
             raise
         finally:
             os.close(theirs)
-        _running.add(self.pid)
+        running.add(self.pid)
 
     def finish(self) -> tuple[int, bytes]:
         """Wait for its end; return its exit status, and its standard output."""
@@ -188,11 +91,11 @@ class Spawned:
             data += piece
         os.close(self._output)
         _, status = os.waitpid(self.pid, 0)
-        _running.discard(self.pid)
+        running.discard(self.pid)
         return os.waitstatus_to_exitcode(status), data
 
 
 def end_all() -> None:
     """End what still runs, and all that it started: a call that gives up leaves no process behind."""
-    for pid in list(_running):
-        _kill(pid)
+    for pid in list(running):
+        kill(pid)

@@ -1,17 +1,60 @@
 """The one place where libraries are imported without modules that they load and that nothing here has a use for.
 
-A third of what a mint imports is such. Each of them is named here with why it is safe, a test imports every library
+Half of what a mint would import is such. Each of them is named here with why it is safe, a test imports every library
 both ways with the lowest and the newest versions, and what would use such a module fails by itself, with an error.
 """
 
+import importlib
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
+    from jwt import PyJWT
+    from urllib3.connection import HTTPSConnection
+
+_Loaded = TypeVar("_Loaded")
 
 
 def _version(name: str) -> str:
     raise LookupError(f"the version of {name} is not looked up here")
+
+
+class _Unheard:
+    """A logger. What urllib3 logs, of odd headers and tries it counts, is said here in other words."""
+
+    def debug(self, *_: object) -> None: ...
+
+    warning = debug
+
+
+class _WhenUsed:
+    """Something of a module that is loaded only where it is used after all."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = (module, name)
+
+    def _found(self) -> Any:
+        module, name = self._place
+        return getattr(importlib.import_module(module), name)
+
+    def __call__(self, *arguments: object, **keywords: object) -> Any:
+        return self._found()(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found(), name)
+
+
+class _LoadedWhenUsed(ModuleType):
+    def __getattr__(self, name: str) -> _WhenUsed:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _WhenUsed(self.__name__, name)
 
 
 def _stand_in(name: str, **attributes: object) -> ModuleType:
@@ -20,25 +63,127 @@ def _stand_in(name: str, **attributes: object) -> ModuleType:
     return module
 
 
-#: PyJWT loads `cryptography` if it can, for algorithms with public keys, and HS256 has none: None makes it fail.
-#: A library of keyring's loads `urllib.request` for one function that fetches something, and with it HTTP and mail.
-#: urllib3 loads `importlib.metadata` to look for HTTP/2, which is neither installed nor offered.
-_STAND_INS: dict[str, ModuleType | None] = {
+#: What stands in for a module. None makes its import fail, which these libraries are prepared for.
+_STAND_INS: dict[str, Any] = {
+    # PyJWT loads it for algorithms with public keys, and HS256 has none.
     "cryptography": None,
+    # urllib3 looks for them for compressed answers, and none is asked for; "compression" is that of Python 3.14.
+    "brotlicffi": None,
+    "brotli": None,
+    "backports": None,
+    "compression": None,
+    # urllib3 loads it to look for HTTP/2, which is neither installed nor offered.
     "importlib.metadata": _stand_in("importlib.metadata", version=_version),
+    # urllib3 has loggers, and nobody has asked to hear them.
+    "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
+    # It takes URLs apart, and a connection is given hosts and ports. To compile its patterns takes long.
+    "urllib3.util.url": _LoadedWhenUsed("urllib3.util.url"),
+    # A library of keyring's loads it for one function that fetches something, and with it HTTP and mail.
     "urllib.request": _stand_in("urllib.request"),
 }
 
 
+_NOT_FOR_URLLIB3 = (
+    "importlib.metadata",
+    "logging",
+    "brotlicffi",
+    "brotli",
+    "backports",
+    "compression",
+    "urllib3.util.url",
+)
+
+
+def https_connection() -> "type[HTTPSConnection]":
+    """urllib3's connection, without its pools."""
+
+    def load() -> "type[HTTPSConnection]":
+        _import_parts_of("urllib3")
+        with _without(*_NOT_FOR_URLLIB3):
+            importlib.import_module("urllib3.response")  # Else the first answer would load it, and more.
+            from urllib3.connection import HTTPSConnection
+
+            return HTTPSConnection
+
+    return _once("urllib3", load)
+
+
+def keyring_core() -> ModuleType:
+    """The part of keyring that loads one backend by its name, with what the Secret Service's needs."""
+
+    def load() -> ModuleType:
+        with _without("urllib.request"):
+            return importlib.import_module("keyring.core")
+
+    return _once("keyring", load)
+
+
+def jwt_encoder() -> "PyJWT":
+    """What encodes a JWT, without what fetches keys and checks signatures with public ones."""
+
+    def load() -> "PyJWT":
+        _import_parts_of("jwt")
+        with _without("cryptography"):
+            from jwt.api_jwt import PyJWT
+
+            return PyJWT()
+
+    return _once("jwt", load)
+
+
+def _once(name: str, load: "Callable[[], _Loaded]") -> _Loaded:
+    # One at a time: another thread must not take a stand-in for the module.
+    with _lock:
+        if name not in _loaded:
+            _loaded[name] = load()
+        found: _Loaded = _loaded[name]
+        return found
+
+
+_lock = threading.RLock()
+_loaded: dict[str, Any] = {}
+
+
 @contextmanager
-def without(*names: str) -> Iterator[None]:
+def _without(*names: str) -> Iterator[None]:
     """Import what is imported within this without the modules ``names``, unless they are loaded already."""
     missing = [name for name in names if name not in sys.modules]
     for name in missing:
-        sys.modules[name] = _STAND_INS[name]  # type: ignore[assignment]  # None is documented: its import fails
+        sys.modules[name] = _STAND_INS[name]
     try:
         yield
     finally:
         for name in missing:
-            if sys.modules.get(name) is _STAND_INS[name]:  # Two threads may be at it.
-                sys.modules.pop(name, None)
+            del sys.modules[name]
+
+
+class _Package(ModuleType):
+    """A package whose modules can be imported without what it loads itself, which waits until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        # `from . import NAME` within the package asks for an attribute first, and means a module.
+        if _spec_of(f"{self.__name__}.{name}", list(self.__path__)) is not None:
+            return importlib.import_module(f"{self.__name__}.{name}")
+        with _lock:
+            if isinstance(self, _Package):
+                object.__setattr__(self, "__class__", ModuleType)
+                loader = self.__spec__.loader if self.__spec__ else None
+                assert loader is not None
+                loader.exec_module(self)
+        return getattr(self, name)
+
+
+def _import_parts_of(name: str) -> None:
+    """Have the package ``name`` be loaded no further than those of its modules that are imported."""
+    if name not in sys.modules:
+        spec = _spec_of(name)
+        assert spec is not None
+        package = _Package(name)
+        package.__path__ = spec.submodule_search_locations or []
+        package.__package__, package.__file__ = name, spec.origin
+        package.__spec__, package.__loader__ = spec, spec.loader
+        sys.modules[name] = package
+
+
+def _spec_of(name: str, path: "Sequence[str] | None" = None) -> "ModuleSpec | None":
+    return next((spec for finder in sys.meta_path if (spec := finder.find_spec(name, path))), None)

@@ -4,7 +4,6 @@ install.sh starts the command with ``-S``: `site` takes a quarter of a start, an
 it. All else does: ``.pth`` files of packages added by ``--with``, keyring backends found by their entry points.
 """
 
-import gc
 import sys
 
 
@@ -13,7 +12,6 @@ def load() -> None:
     global _loaded
     if sys.flags.no_site and not _loaded:
         _loaded = True
-        gc.enable()
         del sys.path[0]  # Where the command's own file put it; `site` puts it after Python's own library.
         import site
 

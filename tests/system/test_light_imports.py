@@ -7,13 +7,12 @@ import sys
 
 SCRIPT = """
 import sys, threading
-from git_credential_bbjwt.system.light_imports import without
+from git_credential_bbjwt.system import light_imports
 
 def load(barrier):
     barrier.wait()
-    for names, library in ((("importlib.metadata",), "urllib3.connection"), (("cryptography",), "jwt")):
-        with without(*names):
-            __import__(library)
+    for library in (light_imports.https_connection, light_imports.jwt_encoder, light_imports.keyring_core):
+        library()
 
 failed = []
 threading.excepthook = lambda problem: failed.append(problem.exc_value)
@@ -24,10 +23,24 @@ for one in threads:
 for one in threads:
     one.join()
 assert not failed, failed
-import importlib.metadata, urllib.request, jwt
+left_out = {"urllib3.poolmanager", "urllib3.util.url", "jwt.jwks_client", "cryptography", "urllib.request"}
+assert not left_out & set(sys.modules), left_out & set(sys.modules)
+
+# What was left out is loaded by who needs it all the same.
+url = sys.modules["urllib3.connection"].Url(scheme="https", host="localhost", port=443)
+assert url.url == "https://localhost:443"
+assert sys.modules["urllib3.util.ssl_"].is_ipaddress("127.0.0.1")
+assert not sys.modules["urllib3.util.ssl_"].is_ipaddress("localhost")
+assert light_imports.https_connection()("localhost", 443).port == 443
+
+import importlib.metadata, logging, urllib.request, jwt, urllib3
 assert importlib.metadata.version("PyJWT")
 assert urllib.request.urlopen
-assert jwt.encode({}, "x" * 32, algorithm="HS256")
+assert logging.getLogger("urllib3.connectionpool").name == "urllib3.connectionpool"
+assert jwt.encode({}, "x" * 32) == light_imports.jwt_encoder().encode({}, "x" * 32)
+assert urllib3.connection.HTTPSConnection is light_imports.https_connection()
+pool = urllib3.PoolManager().connection_from_url("https://localhost")
+assert pool.ConnectionCls is light_imports.https_connection()
 """
 
 
