@@ -81,11 +81,11 @@ def trace(what: str) -> None:
     target = os.environ.get("BBJWT_TRACE", "")
     if _verbose or target in ("1", "2", "true"):
         _write(2, f"{PREFIX}trace: {what}")
-    if target.startswith("/"):
+    if os.path.isabs(target):
+        from git_credential_bbjwt.system import open_to_append
+
         try:
-            # Not blocking: a FIFO somebody put there must not hold git up.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(target, flags, 0o600)
+            fd = open_to_append(target)
         except OSError:
             return
         try:

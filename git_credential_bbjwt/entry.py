@@ -11,6 +11,7 @@ import sys
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import CredentialError, UsageError
 from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
+from git_credential_bbjwt.system import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _INTERRUPTED = 130
 
 def main(arguments: "list[str]") -> "NoReturn":
     """Run the command and end the process."""
-    _open_standard_descriptors()
+    open_standard_descriptors()
     try:
         status = run(arguments)
     except CredentialError as problem:
@@ -53,13 +54,29 @@ def main(arguments: "list[str]") -> "NoReturn":
     os._exit(status)
 
 
+def console() -> "NoReturn":
+    """The entry point on Windows, where installers start it without ``-I``.
+
+    Who may set PYTHONPATH must not choose the libraries that see the secret.
+    """
+    others = {os.path.realpath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) not in others]
+    main(sys.argv[1:])
+
+
 def run(arguments: "list[str]") -> int:
     """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
     options, words = parse_options(arguments)
     if words[:1] == ["serve"]:
-        from git_credential_bbjwt.broker.own_ground import stand_on_own_ground
+        if sys.platform != "win32":
+            from git_credential_bbjwt.broker.own_ground import stand_on_own_ground
 
-        stand_on_own_ground()
+            stand_on_own_ground()
+        else:
+            raise UsageError(
+                "serve does not run on Windows: it stands behind sshd, sudo or systemd",
+                "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
+            )
     if options.verbose:
         diagnostics.be_verbose()
     if len(words) == 1:
@@ -119,22 +136,20 @@ def _gets_a_request() -> bool:
     """Whether somebody sends something on standard input, and soon."""
     if os.isatty(0):
         return False
-    from select import select
+    import threading
 
-    ready, _, _ = select([0], [], [], _SECONDS_FOR_A_REQUEST)
-    return bool(ready) and os.read(0, 1) != b""
+    found: list[bytes] = []
 
-
-def _open_standard_descriptors() -> None:
-    """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output.
-
-    What stands in for a closed standard output cannot be written, so that a result that reaches nobody is an error.
-    """
-    for fd in (0, 1, 2):
+    def read() -> None:
         try:
-            os.fstat(fd)
+            found.append(os.read(0, 1))
         except OSError:
-            os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
+            pass  # Nobody can send anything on this.
+
+    reading = threading.Thread(target=read, daemon=True)
+    reading.start()
+    reading.join(_SECONDS_FOR_A_REQUEST)
+    return found not in ([], [b""])
 
 
 def _trace_bug() -> None:

@@ -158,6 +158,12 @@ class Machine:
         return sorted(path for path in found if "~" not in path.name)
 
 
+def _heed_signals() -> None:
+    # A suite run by `nohup`, or in the background of a script, would have it ignore these.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
     """Start the helper for ``url`` without waiting for it."""
     process = subprocess.Popen(
@@ -166,8 +172,7 @@ def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=machine.env(),
-        # A suite run by `nohup` would have it ignore this one.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+        preexec_fn=_heed_signals,
     )
     assert process.stdin is not None
     process.stdin.write(request(url).encode() + b"\n")

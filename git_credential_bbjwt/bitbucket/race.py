@@ -17,6 +17,10 @@ from typing import NamedTuple
 _NEXT = 0.25
 
 
+# What a socket that does not block says of a connection it has begun; Windows has a number of its own.
+_UNDER_WAY = (0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0))
+
+
 class Address(NamedTuple):
     """Where to connect to, as `socket.getaddrinfo` has it."""
 
@@ -67,11 +71,16 @@ def first_to_connect(addresses: list[Address], remaining: Callable[[], float], d
                         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                         return connecting
                     connecting.close()
-                    trouble, next_at = OSError(number, os.strerror(number)), time.monotonic()
+                    trouble, next_at = _error(number), time.monotonic()
         finally:
             for key in list(trying.get_map().values()):
                 key.fileobj.close()  # type: ignore[union-attr]  # all are sockets
     raise trouble
+
+
+def _error(number: int) -> OSError:
+    """The system's words for what a socket says; Windows has words of its own for its numbers."""
+    return OSError(number, getattr(socket, "errorTab", {}).get(number) or os.strerror(number))
 
 
 def _begin(address: Address) -> socket.socket:
@@ -79,7 +88,7 @@ def _begin(address: Address) -> socket.socket:
     connecting = socket.socket(address.family, socket.SOCK_STREAM)
     connecting.setblocking(False)
     number = connecting.connect_ex(address.place)
-    if number not in (0, errno.EINPROGRESS):
+    if number not in _UNDER_WAY:
         connecting.close()
-        raise OSError(number, os.strerror(number))
+        raise _error(number)
     return connecting

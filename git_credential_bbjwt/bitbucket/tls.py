@@ -27,19 +27,22 @@ def context_for(certificates: Certificates) -> ssl.SSLContext:
 
 def _trusting(certificates: Certificates) -> ssl.SSLContext:
     ca_file, ca_path = certificates.ca_file, certificates.ca_path
+    named_by = "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO"
+    if not (ca_file or ca_path) and (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
+        if sys.platform != "win32":
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
+            return context
+        ca_file, ca_path = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+        named_by = "check SSL_CERT_FILE and SSL_CERT_DIR"
     if ca_file or ca_path:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             context.load_verify_locations(ca_file or None, ca_path or None)
         except OSError as problem:
             raise ConnectionFailedError(
-                f"cannot use the certificate authorities in {ca_file or ca_path}: {problem}",
-                "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO",
+                f"cannot use the certificate authorities in {ca_file or ca_path}: {problem}", named_by
             ) from problem
-        return context
-    if os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR"):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
         return context
     import truststore
 

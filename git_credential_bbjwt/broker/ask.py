@@ -65,7 +65,10 @@ def ask(where: str, repository: Repository, refused: list[str], budget: Budget) 
 def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
     answer = b""
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
+        family = getattr(socket, "AF_UNIX", None)
+        if family is None:
+            raise BrokerError("this system has no sockets with a path", "name the broker by a command line")
+        with socket.socket(family) as connection:
             connection.settimeout(budget.remaining())
             connection.connect(path)
             connection.sendall(request)

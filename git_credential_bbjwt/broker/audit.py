@@ -12,6 +12,7 @@ from typing import Protocol
 
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.failures import AuditError
+from git_credential_bbjwt.system import open_to_append
 
 # Characters of a value; a line is written whole, and nobody can fill the disk with one.
 _LONGEST_VALUE = 512
@@ -63,9 +64,8 @@ class _File:
     def write(self, line: bytes) -> None:
         """Append in one ``write``; what of it fails to fit is taken back."""
         line += b"\n"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            fd = os.open(self._path, flags, 0o600)
+            fd = open_to_append(self._path)
             try:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:

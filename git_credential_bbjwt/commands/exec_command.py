@@ -12,9 +12,8 @@ Examples:
 import argparse
 import os
 import sys
-from typing import NoReturn
 
-from git_credential_bbjwt.commands.run_folder import cannot_run, run_with_folder
+from git_credential_bbjwt.commands.run_folder import become, run_with_folder
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
@@ -60,15 +59,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     runtime = places.user_runtime_base()
     if options.token_store != "runtime" or (runtime is not None and is_private(runtime)):
-        _become(words, environment)
+        become(words, environment)
     return run_with_folder(words, environment)
-
-
-def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
-    try:
-        os.execvpe(words[0], words, environment)
-    except OSError as problem:
-        raise cannot_run(words[0], problem) from problem
 
 
 def _helper_options(options: HelperOptions) -> list[str]:

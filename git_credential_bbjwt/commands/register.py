@@ -15,7 +15,6 @@ import os
 import secrets
 import stat
 import sys
-import termios
 from json import dumps, loads
 from typing import NamedTuple
 
@@ -34,6 +33,7 @@ from git_credential_bbjwt.installations.payload import (
 from git_credential_bbjwt.installations.registry import BATCH, RegistryFolder
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
+from git_credential_bbjwt.system import others_can_read, terminal, why_not_ours
 from git_credential_bbjwt.tokens.stores import forget_workspaces
 
 # What is pasted is one payload, of two kilobytes.
@@ -267,7 +267,7 @@ def _read(path: str) -> tuple[bytes, str]:
             data = _read_unseen() if os.isatty(0) else sys.stdin.buffer.read()
             return data, "standard input"
         with open(path, "rb") as file:
-            _check_file(os.fstat(file.fileno()), path)
+            _check_file(file.fileno(), path)
             return file.read(), path
     except (OSError, ValueError) as problem:
         # The path is not repeated: it may be the payload itself by mistake.
@@ -277,37 +277,30 @@ def _read(path: str) -> tuple[bytes, str]:
         ) from None
 
 
-def _check_file(found: os.stat_result, path: str) -> None:
+def _check_file(fd: int, path: str) -> None:
     """Warn of a payload that others can read. Raises InstallationError for one that others can write."""
+    found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         return  # A pipe: there is no file that stays.
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+    if why_not_ours(fd, found):
         raise InstallationError(
             f"{path} is not used: others can write to it, or it is another user's, and it says where JWTs are sent",
             "chmod go-w FILE; or, if you trust what is in it: git-credential-bbjwt register - < FILE",
         )
-    if found.st_mode & 0o044:
+    if others_can_read(fd, found):
         diagnostics.warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
 
 
 def _read_unseen() -> bytes:
     """Read what is pasted at the terminal, and show nothing of it; Ctrl-D, or the end of the JSON, ends it."""
-    before = termios.tcgetattr(0)
-    unseen = termios.tcgetattr(0)
-    # Not by lines either: the terminal cuts one after 4095 characters, and a payload may be a single one.
-    unseen[3] &= ~(termios.ECHO | termios.ICANON)
-    unseen[6][termios.VMIN], unseen[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(0, termios.TCSAFLUSH, unseen)
-    try:
+    with terminal.unseen() as read:
         # Not before: what is typed until then is dropped with the change.
         diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
         data = b""
-        while len(data) <= _MAX_PASTED and (piece := os.read(0, 4096)):
+        while len(data) <= _MAX_PASTED and (piece := read()):
             data += piece
             if b"\x04" in piece or (data.rstrip().endswith(b"}") and _is_json(data)):
                 break
-    finally:
-        termios.tcsetattr(0, termios.TCSAFLUSH, before)
     return data.partition(b"\x04")[0]
 
 

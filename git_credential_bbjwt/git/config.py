@@ -28,7 +28,7 @@ def run(*arguments: str, check: bool = True) -> str:
 
     try:
         done = subprocess.run(
-            ["git", *arguments],
+            [child_process.find("git"), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_process.for_git(),
@@ -160,8 +160,9 @@ class HttpSettings:
         import subprocess
 
         environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
+        command = [child_process.find(self._COMMAND[0]), *self._COMMAND[1:]]
         done = subprocess.run(
-            self._COMMAND, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False
         )
         return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
 

@@ -33,12 +33,21 @@ def known_urls(catalogue: Catalogue) -> list[str]:
 def executable() -> str:
     """The absolute path of the installed command. Raises CredentialError where it is not installed."""
     called = sys.argv[0]
-    if os.path.basename(called) == places.APP_NAME:
-        return os.path.abspath(called)
+    if os.path.basename(called).removesuffix(".exe") == places.APP_NAME:
+        return _for_git(called)
     found = shutil.which(places.APP_NAME)
     if found is None:
         raise CredentialError(f"{places.APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
-    return os.path.abspath(found)
+    return _for_git(found)
+
+
+def _for_git(path: str) -> str:
+    """An absolute path as the shell takes it that git runs a helper by; on Windows it knows no backslashes."""
+    path = os.path.abspath(path)
+    if os.name == "nt":
+        path = path.replace("\\", "/")
+        path = path if path.lower().endswith(".exe") else path + ".exe"
+    return path
 
 
 def helper_value(options: tuple[str, ...] = ()) -> str:
@@ -82,7 +91,7 @@ class GitConfiguration:
         self._name = level
         if level == "global":
             file = self._global_file()
-            if file != f"{os.environ.get('HOME', '')}/.gitconfig":
+            if file != os.path.abspath(f"{places.git_home()}/.gitconfig"):
                 self._name = f"global {file}"
         if level == "local":
             self._name = "local " + os.path.abspath(git_config.run("rev-parse", "--git-common-dir").strip())
@@ -92,7 +101,7 @@ class GitConfiguration:
 
         One that is no regular file is refused: git would put a file in the place of a device or a FIFO.
         """
-        home = os.environ.get("HOME", "")
+        home = places.git_home()
         xdg = (os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/git/config"
         file = os.environ.get("GIT_CONFIG_GLOBAL", "")
         if not file:
@@ -203,7 +212,7 @@ class GitConfiguration:
         """The files ``--global`` may mean (git-config(1), "FILES") that exist; other levels' files always do."""
         if self.level != "global":
             return []
-        home = os.environ.get("HOME", "")
+        home = places.git_home()
         xdg = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
         candidates = [os.environ.get("GIT_CONFIG_GLOBAL", ""), f"{home}/.gitconfig", f"{xdg}/git/config"]
         return [path for path in candidates if path and os.path.exists(path)]

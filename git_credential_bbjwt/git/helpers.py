@@ -31,12 +31,12 @@ class Helper(NamedTuple):
     @property
     def is_ours(self) -> bool:
         """Whether this is git-credential-bbjwt, by short name or by path."""
-        return self.program == "bbjwt" or os.path.basename(self.program) == places.APP_NAME
+        return self.program == "bbjwt" or os.path.basename(self.program).removesuffix(".exe") == places.APP_NAME
 
     @property
     def is_dead(self) -> bool:
         """Whether it is ours by a path at which there is no program."""
-        return self.is_ours and self.program.startswith("/") and not os.access(self.program, os.X_OK)
+        return self.is_ours and os.path.isabs(self.program) and not os.access(self.program, os.X_OK)
 
 
 def helpers_for(url: str) -> list[Helper]:

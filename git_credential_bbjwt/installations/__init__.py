@@ -10,7 +10,15 @@ import time
 
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository
-from git_credential_bbjwt.system import file_name, places, why_not_itself_trusted, why_not_trusted
+from git_credential_bbjwt.system import (
+    file_name,
+    open_to_read,
+    others_can_read,
+    places,
+    why_not_itself_trusted,
+    why_not_ours,
+    why_not_trusted,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +98,7 @@ class Text(Source):
         Where none is there, ``named_by`` is shown and not the path, which may be a secret by mistake.
         """
         try:
-            # Not blocking: a FIFO somebody put there must not hold git up.
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = open_to_read(path)
         except FileNotFoundError as missing:
             where = f"the file that {named_by} names" if named_by else path
             return cls(where, None if optional else missing.strerror)
@@ -112,7 +119,7 @@ class Text(Source):
         if found.st_mode & 0o170000 != 0o100000:
             self.problem = "not a regular file"
             return
-        self.problem = self._why_refused(found)
+        self.problem = self._why_refused(fd, found)
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk
@@ -122,13 +129,11 @@ class Text(Source):
         if not data.strip():
             self.problem = "it is empty"
             return
-        # Where the file is another's, it is by its group or an access control list that we are let in, on purpose: so
-        # do systemd with a credential and Kubernetes with a secret.
-        self.exposed = bool(found.st_mode & (0o044 if found.st_uid == os.geteuid() else 0o004))
+        self.exposed = others_can_read(fd, found)
         # Of a refused one the text still tells for which hosts that is an error.
         self.data = data
 
-    def _why_refused(self, found: os.stat_result) -> str | None:  # noqa: ARG002  # the kinds' own
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:  # noqa: ARG002  # the kinds' own
         return None
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
@@ -163,12 +168,8 @@ class Named(Text):
 class Payload(Named):
     """One installation, perhaps with its secret."""
 
-    def _why_refused(self, found: os.stat_result) -> str | None:
-        if found.st_uid not in (0, os.geteuid()):
-            return f"it belongs to another user (number {found.st_uid})"
-        if found.st_mode & 0o022:
-            return f"others can write to it (mode {found.st_mode & 0o777:04o})"
-        return None
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:
+        return why_not_ours(fd, found)
 
 
 class Jwt(Text):
@@ -258,7 +259,7 @@ class Registry(Source):
     def _file(self, name: str) -> tuple[bytes, os.stat_result] | None:
         path = f"{self.where}/{name}"
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+            fd = open_to_read(path, through_links=False)
         except FileNotFoundError:
             return None
         except OSError as problem:
@@ -266,7 +267,7 @@ class Registry(Source):
             return None
         try:
             found = os.fstat(fd)
-            if found.st_mode & 0o170000 != 0o100000 or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            if found.st_mode & 0o170000 != 0o100000 or why_not_ours(fd, found):
                 self.problem = f"others can write to {path}, or it is another user's"
                 return None
             return os.read(fd, found.st_size), found
@@ -281,9 +282,9 @@ class Registry(Source):
 class OldRegistry(Named):
     """A registry as version 1.0 had it, one file. It is read until a command changes it."""
 
-    def _why_refused(self, found: os.stat_result) -> str | None:
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:
         # Who can write here chooses where the JWTs go.
-        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+        if why_not_ours(fd, found):
             return "others can write to it, or it is another user's"
         try:
             return why_not_trusted(os.path.dirname(self.where)) or None

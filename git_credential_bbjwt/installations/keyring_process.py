@@ -13,14 +13,20 @@ The answer is one on standard output: the fields of
 import importlib
 import json
 import os
-import signal
 import sys
 from typing import Any
 
 from git_credential_bbjwt.installations.keyring_answer import Outcome
+from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.light_imports import keyring_core
 
 _SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
+
+# errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
+_MACOS_WOULD_ASK = "-25308"
+
+# CRED_MAX_CREDENTIAL_BLOB_SIZE ("CREDENTIALW structure"). Bytes.
+_MOST_ON_WINDOWS = 2560
 
 # Seconds; well over what the parent waits.
 _LONGEST_LIFE = 60
@@ -34,13 +40,27 @@ def main() -> None:
     request = json.loads(sys.stdin.buffer.readline())
     if not request["prompt"]:
         # Should the parent be gone, a service that never answers must not keep this process for ever.
-        signal.alarm(_LONGEST_LIFE)
+        child_process.end_after(_LONGEST_LIFE)
+        _forbid_windows()
     try:
         answer = _answer(request)
     except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
-        answer = {"outcome": Outcome.FAILED, "reason": f"{type(problem).__name__}: {problem}"}
+        locked = _MACOS_WOULD_ASK in str(problem)
+        answer = {
+            "outcome": Outcome.LOCKED if locked else Outcome.FAILED,
+            "reason": f"{type(problem).__name__}: {problem}",
+        }
     os.write(answers, json.dumps(answer).encode() + b"\n")
     os._exit(0)  # A D-Bus connection's thread must not keep the process.
+
+
+def _forbid_windows() -> None:
+    """Have macOS's Keychain fail instead of asking (Security framework, ``SecKeychainSetUserInteractionAllowed``)."""
+    if sys.platform == "darwin":
+        import ctypes
+
+        security = ctypes.CDLL("/System/Library/Frameworks/Security.framework/Security")
+        security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(0))
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:
@@ -127,6 +147,10 @@ def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
     if len(usable) < len(links):
         backend = usable[0]
     if request["action"] == "set":
+        kept = len(request["secret"].encode("utf-16-le"))
+        if "Windows" in type(backend).__module__ and kept > _MOST_ON_WINDOWS:
+            reason = f"Windows' Credential Manager keeps at most {_MOST_ON_WINDOWS} bytes, and this would be {kept}"
+            return {"outcome": Outcome.FAILED, "reason": reason}
         backend.set_password(service, username, request["secret"])
     else:
         backend.delete_password(service, username)

@@ -30,7 +30,7 @@ from git_credential_bbjwt.installations.catalogue import (
     unreadable,
 )
 from git_credential_bbjwt.installations.payload import Installation, entry_of
-from git_credential_bbjwt.system import PrivateFolder, places
+from git_credential_bbjwt.system import PrivateFolder, is_administrator, places
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
 
@@ -126,14 +126,13 @@ class RegistryFolder:
                 change = Change(folder, folder.path, self._file_mode, None)
                 change.put(some)
                 change.commit()
-            os.rename(making, REGISTRY_FOLDER, src_dir_fd=config.fd, dst_dir_fd=config.fd)
-            os.fsync(config.fd)
+        config.rename_folder(making, REGISTRY_FOLDER)
 
     def _unwritable(self, problem: OSError) -> InstallationError:
         hint = "check who owns the folder and its mode"
         if problem.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             hint = "its file system has no locks: set XDG_CONFIG_HOME to a folder on one that has"
-        if isinstance(problem, PermissionError) and os.geteuid() != 0:
+        if isinstance(problem, PermissionError) and not is_administrator():
             hint += "; the system registry needs root"
         return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)
 

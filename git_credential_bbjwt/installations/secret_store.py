@@ -53,8 +53,7 @@ class KeyringCall:
             stdout=subprocess.PIPE,
             stderr=None if prompt else subprocess.DEVNULL,
             env=environment,
-            # Without a controlling terminal there is nothing to prompt on.
-            start_new_session=not prompt,
+            **({} if prompt else child_process.ALONE),
         )
         request = {
             "action": action,

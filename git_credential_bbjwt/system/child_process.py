@@ -1,8 +1,13 @@
 """Child processes of ours: no secret in their environment or arguments, and an end with the call that started them."""
 
 import os
+import sys
 
 from git_credential_bbjwt.system import places
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
@@ -15,9 +20,6 @@ _TRACE_PREFIX = "GIT_TRACE"
 _PROXY_SUFFIX = "_proxy"
 _OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it: with it, it would tell of settings that git does not have.
 _KEYRING_PREFIX = "KEYRING_"
-
-#: The process groups that still run, by their number.
-running: set[int] = set()
 
 
 def for_keyring() -> dict[str, str]:
@@ -51,51 +53,82 @@ def for_broker() -> dict[str, str]:
 _ASKING = ("SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS")
 
 
-def kill(pid: int) -> None:
-    """End a process group."""
-    from signal import SIGKILL
+if sys.platform == "win32":
+    from git_credential_bbjwt.system.windows_processes import (
+        ALONE as ALONE,
+    )
+    from git_credential_bbjwt.system.windows_processes import (
+        Spawned as Spawned,
+    )
+    from git_credential_bbjwt.system.windows_processes import (
+        end_after as end_after,
+    )
+    from git_credential_bbjwt.system.windows_processes import (
+        end_all as end_all,
+    )
+    from git_credential_bbjwt.system.windows_processes import (
+        find as find,
+    )
+else:
+    #: How `subprocess` starts what has no terminal to prompt on.
+    ALONE: "dict[str, Any]" = {"start_new_session": True}
 
-    try:
-        os.killpg(pid, SIGKILL)
-    except OSError:
-        pass  # It has ended.
+    # The process groups that still run, by their number.
+    running: set[int] = set()
 
+    def find(program: str) -> str:
+        """What to start for ``program``: the system looks it up on PATH."""
+        return program
 
-class Spawned:
-    """A process whose whole output is wanted, in a process group of its own; `end_all` ends it with the call.
+    def end_after(seconds: int) -> None:
+        """End this process then, whatever it is stuck in."""
+        from signal import alarm
 
-    By posix_spawn(3): the usual module for processes costs as much to import as this process takes.
-    """
+        alarm(seconds)
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        """Start it. Raises OSError."""
-        self._output, theirs = os.pipe()
+    def kill(pid: int) -> None:
+        """End a process group."""
+        from signal import SIGKILL
+
         try:
-            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, theirs, 1),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            ]
-            self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setpgroup=0)
-        except BaseException:
+            os.killpg(pid, SIGKILL)
+        except OSError:
+            pass  # It has ended.
+
+    class Spawned:
+        """A process whose whole output is wanted, in a process group of its own; `end_all` ends it with the call.
+
+        By posix_spawn(3): the usual module for processes costs as much to import as this process takes.
+        """
+
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+            """Start it. Raises OSError."""
+            self._output, theirs = os.pipe()
+            try:
+                actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, theirs, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+                ]
+                self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setpgroup=0)
+            except BaseException:
+                os.close(self._output)
+                raise
+            finally:
+                os.close(theirs)
+            running.add(self.pid)
+
+        def finish(self) -> tuple[int, bytes]:
+            """Wait for its end; return its exit status, and its standard output."""
+            data = b""
+            while piece := os.read(self._output, 65_536):
+                data += piece
             os.close(self._output)
-            raise
-        finally:
-            os.close(theirs)
-        running.add(self.pid)
+            _, status = os.waitpid(self.pid, 0)
+            running.discard(self.pid)
+            return os.waitstatus_to_exitcode(status), data
 
-    def finish(self) -> tuple[int, bytes]:
-        """Wait for its end; return its exit status, and its standard output."""
-        data = b""
-        while piece := os.read(self._output, 65_536):
-            data += piece
-        os.close(self._output)
-        _, status = os.waitpid(self.pid, 0)
-        running.discard(self.pid)
-        return os.waitstatus_to_exitcode(status), data
-
-
-def end_all() -> None:
-    """End what still runs, and all that it started: a call that gives up leaves no process behind."""
-    for pid in list(running):
-        kill(pid)
+    def end_all() -> None:
+        """End what still runs, and all that it started: a call that gives up leaves no process behind."""
+        for pid in list(running):
+            kill(pid)

@@ -158,7 +158,7 @@ def _without(*names: str) -> Iterator[None]:
 
 
 class _Package(ModuleType):
-    """A package whose modules can be imported without what it loads itself, which waits until something of it is used."""
+    """A package whose modules can be imported without what it loads itself: that waits until one uses it."""
 
     def __getattr__(self, name: str) -> Any:
         # `from . import NAME` within the package asks for an attribute first, and means a module.

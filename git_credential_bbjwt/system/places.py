@@ -20,7 +20,7 @@ _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 def _home() -> str | None:
     """The user's home; None where there is none (it is not for us to make one), or where it is somebody else's."""
     home = os.environ.get("HOME", "")
-    if not home.startswith("/"):
+    if sys.platform != "win32" and not home.startswith("/"):
         try:
             import pwd
 
@@ -32,6 +32,8 @@ def _home() -> str | None:
 
 def _belongs_to_another(path: str) -> bool:
     """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
+    if sys.platform == "win32":
+        return False
     while True:
         try:
             return os.stat(path).st_uid not in (0, os.geteuid())
@@ -55,7 +57,7 @@ def why_no_home() -> str:
 def is_anothers(variable: str) -> bool:
     """Whether ``variable`` names a home folder, or one of the XDG specification, that is somebody else's."""
     value = os.environ.get(variable, "")
-    if not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
+    if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
         return False
     return any(_belongs_to_another(path) for path in value.split(":") if path.startswith("/"))
 
@@ -105,7 +107,7 @@ def user_runtime_base() -> str | None:
 
     Only XDG systems have one: macOS keeps nothing in memory for a user, so its cache folder serves there.
     """
-    if not _XDG:
+    if sys.platform == "win32" or not _XDG:
         return None
     if home_is_anothers():
         return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
@@ -116,4 +118,12 @@ def user_runtime_base() -> str | None:
 def exec_folder() -> str | None:
     """The folder that `exec` made for the tokens of one run; None outside of such a run."""
     folder = os.environ.get(EXEC_FOLDER_VARIABLE, "")
-    return folder if folder.startswith("/") else None
+    return folder if os.path.isabs(folder) else None
+
+
+def git_home() -> str:
+    """The folder that git looks for ``.gitconfig`` in (git-config(1), "FILES"; Git for Windows asks Windows)."""
+    home = os.environ.get("HOME", "")
+    if sys.platform == "win32" and not home:
+        home = os.environ.get("HOMEDRIVE", "") + os.environ.get("HOMEPATH", "") or os.environ.get("USERPROFILE", "")
+    return home.replace("\\", "/") if sys.platform == "win32" else home

@@ -25,24 +25,12 @@ _MOST_ERRORS = 64 * 1024
 
 
 def run(command: str, data: bytes, *, most: int, env: dict[str, str]) -> Done:
-    """Run a command line by ``sh -c`` without a terminal, and end it and all that it started, whatever happens.
+    """Run a command line by ``sh -c``, on Windows by ``cmd /c``, without a terminal; it ends, with all that it started.
 
     It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL.
     Raises CredentialError where no shell can be run.
     """
-    prctl = _prctl()
-    process = subprocess.Popen(
-        ["sh", "-c", command],
-        stdin=subprocess.PIPE if data else subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-        preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
-    )
-    child_process.running.add(process.pid)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _end_by_signal)
+    process, end = _start(command, subprocess.PIPE if data else subprocess.DEVNULL, env)
     assert process.stdout is not None
     assert process.stderr is not None
     errors = _Gathered(process.stderr.fileno(), _MOST_ERRORS)
@@ -57,20 +45,17 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str]) -> Done:
         while len(output) <= most and (piece := os.read(process.stdout.fileno(), 65_536)):
             output += piece
         if len(output) > most:
-            child_process.kill(process.pid)
+            end()
         status = process.wait()
         errors.join(_GRACE)  # What it started and left behind may hold the pipe.
-        return Done(status, output, bytes(errors.data))
+        return Done(status, _as_lines(output), bytes(errors.data))
     finally:
-        child_process.kill(process.pid)
+        end()
         process.wait()
-        child_process.running.discard(process.pid)
 
 
 # Seconds for the rest of a standard error whose command has ended.
 _GRACE = 0.2
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Gathered(threading.Thread):
@@ -89,18 +74,65 @@ class _Gathered(threading.Thread):
                 del self.data[: -self._most]
 
 
-def _prctl() -> Callable[[int, int], int] | None:
-    if sys.platform != "linux":
-        return None
-    import ctypes
+if sys.platform == "win32":
+    from git_credential_bbjwt.system.windows_processes import Job
 
-    try:
-        return cast("Callable[[int, int], int]", ctypes.CDLL(None).prctl)
-    except (OSError, AttributeError):
-        return None
+    def _as_lines(output: bytes) -> bytes:
+        # Most programs there end a line with two characters; git takes the first for nothing, too.
+        return output.replace(b"\r\n", b"\n")
 
+    def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
+        # By its path: Windows would look into the current folder first. It ends with its job.
+        cmd = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "cmd.exe")
+        process = subprocess.Popen(
+            f'"{cmd}" /d /s /c "{command}"',
+            executable=cmd,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            **child_process.ALONE,
+        )
+        return process, Job(process).end
 
-def _end_by_signal(number: int, _: object) -> None:
-    child_process.end_all()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+else:
+    _PR_SET_PDEATHSIG = 1
+
+    def _as_lines(output: bytes) -> bytes:
+        return output
+
+    def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
+        prctl = _prctl()
+        process = subprocess.Popen(
+            ["sh", "-c", command],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            start_new_session=True,
+            preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
+        )
+        child_process.running.add(process.pid)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _end_by_signal)
+
+        def end() -> None:
+            child_process.kill(process.pid)
+            child_process.running.discard(process.pid)
+
+        return process, end
+
+    def _prctl() -> Callable[[int, int], int] | None:
+        if sys.platform != "linux":
+            return None
+        import ctypes
+
+        try:
+            return cast("Callable[[int, int], int]", ctypes.CDLL(None).prctl)
+        except (OSError, AttributeError):
+            return None
+
+    def _end_by_signal(number: int, _: object) -> None:
+        child_process.end_all()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

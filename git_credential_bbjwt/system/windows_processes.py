@@ -1,0 +1,110 @@
+"""Child processes on Windows: no window, and an end, with all that they started, when this process ends."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from ctypes import wintypes
+from typing import Any
+
+assert sys.platform == "win32"
+
+#: How `subprocess` starts what has no console to prompt on.
+ALONE: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW}
+
+_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+_kernel32.CreateJobObjectW.restype = wintypes.HANDLE
+_kernel32.CreateJobObjectW.argtypes = (ctypes.c_void_p, wintypes.LPCWSTR)
+_kernel32.AssignProcessToJobObject.argtypes = (wintypes.HANDLE, wintypes.HANDLE)
+_kernel32.TerminateJobObject.argtypes = (wintypes.HANDLE, wintypes.UINT)
+_kernel32.SetInformationJobObject.argtypes = (wintypes.HANDLE, ctypes.c_int, ctypes.c_void_p, wintypes.DWORD)
+
+
+class _Limits(ctypes.Structure):
+    """JOBOBJECT_EXTENDED_LIMIT_INFORMATION."""
+
+    _fields_ = (
+        ("times", ctypes.c_int64 * 2),
+        ("flags", wintypes.DWORD),
+        ("working_set", ctypes.c_size_t * 2),
+        ("processes", wintypes.DWORD),
+        ("affinity", ctypes.c_size_t),
+        ("classes", wintypes.DWORD * 2),
+        ("counters", ctypes.c_uint64 * 6),
+        ("memory", ctypes.c_size_t * 4),
+    )
+
+
+class Job:
+    """Holds a process and all that it starts; they end with this one, or at once by `end` ("Job Objects")."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        """Raises OSError."""
+        limits, extended, kill_on_close = _Limits(), 9, 0x2000
+        limits.flags = kill_on_close
+        self._handle = _kernel32.CreateJobObjectW(None, None)
+        _kernel32.SetInformationJobObject(self._handle, extended, ctypes.byref(limits), ctypes.sizeof(limits))
+        if not _kernel32.AssignProcessToJobObject(self._handle, int(process._handle)):  # type: ignore[attr-defined]
+            process.kill()
+            raise ctypes.WinError(ctypes.get_last_error())
+        _jobs.append(self)
+
+    def end(self) -> None:
+        """End what is in it."""
+        _kernel32.TerminateJobObject(self._handle, 1)
+        if self in _jobs:
+            _jobs.remove(self)
+
+
+_jobs: "list[Job]" = []
+
+
+def find(program: str) -> str:
+    """Return the path of ``program`` on PATH: Windows itself would look into the current folder first.
+
+    Raises FileNotFoundError.
+    """
+    name = program if program.lower().endswith(".exe") else program + ".exe"
+    if os.path.isabs(program):
+        return program
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        path = os.path.join(folder.strip('"'), name)
+        if os.path.isabs(path) and os.path.isfile(path):
+            return path
+    raise FileNotFoundError(2, "it is not on PATH", program)
+
+
+def end_after(seconds: int) -> None:
+    """End this process then, whatever it is stuck in."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+class Spawned:
+    """A process whose whole output is wanted; `end_all` ends it with the call."""
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        """Start it. Raises OSError."""
+        self._process = subprocess.Popen(
+            [find(command[0]), *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            **ALONE,
+        )
+        self._job = Job(self._process)
+
+    def finish(self) -> tuple[int, bytes]:
+        """Wait for its end; return its exit status, and its standard output."""
+        output, _ = self._process.communicate()
+        self._job.end()
+        return self._process.returncode, output
+
+
+def end_all() -> None:
+    """End what still runs, and all that it started: a call that gives up leaves no process behind."""
+    for job in list(_jobs):
+        job.end()
