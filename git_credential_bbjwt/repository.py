@@ -130,5 +130,5 @@ def parse_url(url: str) -> Repository:
         if scheme.lower() == "ssh" and user != "git":
             raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")
     if not host:
-        raise NotARepositoryError("the URL names no host")
+        raise NotARepositoryError("the URL does not name a host")
     return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))

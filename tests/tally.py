@@ -8,6 +8,7 @@ work; `tests/run --record` writes both tables into the README.
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -89,16 +90,15 @@ def _version_order(name: str) -> tuple[str, list[int], str]:
 
 
 def versions_table() -> list[str]:
-    """The tables of what was seen to work: git's features against its versions, then all else by program."""
+    """What was seen to work: a table of git's features against its versions, then all else by program."""
     gits = sorted((name for name in _versions if name.startswith("git ")), key=_version_order)
     lines = [f"| git | {' | '.join(name.removeprefix('git ') for name in gits)} |", "|---|" + ":-:|" * len(gits)]
     for feature in sorted(set().union(*(_versions[name] for name in gits))):
         ticks = ["✓" if feature in _versions[name] else "–" for name in gits]  # a dash on purpose
         lines.append(f"| {feature} | {' | '.join(ticks)} |")
-    lines += ["", "| with | seen to work |", "|---|---|"]
-    for name in sorted(set(_versions) - set(gits), key=_version_order):
-        lines.append(f"| {name} | {', '.join(sorted(_versions[name]))} |")
-    return lines
+    others = sorted(set(_versions) - set(gits), key=_version_order)
+    seen = "; ".join(f"{name} ({', '.join(sorted(_versions[name]))})" for name in others)
+    return [*lines, "", *textwrap.wrap(f"Seen to work with: {seen}.", 120, break_on_hyphens=False)]
 
 
 def recorded(text: str, name: str, table: list[str]) -> str:

@@ -89,7 +89,7 @@ def parse_request(data: bytes) -> Request:
             lists[key].clear()  # An empty value resets the list: git-credential(1).
     host = single.get(b"host")
     if host is None:
-        raise MalformedRequestError("the credential request names no host")
+        raise MalformedRequestError("the credential request does not name a host")
     return Request(
         single.get(b"protocol"),
         host,

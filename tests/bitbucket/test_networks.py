@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -437,15 +438,13 @@ def test_where_they_differ_it_is_on_purpose_and_said(situation: Situation, name:
     assert said.lower() in helper.stderr.lower()
 
 
-def test_what_counts_is_in_readme() -> None:
-    text = (PROJECT / "README.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| `http.")]
-    listed = {row.split("`")[1].removeprefix("http.").lower() for row in rows}
+def test_what_counts_is_in_the_man_page() -> None:
+    text = (PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt.1").read_text()
+    rows = dict(re.findall(r"^\.B http\.(\w+).*\n(.*)$", text, re.MULTILINE))
 
-    assert listed == CHOOSE_THE_WAY
+    assert {name.lower() for name in rows} == CHOOSE_THE_WAY
     for one in NOT_HONOURED:
-        (row,) = [row for row in rows if row.startswith(f"| `http.{one.name}`")]
-        assert ("error" if one.is_refused else "warning") in row
+        assert ("error" if one.is_refused else "warning") in rows[one.name].lower()
 
 
 # Addresses.

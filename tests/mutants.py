@@ -1,0 +1,210 @@
+"""``tests/run --mutants [MODULE ...]``: small changes of the package, each against the tests meant for its room.
+
+A change that no test notices is printed, and is either a rule without a test or one that changes nothing. Known tools
+for this change code in the process that tests it, and most tests here start the installed command; so each worker has a
+copy of the project with an environment of its own, in which a changed file is put in place of the installed one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+PROJECT = Path(__file__).parent.parent
+PACKAGE = "git_credential_bbjwt"
+
+#: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
+ROOMS = {
+    "git/__init__": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git/test_clone.py",
+    "repository": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
+    "installations/__init__": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
+    "installations/catalogue": "tests/installations tests/commands tests/bitbucket/test_facts.py tests/broker",
+    "tokens/__init__": "tests/tokens tests/system tests/test_hostile.py",
+    "tokens/cache": "tests/tokens tests/bitbucket/test_facts.py tests/installations/test_many.py tests/broker",
+    "system/posix": "tests/system tests/tokens tests/installations tests/git/test_protocol.py",
+    "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands",
+    "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
+    "broker/ask": "tests/broker tests/test_hostile.py",
+    "broker/serve": "tests/broker",
+}
+
+#: Changes that change nothing, by room and changed line, and why.
+CHANGE_NOTHING: dict[tuple[str, str], str] = {}
+
+_OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+
+
+class Mutant(NamedTuple):
+    """One change: the room, the line it is in before and after, and the whole text after."""
+
+    room: str
+    number: int
+    before: str
+    after: str
+    text: str
+
+
+def mutants_of(room: str) -> list[Mutant]:
+    """All changes there are of one token of a module's rules."""
+    source = (PROJECT / PACKAGE / f"{room}.py").read_text()
+    places = len(list(_changes(ast.parse(source))))
+    found = []
+    for place in range(places):
+        tree = ast.parse(source)
+        before = ast.unparse(tree).splitlines()
+        node = list(_changes(tree))[place]
+        _change(node)
+        text = ast.unparse(tree)
+        after = text.splitlines()
+        different = [at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other]
+        if different:
+            at = different[0]
+            number = getattr(node, "lineno", 0)
+            found.append(Mutant(room, number, before[at].strip(), after[at].strip(), text + "\n"))
+    return found
+
+
+def _changes(tree: ast.Module) -> Iterator[ast.AST]:
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            skipped.update(ast.walk(body[0]))  # A docstring.
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            skipped.update(ast.walk(node))
+        if isinstance(node, (ast.JoinedStr, ast.arguments, ast.AnnAssign)):
+            skipped.update(ast.walk(node))  # Words, declarations.
+        elif isinstance(node, (ast.Compare, ast.BoolOp, ast.BinOp)):
+            operator = node.ops[0] if isinstance(node, ast.Compare) else node.op
+            if type(operator) in _OPPOSITES and not _is_type(node):
+                yield node
+        elif (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)) or (
+            isinstance(node, ast.Constant) and type(node.value) in (bool, int)
+        ):
+            yield node
+
+
+def _is_type(node: ast.AST) -> bool:
+    """Whether this is a union of types."""
+    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and "None" in ast.unparse(node)
+
+
+def _change(node: ast.AST) -> None:
+    if isinstance(node, ast.Compare):
+        operator = _OPPOSITES[type(node.ops[0])]()
+        assert isinstance(operator, ast.cmpop)
+        node.ops[0] = operator
+    elif isinstance(node, (ast.BoolOp, ast.BinOp)):
+        node.op = _OPPOSITES[type(node.op)]()  # type: ignore[assignment]  # of the same kind as it was
+    elif isinstance(node, ast.UnaryOp):
+        node.op = ast.UAdd()
+        node.operand = ast.Call(ast.Name("bool", ast.Load()), [node.operand], [])
+        ast.fix_missing_locations(node)
+    elif isinstance(node, ast.Constant):
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]  # an int
+
+
+class Worker:
+    """A copy of the project with an environment of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        left_out = shutil.ignore_patterns(".cache", ".git", "__pycache__")
+        shutil.copytree(PROJECT, folder, ignore=left_out)
+        self._python = folder / ".cache/tests/bin/python"
+        install: list[str | Path] = [
+            folder / "install.sh",
+            "--environment",
+            folder / ".cache/tests",
+            folder / "tests/locked-test.txt",
+        ]
+        subprocess.run(install, check=True, capture_output=True)
+        (self._installed,) = (folder / ".cache/tests/lib").glob(f"python3*/site-packages/{PACKAGE}")
+
+    def notices(self, mutant: Mutant) -> bool:
+        """Whether a test fails with this change."""
+        places = [root / f"{mutant.room}.py" for root in (self._folder / PACKAGE, self._installed)]
+        for place in places:
+            place.write_text(mutant.text)
+        try:
+            words: list[str | Path] = [self._python, "-m", "pytest", "-x", "-q", "-n", "3", "-p", "no:cacheprovider"]
+            done = subprocess.run(
+                [*words, *ROOMS[mutant.room].split()], cwd=self._folder, capture_output=True, timeout=600, check=False
+            )
+            return done.returncode != 0
+        except subprocess.TimeoutExpired:
+            return True
+        finally:
+            for place in places:
+                shutil.copy(PROJECT / PACKAGE / f"{mutant.room}.py", place)
+
+
+def main() -> int:
+    """Try a sample; return how many went unnoticed."""
+    parser = argparse.ArgumentParser(prog="tests/run --mutants")
+    parser.add_argument("--sample", type=int, default=8, help="changes per room (default: 8); 0 is all of them")
+    parser.add_argument("--seed", type=int, default=None, help="chooses the same ones again")
+    parser.add_argument("rooms", nargs="*", metavar="MODULE", help=f"of {', '.join(ROOMS)}")
+    arguments = parser.parse_args()
+    seed = random.SystemRandom().randrange(10_000) if arguments.seed is None else arguments.seed
+    chooser = random.Random(seed)  # noqa: S311  # no key
+    chosen: list[Mutant] = []
+    for room in arguments.rooms or ROOMS:
+        every = mutants_of(room)
+        chosen += every if not arguments.sample else chooser.sample(every, min(arguments.sample, len(every)))
+    print(f"{len(chosen)} changes, seed {seed}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        workers: SimpleQueue[Worker] = SimpleQueue()
+        for number in range(2):
+            workers.put(Worker(Path(folder) / str(number)))
+
+        def is_noticed(mutant: Mutant) -> bool:
+            worker = workers.get()
+            try:
+                noticed = worker.notices(mutant)
+            finally:
+                workers.put(worker)
+            if not noticed:
+                why = CHANGE_NOTHING.get((mutant.room, mutant.after), "NOBODY NOTICED")
+                print(f"{mutant.room}.py:{mutant.number}: {why}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
+            return noticed or (mutant.room, mutant.after) in CHANGE_NOTHING
+
+        with ThreadPoolExecutor(2) as pool:
+            noticed = list(pool.map(is_noticed, chosen))
+    for room in dict.fromkeys(one.room for one in chosen):
+        of = [was for one, was in zip(chosen, noticed, strict=True) if one.room == room]
+        print(f"{room}: {sum(of)} of {len(of)} noticed")
+    return noticed.count(False)
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(), 100))
