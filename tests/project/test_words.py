@@ -34,7 +34,7 @@ FIGURES: dict[str, tuple[float, list[tuple[str, str]]]] = {
         ],
     ),
     "budget": (options.DEFAULT_TIMEOUT, [(README, r"`--timeout SECONDS` \| #s \|"), (MAN, r"included\.\nDefault: #s")]),
-    "life of a JWT": (assertion.LIFETIME, [(README, "any scope of the app . # or"), (MAN, "Default #, at most")]),
+    "life of a JWT": (assertion.LIFETIME, [(README, "any scope of the app . #, or"), (MAN, "Default #, at most")]),
     "longest life of a JWT": (jwt.LONGEST, [(README, "`--expires` up to #"), (MAN, "seconds, at most #s")]),
     "life of a refusal": (
         refusals.LIFE,
