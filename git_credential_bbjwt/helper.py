@@ -6,7 +6,7 @@ The story of a ``get``: the request is parsed, a foreign host ends it, a cached 
 
 from git_credential_bbjwt.diagnostics import error, trace
 from git_credential_bbjwt.errors import NotARepositoryError
-from git_credential_bbjwt.git import Request, cached_answer, parse_request, read_all, refused_states, write_answer
+from git_credential_bbjwt.git import Request, cached_answer, parse_request, read_all, refused_fingerprints, write_answer
 from git_credential_bbjwt.installations import Sources, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, normal_host, parse_path
@@ -31,7 +31,7 @@ def get(options: HelperOptions) -> int:
     record = _cached(request, host, options, sources)
     if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
         trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
-        write_answer(cached_answer(request, record.token, record.expires, record.state, record.username))
+        write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
         return 0
 
     from git_credential_bbjwt.system import core_dumps, site_packages
@@ -59,14 +59,14 @@ def _cached(request: Request, host: str, options: HelperOptions, sources: Source
     record = Records.open(create=False).find(repository, options.scope, options.app)
     if record is None:
         return None
-    refused = refused_states(request)
+    refused = refused_fingerprints(request)
     may_answer = record.may_answer(options.token_store, refused, sources=sources.stamp(repository))
     return record if may_answer else None
 
 
 def erase(options: HelperOptions) -> int:
     """Drop the cached token the server refused; a newer one survives, and so does every registered secret."""
-    from git_credential_bbjwt.tokens import token_state
+    from git_credential_bbjwt.tokens import fingerprint_of
     from git_credential_bbjwt.tokens.cache import LOCK, TokenCache
 
     request = parse_request(read_all(0))
@@ -80,8 +80,8 @@ def erase(options: HelperOptions) -> int:
         site_packages.load()
         from git_credential_bbjwt.tokens.stores import forget
 
-        refused = None if request.password is None else token_state(request.password)
-        forget(lambda one: one.host == host and refused in (None, one.state))
+        refused = None if request.password is None else fingerprint_of(request.password)
+        forget(lambda one: one.host == host and refused in (None, one.fingerprint))
         return 0
     try:
         repository = parse_path(host, request.path)
@@ -94,7 +94,7 @@ def erase(options: HelperOptions) -> int:
     if _refused_record(cache, repository, options, request) is None:
         if options.broker and request.password:
             # It was not kept, for the broker did not say when it ends; it must not come back all the same.
-            cache.note_refused(repository, options.scope, options.app, token_state(request.password), None)
+            cache.note_refused(repository, options.scope, options.app, fingerprint_of(request.password), None)
         return 0
     from git_credential_bbjwt.budget import Budget
     from git_credential_bbjwt.failures import TooManyRefusedError
@@ -115,7 +115,7 @@ def erase(options: HelperOptions) -> int:
                     return 0
             cache.drop(record)
             if record.is_brokered:
-                cache.note_refused(repository, options.scope, options.app, record.state, record.expires)
+                cache.note_refused(repository, options.scope, options.app, record.fingerprint, record.expires)
             trace(f"{repository.full_name}: dropped the cached token")
     return 0
 
@@ -123,9 +123,9 @@ def erase(options: HelperOptions) -> int:
 def _refused_record(
     cache: "TokenCache", repository: Repository, options: HelperOptions, request: Request
 ) -> "Record | None":
-    from git_credential_bbjwt.tokens import token_state
+    from git_credential_bbjwt.tokens import fingerprint_of
 
     record = cache.find(repository, options.scope, options.app)
-    if record is None or (request.password is not None and token_state(request.password) != record.state):
+    if record is None or (request.password is not None and fingerprint_of(request.password) != record.fingerprint):
         return None
     return record

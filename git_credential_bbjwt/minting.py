@@ -9,7 +9,7 @@ from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.diagnostics import trace, warning
 from git_credential_bbjwt.errors import NotARepositoryError
 from git_credential_bbjwt.failures import BrokerError, BudgetSpentError, InstallationError, UndecidedError
-from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_states, write_answer
+from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_fingerprints, write_answer
 from git_credential_bbjwt.grants import Grant, Grantor, Session, grantor
 from git_credential_bbjwt.installations import Sources, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -17,7 +17,7 @@ from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, check_allowed
 from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens import BROKERED, Record, token_state
+from git_credential_bbjwt.tokens import BROKERED, Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
 
@@ -51,7 +51,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         sure = not isinstance(asked[-1], Installation) or asked[-1].is_surely_for(repository)
         budget.watch(_give_up if sure else _give_up_quietly)
         grantors = [grantor(one, session) for one in asked]
-        grant = obtain(Wanted(repository, grantors, options, sources, refused_states(request)), budget)
+        grant = obtain(Wanted(repository, grantors, options, sources, refused_fingerprints(request)), budget)
     except UndecidedError:
         budget.finish()
         raise
@@ -63,8 +63,8 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
     if grant is None:
         trace(f"nobody asked has anything to say about {repository.full_name}")
     elif grant.cached:
-        state = token_state(grant.token.encode())
-        write_answer(cached_answer(request, grant.token, grant.expires, state, grant.username))
+        fingerprint = fingerprint_of(grant.token.encode())
+        write_answer(cached_answer(request, grant.token, grant.expires, fingerprint, grant.username))
     else:
         write_answer(fresh_answer(grant.token, grant.expires, grant.username))
         # Git has its answer.
@@ -118,7 +118,7 @@ def _give_up_quietly(spent: BudgetSpentError) -> None:
 class Wanted:
     """One token that is wanted: for which repository, of whom, and which ones the server has refused.
 
-    ``sources`` are those that the grantors come from; ``refused`` are `token_state`\\ s.
+    ``sources`` are those that the grantors come from; ``refused`` are fingerprints.
     """
 
     def __init__(
@@ -169,20 +169,20 @@ def obtain(wanted: Wanted, budget: Budget, *, about_to_ask: AboutToAsk | None = 
             return kept
         if about_to_ask is not None:
             about_to_ask(cache, wanted.repository, cache.name(*wanted.key), record, wanted.refused)
-        if record is not None and record.state in wanted.refused and record.may_be_in_time():
+        if record is not None and record.fingerprint in wanted.refused and record.may_be_in_time():
             cache.count_remint(*wanted.key)
         unwanted = cache.refused(*wanted.key)
-        unwanted += [state for state in wanted.refused if state not in unwanted]
+        unwanted += [fingerprint for fingerprint in wanted.refused if fingerprint not in unwanted]
         grant, identity = wanted.granted(unwanted)
         if grant is None:
             return None
-        state = token_state(grant.token.encode())
+        fingerprint = fingerprint_of(grant.token.encode())
         for one in wanted.refused if identity.startswith(BROKERED) else ():
-            cache.note_refused(*wanted.key, one, record.expires if record and record.state == one else None)
-        if state in unwanted:
+            cache.note_refused(*wanted.key, one, record.expires if record and record.fingerprint == one else None)
+        if fingerprint in unwanted:
             raise BrokerError("the broker gave again a token that the server has refused", "ask who runs the broker")
         if grant.expires is not None:
-            _keep(cache, grant, wanted, identity, state)
+            _keep(cache, grant, wanted, identity, fingerprint)
     return grant
 
 
@@ -202,7 +202,7 @@ def _kept(cache: TokenCache, record: Record, wanted: Wanted) -> Grant | None:
     return Grant(token, record.expires, record.uuid, True, record.minted, record.username)
 
 
-def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, state: str) -> None:
+def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, fingerprint: str) -> None:
     assert grant.expires is not None
     record = Record(
         wanted.repository,
@@ -211,7 +211,7 @@ def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, state:
         sources=wanted.sources.stamp_to_keep(wanted.repository),
         identity=identity,
         uuid=grant.uuid,
-        state=state,
+        fingerprint=fingerprint,
         minted=grant.minted,
         expires=grant.expires,
         store=wanted.store.name,

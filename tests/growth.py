@@ -80,7 +80,7 @@ def _fill_cache(path: Path, size: int) -> None:
                 sources="-",
                 identity="0" * 32,
                 uuid="",
-                state="0" * 16,
+                fingerprint="0" * 16,
                 minted=now,
                 expires=now + 7200,
                 store="runtime",

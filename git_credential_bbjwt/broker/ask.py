@@ -46,11 +46,11 @@ class Brokered(NamedTuple):
 def ask(where: str, repository: Repository, refused: list[str], budget: Budget) -> Brokered | None:
     """Ask the broker at ``where`` for a token; None where it has nothing to say about ``repository``.
 
-    ``refused`` are the `token_state`\\ s of tokens that the server would not take, the newest last. Raises BrokerError.
+    ``refused`` are the fingerprints of tokens that the server would not take, the newest last. Raises BrokerError.
     """
     attributes = [("capability[]", "state"), ("protocol", "https"), ("host", repository.host)]
     attributes += [("path", repository.full_name)]
-    attributes += [("state[]", state_entry(state)) for state in refused[-_NAMED:]]
+    attributes += [("state[]", state_entry(one)) for one in refused[-_NAMED:]]
     request = format_answer(attributes) + b"\n"
     budget.doing = "waiting for the broker"
     started = time.monotonic()

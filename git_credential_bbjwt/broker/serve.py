@@ -23,14 +23,14 @@ from git_credential_bbjwt.failures import (
     RefusedError,
     SecretError,
 )
-from git_credential_bbjwt.git import USERNAME, format_answer, parse_request, refused_states, write_answer
+from git_credential_bbjwt.git import USERNAME, format_answer, parse_request, refused_fingerprints, write_answer
 from git_credential_bbjwt.installations import Asked, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, Pattern
 from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.tokens import Record, token_state
+from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache
 
 #: Seconds for the whole of an answer, unless ``--timeout`` says otherwise: the asker's own budget ends after this one,
@@ -93,7 +93,7 @@ class _Service:
             return self._finish(b"", outcome="nothing to say", reason="no installation names the host and workspace")
         end = [] if grant.expires is None else [("password_expiry_utc", str(grant.expires))]
         answer = format_answer([("username", USERNAME), ("password", grant.token), *end])
-        digest = token_state(grant.token.encode())[:_DIGEST]
+        digest = fingerprint_of(grant.token.encode())[:_DIGEST]
         return self._finish(answer, outcome="granted", reason="", expires=grant.expires, digest=digest)
 
     def give_up(self, spent: BudgetSpentError) -> None:
@@ -122,7 +122,7 @@ class _Service:
         if not any(pattern.allows(repository) for pattern in self._patterns):
             raise _NotAllowedError(_NOT_HANDED_OUT)
         grantors = [grants.grantor(one, self._session) for one in asked]
-        wanted = minting.Wanted(repository, grantors, self._options, sources, refused_states(request))
+        wanted = minting.Wanted(repository, grantors, self._options, sources, refused_fingerprints(request))
         return minting.obtain(wanted, self._budget, about_to_ask=_announce)
 
     def _named(self, repository: Repository, asked: list[Installation | Asked], cache: TokenCache) -> Repository:
@@ -215,7 +215,7 @@ def _announce(cache: TokenCache, repository: Repository, name: str, record: Reco
     now = int(time.time())
     told = (cache.folder.read(name + MINTING) or b"0").decode("ascii", "replace")
     last = int(told) if told.isdigit() else 0
-    if record is not None and record.state in refused and record.may_be_in_time():
+    if record is not None and record.fingerprint in refused and record.may_be_in_time():
         if 0 <= now - last < _BETWEEN_REFUSALS:
             raise BrokerError(
                 f"a new token for {repository.full_name} was got {now - last} s ago because one was refused",

@@ -130,7 +130,7 @@ def write_answer(data: bytes) -> None:
 
 
 #: How many characters of a token's SHA-256 name it.
-STATE_LENGTH = 16
+FINGERPRINT_LENGTH = 16
 
 #: User name of every token ("Use OAuth on Bitbucket Cloud").
 USERNAME = "x-token-auth"
@@ -142,18 +142,18 @@ QUIT = format_answer([("quit", "1")])
 _STATE_PREFIX = "bbjwt:"
 
 
-def refused_states(request: Request) -> list[str]:
-    """The states of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
+def refused_fingerprints(request: Request) -> list[str]:
+    """The fingerprints of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
     return [
-        state.decode("ascii", "replace").removeprefix(_STATE_PREFIX)[:STATE_LENGTH]
-        for state in request.state
-        if state.startswith(_STATE_PREFIX.encode())
+        entry.decode("ascii", "replace").removeprefix(_STATE_PREFIX)[:FINGERPRINT_LENGTH]
+        for entry in request.state
+        if entry.startswith(_STATE_PREFIX.encode())
     ]
 
 
-def state_entry(state: str) -> str:
-    """The ``state[]`` entry that names a token by its `token_state`."""
-    return _STATE_PREFIX + state
+def state_entry(fingerprint: str) -> str:
+    """The ``state[]`` entry that names a token by its `fingerprint_of`."""
+    return _STATE_PREFIX + fingerprint
 
 
 def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> bytes:
@@ -162,15 +162,12 @@ def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> b
     return format_answer([("username", username), ("password", token), *end])
 
 
-def cached_answer(request: Request, token: str, expires: int | None, state: str, username: str = USERNAME) -> bytes:
-    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it.
-
-    ``state`` is the token's `token_state`.
-    """
+def cached_answer(
+    request: Request, token: str, expires: int | None, fingerprint: str, username: str = USERNAME
+) -> bytes:
+    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it."""
     answer = fresh_answer(token, expires, username)
     if b"state" in request.capabilities:
-        state = state_entry(state)
-        answer = (
-            format_answer([("capability[]", "state")]) + answer + format_answer([("state[]", state), ("continue", "1")])
-        )
+        mine = [("state[]", state_entry(fingerprint)), ("continue", "1")]
+        answer = format_answer([("capability[]", "state")]) + answer + format_answer(mine)
     return answer

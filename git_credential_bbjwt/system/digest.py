@@ -9,9 +9,9 @@ except ImportError:
 
 def digest(*parts: "str | bytes") -> str:
     """Return a hexadecimal digest of ``parts`` that no other list of parts has."""
-    state = blake2b(digest_size=16)
+    hasher = blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
-        state.update(len(data).to_bytes(8, "big"))
-        state.update(data)
-    return state.hexdigest()
+        hasher.update(len(data).to_bytes(8, "big"))
+        hasher.update(data)
+    return hasher.hexdigest()

@@ -36,20 +36,20 @@ class Record:
     """One minted token and all that must be the same for using it again.
 
     ``minted`` and ``expires`` are Unix times. ``sources`` is the stamp of all installation sources when it was minted,
-    ``identity`` a digest of who gave it. ``state`` is the token's `token_state`; ``store`` names the token store it is
-    kept in; ``token`` is None where that is not this record. ``username`` goes with it.
+    ``identity`` a digest of who gave it. ``fingerprint`` is what the token is recognised by; ``store`` names the
+    token store it is kept in; ``token`` is None where that is not this record. ``username`` goes with it.
     """
 
     __slots__ = (
         "app",
         "expires",
+        "fingerprint",
         "host",
         "identity",
         "minted",
         "name",
         "scope",
         "sources",
-        "state",
         "store",
         "token",
         "username",
@@ -66,7 +66,7 @@ class Record:
         sources: str,
         identity: str,
         uuid: str,
-        state: str,
+        fingerprint: str,
         minted: int,
         expires: int,
         store: str,
@@ -81,7 +81,7 @@ class Record:
         self.sources = sources
         self.identity = identity
         self.uuid = uuid
-        self.state = state
+        self.fingerprint = fingerprint
         self.minted = minted
         self.expires = expires
         self.store = store
@@ -94,11 +94,11 @@ class Record:
         """Whether the token may be handed out again.
 
         It is of one who is still asked: nothing has changed in the ``sources`` since, or who gave it is one of the
-        ``identities``. It is kept where ``--token-store`` says, its `token_state` is none of the ``refused`` ones, and
+        ``identities``. It is kept where ``--token-store`` says, its fingerprint is none of the ``refused`` ones, and
         enough of its life is left, by a clock that has not been set back since.
         """
         still_asked = self.sources == sources != "" or self.identity in identities
-        return still_asked and self.store == token_store and self.state not in refused and self.may_be_in_time()
+        return still_asked and self.store == token_store and self.fingerprint not in refused and self.may_be_in_time()
 
     def may_be_in_time(self) -> bool:
         """Whether enough of its life is left, by a clock that has not been set back since."""
@@ -134,7 +134,7 @@ _TEXT_FIELDS = (
     "sources",
     "identity",
     "uuid",
-    "state",
+    "fingerprint",
     "store",
     "username",
 )
@@ -158,7 +158,7 @@ def parse_record(data: bytes) -> Record | None:
             sources=text[5],
             identity=text[6],
             uuid=text[7],
-            state=text[8],
+            fingerprint=text[8],
             store=text[9],
             username=text[10],
             minted=int(fields["minted"]),
@@ -169,13 +169,13 @@ def parse_record(data: bytes) -> Record | None:
         return None
 
 
-def token_state(token: bytes) -> str:
+def fingerprint_of(token: bytes) -> str:
     """What a token is recognised by, here and in ``state[]``: the first characters of its hexadecimal SHA-256."""
     from hashlib import sha256  # Loads OpenSSL; an answer from the cache needs no digest.
 
-    from git_credential_bbjwt.git import STATE_LENGTH
+    from git_credential_bbjwt.git import FINGERPRINT_LENGTH
 
-    return sha256(token).hexdigest()[:STATE_LENGTH]
+    return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
 
 
 # A prime, so that all bytes of a name count.

@@ -66,24 +66,24 @@ class TokenCache(Records):
 
     def refused(self, repository: Repository, scope: str, app: str) -> list[str]:
         """The states of tokens that the server refused, or that were to be forgotten, the newest last."""
-        return [state for state, expires in self._refusals(repository, scope, app) if expires > time.time()]
+        return [fingerprint for fingerprint, expires in self._refusals(repository, scope, app) if expires > time.time()]
 
     def _refusals(self, repository: Repository, scope: str, app: str) -> list[tuple[str, int]]:
         data = None if self.folder is None else self.folder.read(self.name(repository, scope, app) + _REFUSED)
         found = []
         for line in (data or b"").decode("ascii", "replace").splitlines():
-            state, _, expires = line.partition(" ")
+            fingerprint, _, expires = line.partition(" ")
             if expires.isdigit():
-                found.append((state, int(expires)))
+                found.append((fingerprint, int(expires)))
         return found
 
-    def note_refused(self, repository: Repository, scope: str, app: str, state: str, expires: int | None) -> None:
+    def note_refused(self, repository: Repository, scope: str, app: str, fingerprint: str, expires: int | None) -> None:
         """Remember until ``expires``, a Unix time, that this token is not wanted again; a day where it is not known."""
         if self.folder is None:
             return
         until = int(time.time()) + _A_DAY if expires is None else expires
-        kept = [one for one in self._refusals(repository, scope, app) if one[0] != state and one[1] > time.time()]
-        lines = [f"{one} {end}\n" for one, end in [*kept, (state, until)][-_REFUSALS:]]
+        kept = [one for one in self._refusals(repository, scope, app) if one[0] != fingerprint and one[1] > time.time()]
+        lines = [f"{one} {end}\n" for one, end in [*kept, (fingerprint, until)][-_REFUSALS:]]
         try:
             self.write(self.name(repository, scope, app) + _REFUSED, "".join(lines).encode())
         except OSError as problem:

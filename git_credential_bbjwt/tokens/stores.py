@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.tokens import Record, token_state
+from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import TokenCache
 
 
@@ -59,7 +59,7 @@ class KeyringStore:
         from git_credential_bbjwt.installations.secret_store import KeyringCall
 
         answer = KeyringCall("get", _keyring_name(record)).answer()
-        if not answer.is_ok or token_state(answer.secret.encode()) != record.state:
+        if not answer.is_ok or fingerprint_of(answer.secret.encode()) != record.fingerprint:
             trace(f"the cached token is not in the keyring: {answer.outcome.value}")
             return None
         hide(answer.secret)
@@ -116,5 +116,5 @@ def _drop(cache: TokenCache, record: Record) -> bool:
         STORES[record.store].remove(record)
     cache.drop(record)
     if record.is_brokered:
-        cache.note_refused(record.repository, record.scope, record.app, record.state, record.expires)
+        cache.note_refused(record.repository, record.scope, record.app, record.fingerprint, record.expires)
     return True
