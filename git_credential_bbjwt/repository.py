@@ -67,7 +67,7 @@ def is_uuid(text: str) -> bool:
 
 def is_name(text: str) -> bool:
     """Whether ``text`` can be a workspace or a repository slug, lower case."""
-    return 0 < len(text) <= _LONGEST_NAME and _SLUG.issuperset(text) and text.strip(".") != ""
+    return len(text) <= _LONGEST_NAME and _SLUG.issuperset(text) and text.strip(".") != ""
 
 
 def parse_path(host: str, path: bytes) -> Repository:

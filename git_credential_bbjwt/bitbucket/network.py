@@ -18,6 +18,7 @@ from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
+from git_credential_bbjwt.system.light_imports import https_connection
 
 if TYPE_CHECKING:
     from urllib3.connection import HTTPSConnection
@@ -148,6 +149,7 @@ class Origin:
         raise AssertionError("the last try either returns or raises")
 
     def _try(self, method: str, target: str, headers: Callable[[], dict[str, str]], body: bytes | None) -> Answer:
+        https_connection()  # Loaded while the connections are opened, and before a keyring's answer is waited for.
         self._budget.doing = f"waiting for {self.host}"
         started = time.monotonic()
         self.is_idle = False

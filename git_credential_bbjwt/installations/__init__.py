@@ -6,6 +6,7 @@ that any change, a replaced secret included, makes the fast path step aside.
 """
 
 import os
+import stat
 import time
 
 from git_credential_bbjwt.options import HelperOptions
@@ -116,7 +117,7 @@ class Text(Source):
 
     def _read(self, fd: int) -> None:
         self._found = found = os.fstat(fd)
-        if found.st_mode & 0o170000 != 0o100000:
+        if not stat.S_ISREG(found.st_mode):
             self.problem = "not a regular file"
             return
         self.problem = self._why_refused(fd, found)
@@ -267,7 +268,7 @@ class Registry(Source):
             return None
         try:
             found = os.fstat(fd)
-            if found.st_mode & 0o170000 != 0o100000 or why_not_ours(fd, found):
+            if not stat.S_ISREG(found.st_mode) or why_not_ours(fd, found):
                 self.problem = f"others can write to {path}, or it is another user's"
                 return None
             return os.read(fd, found.st_size), found

@@ -14,13 +14,14 @@ import importlib
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from git_credential_bbjwt.installations.keyring_answer import Outcome
 from git_credential_bbjwt.system import child_process
-from git_credential_bbjwt.system.light_imports import keyring_core
+from git_credential_bbjwt.system.light_imports import secret_service
 
-_SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
+#: The backend that `main_at_once` is for.
+SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
 # errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
 _MACOS_WOULD_ASK = "-25308"
@@ -34,24 +35,83 @@ _LONGEST_LIFE = 60
 
 def main() -> None:
     """Answer one request."""
-    # What a backend prints must not end up in the answer.
-    answers = os.dup(1)
-    os.dup2(2, 1)
+    answers = _answers_alone()
     request = json.loads(sys.stdin.buffer.readline())
-    if not request["prompt"]:
-        # Should the parent be gone, a service that never answers must not keep this process for ever.
-        child_process.end_after(_LONGEST_LIFE)
-        _forbid_windows()
+    _end_in_time(request)
     try:
         answer = _answer(request)
     except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
         locked = _MACOS_WOULD_ASK in str(problem)
-        answer = {
-            "outcome": Outcome.LOCKED if locked else Outcome.FAILED,
-            "reason": f"{type(problem).__name__}: {problem}",
-        }
+        outcome = Outcome.LOCKED if locked else Outcome.FAILED
+        answer = {"outcome": outcome, "reason": f"{type(problem).__name__}: {problem}"}
+    _write(answers, answer)
+
+
+def main_at_once() -> None:
+    """Answer a request for a secret that the Secret Service is known to hold.
+
+    To find a backend loads all there are, which takes as long as the rest of a mint. What is not certain, or not to be
+    had at once, is left to `main` in a new process in the place of this one, for this one has but half of keyring.
+    """
+    answers = _answers_alone()
+    line = sys.stdin.buffer.readline()
+    request = json.loads(line)
+    _end_in_time(request)
+    secret = None
+    try:
+        if not _is_configured():
+            backend = secret_service()
+            secret = None if _is_locked(backend) else backend.get_password(request["service"], request["username"])
+    except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
+        secret = None
+    if isinstance(secret, str):
+        _write(answers, {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]})
+    again, writing = os.pipe()
+    os.write(writing, line)
+    os.close(writing)
+    os.dup2(again, 0)
+    os.dup2(answers, 1)
+    os.execv(sys.executable, [sys.executable, *command(sys.path)[1:]])
+
+
+def command(path: list[str], *, at_once: bool = False) -> list[str]:
+    """The command line of this process, which finds its modules where its parent does: in ``path``.
+
+    ``at_once`` leaves out `site`, for `main_at_once`.
+    """
+    flags, main = ("-IS", "main_at_once") if at_once else ("-I", "main")
+    run = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import {main}; {main}()"
+    return [sys.executable, flags, "-c", run, *path]
+
+
+def _answers_alone() -> int:
+    """Have what a backend prints not end up in the answer; return where that goes."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    return answers
+
+
+def _end_in_time(request: dict[str, Any]) -> None:
+    if not request["prompt"]:
+        # Should the parent be gone, a service that never answers must not keep this process for ever.
+        child_process.end_after(_LONGEST_LIFE)
+        _forbid_windows()
+
+
+def _write(answers: int, answer: dict[str, str]) -> NoReturn:
     os.write(answers, json.dumps(answer).encode() + b"\n")
     os._exit(0)  # A D-Bus connection's thread must not keep the process.
+
+
+def _is_configured() -> bool:
+    """Whether keyring has a configuration of its own, which comes before what is known (its documentation,
+    "Configuring").
+    """
+    home = os.path.expanduser("~")
+    bases = [os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"]
+    bases += [os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"]  # Where it was long ago.
+    files = [f"{base}/python_keyring/keyringrc.cfg" for base in bases]
+    return bool(os.environ.get("PYTHON_KEYRING_BACKEND")) or any(map(os.path.lexists, files))
 
 
 def _forbid_windows() -> None:
@@ -64,11 +124,6 @@ def _forbid_windows() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, str]:
-    if request["action"] == "get" and request["backend"]:
-        secret = _secret_from_known(request)
-        if secret is not None:
-            return {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]}
-
     from subprocess import CalledProcessError
 
     import keyring
@@ -93,25 +148,6 @@ def _answer(request: dict[str, Any]) -> dict[str, str]:
 
 def _name(backend: Any) -> str:
     return f"{type(backend).__module__}.{type(backend).__name__}"
-
-
-def _secret_from_known(request: dict[str, Any]) -> str | None:
-    """The secret from the backend that is known to hold it; None where that is not certain, or not to be had at once.
-
-    Finding a backend loads all there are, which takes as long as the rest of a mint. Keyring's own configuration, where
-    there is one, comes first all the same.
-    """
-    try:
-        core: Any = keyring_core() if request["backend"] == _SECRET_SERVICE else importlib.import_module("keyring.core")
-        if core.load_env() or core.load_config():
-            return None
-        backend = core.load_keyring(request["backend"])
-        if not request["prompt"] and _is_locked(backend):
-            return None
-        secret = backend.get_password(request["service"], request["username"])
-    except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
-        return None
-    return secret if isinstance(secret, str) else None
 
 
 def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
@@ -177,7 +213,7 @@ def _is_locked(backend: Any) -> bool:
     keyring's own Secret Service backend unlocks, which prompts, before it looks anything up; so it is asked first.
     """
     module = type(backend).__module__
-    if module == "keyring.backends.SecretService":
+    if module == SECRET_SERVICE.rpartition(".")[0]:
         import secretstorage
 
         bus = secretstorage.dbus_init()

@@ -20,12 +20,6 @@ HEADLESS_HINT = (
     "backend, or register with --insecure-storage"
 )
 
-# Says where the package is to be found as the parent found it: in a folder or a zip file.
-_RUN_CHILD = (
-    "import sys; sys.path[:] = sys.argv[1:]; "
-    "from git_credential_bbjwt.installations import keyring_process as k; k.main()"
-)
-
 
 class KeyringCall:
     """One request to the keyring, under way in a process of its own from the moment this is made."""
@@ -40,7 +34,10 @@ class KeyringCall:
         """
         import subprocess
 
+        from git_credential_bbjwt.installations import keyring_process
+
         self._prompt = prompt
+        at_once = action == "get" and not prompt and backend == keyring_process.SECRET_SERVICE
         environment = child_process.for_keyring()
         if not prompt:
             # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
@@ -48,7 +45,7 @@ class KeyringCall:
             environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
             environment.pop("GPG_TTY", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _RUN_CHILD, *sys.path],
+            keyring_process.command(sys.path, at_once=at_once),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if prompt else subprocess.DEVNULL,

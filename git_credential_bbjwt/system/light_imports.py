@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,20 +35,24 @@ class _Unheard:
 
 
 class _WhenUsed:
-    """Something of a module that is loaded only where it is used after all."""
+    """Something of a module that is loaded only where it is called after all."""
 
-    def __init__(self, module: str, name: str) -> None:
-        self._place = (module, name)
+    def __init__(self, module: str, *names: str) -> None:
+        self._module = module
+        self._names = names
 
-    def _found(self) -> Any:
-        module, name = self._place
-        return getattr(importlib.import_module(module), name)
+    def __getattr__(self, name: str) -> "_WhenUsed":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _WhenUsed(self._module, *self._names, name)
 
     def __call__(self, *arguments: object, **keywords: object) -> Any:
-        return self._found()(*arguments, **keywords)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._found(), name)
+        if isinstance(sys.modules.get(self._module), _LoadedWhenUsed):
+            del sys.modules[self._module]
+        found: Any = importlib.import_module(self._module)
+        for name in self._names:
+            found = getattr(found, name)
+        return found(*arguments, **keywords)
 
 
 class _LoadedWhenUsed(ModuleType):
@@ -63,35 +68,40 @@ def _stand_in(name: str, **attributes: object) -> ModuleType:
     return module
 
 
-#: What stands in for a module. None makes its import fail, which these libraries are prepared for.
-_STAND_INS: dict[str, Any] = {
-    # PyJWT loads it for algorithms with public keys, and HS256 has none.
-    "cryptography": None,
-    # urllib3 looks for them for compressed answers, and none is asked for; "compression" is that of Python 3.14.
+# Of each library: what stands in for modules that it loads. None makes an import fail, which it is prepared for.
+
+_NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {
+    # It looks for them for compressed answers, and none is asked for; "compression" is that of Python 3.14.
     "brotlicffi": None,
     "brotli": None,
     "backports": None,
     "compression": None,
-    # urllib3 loads it to look for HTTP/2, which is neither installed nor offered.
+    # It looks for HTTP/2, which is neither installed nor offered.
     "importlib.metadata": _stand_in("importlib.metadata", version=_version),
-    # urllib3 has loggers, and nobody has asked to hear them.
+    # It has loggers, and nobody has asked to hear them.
     "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
     # It takes URLs apart, and a connection is given hosts and ports. To compile its patterns takes long.
     "urllib3.util.url": _LoadedWhenUsed("urllib3.util.url"),
-    # A library of keyring's loads it for one function that fetches something, and with it HTTP and mail.
-    "urllib.request": _stand_in("urllib.request"),
 }
 
+#: It has algorithms with public keys, and HS256 has none.
+_NOT_FOR_PYJWT: dict[str, ModuleType | None] = {"cryptography": None}
 
-_NOT_FOR_URLLIB3 = (
-    "importlib.metadata",
-    "logging",
-    "brotlicffi",
-    "brotli",
-    "backports",
-    "compression",
-    "urllib3.util.url",
-)
+_NOT_FOR_KEYRING: dict[str, ModuleType | None] = {
+    "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
+    # It looks for backends by them, and which one is wanted is known.
+    "importlib.metadata": _LoadedWhenUsed("importlib.metadata"),
+    "importlib_metadata": _LoadedWhenUsed("importlib_metadata"),
+    # One function of it is used, for a list of backends that nobody asks for.
+    "jaraco.functools": _stand_in("jaraco.functools", once=cache),
+    # A library of its has functions that fetch archives and unpack them.
+    "backports": _LoadedWhenUsed("backports"),
+    "shutil": _LoadedWhenUsed("shutil"),
+    "subprocess": _LoadedWhenUsed("subprocess"),
+    "tarfile": _LoadedWhenUsed("tarfile"),
+    "tempfile": _LoadedWhenUsed("tempfile"),
+    "urllib.request": _LoadedWhenUsed("urllib.request"),
+}
 
 
 def https_connection() -> "type[HTTPSConnection]":
@@ -99,7 +109,7 @@ def https_connection() -> "type[HTTPSConnection]":
 
     def load() -> "type[HTTPSConnection]":
         _import_parts_of("urllib3")
-        with _without(*_NOT_FOR_URLLIB3):
+        with _without(_NOT_FOR_URLLIB3):
             importlib.import_module("urllib3.response")  # Else the first answer would load it, and more.
             from urllib3.connection import HTTPSConnection
 
@@ -108,27 +118,31 @@ def https_connection() -> "type[HTTPSConnection]":
     return _once("urllib3", load)
 
 
-def keyring_core() -> ModuleType:
-    """The part of keyring that loads one backend by its name, with what the Secret Service's needs."""
-
-    def load() -> ModuleType:
-        with _without("urllib.request"):
-            return importlib.import_module("keyring.core")
-
-    return _once("keyring", load)
-
-
 def jwt_encoder() -> "PyJWT":
     """What encodes a JWT, without what fetches keys and checks signatures with public ones."""
 
     def load() -> "PyJWT":
         _import_parts_of("jwt")
-        with _without("cryptography"):
+        with _without(_NOT_FOR_PYJWT):
             from jwt.api_jwt import PyJWT
 
             return PyJWT()
 
     return _once("jwt", load)
+
+
+def secret_service() -> Any:
+    """keyring's backend for the Secret Service, without what finds backends.
+
+    For a process that asks it once: what it lacks stays lacking.
+    """
+
+    def load() -> ModuleType:
+        _import_parts_of("keyring")
+        with _without(_NOT_FOR_KEYRING):
+            return importlib.import_module("keyring.backends.SecretService")
+
+    return _once("keyring", load).Keyring()
 
 
 def _once(name: str, load: "Callable[[], _Loaded]") -> _Loaded:
@@ -145,16 +159,17 @@ _loaded: dict[str, Any] = {}
 
 
 @contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Import what is imported within this without the modules ``names``, unless they are loaded already."""
-    missing = [name for name in names if name not in sys.modules]
+def _without(stand_ins: dict[str, ModuleType | None]) -> Iterator[None]:
+    """Import what is imported within this with these in the place of modules, unless they are loaded already."""
+    missing = [name for name in stand_ins if name not in sys.modules]
     for name in missing:
-        sys.modules[name] = _STAND_INS[name]
+        sys.modules[name] = stand_ins[name]  # type: ignore[assignment]  # None is documented: its import fails
     try:
         yield
     finally:
         for name in missing:
-            del sys.modules[name]
+            if sys.modules.get(name) is stand_ins[name]:  # Else it was used after all.
+                del sys.modules[name]
 
 
 class _Package(ModuleType):

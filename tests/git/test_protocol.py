@@ -142,6 +142,17 @@ def test_a_line_of_exactly_the_limit_is_read(acme: Workspace) -> None:
     assert "password" in answer(acme.get(extra=extra))
 
 
+def test_a_request_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> None:
+    data = request(acme.url).encode()
+    line = b"wwwauth[]=" + b"x" * 65_000 + b"\n"
+    data += line * ((4 * 1024 * 1024 - len(data)) // len(line))
+    data += b"a=" + b"x" * (4 * 1024 * 1024 - len(data) - 3) + b"\n"
+
+    assert "password" in answer(acme.machine.bbjwt("get", data=data))
+    done = acme.machine.bbjwt("get", data=data + b"a", check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_a_malformed_line_is_not_repeated(acme: Workspace) -> None:
     done = acme.machine.bbjwt("get", data="host=bitbucket.org\nhunter2-secret\n\n", check=False)
 

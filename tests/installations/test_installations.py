@@ -1,4 +1,4 @@
-"""Where installations come from, and which one serves a repository (contract, section 6)."""
+"""Where installations come from, and which one serves a repository (README, "Reference")."""
 
 from __future__ import annotations
 
@@ -55,6 +55,24 @@ def test_the_first_source_that_serves_the_repository_is_used(acme: Workspace, tm
     acme.get()
     used.append(issuer(acme.bitbucket))
     assert used == ["by-option", "by-variable", "by-credential", "by-user", "by-system"]
+
+
+def test_a_payload_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> None:
+    payload = acme.installation.read_bytes()
+    acme.installation.write_bytes(payload.ljust(8 * 1024 * 1024))
+    assert "password" in answer(acme.get("--token-store=none"))
+
+    acme.installation.write_bytes(payload.ljust(8 * 1024 * 1024 + 1))
+    assert "far too large" in acme.get("--token-store=none", check=False).stderr
+
+
+def test_a_payload_may_name_the_hosts_in_it_and_no_other() -> None:
+    payload = Payload.of("here", b'{"baseUrl": "https://bitbucket.example:8443", "baseApiUrl": "https://[::1]:8444"}')
+
+    for host in ("bitbucket.example:8443", "bitbucket.example", "[::1]:8444", "[::1]"):
+        assert payload.may_name(host), host
+    for host in ("other.example:8443", "other.example", "[::2]:8444", "8443"):
+        assert payload.may_name(host) == (host == "8443"), host
 
 
 def test_the_variable_may_hold_the_json_itself(acme: Workspace) -> None:

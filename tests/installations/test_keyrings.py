@@ -86,7 +86,7 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
         "PYTHON_KEYRING_BACKEND": "keyring_pass.PasswordStoreBackend",
     }
     phrase = ("--batch", "--pinentry-mode=loopback", "--passphrase", "open")
-    machine.run("gpg", *phrase, "--quick-generate-key", "builder", "rsa2048", "encr,sign", "never")
+    machine.run("gpg", *phrase, "--quick-generate-key", "builder", "future-default", "default", "never")
     machine.run("pass", "init", "builder")
     # Decrypting once has the agent keep the passphrase.
     machine.run("sh", "-c", "echo x | gpg --batch -q -e -r builder >m && gpg " + " ".join(phrase) + " -q -d m")
@@ -94,7 +94,7 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
         yield lambda: machine.run("gpgconf", "--kill", "gpg-agent")
     finally:
         machine.run("gpgconf", "--kill", "gpg-agent", check=False)
-        shutil.rmtree(gnupg)
+        shutil.rmtree(gnupg, ignore_errors=True)  # The agent may still be removing its sockets.
 
 
 @contextmanager

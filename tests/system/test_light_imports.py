@@ -11,7 +11,7 @@ from git_credential_bbjwt.system import light_imports
 
 def load(barrier):
     barrier.wait()
-    for library in (light_imports.https_connection, light_imports.jwt_encoder, light_imports.keyring_core):
+    for library in (light_imports.https_connection, light_imports.jwt_encoder):
         library()
 
 failed = []
