@@ -2,6 +2,11 @@
 
 from git_credential_bbjwt.errors import CredentialError
 
+# Hints that several errors have.
+WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
+NEWEST_PAYLOAD = "register the app's newest `installed` payload"
+OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
+
 
 class CannotRunError(CredentialError):
     """The command that `exec` was given cannot be run. ``exit_status`` is what a shell would end with."""
@@ -14,7 +19,7 @@ class CannotRunError(CredentialError):
 class InstallationError(CredentialError):
     """An installation is missing, broken or ambiguous."""
 
-    usual_hint = "use the payload of the app's `installed` lifecycle callback as it came"
+    usual_hint = WHOLE_PAYLOAD
 
 
 class AnothersWorkspaceError(CredentialError):

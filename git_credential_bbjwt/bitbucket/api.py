@@ -20,7 +20,7 @@ from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
 from git_credential_bbjwt.diagnostics import hide, redacted, trace
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.failures import AnothersWorkspaceError, BadAnswerError, RefusedError
+from git_credential_bbjwt.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
@@ -34,7 +34,6 @@ _TOKEN_LENGTH = 16_384
 
 # What of the server's words is shown of each text. Characters.
 _LONGEST_WORDS = 200
-_REGISTER_AGAIN = "register the app's newest `installed` payload"
 
 # Atlassian's newer spelling of the same scope (Forge's pages).
 _RENAMED = {"read:repository:bitbucket": "repository"}
@@ -223,12 +222,12 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     elif swap and answer.status in (400, 401, 403):
         what = f"{host} refused to swap the JWT for a token ({answer.status}){said}"
         hint = (
-            f"wait some minutes and try again; if it stays so, {_REGISTER_AGAIN}; Atlassian is ending Connect apps, "
+            f"wait some minutes and try again; if it stays so, {NEWEST_PAYLOAD}; Atlassian is ending Connect apps, "
             "and an ended one is refused like this. Do not uninstall it: it cannot be installed again"
         )
     elif answer.status == 401:
         what = f"{host} does not accept the JWT (401){said}"
-        hint = _REGISTER_AGAIN
+        hint = NEWEST_PAYLOAD
         if answer.date is None or abs(answer.date - time.time()) > assertion.CLOCK_TOLERANCE:
             hint += "; check this machine's clock"
     elif answer.status == 403:
@@ -331,7 +330,7 @@ def check_workspace(answer: Answer, workspace_uuid: str) -> None:
     if workspace_uuid and isinstance(found, str) and found.lower() != workspace_uuid:
         raise AnothersWorkspaceError(
             "the repository is in another workspace than the one the app is installed on",
-            "its workspace's slug may have changed hands: register the app's newest `installed` payload",
+            f"its workspace's slug may have changed hands: {NEWEST_PAYLOAD}",
         )
 
 

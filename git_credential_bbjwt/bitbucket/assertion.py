@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError
 from git_credential_bbjwt.system.light_imports import jwt_encoder
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
@@ -62,5 +62,5 @@ def sign(
         except PyJWTError as problem:
             raise InstallationError(
                 f"the shared secret of the app {app_key} cannot sign",
-                "use the sharedSecret of the app's `installed` payload as it came",
+                WHOLE_PAYLOAD,
             ) from problem

@@ -22,7 +22,7 @@ from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.failures import BadAnswerError, InstallationError, RefusedError
+from git_credential_bbjwt.failures import NEWEST_PAYLOAD, BadAnswerError, InstallationError, RefusedError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
@@ -276,8 +276,7 @@ def _workspace(one: Installation, budget: Budget) -> str:
     if slug not in one.workspaces:
         raise InstallationError(
             f"the workspace registered as {', '.join(one.workspaces)} has the slug {slug} now",
-            "register the app's newest `installed` payload, or the same one with --workspace "
-            f"{slug}; and update the remotes' URLs",
+            f"{NEWEST_PAYLOAD}, or the same one with --workspace {slug}; and update the remotes' URLs",
         )
     return f"{slug} is still its slug"
 

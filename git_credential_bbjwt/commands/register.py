@@ -258,7 +258,7 @@ def _check_complete(given: Installation, where: str) -> None:
         ("sharedSecret", given.shared_secret),
     ):
         if not value:
-            raise InstallationError(f"{where}: {field} is missing", "use the whole `installed` payload")
+            raise InstallationError(f"{where}: {field} is missing")
 
 
 def _read(path: str) -> tuple[bytes, str]:

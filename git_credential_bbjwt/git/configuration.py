@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from git_credential_bbjwt.errors import CredentialError
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import helpers as git_helpers
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -85,7 +85,7 @@ class GitConfiguration:
         if folder is None:
             raise InstallationError(
                 f"there is no home folder of yours to keep a journal in{places.why_no_home()}",
-                "set HOME to your own folder (sudo -H sets it)",
+                OWN_HOME,
             )
         self._folder_path = folder
         self._name = level

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.installations import (
     REGISTRY_FILE,
     REGISTRY_FOLDER,
@@ -47,7 +47,7 @@ class RegistryFolder:
         if folder is None:
             raise InstallationError(
                 f"there is no home folder of yours to keep a registry in{places.why_no_home()}",
-                "set HOME to your own folder (sudo -H sets it)",
+                OWN_HOME,
             )
         self.config_folder = folder
         self.path = f"{folder}/{REGISTRY_FOLDER}"

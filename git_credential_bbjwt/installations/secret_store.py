@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from git_credential_bbjwt.diagnostics import hide, trace, warning
-from git_credential_bbjwt.failures import InstallationError, SecretError
+from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.installations.keyring_answer import KeyringAnswer, Outcome
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
 from git_credential_bbjwt.system import PrivateFolder, child_process, places
@@ -174,7 +174,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
     """
     for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
         if not value:
-            raise InstallationError(f"{installation.where}: {field} is missing", "use the whole `installed` payload")
+            raise InstallationError(f"{installation.where}: {field} is missing")
     if installation.secret_place is SecretPlace.KEYRING:
         call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
@@ -183,9 +183,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
         config_folder = os.path.dirname(installation.where)
         return _Once(SecretFile(config_folder, installation.client_key).read)
     if not installation.shared_secret:
-        raise InstallationError(
-            f"{installation.where}: sharedSecret is missing", "use the whole `installed` payload, or set BBJWT_JWT"
-        )
+        raise InstallationError(f"{installation.where}: sharedSecret is missing", f"{WHOLE_PAYLOAD}; or set BBJWT_JWT")
     hide(installation.shared_secret)
     return lambda: installation.shared_secret
 

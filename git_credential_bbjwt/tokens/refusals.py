@@ -5,6 +5,7 @@ certain (README, "How it works"), in a file of its own beside the tokens; it hol
 """
 
 import json
+import threading
 import time
 
 from git_credential_bbjwt.diagnostics import trace
@@ -25,6 +26,7 @@ class Refusals:
     def __init__(self, *, ask_all_the_same: bool) -> None:
         """``ask_all_the_same`` is for a person's command: it asks anew, except what it has asked itself."""
         self._since = time.time() if ask_all_the_same else 0.0
+        self._lock = threading.Lock()  # Mints side by side may meet the same refusal.
 
     def check(self, keys: list[str]) -> None:
         """Raise the RefusedError that is remembered under one of ``keys``, with its age, if there is one."""
@@ -61,10 +63,11 @@ class Refusals:
             "is_about_repository": refusal.is_about_repository,
         }
         try:
-            names = cache.folder.names(REFUSALS)
-            if len(names) >= MOST:
-                _make_room(cache.folder, names)
-            cache.write(f"{REFUSALS}/{key}", json.dumps(content).encode())
+            with self._lock:
+                names = cache.folder.names(REFUSALS)
+                if len(names) >= MOST:
+                    _make_room(cache.folder, names)
+                cache.write(f"{REFUSALS}/{key}", json.dumps(content).encode())
         except OSError as problem:
             trace(f"the refusal could not be remembered: {problem.strerror}")
 
