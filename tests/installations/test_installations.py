@@ -57,6 +57,16 @@ def test_the_first_source_that_serves_the_repository_is_used(acme: Workspace, tm
     assert used == ["by-option", "by-variable", "by-credential", "by-user", "by-system"]
 
 
+def test_a_folder_of_credentials_without_ours_is_no_error(acme: Workspace, tmp_path: Path) -> None:
+    done = acme.get("--verbose", CREDENTIALS_DIRECTORY=str(tmp_path))
+
+    assert "password" in answer(done)
+    foreign = acme.machine.get("https://github.com/a/b", CREDENTIALS_DIRECTORY=str(tmp_path), BBJWT_INSTALLATION=None)
+    assert (foreign.stdout, foreign.stderr) == ("", "")
+    ours = acme.get(CREDENTIALS_DIRECTORY=str(tmp_path), BBJWT_INSTALLATION=None, check=False)
+    assert (ours.returncode, ours.stdout, ours.stderr) == (0, "", "")
+
+
 def test_a_payload_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> None:
     payload = acme.installation.read_bytes()
     acme.installation.write_bytes(payload.ljust(8 * 1024 * 1024))
