@@ -39,7 +39,9 @@ ROOMS = {
 }
 
 #: Changes that change nothing, by room and changed line, and why.
-CHANGE_NOTHING: dict[tuple[str, str], str] = {}
+CHANGE_NOTHING: dict[tuple[str, str], str] = {
+    ("tokens/__init__", "_PARTS = 62"): "any number of folders will do",
+}
 
 _OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq,
@@ -158,7 +160,11 @@ class Worker:
         try:
             words: list[str | Path] = [self._python, "-m", "pytest", "-x", "-q", "-n", "3", "-p", "no:cacheprovider"]
             done = subprocess.run(
-                [*words, *ROOMS[mutant.room].split()], cwd=self._folder, capture_output=True, timeout=600, check=False
+                [*words, *ROOMS[mutant.room].split(), "tests/project/test_words.py"],
+                cwd=self._folder,
+                capture_output=True,
+                timeout=600,
+                check=False,
             )
             return done.returncode != 0
         except subprocess.TimeoutExpired:

@@ -43,10 +43,10 @@ _OLDEST_GIT = (2, 24)
 
 # What newer ones brought that people may miss.
 _ADDED_TO_GIT = (
-    (git_config.SECTIONS_FOR_PATHS, "configure --workspace"),
-    (git_config.SETTINGS_BY_ENVIRONMENT, "exec"),
-    ((2, 40), "expiry times"),
-    ((2, 46), "healing within one command"),
+    (git_config.SECTIONS_FOR_PATHS, "know configure --workspace"),
+    (git_config.SETTINGS_BY_ENVIRONMENT, "know exec"),
+    ((2, 40), "heed the end of a token that another helper keeps"),
+    ((2, 46), "try again in the same command where a token was revoked"),
 )
 
 
@@ -197,8 +197,8 @@ def _git() -> str:
     if version < _OLDEST_GIT:
         needed = git_config.dotted(_OLDEST_GIT)
         raise git_config.GitError(f"version {shown} is too old", f"install git {needed} or newer")
-    missing = [what for since, what in _ADDED_TO_GIT if version < since]
-    return f"version {shown}" + (f" (too old for: {', '.join(missing)})" if missing else "")
+    missing = [f"{git_config.dotted(since)} would {what}" for since, what in _ADDED_TO_GIT if version < since]
+    return f"version {shown}" + (f" ({', '.join(missing)})" if missing else "")
 
 
 def _helpers(url: str) -> str:
@@ -231,7 +231,7 @@ def _keyring(installations: list[Installation]) -> str:
         return answer.backend
     reason = answer.reason or answer.outcome.value
     if not needed:
-        return f"none usable ({reason}), and none is needed"
+        return f"not available, not needed ({reason})"
     hint = "unlock it" if answer.outcome is Outcome.LOCKED else HEADLESS_HINT
     raise InstallationError(f"{answer.backend}: {reason}", hint)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.options import TOKEN_STORES
+from git_credential_bbjwt.repository import Repository
+from git_credential_bbjwt.tokens import MIN_REMAINING, Record
 from git_credential_bbjwt.tokens.stores import STORES
 from tests import desktop, tally
 from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
@@ -504,3 +506,30 @@ def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> No
 
 def test_each_token_store_that_can_be_chosen_is_there() -> None:
     assert tuple(STORES) == TOKEN_STORES
+
+
+@pytest.mark.parametrize(
+    ("minted", "expires", "in_time"),
+    [(30, 7200, True), (31, 7200, False), (0, MIN_REMAINING, True), (0, MIN_REMAINING - 1, False)],
+)
+def test_enough_of_its_life_is_left_by_a_clock_that_was_not_set_back(
+    monkeypatch: pytest.MonkeyPatch, minted: int, expires: int, in_time: bool
+) -> None:
+    now = 1_800_000_000
+    monkeypatch.setattr("time.time", lambda: float(now))
+    record = Record(
+        Repository("localhost", "acme", "widgets"),
+        "repository",
+        "",
+        sources="",
+        identity="",
+        uuid="",
+        fingerprint="0" * 16,
+        minted=now + minted,
+        expires=now + expires,
+        store="runtime",
+        username="x-token-auth",
+        token="a",
+    )
+
+    assert record.may_be_in_time() == in_time
