@@ -143,6 +143,8 @@ class Line:
                     "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
                 ) from problem
 
-        connection = connection_through(route, self._host, self._port, dial, self._network)
+        connection = connection_through(
+            route, self._host, self._port, dial, self._network.context, self._network.budget
+        )
         connection.connect()
         return connection

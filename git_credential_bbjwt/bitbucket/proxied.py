@@ -1,13 +1,14 @@
 """Connections through a proxy: HTTP and HTTPS proxies by urllib3, SOCKS proxies by python-socks."""
 
 import socket
+import ssl
 from collections.abc import Callable
 
 from urllib3.connection import HTTPSConnection, ProxyConfig
 from urllib3.util.url import Url
 
-from git_credential_bbjwt.bitbucket.line import Network
-from git_credential_bbjwt.bitbucket.route import Proxy, Route
+from git_credential_bbjwt.bitbucket.route import Certificates, Proxy, Route
+from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import ConnectionFailedError
 
 
@@ -22,27 +23,30 @@ class _Connection(HTTPSConnection):
 
 
 def connection_through(
-    route: Route, host: str, port: int, dial: Callable[[], socket.socket], network: Network
+    route: Route,
+    host: str,
+    port: int,
+    dial: Callable[[], socket.socket],
+    context: Callable[[Certificates], ssl.SSLContext],
+    budget: Budget,
 ) -> HTTPSConnection:
     """Return a connection to ``host`` through the proxy of ``route``, which ``dial`` connects to; it is not yet open.
 
-    Raises ConnectionFailedError.
+    ``context`` gives what verifies certificates. Raises ConnectionFailedError.
     """
     proxy = route.proxy
     assert proxy is not None
-    context = network.context(route.certificates)
+    for_bitbucket = context(route.certificates)
     if proxy.is_socks:
-        connection = _Connection(host, port, timeout=network.budget.remaining(), ssl_context=context)
-        connection.dial = lambda: _through_socks(proxy, host, port, dial, network)
+        connection = _Connection(host, port, timeout=budget.remaining(), ssl_context=for_bitbucket)
+        connection.dial = lambda: _through_socks(proxy, host, port, dial, budget)
         return connection
-    config = (
-        ProxyConfig(network.context(route.proxy_certificates), False, None, None) if proxy.scheme == "https" else None
-    )
+    config = ProxyConfig(context(route.proxy_certificates), False, None, None) if proxy.scheme == "https" else None
     connection = _Connection(
         proxy.host,
         proxy.port,
-        timeout=network.budget.remaining(),
-        ssl_context=context,
+        timeout=budget.remaining(),
+        ssl_context=for_bitbucket,
         proxy=Url(scheme=proxy.scheme, host=proxy.host, port=proxy.port),
         proxy_config=config,
     )
@@ -53,7 +57,7 @@ def connection_through(
 
 
 def _through_socks(
-    proxy: Proxy, host: str, port: int, dial: Callable[[], socket.socket], network: Network
+    proxy: Proxy, host: str, port: int, dial: Callable[[], socket.socket], budget: Budget
 ) -> socket.socket:
     """Raises OSError, ConnectionFailedError."""
     from python_socks import ProxyError, ProxyType
@@ -70,7 +74,7 @@ def _through_socks(
     before = Dialled(kind, proxy.host, proxy.port)
     socks = Socks(kind, proxy.host, proxy.port, user or None, password or None, rdns=proxy.resolves, forward=before)
     try:
-        return socks.connect(host, port, timeout=network.budget.remaining())
+        return socks.connect(host, port, timeout=budget.remaining())
     except ProxyError as problem:
         if problem.error_code is not None:  # It tried, and might succeed later.
             raise OSError(f"the SOCKS proxy says: {problem}") from problem
