@@ -109,7 +109,9 @@ def _is_configured() -> bool:
     """
     home = os.path.expanduser("~")
     bases = [os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"]
-    bases += [os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"]  # Where it was long ago.
+    bases += [
+        os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    ]  # Where it once was; older ones refuse to go on then.
     files = [f"{base}/python_keyring/keyringrc.cfg" for base in bases]
     return bool(os.environ.get("PYTHON_KEYRING_BACKEND")) or any(map(os.path.lexists, files))
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import random
+import shutil
 import stat
 import subprocess
 import time
@@ -67,6 +68,27 @@ def test_register_clone_unregister_with_a_real_keyring(desk: Workspace) -> None:
     assert desk.machine.records() == []
     done = desk.get()
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("how", ["variable", "file", "file by a variable"])
+def test_keyrings_own_configuration_comes_before_the_backend_that_is_known(desk: Workspace, how: str) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    assert "password" in answer(desk.get("--token-store=none"))
+    backend, changes = "keyring.backends.fail.Keyring", {}
+    places = {"file": ".config", "file by a variable": "elsewhere"}
+    if how == "variable":
+        changes["PYTHON_KEYRING_BACKEND"] = backend
+    else:
+        base = desk.machine.home / places[how]
+        (base / "python_keyring").mkdir(parents=True)
+        (base / "python_keyring/keyringrc.cfg").write_text(f"[backend]\ndefault-keyring={backend}\n")
+    if how == "file by a variable":
+        changes["XDG_CONFIG_HOME"] = str(base)
+        shutil.copytree(desk.machine.home / ".config/git-credential-bbjwt", base / "git-credential-bbjwt")
+    done = desk.get("--token-store=none", check=False, also=changes)
+
+    assert done.stdout == "quit=1\n"
+    assert "keyring" in done.stderr
 
 
 def test_list_shows_where_the_secret_is_and_never_the_secret(desk: Workspace) -> None:
