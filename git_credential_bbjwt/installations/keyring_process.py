@@ -71,7 +71,8 @@ def main_at_once() -> None:
     os.close(writing)
     os.dup2(again, 0)
     os.dup2(answers, 1)
-    os.execv(sys.executable, [sys.executable, *command(sys.path)[1:]])
+    words = command(sys.path)
+    os.execv(words[0], words)
 
 
 def command(path: list[str], *, at_once: bool = False) -> list[str]:
