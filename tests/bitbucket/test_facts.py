@@ -136,6 +136,14 @@ def test_an_announced_end_is_told_once_a_day_and_by_doctor(acme: Workspace) -> N
     assert day in shown["detail"]
 
 
+def test_an_end_is_not_told_each_time_where_that_it_was_cannot_be_noted(acme: Workspace) -> None:
+    acme.get()
+    (acme.machine.runtime / "git-credential-bbjwt/announced/something").mkdir(parents=True)
+    acme.bitbucket.rules.announces = HEADERS
+
+    assert erased(acme).stderr == ""
+
+
 def erased(acme: Workspace) -> Any:
     """Have the token minted anew."""
     acme.machine.bbjwt("erase", data=request(acme.url) + "\n")
@@ -434,10 +442,20 @@ def test_register_asks_for_the_slug_by_the_workspaces_uuid(acme: Workspace) -> N
     assert asked.path.startswith("/2.0/workspaces/")
 
 
-def test_register_says_what_to_do_where_the_slug_is_not_told(acme: Workspace) -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=500),
+        Fault(change=lambda found: found | {"slug": "../evil"}),
+        Fault(change=lambda found: found | {"slug": 5}),
+        Fault(change=lambda found: found | {"uuid": "{00000000-0000-0000-0000-000000000000}"}),
+        Fault(change=lambda found: {"slug": found["slug"]}),
+    ],
+)
+def test_register_says_what_to_do_where_the_slug_is_not_told(acme: Workspace, fault: Fault) -> None:
     personal(acme)
     del acme.machine.environment["BBJWT_INSTALLATION"]
-    acme.bitbucket.misbehave("api", Fault(status=500))
+    acme.bitbucket.misbehave("api", fault)
     done = acme.machine.bbjwt("register", "--insecure-storage", acme.installation, check=False)
 
     assert done.returncode == 1
