@@ -270,7 +270,7 @@ def test_other_errors_are_not_tried_again(acme: Workspace, kind: str, status: in
     assert len(acme.bitbucket.helper_requests()) == (1 if kind == "api" and status != 401 else 2)
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
 @pytest.mark.parametrize("kind", ["api", "token"])
 def test_no_redirect_is_followed(acme: Workspace, kind: str, status: int) -> None:
     location = f"{acme.bitbucket.base_url}/evil\r?token=1"

@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit
 import pytest
 import trustme
 
+from git_credential_bbjwt.bitbucket.route import _resolve, find_proxy
+from git_credential_bbjwt.git.config import Settings
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import LATE, Workspace, answer, request
 from tests.emulator import Emulator
@@ -53,6 +55,34 @@ def test_gits_http_proxy(acme: Workspace, proxy: Proxy, value: str) -> None:
     acme.machine.git("clone", "-q", acme.url, "w")
 
     assert both_origins(acme) <= set(proxy.asked)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "port"),
+    [("http://{}", 1080), ("socks5h://{}", 1080), ("{}", 1080), ("https://{}", 443), ("http://{}:81", 81)],
+)
+def test_a_proxy_without_a_port_has_curls(proxy: str, port: int) -> None:
+    found = find_proxy("https://bitbucket.org", Settings({"proxy": [proxy.format("proxy.example")]}))
+
+    assert found is not None
+    assert (found.host, found.port) == ("proxy.example", port)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["bitbucket.org:443:10.0.0.1,[::1]"], {("bitbucket.org", 443): ["10.0.0.1", "::1"]}),
+        (["+Bitbucket.org:443:10.0.0.1"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org:443"], {}),
+        (["bitbucket.org:https:10.0.0.1"], {}),
+        (["bitbucket.org:４４３:10.0.0.1"], {}),
+        ([":443:10.0.0.1"], {}),
+        (["bitbucket.org:443:"], {}),
+        (["bitbucket.org"], {}),
+    ],
+)
+def test_addresses_that_git_is_told(values: list[str], found: dict[tuple[str, int], list[str]]) -> None:
+    assert _resolve(values) == found
 
 
 def test_gits_proxy_for_one_url_is_for_that_url_alone(acme: Workspace, proxy: Proxy) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.broker import audit
+from git_credential_bbjwt.broker.ask import _end_of
 from git_credential_bbjwt.failures import AuditError
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
@@ -624,6 +625,38 @@ def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Worksp
     assert told.read_text().count("state[]=") == 1
     assert state("abcdef")[: len("bbjwt:") + 16] in told.read_text()
     assert broker.lines() == []
+
+
+@pytest.mark.usefixtures("broker")
+def test_the_newest_sixteen_refused_tokens_are_named(acme: Workspace) -> None:
+    told = acme.machine.home / "asked"
+    options = asking(acme, f"cat >{told}; echo password=abcdef")
+    refused = [f"token-{number}" for number in range(18)]
+    for token in refused:
+        data = request(acme.url) + f"password={token}\n\n"
+        acme.machine.bbjwt(*options, "--token-store=none", "erase", data=data)
+    acme.get(*options, "--token-store=none")
+
+    named = [line for line in told.read_text().splitlines() if line.startswith("state[]=")]
+    assert named == [f"state[]={state(token)[: len('bbjwt:') + 16]}" for token in refused[-16:]]
+
+
+def test_a_request_is_read_up_to_64_kib(broker: Broker) -> None:
+    data = request(broker.acme.url) + "wwwauth[]="
+    longest = data + "x" * (64 * 1024 - len(data) - 2) + "\n\n"
+
+    assert "password=" in broker.serve(longest).stdout
+    done = broker.serve(longest[:-2] + "x\n\n")
+    assert "password=" not in done.stdout
+    assert "over 65536 bytes" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("stated", "kept"), [(86_399, 86_399), (86_400, 86_400), (86_401, 86_400), (10**12, 86_400)])
+def test_an_end_more_than_a_day_off_counts_as_a_day(monkeypatch: pytest.MonkeyPatch, stated: int, kept: int) -> None:
+    now = 1_800_000_000
+    monkeypatch.setattr("time.time", lambda: float(now))
+
+    assert _end_of(str(now + stated), "abc") == now + kept
 
 
 def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:
