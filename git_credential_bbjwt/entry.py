@@ -11,7 +11,6 @@ import sys
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import CredentialError, UsageError
 from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
-from git_credential_bbjwt.system import open_standard_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _INTERRUPTED = 130
 
 def main(arguments: "list[str]") -> "NoReturn":
     """Run the command and end the process."""
-    open_standard_descriptors()
+    _open_standard_descriptors()
     try:
         status = run(arguments)
     except CredentialError as problem:
@@ -150,6 +149,22 @@ def _gets_a_request() -> bool:
     reading.start()
     reading.join(_SECONDS_FOR_A_REQUEST)
     return found not in ([], [b""])
+
+
+def _open_standard_descriptors() -> None:
+    """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output.
+
+    What stands in for a closed standard output cannot be written, so that a result that reaches nobody is an error.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
+    if sys.platform == "win32":
+        from git_credential_bbjwt.system.windows import write_as_git_reads
+
+        write_as_git_reads()
 
 
 def _trace_bug() -> None:

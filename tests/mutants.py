@@ -31,7 +31,7 @@ ROOMS = {
     "installations/catalogue": "tests/installations tests/commands tests/bitbucket/test_facts.py tests/broker",
     "tokens/__init__": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/broker",
-    "system/posix": "tests/system tests/tokens tests/installations tests/git/test_protocol.py",
+    "system/__init__": "tests/system tests/tokens tests/installations tests/git/test_protocol.py",
     "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands",
     "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
     "broker/ask": "tests/broker tests/test_hostile.py",

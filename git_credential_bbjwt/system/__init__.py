@@ -1,39 +1,16 @@
-"""What every wing stands on. What an operating system does in its own way is chosen here, by an import.
+"""What every wing stands on: folders and files of ours, and names made of parts.
 
-`posix` and `windows` have the same names; `child_process`, `shell`, `lock`, `core_dumps`, `terminal` and `run_folder`
-choose likewise, once each, for what is theirs.
+What an operating system does in its own way is chosen here and in `child_process`, `shell`, `lock`, `core_dumps`,
+`terminal` and `run_folder`, once in each. Elsewhere than on Windows another user of the machine may have prepared a
+folder, a symbolic link or a file in the place of ours. So nothing is done by path after the check: every file is opened
+relative to the checked folder's own descriptor.
 """
 
+import errno
+import os
+import stat
 import sys
-
-if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows import (
-        NOT_YET,
-        PrivateFolder,
-        is_administrator,
-        is_private,
-        open_standard_descriptors,
-        open_to_append,
-        open_to_read,
-        others_can_read,
-        why_not_itself_trusted,
-        why_not_ours,
-        why_not_trusted,
-    )
-else:
-    from git_credential_bbjwt.system.posix import (
-        NOT_YET,
-        PrivateFolder,
-        is_administrator,
-        is_private,
-        open_standard_descriptors,
-        open_to_append,
-        open_to_read,
-        others_can_read,
-        why_not_itself_trusted,
-        why_not_ours,
-        why_not_trusted,
-    )
+import time
 
 __all__ = [
     "NOT_YET",
@@ -41,7 +18,6 @@ __all__ = [
     "file_name",
     "is_administrator",
     "is_private",
-    "open_standard_descriptors",
     "open_to_append",
     "open_to_read",
     "others_can_read",
@@ -49,6 +25,262 @@ __all__ = [
     "why_not_ours",
     "why_not_trusted",
 ]
+
+if sys.platform == "win32":
+    from git_credential_bbjwt.system.windows import (
+        NOT_YET,
+        PrivateFolder,
+        is_administrator,
+        is_private,
+        open_to_append,
+        open_to_read,
+        others_can_read,
+        why_not_itself_trusted,
+        why_not_ours,
+        why_not_trusted,
+    )
+
+else:
+    #: Ends the name of what is not yet a file of ours.
+    NOT_YET = "~new"
+
+    # What we write is a few kilobytes; whatever is larger was not written by us.
+    _MAX_BYTES = 8 * 1024 * 1024
+
+    _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    _A_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    class PrivateFolder:
+        """An open folder that belongs to this user with mode 0700. ``fd`` is its descriptor.
+
+        A file's name may lead through folders within it: only this user can have made those.
+        """
+
+        __slots__ = ("fd", "path")
+
+        def __init__(self, path: str, *, create: bool, mode: int = 0o700) -> None:
+            """Open ``path``, making it (and the folders above it) first if ``create`` is set.
+
+            ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
+            Raises OSError: FileNotFoundError where there is none, PermissionError where it is not this user's alone; an
+            existing folder's mode is never changed.
+            """
+            self.path = path
+            if create:
+                _make(path, mode)
+            self.fd = os.open(path, _A_FOLDER)
+            try:
+                found = os.fstat(self.fd)
+                if found.st_uid != os.geteuid():
+                    raise PermissionError(errno.EPERM, "it belongs to another user", path)
+                if found.st_mode & 0o777 & ~mode:
+                    # Not mended: somebody gave it that mode, or put a folder of his own in the place of ours.
+                    raise PermissionError(errno.EPERM, f"others can enter it; run: chmod {mode:o} {path}", path)
+            except BaseException:
+                os.close(self.fd)
+                raise
+
+        def close(self) -> None:
+            """Close the descriptor; the object is of no use afterwards."""
+            os.close(self.fd)
+
+        def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:
+            """Return the file's bytes, or None where there is none that this user alone can have written, and read."""
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            except OSError:
+                return None
+            try:
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                    return None
+                if found.st_mode & (0o022 if others_may_read else 0o077):
+                    return None
+                data = os.read(fd, _MAX_BYTES)
+                return data if len(data) == found.st_size else None
+            except OSError:
+                return None
+            finally:
+                os.close(fd)
+
+        def write(
+            self, name: str, data: bytes, *, mode: int = 0o600, durable: bool = False, date: float | None = None
+        ) -> None:
+            """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
+
+            ``durable`` also waits for the disk, for what cannot be had again. ``date`` is the Unix time that the file
+            bears, by default the present one. Raises OSError; the old file is then as it was.
+            """
+            self.write_many({name: data}, mode=mode, durable=durable, date=date)
+
+        def write_many(
+            self, files: "dict[str, bytes]", *, mode: int = 0o600, durable: bool = False, date: float | None = None
+        ) -> None:
+            """The same for several files, each in one step of its own: waiting for the disk is cheaper for all at once.
+
+            They are all open meanwhile, so give at most some hundreds.
+            """
+            opened: dict[str, int] = {}
+            try:
+                try:
+                    for name, data in files.items():
+                        new = name + NOT_YET
+                        self.remove(new)
+                        opened[new] = fd = os.open(new, _NEW_FILE, mode, dir_fd=self.fd)
+                        os.fchmod(fd, mode)
+                        view = memoryview(data)
+                        while view:
+                            view = view[os.write(fd, view) :]
+                        if date is not None:
+                            os.utime(fd, (date, date))
+                    for fd in opened.values() if durable else ():
+                        os.fsync(fd)
+                finally:
+                    for fd in opened.values():
+                        os.close(fd)
+                for name in files:
+                    os.rename(name + NOT_YET, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                    del opened[name + NOT_YET]
+            except BaseException:
+                for new in opened:
+                    self.remove(new)
+                raise
+            if durable:
+                os.fsync(self.fd)
+
+        def make_folders(self, path: str) -> None:
+            """Make the folder ``path`` within this one, and those between, where they are not there."""
+            try:
+                os.mkdir(path, 0o700, dir_fd=self.fd)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                above = os.path.dirname(path)
+                if not above:
+                    raise
+                self.make_folders(above)
+                self.make_folders(path)
+
+        def age(self, name: str) -> float:
+            """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
+            try:
+                return time.time() - os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                return 0.0
+
+        def remove(self, name: str) -> bool:
+            """Remove the file; False where there was none."""
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except FileNotFoundError:
+                return False
+            return True
+
+        def remove_folder(self, name: str) -> None:
+            """Remove the folder ``name`` within this one if nothing is in it."""
+            try:
+                os.rmdir(name, dir_fd=self.fd)
+            except OSError:
+                pass
+
+        def remove_itself(self) -> None:
+            """Remove the folder if nothing is left in it."""
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                pass
+
+        def rename_folder(self, old: str, new: str) -> None:
+            """Give the folder ``old`` within this one the name ``new``, and wait for the disk. Raises OSError."""
+            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            os.fsync(self.fd)
+
+        def names(self, below: str = ".") -> list[str]:
+            """The names of all that is in the folder, or in the folder ``below`` it; none where that is not there."""
+            try:
+                fd = os.open(below, _A_FOLDER, dir_fd=self.fd)
+            except OSError:
+                return []
+            try:
+                return os.listdir(fd)
+            finally:
+                os.close(fd)
+
+    def _make(path: str, mode: int) -> None:
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            above = os.path.dirname(path)
+            if os.path.isdir(above):
+                raise  # /proc says so of whatever it will not have made.
+            _make(above, mode)
+            os.mkdir(path, mode)
+
+    def why_not_trusted(path: str) -> str:
+        """Why what stands in the folder ``path`` cannot be trusted to be this user's choice or root's; empty if it can.
+
+        Raises FileNotFoundError where there is no such folder, OSError where it cannot be looked at.
+        """
+        why_not = why_not_itself_trusted(path)
+        if why_not:
+            return why_not
+        above = os.path.dirname(os.path.realpath(path))
+        while True:
+            found = os.stat(above)
+            if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
+                return f"others can replace its folder: see who owns {above}, and its mode"
+            if above == os.path.dirname(above):
+                return ""
+            above = os.path.dirname(above)
+
+    def why_not_itself_trusted(path: str) -> str:
+        """The same for who already knows that the folder it is in is trusted."""
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            return "it is reached through a link"
+        if found.st_uid not in (0, os.geteuid()):
+            return "its folder is another user's"
+        return f"others can write to its folder; run: chmod go-w {path}" if found.st_mode & 0o022 else ""
+
+    def is_private(path: str) -> bool:
+        """Whether ``path`` is a real folder, not a link, that belongs to this user and that nobody else can enter."""
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return False
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+    def open_to_read(path: str, *, through_links: bool = True) -> int:
+        """Open a file for reading; a FIFO that somebody put there holds nobody up. Raises OSError, ValueError."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if through_links else os.O_NOFOLLOW))
+
+    def open_to_append(path: str) -> int:
+        """Open a file of mode 0600 at its end, not through a link; it is made where it is not there. Raises OSError."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(path, flags, 0o600)
+
+    def why_not_ours(fd: int, found: os.stat_result) -> str | None:  # noqa: ARG001  # other systems ask for the rules
+        """Why others than this user and root may have chosen what is in an open file; None where they cannot have."""
+        if found.st_uid not in (0, os.geteuid()):
+            return f"it belongs to another user (number {found.st_uid})"
+        if found.st_mode & 0o022:
+            return f"others can write to it (mode {found.st_mode & 0o777:04o})"
+        return None
+
+    def others_can_read(fd: int, found: os.stat_result) -> bool:  # noqa: ARG001  # as above
+        """Whether others than its user and root can read a file.
+
+        Where it is another's, it is by its group or an access control list that we are let in, on purpose: so do
+        systemd with a credential and Kubernetes with a secret.
+        """
+        return bool(found.st_mode & (0o044 if found.st_uid == os.geteuid() else 0o004))
+
+    def is_administrator() -> bool:
+        """Whether this is root."""
+        return os.geteuid() == 0
+
 
 # A host's colon and a scope's blank have stand-ins, for Windows knows neither at such a place in a name. No letter in
 # upper case: there are file systems that take it for the lower one.

@@ -73,7 +73,7 @@ _advapi32.GetLengthSid.argtypes = (ctypes.c_void_p,)
 
 
 class PrivateFolder:
-    """A folder that is this user's own. What `posix.PrivateFolder` does, where access rules stand for modes.
+    """A folder that is this user's own. What the other systems' does, where access rules stand for modes.
 
     Who may read there is for the rules of the user's profile to say. One that others can change, or that is reached
     through another user's link, is refused.
@@ -282,13 +282,10 @@ def why_not_itself_trusted(path: str) -> str:
     return _why_not(path, _REPLACE)
 
 
-def open_standard_descriptors() -> None:
-    """Make sure 0, 1 and 2 are open, and that what is written there is what git reads: no carriage return, UTF-8."""
+def write_as_git_reads() -> None:
+    """Have what is written to the standard descriptors be what git reads: no carriage return, UTF-8."""
     for fd in (0, 1, 2):
-        try:
-            msvcrt.setmode(fd, os.O_BINARY)
-        except OSError:
-            os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
+        msvcrt.setmode(fd, os.O_BINARY)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]
