@@ -45,6 +45,10 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "broker/serve",
         "recent = [one for one in told if one.isdigit() and 0 < time.time() - int(one) < _LOOKUPS_WITHIN]",
     ): "a time is hardly ever a whole second",
+    (
+        "installations/__init__",
+        "if len(value) <= _LONGEST_PATH and os.path.lexists(value):",
+    ): "a path of that length is too long for the system, too",
     ("broker/serve", "if left < 0 or not select.select([0], [], [], left)[0]:"): "nothing comes in no time, either",
 }
 
