@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from git_credential_bbjwt.git import format_answer
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 
 
@@ -148,9 +149,17 @@ def test_a_request_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> No
     data += line * ((4 * 1024 * 1024 - len(data)) // len(line))
     data += b"a=" + b"x" * (4 * 1024 * 1024 - len(data) - 3) + b"\n"
 
+    assert len(data) == 4 * 1024 * 1024
     assert "password" in answer(acme.machine.bbjwt("get", data=data))
-    done = acme.machine.bbjwt("get", data=data + b"a", check=False)
+    done = acme.machine.bbjwt("get", data=data[:-1] + b"x\n", check=False)
     assert (done.returncode, done.stdout) == (1, "")
+    assert "longer than any git sends" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["a\nhost=evil.example", "a\rb", "a\0b", "\x1b[2J", "é", "\u2028", "a\x7f"])
+def test_no_value_can_write_a_line_of_its_own(value: str) -> None:
+    with pytest.raises(ValueError, match="password"):
+        format_answer([("username", "x-token-auth"), ("password", value)])
 
 
 def test_a_malformed_line_is_not_repeated(acme: Workspace) -> None:
