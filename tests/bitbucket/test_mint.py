@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.bitbucket.api import checked_token
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
+from git_credential_bbjwt.bitbucket.network import Answer
 from tests import tally
 from tests.conftest import LATE, Workspace, answer
 from tests.emulator import Fault
@@ -455,3 +457,9 @@ def test_query_string_hash_of_atlassians_page() -> None:
 
     assert re.fullmatch("[0-9a-f]{64}", digest)
     assert digest == query_string_hash_of_the_emulator("GET", "/path/to/service", query)
+
+
+def test_the_shortest_life_there_is_counts() -> None:
+    body = b'{"access_token": "abc", "token_type": "bearer", "expires_in": 1}'
+
+    assert checked_token(Answer(200, body, None, None, None), "repository", 1000).expires == 1001

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.broker import audit
-from git_credential_bbjwt.broker.ask import _end_of
+from git_credential_bbjwt.broker.ask import _checked, _end_of
 from git_credential_bbjwt.failures import AuditError
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
@@ -625,6 +625,14 @@ def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Worksp
     assert told.read_text().count("state[]=") == 1
     assert state("abcdef")[: len("bbjwt:") + 16] in told.read_text()
     assert broker.lines() == []
+
+
+@pytest.mark.parametrize("token", ["!~", "a!", "~"])
+def test_every_visible_character_may_be_in_a_token(token: str) -> None:
+    found = _checked(f"password={token}\n\n".encode(), b"")
+
+    assert found is not None
+    assert found.token == token
 
 
 @pytest.mark.usefixtures("broker")
