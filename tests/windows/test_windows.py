@@ -118,19 +118,21 @@ def test_what_the_credential_manager_cannot_hold_is_said(scene: Scene) -> None:
 
 
 def test_git_clones(scene: Scene) -> None:
-    helper = f"!wine '{scene.windows.command}'"
+    # The helper has Windows' paths, git its own.
+    helper = scene.home / "helper"
+    helper.write_text(f'#!/bin/sh\nGIT_SSL_CAINFO= exec wine "{scene.windows.command}" "$@"\n')
+    helper.chmod(0o755)
     section = f"credential.{scene.bitbucket.base_url}"
     words = ["-c", f"{section}.helper={helper}", "-c", f"{section}.useHttpPath=true", "clone", "-q"]
+    environment = {
+        **scene.windows.environment,
+        "HOME": str(scene.home),
+        "GIT_SSL_CAINFO": str(scene.bitbucket.ca_file),
+        "GIT_TERMINAL_PROMPT": "0",
+        "BBJWT_TRACE": windows_path(scene.home / "trace"),
+    }
     into = scene.home / "clone"
-    environment = {**scene.windows.environment, "GIT_SSL_CAINFO": str(scene.bitbucket.ca_file)}
-    environment |= {"GIT_TERMINAL_PROMPT": "0", "HOME": str(scene.home)}
     url = scene.bitbucket.url(scene.widgets)
-    # The helper has Windows' paths, git its own.
-    environment["BBJWT_TRACE"] = windows_path(scene.home / "trace")
-    script = f'GIT_SSL_CAINFO= exec wine "{scene.windows.command}" "$@"'
-    (scene.home / "helper").write_text(f"#!/bin/sh\n{script}\n")
-    (scene.home / "helper").chmod(0o755)
-    words[1] = f"{section}.helper={scene.home / 'helper'}"
     subprocess.run(["git", *words, url, into], env=environment, check=True, capture_output=True)
 
     assert (into / "README.md").exists()
