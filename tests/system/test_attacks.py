@@ -300,8 +300,12 @@ def test_no_child_outlives_a_call_that_gave_up(acme: Workspace) -> None:
     done = acme.get("--timeout=1", check=False)
 
     assert_quits(done, "gave up")
-    with contextlib.suppress(OSError):  # Opening for writing without a reader fails: nobody waits for it any more.
-        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    with contextlib.suppress(OSError):  # Opening for writing, and writing, fail where nobody reads.
+        writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        # A process that was killed just now may take a moment to end. One that lives is held by the open end.
+        for _ in range(100):
+            os.write(writing, b"\n")
+            time.sleep(0.05)
         pytest.fail("somebody still reads the FIFO")
 
 
