@@ -120,32 +120,47 @@ fill_environment() {
 
 locks=$here/git_credential_bbjwt/installed
 
-# fill_locked DIR LOCK [OPTION]...: install exactly what a lock names, wheels alone. Nothing of a wheel runs before its
-# SHA-256 is found right, nor does installing one run any of it.
+# fill_locked DIR LOCK [ARGUMENT]...: install exactly what a lock names, wheels alone. Nothing of a wheel runs before its
+# SHA-256 is found right, nor does installing one run any of it. To ask each wheel what else it needs would take a third
+# longer, and a lock is whole.
 fill_locked() {
     environment_to_fill=$1 lock=$2
     shift 2
     if [ -n "$wheelhouse" ]; then set -- --no-index --find-links "$wheelhouse" "$@"; fi
-    pip_install "$environment_to_fill" --require-hashes --only-binary :all: "$@" -r "$lock" ||
+    pip_install "$environment_to_fill" --no-deps --require-hashes --only-binary :all: "$@" -r "$lock" ||
         fail "the packages that ${lock##*/} names could not be installed" \
             "check the network, or bring them along: ./install.sh --wheelhouse DIR" \
             "where there is no wheel for this machine, take the newest, which nobody has locked: ./install.sh --latest"
 }
 
-# install_project DIR: build and install the project itself, with nothing but what is locked.
-install_project() {
-    built_with=$1/build
-    for wheel in ${wheelhouse:+"$wheelhouse"/git_credential_bbjwt-*.whl}; do
-        if [ -f "$wheel" ]; then
-            pip_install "$1" --no-index --no-deps "$wheel" || fail "$wheel could not be installed" "see above"
-            return
-        fi
-    done
-    # An isolated build would fetch what nobody locked; so what builds stands in a folder of its own.
-    fill_locked "$1" "$locks/locked-build.txt" --target "$built_with"
-    PYTHONPATH=$built_with pip_install "$1" --no-index --no-deps --no-build-isolation "$here" ||
-        fail "the project could not be built" "see above; please report it"
-    rm -rf "$built_with"
+# Builds the project's wheel with what stands in a folder (PEP 517); prints the wheel's path.
+build_wheel='
+import os, sys
+with_what, into, sources = sys.argv[1:]
+sys.path.insert(0, with_what)
+os.chdir(sources)
+from hatchling.build import build_wheel
+print(os.path.join(into, build_wheel(into)))
+'
+
+# Prints a requirement that is met by one wheel alone.
+require_wheel='
+import hashlib, pathlib, sys
+name, wheel = sys.argv[1], pathlib.Path(sys.argv[2])
+print(f"{name} @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}")
+'
+
+# fill_locked_and_project DIR LOCK: the project too, its wheel from the wheelhouse or built with what is locked alone.
+fill_locked_and_project() {
+    built=$1/build wheel=$(wheel_of_wheelhouse)
+    if [ -z "$wheel" ]; then
+        # A build by pip would fetch what nobody locked; so what builds stands in a folder of its own.
+        fill_locked "$1" "$locks/locked-build.txt" --target "$built/with"
+        wheel=$("$1/bin/python" -I -c "$build_wheel" "$built/with" "$built" "$here") ||
+            fail "the project could not be built" "see above; please report it"
+    fi
+    fill_locked "$1" "$2" "$("$1/bin/python" -I -c "$require_wheel" "$name" "$wheel")"
+    rm -rf "$built"
 }
 
 # fill_with_project DIR LOCK EXTRA: the project and what it needs: what the lock names, or with --latest the newest.
@@ -154,20 +169,23 @@ fill_with_project() {
         say "note: --latest takes the newest packages that pyproject.toml allows; nobody has locked them"
         fill_environment "$1" "$(project "$3")"
     else
-        fill_locked "$1" "$locks/$2"
-        install_project "$1"
+        fill_locked_and_project "$1" "$locks/$2"
     fi
 }
 
-# The project itself, as a requirement: its wheel where a wheelhouse has one, else these sources.
-project() {
+# The project's wheel in the wheelhouse, where there is one.
+wheel_of_wheelhouse() {
     for wheel in ${wheelhouse:+"$wheelhouse"/git_credential_bbjwt-*.whl}; do
         if [ -f "$wheel" ]; then
-            printf '%s' "$name${1:-}"
+            printf '%s' "$wheel"
             return
         fi
     done
-    printf '%s' "$here${1:-}"
+}
+
+# project EXTRA: the project itself, as a requirement: by its name where a wheelhouse has its wheel, else these sources.
+project() {
+    if [ -n "$(wheel_of_wheelhouse)" ]; then printf '%s' "$name$1"; else printf '%s' "$here$1"; fi
 }
 
 # What is linked into the folders that man and the shells look into, below a prefix's share.
@@ -390,8 +408,8 @@ if [ "$mode" = environment ]; then
         shift
         fill_environment "$into" "$@"
     else
-        fill_locked "$into" "$1"
-        install_project "$into"
+        rm -rf "$into"/lib/python*/site-packages/git_credential_bbjwt* # pip takes one of the same version for the same.
+        fill_locked_and_project "$into" "$1"
     fi
 else
     "$mode"

@@ -19,7 +19,7 @@ from tests.emulator import Fault
 from tests.properties import PROPERTIES, SEEDS
 
 #: Seconds that the properties are fuzzed for; a long run sets BBJWT_FUZZ_SECONDS.
-FUZZ_SECONDS = int(os.environ.get("BBJWT_FUZZ_SECONDS", "10"))
+FUZZ_SECONDS = int(os.environ.get("BBJWT_FUZZ_SECONDS", "5"))
 
 
 STUMBLING_BLOCKS = [b"", b"\n", b"\r", b"\0", b"%0a", b"%2f", b"..", b"/", b"@", b"\\", b'"', b"=", b"{", b"["]

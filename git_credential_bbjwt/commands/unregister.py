@@ -9,7 +9,8 @@ import argparse
 from git_credential_bbjwt import diagnostics
 from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.installations.registry import RegistryFolder
+from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.registry import RegistryFolder, in_batches
 from git_credential_bbjwt.installations.secret_store import remove_secret
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.tokens.stores import forget_workspaces
@@ -29,13 +30,26 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("give a workspace or --all")
     registry = RegistryFolder(system=arguments.system)
     if arguments.all:
-        for one in list(registry):
-            for workspace in one.workspaces:
-                _unregister(registry, workspace, one.app_key)
+        for some in in_batches(list(registry)):
+            _unregister_whole(registry, some)
         registry.remove_leftovers()
     else:
         _unregister(registry, arguments.workspace.lower(), arguments.app or options.app)
     return 0
+
+
+def _unregister_whole(registry: RegistryFolder, installations: list[Installation]) -> None:
+    with registry.changing() as change:
+        # Another process may have changed some of them since.
+        leaving = [one for one in map(change.same, installations) if one is not None]
+        for one in leaving:
+            change.take_out(one, *one.workspaces)
+        change.commit()
+    forget_workspaces(key for one in leaving for key in one.keys)
+    for one in leaving:
+        remove_secret(one)
+        for workspace in one.workspaces:
+            _tell(one, workspace)
 
 
 def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
@@ -54,4 +68,8 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
     forget_workspaces(leaving.keys)
     if left is None:
         remove_secret(leaving)
-    diagnostics.note(f"unregistered {workspace} (app {leaving.app_key})")
+    _tell(leaving, workspace)
+
+
+def _tell(installation: Installation, workspace: str) -> None:
+    diagnostics.note(f"unregistered {workspace} (app {installation.app_key})")

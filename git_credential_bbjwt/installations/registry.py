@@ -206,9 +206,9 @@ class Change:
             self._set(entry_name(new), new)
         return gone
 
-    def take_out(self, installation: Installation, workspace: str) -> Installation | None:
-        """Plan to have ``installation`` no longer serve ``workspace``; return what is left of it, if anything."""
-        rest = tuple(one for one in installation.workspaces if one != workspace)
+    def take_out(self, installation: Installation, *workspaces: str) -> Installation | None:
+        """Plan to have ``installation`` no longer serve ``workspaces``; return what is left of it, if anything."""
+        rest = tuple(one for one in installation.workspaces if one not in workspaces)
         left = installation._replace(workspaces=rest) if rest else None
         self._set(entry_name(installation), left)
         return left

@@ -285,8 +285,12 @@ def test_a_registry_of_version_1_0_is_read_and_then_taken_over(vendor: Workspace
     # What version 1.0 finds now is no registry of its version, and it says so instead of finding nothing.
     assert json.loads(file.read_bytes())["version"] == 2
     assert file.stat().st_mode & 0o777 == 0o600
-    vendor.machine.bbjwt("unregister", "--all")
+    said = vendor.machine.bbjwt("unregister", "--all").stderr
     assert not file.exists()
+    assert not vendor.machine.records()
+    assert len(said.splitlines()) == 1200
+    assert f"unregistered team1199 (app {vendor.app.key})\n" in said
+    assert not (file.parent / "shared-secrets").exists()
 
 
 def test_killed_while_taking_over_nothing_is_lost(vendor: Workspace) -> None:

@@ -28,9 +28,9 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def fill(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip"]
-        locks = [PROJECT / f"git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
-        only_locked: list[str | Path] = ["download", "-q", "--require-hashes", "--only-binary", ":all:", "-d", folder]
-        calls: list[list[str | Path]] = [[*pip, *only_locked, "-r", lock] for lock in locks]
+        locks = [f"-r{PROJECT}/git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
+        only_locked = ["download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, *locks]]
         calls.append([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, PROJECT])
         calls.append([*pip, "wheel", "-q", "--wheel-dir", folder, "pip", "pipx", "uv", "virtualenv"])
         for call in calls:

@@ -151,6 +151,8 @@ def test_from_sources_with_what_is_locked_alone(fresh: Machine, wheelhouse: Path
     there = json.loads(fresh.run(python, "-m", "pip", "list", "--format=json").stdout)
     names = {canonicalize_name(one["name"]) for one in there} - {"pip", "setuptools", "git-credential-bbjwt"}
     assert names <= {canonicalize_name(one.name) for one, _ in locked(INSTALLED / "locked.txt")}
+    # The lock is whole: nothing that is installed lacks what it needs.
+    assert "No broken requirements" in fresh.run(python, "-m", "pip", "check").stdout
     assert not (environment / "build").exists()
 
 
