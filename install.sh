@@ -223,12 +223,14 @@ set_places() {
 }
 
 # write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports; -S saves a
-# quarter of a start (git_credential_bbjwt/system/site_packages.py).
+# fifth of a start: git_credential_bbjwt/system/site_packages.py catches up where more than the cache is needed. Until
+# then nothing is worth collecting, and our own code is looked for in the one place where it is.
 write_launcher() {
     mkdir -p "$bin"
     # Made where nobody can have prepared a link in its place, and moved there whole.
     new=$1/$name.new
     first="#!$1/bin/python -IS"
+    packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     case $1 in
     *[\"\$\`\\]*) fail "no command can be made for a folder with such a name: $1" "use one without \" \$ \` \\" ;;
     *[!A-Za-z0-9/._-]*) short='' ;;
@@ -238,7 +240,20 @@ write_launcher() {
         # A kernel takes neither blanks nor long paths in a first line. What a shell runs here, Python takes for a text.
         first=$(printf "#!/bin/sh\n''':'\nexec \"%s/bin/python\" -IS \"\$0\" \"\$@\"\n'''" "$1")
     fi
-    { printf '%s\n' "$first" && sed 1d "$1/bin/$name"; } >"$new"
+    cat >"$new" <<EOF
+$first
+import gc
+import sys
+
+gc.disable()
+sys.path.insert(0, "$packages_of_it")
+try:
+    from git_credential_bbjwt.entry import main
+
+    main(sys.argv[1:])
+except KeyboardInterrupt:
+    sys.exit(130)
+EOF
     chmod 755 "$new"
     rm -f "$bin/$name" # A link to a folder would have it moved into that.
     mv -f "$new" "$bin/$name"
@@ -247,7 +262,7 @@ write_launcher() {
 # Ends with an error, in words, for a file that is not the payload of an installation.
 check_payload='
 import sys
-from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 try:
     with open(sys.argv[1], "rb") as file:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import note
 from git_credential_bbjwt.failures import BudgetSpentError
 from git_credential_bbjwt.system import child_process
 
@@ -58,7 +58,7 @@ class Budget:
             with self._speaker:
                 if self._finished:
                     return
-                diagnostics.note(f"still {self.doing}")
+                note(f"still {self.doing}")
         time.sleep(max(left, 0))
         with self._speaker:
             if self._finished:

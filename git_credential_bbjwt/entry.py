@@ -1,20 +1,25 @@
 """From the command line to one operation, and from what came of it to lines and an exit status.
 
-This is the fast path's door: a cached ``get``, ``store``, and ``get`` for a foreign host import `helper` and the small
-modules it stands on, nothing else.
+The story of a ``get`` begins here (gitcredentials(7), "CUSTOM HELPERS"): the request is parsed, a foreign host ends it,
+a kept token answers it; everything else is `minting`'s. Up to that point nothing is imported but the front rooms of
+`git`, `installations`, `system` and `tokens` and the small modules beside this one, for git asks twice per fetch.
 """
 
 import gc
 import os
 import sys
 
-from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import CredentialError, UsageError
+from git_credential_bbjwt import CredentialError, NotARepositoryError, UsageError, be_verbose, error, trace, tracing
 from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
+from git_credential_bbjwt.repository import normal_host, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from git_credential_bbjwt.git import Request
+    from git_credential_bbjwt.installations import Sources
+    from git_credential_bbjwt.tokens import Record
 
 # Git writes its request at once; nothing for that long is nobody there.
 _SECONDS_FOR_A_REQUEST = 5
@@ -29,17 +34,17 @@ def main(arguments: "list[str]") -> "NoReturn":
     try:
         status = run(arguments)
     except CredentialError as problem:
-        diagnostics.error(problem.what, problem.hint)
+        error(problem.what, problem.hint)
         status = problem.exit_status
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except OSError as problem:
         where = f" ({problem.filename})" if problem.filename else ""
-        diagnostics.error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
+        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
         _trace_bug()
         status = 1
     except Exception as bug:  # The outermost frame: a person gets a line, never a traceback.
-        diagnostics.error(
+        error(
             f"internal error: {type(bug).__name__}",
             "set BBJWT_TRACE=1 to see where, and report it with what that shows",
         )
@@ -77,7 +82,7 @@ def run(arguments: "list[str]") -> int:
                 "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
             )
     if options.verbose:
-        diagnostics.be_verbose()
+        be_verbose()
     if len(words) == 1:
         operation = words[0]
         if operation in OPERATIONS:
@@ -100,9 +105,54 @@ def run(arguments: "list[str]") -> int:
 
 
 def _get(options: HelperOptions) -> int:
-    from git_credential_bbjwt import helper
+    """Answer a credential request: nothing for a foreign host, a kept token, or what `minting` gets.
 
-    return helper.get(options)
+    Raises MalformedRequestError. Every other trouble with a repository that is ours is answered with ``quit=1``.
+    """
+    from git_credential_bbjwt.git import cached_answer, parse_request, read_all, write_answer
+    from git_credential_bbjwt.installations import read_sources
+
+    request = parse_request(read_all(0))
+    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    sources = read_sources(options)
+    if not sources.may_name(host):
+        trace(f"no installation names the host {host}: nothing to say")
+        return 0
+    record = _cached(request, host, options, sources)
+    if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
+        trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
+        write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
+        return 0
+
+    from git_credential_bbjwt.system import core_dumps, site_packages
+
+    core_dumps.forbid()
+    site_packages.load()
+    from git_credential_bbjwt import minting
+
+    return minting.get(options, request, host, sources)
+
+
+def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
+    """Return the record that may answer just as things are, else None."""
+    if request.protocol != b"https" or request.path is None or options.token_store == "none":
+        return None
+    try:
+        repository = parse_path(host, request.path)
+    except NotARepositoryError:
+        return None
+    if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
+        return None  # `minting` has words for it.
+
+    from git_credential_bbjwt.git import refused_fingerprints
+    from git_credential_bbjwt.tokens import Records
+
+    record = Records.open(create=False).find(repository, options.scope, options.app)
+    if record is None:
+        return None
+    refused = refused_fingerprints(request)
+    may_answer = record.may_answer(options.token_store, refused, sources=sources.stamp(repository))
+    return record if may_answer else None
 
 
 def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
@@ -114,9 +164,9 @@ def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's 
 
 
 def _erase(options: HelperOptions) -> int:
-    from git_credential_bbjwt import helper
+    from git_credential_bbjwt import erasing
 
-    return helper.erase(options)
+    return erasing.erase(options)
 
 
 def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # as above
@@ -168,9 +218,9 @@ def _open_standard_descriptors() -> None:
 
 
 def _trace_bug() -> None:
-    if diagnostics.tracing():
+    if tracing():
         import traceback
 
         for line in traceback.format_exception(*sys.exc_info()):
             for part in line.splitlines():
-                diagnostics.trace(part)
+                trace(part)

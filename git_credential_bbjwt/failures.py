@@ -1,6 +1,6 @@
 """What can go wrong once a token is needed: with an installation, its secret, the network, Bitbucket, a broker."""
 
-from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt import CredentialError
 
 # Hints that several errors have.
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from json import loads
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from git_credential_bbjwt import hide, trace
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import hide, trace
 from git_credential_bbjwt.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,

@@ -4,10 +4,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import NotARepositoryError, error, note, trace, warning
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import trace, warning
-from git_credential_bbjwt.errors import NotARepositoryError
 from git_credential_bbjwt.failures import BrokerError, BudgetSpentError, InstallationError, UndecidedError
 from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_fingerprints, write_answer
 from git_credential_bbjwt.grants import Grant, Grantor, Session, grantor
@@ -70,7 +68,7 @@ def get(options: HelperOptions, request: Request, host: str, sources: Sources) -
         # Git has its answer.
         cache = TokenCache.open(create=False)
         if session.announcement is not None and cache.is_first_today(ANNOUNCED):
-            diagnostics.note(str(session.announcement))
+            note(str(session.announcement))
         cache.tidy()
     return 0
 
@@ -93,7 +91,7 @@ def whose(request: Request, host: str, catalogue: Catalogue) -> Repository | Non
             warning(f"no token goes over plain http: use https://{host}/ in the remote's URL")
         return None
     if request.path is None:
-        diagnostics.note(
+        note(
             f"git did not say which repository of {host} it wants: run git config --global "
             f"credential.https://{host}.useHttpPath true"
         )
@@ -107,12 +105,12 @@ def whose(request: Request, host: str, catalogue: Catalogue) -> Repository | Non
 
 def _give_up(spent: BudgetSpentError) -> None:
     write_answer(QUIT)
-    diagnostics.error(spent.what, spent.hint)
+    error(spent.what, spent.hint)
 
 
 def _give_up_quietly(spent: BudgetSpentError) -> None:
     """For what is only perhaps ours: other helpers are to be asked."""
-    diagnostics.error(spent.what, spent.hint)
+    error(spent.what, spent.hint)
 
 
 class Wanted:

@@ -5,7 +5,7 @@ specification (``info/lfs``), gitcredentials(7) (host and path). Wikis (``/wiki`
 path is the repository's all the same.
 """
 
-from git_credential_bbjwt.errors import NotARepositoryError
+from git_credential_bbjwt import NotARepositoryError
 
 _HEX = frozenset("0123456789abcdef")
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")

@@ -12,12 +12,10 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import CredentialError, _secrets, one_line
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.bitbucket.network import Answer, http_time
 from git_credential_bbjwt.bitbucket.route import find_proxy
-from git_credential_bbjwt.diagnostics import one_line
-from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.git import format_answer, parse_request
 from git_credential_bbjwt.git.config import Settings
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
@@ -161,7 +159,7 @@ def record(data: bytes) -> None:
 def proxy(data: bytes) -> None:
     """A proxy's URL can be used, or is an error that does not repeat it."""
     # A process hides a handful of secrets; here they would pile up and slow down all that follows.
-    diagnostics._secrets.clear()
+    _secrets.clear()
     try:
         found = find_proxy(f"https://{_HOST}", Settings({"proxy": [data.decode("utf-8", "surrogateescape")]}))
     except CredentialError as problem:

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
 
+from git_credential_bbjwt import CredentialError, hide, redacted, trace
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.bitbucket.announcements import Announcement, is_shown
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Answer, Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
-from git_credential_bbjwt.diagnostics import hide, redacted, trace
-from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
 

@@ -9,11 +9,11 @@ from ssl import SSLError
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from git_credential_bbjwt import trace
 from git_credential_bbjwt.bitbucket.race import Address, addresses_of, first_to_connect
 from git_credential_bbjwt.bitbucket.route import Certificates, Route, find_route
 from git_credential_bbjwt.bitbucket.tls import context_for, name_for_tls
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import trace
 from git_credential_bbjwt.failures import ConnectionFailedError
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.system.light_imports import https_connection

@@ -10,12 +10,10 @@ from ssl import SSLCertVerificationError, SSLEOFError, SSLError
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import __version__
+from git_credential_bbjwt import CredentialError, __version__, trace
 from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.diagnostics import trace
-from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.system.light_imports import https_connection

@@ -9,7 +9,7 @@ from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt import hide, trace, warning
 from git_credential_bbjwt.failures import ConnectionFailedError
 from git_credential_bbjwt.git.config import Settings, is_false
 

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from git_credential_bbjwt import hide, warning
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.diagnostics import hide, warning
 from git_credential_bbjwt.failures import BadAnswerError
 
 # A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts

@@ -10,7 +10,7 @@ import stat
 import time
 from typing import Protocol
 
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError
 from git_credential_bbjwt.failures import AuditError
 from git_credential_bbjwt.system import open_to_append
 

@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError
 
 _KEPT = (
     "PATH",

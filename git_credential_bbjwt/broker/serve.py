@@ -9,11 +9,10 @@ import select
 import stat
 import time
 
-from git_credential_bbjwt import diagnostics, grants, minting
+from git_credential_bbjwt import CredentialError, MalformedRequestError, error, grants, minting, one_line
 from git_credential_bbjwt.broker.asker import who_asks
 from git_credential_bbjwt.broker.audit import Audit, audit_line
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.errors import CredentialError, MalformedRequestError
 from git_credential_bbjwt.failures import (
     AuditError,
     BrokerError,
@@ -151,11 +150,11 @@ class _Service:
         return Repository(repository.host, workspace, slug)
 
     def _say_no(self, problem: CredentialError, outcome: str, *, alone: bool = True) -> int:
-        reason = diagnostics.one_line(problem.what)
+        reason = one_line(problem.what)
         # Of the installation (paths, app keys, where the secret is) an asker learns nothing; the audit has it.
         told = _OWN_TROUBLE if isinstance(problem, _ABOUT_INSTALLATION) else reason
         answer = format_answer([("quit", "1")]) + f"bbjwt-error={_ascii(told)}\n".encode("ascii")
-        diagnostics.error(problem.what, problem.hint)
+        error(problem.what, problem.hint)
         return self._finish(answer, outcome=outcome, reason=reason, status=1, alone=alone)
 
     def _finish(
@@ -184,7 +183,7 @@ class _Service:
         try:
             self._audit.write(line)
         except AuditError as problem:
-            diagnostics.error(problem.what, problem.hint)
+            error(problem.what, problem.hint)
             answer, status = b"quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n", 1
         write_answer(answer + b"\n")
         return status

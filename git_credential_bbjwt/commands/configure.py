@@ -12,8 +12,7 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError, note
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.installations import CLOUD_HOST, read_sources
@@ -83,8 +82,8 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
             wanted += entries(url, helper, exclusive=arguments.exclusive, rewrite_ssh=arguments.rewrite_ssh)
     changed = GitConfiguration(arguments.level).write(wanted)
     if not changed:
-        diagnostics.note(f"git's {arguments.level} configuration has it already")
+        note(f"git's {arguments.level} configuration has it already")
         return 0
     for key, value in wanted:
-        diagnostics.note(f"git config --{arguments.level} {key} {value!r}")
+        note(f"git config --{arguments.level} {key} {value!r}")
     return 0

@@ -17,11 +17,10 @@ from itertools import islice
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import diagnostics, grants, minting
+from git_credential_bbjwt import CredentialError, error, grants, minting, one_line
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import NEWEST_PAYLOAD, BadAnswerError, InstallationError, RefusedError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
@@ -69,7 +68,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Check, and print each result as it is known. Raises NotARepositoryError for a URL that is none."""
     repository = _repository(arguments.url)
     budget = Budget(options.timeout)
-    budget.watch(lambda spent: diagnostics.error(spent.what, spent.hint))
+    budget.watch(lambda spent: error(spent.what, spent.hint))
     show = _Printer()
     found = []
     for check in _all(options, repository, budget):
@@ -102,9 +101,9 @@ class _Printer:
 
     def __call__(self, check: Check) -> None:
         mark = f"{self._good}✓" if check.ok else f"{self._bad}✗"
-        print(f"{mark}{self._plain} {check.name}: {diagnostics.one_line(check.detail)}")
+        print(f"{mark}{self._plain} {check.name}: {one_line(check.detail)}")
         if check.remedy:
-            print(f"  → {diagnostics.one_line(check.remedy)}")
+            print(f"  → {one_line(check.remedy)}")
         sys.stdout.flush()
 
 

@@ -13,14 +13,14 @@ import argparse
 import os
 import sys
 
+from git_credential_bbjwt import UsageError
 from git_credential_bbjwt.commands.run_folder import become, run_with_folder
-from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.installations import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.options import HelperOptions, with_scope
-from git_credential_bbjwt.system import is_private, places
+from git_credential_bbjwt.system import is_private, user_runtime_base
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
         if environment.get(name) and os.path.exists(environment[name]):
             environment[name] = os.path.abspath(environment[name])
     sys.stdout.flush()
-    runtime = places.user_runtime_base()
+    runtime = user_runtime_base()
     if options.token_store != "runtime" or (runtime is not None and is_private(runtime)):
         become(words, environment)
     return run_with_folder(words, environment)

@@ -7,8 +7,7 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError, note
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import parse_url
 from git_credential_bbjwt.tokens.cache import TokenCache
@@ -34,5 +33,5 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     else:
         wanted = parse_url(arguments.url)
         dropped = forget(lambda one: one.repository == wanted)
-    diagnostics.note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
+    note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
     return 0

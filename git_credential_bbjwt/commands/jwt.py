@@ -10,8 +10,8 @@ Example:
 import argparse
 import time
 
+from git_credential_bbjwt import UsageError
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.errors import UsageError
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue

@@ -12,14 +12,14 @@ import json
 import os
 from itertools import chain
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import note, one_line
 from git_credential_bbjwt.commands import with_broker
 from git_credential_bbjwt.git.config import GitError
 from git_credential_bbjwt.installations import Asked, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import site_config_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if problems:
         raise problems[0]
     if not shown:
-        diagnostics.note("no installations. Add one: git-credential-bbjwt register FILE")
+        note("no installations. Add one: git-credential-bbjwt register FILE")
     return 0
 
 
@@ -46,7 +46,7 @@ def _plain(catalogue: Catalogue) -> int:
     """Print a line each, as they are read; return how many."""
     count = 0
     for one in catalogue:
-        print("\t".join(map(diagnostics.one_line, _columns(one))))
+        print("\t".join(map(one_line, _columns(one))))
         count += 1
     for other in catalogue.to_ask():
         print(f"any workspace\t-\t{', '.join(f'https://{host}' for host in other.hosts)}\t{other.where} is asked")
@@ -82,7 +82,7 @@ def _registry(one: Installation) -> str | None:
     """``user`` or ``system`` for a registered installation, None for an injected one."""
     if not one.secret_place.is_registered:
         return None
-    return "system" if os.path.dirname(one.where) == places.site_config_folder() else "user"
+    return "system" if os.path.dirname(one.where) == site_config_folder() else "user"
 
 
 def _columns(one: Installation) -> tuple[str, ...]:

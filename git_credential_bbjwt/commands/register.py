@@ -18,9 +18,8 @@ import sys
 from json import dumps, loads
 from typing import NamedTuple
 
-from git_credential_bbjwt import diagnostics, grants, minting
+from git_credential_bbjwt import CredentialError, UsageError, error, grants, hide, minting, note, warning
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.errors import CredentialError, UsageError
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import secret_store, unpacked
 from git_credential_bbjwt.installations.payload import (
@@ -75,7 +74,7 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if len(payloads) != 1:
         return registration.store_many(wanted)
     (new,) = registration.store(wanted)
-    diagnostics.note(
+    note(
         f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
         f"the secret is {new.secret_place.described}, the rest in {registration.registry.path}"
     )
@@ -109,7 +108,7 @@ class _Registration:
             progress.advance()
         progress.end()
         for line in wrong:
-            diagnostics.error(line)
+            error(line)
         if wrong:
             raise InstallationError(
                 f"{len(wrong)} of {len(payloads)} payloads cannot be used: none of them is registered",
@@ -121,7 +120,7 @@ class _Registration:
         self, position: int, data: bytes, where: str, workspaces: list[str], options: HelperOptions
     ) -> _Wanted:
         given = parse_payload(data, where)
-        diagnostics.hide(given.shared_secret)
+        hide(given.shared_secret)
         _check_complete(given, where)
         named = workspaces or list(given.workspaces) or self._known_workspaces(given)
         if not named:
@@ -176,12 +175,12 @@ class _Registration:
                 progress.end()
                 for one in some:
                     app = one.installation.app_key
-                    diagnostics.error(f"payload {one.position} (app {app}): {problem.what}", problem.hint)
+                    error(f"payload {one.position} (app {app}): {problem.what}", problem.hint)
                 failed += len(some)
             progress.advance(len(some))
         progress.end()
         done = f"registered {len(wanted) - failed} of {len(wanted)} installations"
-        diagnostics.note(f"{done}; the secrets are {self._place.described}, the rest in {self.registry.path}")
+        note(f"{done}; the secrets are {self._place.described}, the rest in {self.registry.path}")
         return 1 if failed else 0
 
 
@@ -288,14 +287,14 @@ def _check_file(fd: int, path: str) -> None:
             "chmod go-w FILE; or, if you trust what is in it: git-credential-bbjwt register - < FILE",
         )
     if others_can_read(fd, found):
-        diagnostics.warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
+        warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
 
 
 def _read_unseen() -> bytes:
     """Read what is pasted at the terminal, and show nothing of it; Ctrl-D, or the end of the JSON, ends it."""
     with terminal.unseen() as read:
         # Not before: what is typed until then is dropped with the change.
-        diagnostics.note("paste the payload (it is not shown), then press Ctrl-D")
+        note("paste the payload (it is not shown), then press Ctrl-D")
         data = b""
         while len(data) <= _MAX_PASTED and (piece := read()):
             data += piece
@@ -344,5 +343,5 @@ def _try(text: str, installation: Installation, options: HelperOptions) -> int:
     if not installation.serves(repository):
         raise UsageError(f"{repository.full_name} on {repository.host} is not of this installation")
     minting.get_for_person(repository, options.replaced(token_store="none", app=installation.app_key))
-    diagnostics.note(f"got a token for {repository.full_name}: all is well")
+    note(f"got a token for {repository.full_name}: all is well")
     return 0

@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import NoReturn
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import trace
 from git_credential_bbjwt.failures import CannotRunError
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import APP_NAME, EXEC_FOLDER_VARIABLE
 
 # Locked for as long as the run lasts: the kernel drops the lock with its process, so that after a kill -9 the next run
 # knows what is left over from what is in use.
@@ -35,7 +35,7 @@ def run_with_folder(words: list[str], environment: dict[str, str]) -> int:
         _remove_leftovers()
         with _Folder() as folder:
             # A folder that is not there keeps nothing, and is looked into instead of the home folder.
-            status = _run(words, {**environment, places.EXEC_FOLDER_VARIABLE: folder or os.path.abspath(os.devnull)})
+            status = _run(words, {**environment, EXEC_FOLDER_VARIABLE: folder or os.path.abspath(os.devnull)})
     return _ended_as(status)
 
 
@@ -54,11 +54,11 @@ class _Folder:
         self._path: str | None = None
         self._lock = -1
         try:
-            self._path = tempfile.mkdtemp(prefix=f"{places.APP_NAME}-new-")
+            self._path = tempfile.mkdtemp(prefix=f"{APP_NAME}-new-")
             # Marked before it has the name by which others look for what is left over.
             self._path, self._lock = _mark(self._path)
         except OSError as problem:
-            diagnostics.trace(f"no folder for this run's tokens, so none is kept: {problem.strerror}")
+            trace(f"no folder for this run's tokens, so none is kept: {problem.strerror}")
         return self._path
 
     def __exit__(self, *exc: object) -> None:
@@ -80,7 +80,7 @@ def _remove_leftovers() -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    _PREFIX = f"{places.APP_NAME}-exec-"
+    _PREFIX = f"{APP_NAME}-exec-"
 
     def become(words: list[str], environment: dict[str, str]) -> NoReturn:
         """Run the command in the place of this process, which ends as it does. Raises CannotRunError."""
@@ -107,7 +107,7 @@ if sys.platform == "win32":
         return status
 
     def _mark(path: str) -> tuple[str, int]:
-        marked = path.replace(f"{places.APP_NAME}-new-", _PREFIX)
+        marked = path.replace(f"{APP_NAME}-new-", _PREFIX)
         os.rename(path, marked)
         lock = os.open(os.path.join(marked, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOINHERIT)
         msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
@@ -121,7 +121,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    _PREFIX = f"{places.APP_NAME}-exec-{os.geteuid()}-"
+    _PREFIX = f"{APP_NAME}-exec-{os.geteuid()}-"
 
     def become(words: list[str], environment: dict[str, str]) -> NoReturn:
         """Run the command in the place of this process. Raises CannotRunError."""
@@ -175,7 +175,7 @@ else:
     def _mark(path: str) -> tuple[str, int]:
         lock = os.open(f"{path}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        marked = path.replace(f"{places.APP_NAME}-new-", _PREFIX)
+        marked = path.replace(f"{APP_NAME}-new-", _PREFIX)
         os.rename(path, marked)
         return marked, lock
 

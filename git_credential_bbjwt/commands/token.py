@@ -19,9 +19,8 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from git_credential_bbjwt import diagnostics, minting
+from git_credential_bbjwt import CredentialError, error, minting
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.errors import CredentialError
 from git_credential_bbjwt.failures import RefusedError
 from git_credential_bbjwt.grants import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, with_scope
@@ -148,7 +147,7 @@ class _Many:
                 self._stopped_by = problem
                 return ""
             # The URL is not repeated: it may hold a password.
-            diagnostics.error(f"URL {number + 1}: {problem.what}", problem.hint)
+            error(f"URL {number + 1}: {problem.what}", problem.hint)
             return ""
 
 

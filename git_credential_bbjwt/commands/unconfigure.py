@@ -6,7 +6,7 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics
+from git_credential_bbjwt import note
 from git_credential_bbjwt.commands.configure import add_level
 from git_credential_bbjwt.git.configuration import GitConfiguration
 from git_credential_bbjwt.options import HelperOptions
@@ -21,5 +21,5 @@ def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: 
     """Remove the settings. Raises GitError."""
     removed = GitConfiguration(arguments.level).remove()
     which = f"git's {arguments.level} configuration"
-    diagnostics.note(f"{which} is as it was" if removed else f"{which} has nothing that configure wrote")
+    note(f"{which} is as it was" if removed else f"{which} has nothing that configure wrote")
     return 0

@@ -6,8 +6,7 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import diagnostics
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError, note
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.registry import RegistryFolder, in_batches
@@ -72,4 +71,4 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
 
 
 def _tell(installation: Installation, workspace: str) -> None:
-    diagnostics.note(f"unregistered {workspace} (app {installation.app_key})")
+    note(f"unregistered {workspace} (app {installation.app_key})")

@@ -10,7 +10,7 @@ of a Python start.
 
 import os
 
-from git_credential_bbjwt.errors import CredentialError, MalformedRequestError
+from git_credential_bbjwt import CredentialError, MalformedRequestError
 
 #: Longest line of a request in bytes, its line feed not counted.
 MAX_LINE = 65_535

@@ -6,8 +6,7 @@ from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.diagnostics import trace, warning
-from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt import CredentialError, trace, warning
 from git_credential_bbjwt.system import child_process
 
 #: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").

@@ -6,13 +6,20 @@ import shutil
 import sys
 from typing import Any
 
-from git_credential_bbjwt.errors import CredentialError
+from git_credential_bbjwt import CredentialError
 from git_credential_bbjwt.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import helpers as git_helpers
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL
-from git_credential_bbjwt.system import PrivateFolder, places
+from git_credential_bbjwt.system import (
+    APP_NAME,
+    PrivateFolder,
+    git_home,
+    site_config_folder,
+    user_config_folder,
+    why_no_home,
+)
 from git_credential_bbjwt.system.lock import FileLock
 
 _JOURNAL = "configured.json"
@@ -33,11 +40,11 @@ def known_urls(catalogue: Catalogue) -> list[str]:
 def executable() -> str:
     """The absolute path of the installed command. Raises CredentialError where it is not installed."""
     called = sys.argv[0]
-    if os.path.basename(called).removesuffix(".exe") == places.APP_NAME:
+    if os.path.basename(called).removesuffix(".exe") == APP_NAME:
         return _for_git(called)
-    found = shutil.which(places.APP_NAME)
+    found = shutil.which(APP_NAME)
     if found is None:
-        raise CredentialError(f"{places.APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
+        raise CredentialError(f"{APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
     return _for_git(found)
 
 
@@ -81,17 +88,17 @@ class GitConfiguration:
     def __init__(self, level: str) -> None:
         """Raises CredentialError outside a repository for ``local``."""
         self.level = level
-        folder = places.site_config_folder() if level == "system" else places.user_config_folder()
+        folder = site_config_folder() if level == "system" else user_config_folder()
         if folder is None:
             raise InstallationError(
-                f"there is no home folder of yours to keep a journal in{places.why_no_home()}",
+                f"there is no home folder of yours to keep a journal in{why_no_home()}",
                 OWN_HOME,
             )
         self._folder_path = folder
         self._name = level
         if level == "global":
             file = self._global_file()
-            if file != os.path.abspath(f"{places.git_home()}/.gitconfig"):
+            if file != os.path.abspath(f"{git_home()}/.gitconfig"):
                 self._name = f"global {file}"
         if level == "local":
             self._name = "local " + os.path.abspath(git_config.run("rev-parse", "--git-common-dir").strip())
@@ -101,7 +108,7 @@ class GitConfiguration:
 
         One that is no regular file is refused: git would put a file in the place of a device or a FIFO.
         """
-        home = places.git_home()
+        home = git_home()
         xdg = (os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/git/config"
         file = os.environ.get("GIT_CONFIG_GLOBAL", "")
         if not file:
@@ -189,7 +196,7 @@ class GitConfiguration:
         """Whether somebody wrote ``bbjwt`` there for the very command that ``value`` names by its path."""
         if not key.endswith(".helper") or value != helper_value() or not self._found([(key, "bbjwt")]):
             return False
-        on_path = shutil.which(places.APP_NAME)
+        on_path = shutil.which(APP_NAME)
         return on_path is not None and os.path.samefile(on_path, executable())
 
     def _remove_dead(self, keys: set[str]) -> None:
@@ -212,7 +219,7 @@ class GitConfiguration:
         """The files ``--global`` may mean (git-config(1), "FILES") that exist; other levels' files always do."""
         if self.level != "global":
             return []
-        home = places.git_home()
+        home = git_home()
         xdg = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
         candidates = [os.environ.get("GIT_CONFIG_GLOBAL", ""), f"{home}/.gitconfig", f"{xdg}/git/config"]
         return [path for path in candidates if path and os.path.exists(path)]

@@ -6,10 +6,10 @@ from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.errors import UsageError
+from git_credential_bbjwt import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.options import parse_options
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import APP_NAME
 
 
 class Helper(NamedTuple):
@@ -31,7 +31,7 @@ class Helper(NamedTuple):
     @property
     def is_ours(self) -> bool:
         """Whether this is git-credential-bbjwt, by short name or by path."""
-        return self.program == "bbjwt" or os.path.basename(self.program).removesuffix(".exe") == places.APP_NAME
+        return self.program == "bbjwt" or os.path.basename(self.program).removesuffix(".exe") == APP_NAME
 
     @property
     def is_dead(self) -> bool:

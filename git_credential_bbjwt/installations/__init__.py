@@ -15,7 +15,8 @@ from git_credential_bbjwt.system import (
     file_name,
     open_to_read,
     others_can_read,
-    places,
+    site_config_folder,
+    user_config_folder,
     why_not_itself_trusted,
     why_not_ours,
     why_not_trusted,
@@ -450,12 +451,12 @@ def _of_broker(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
 
 
 def _of_user(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    folder = places.user_config_folder()
+    folder = user_config_folder()
     return None if folder is None else read_registry(folder)
 
 
 def _of_system(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    return read_registry(places.site_config_folder())
+    return read_registry(site_config_folder())
 
 
 # Where installations come from, in the order they are asked. Each is read on every call, for every host and before any

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt.diagnostics import warning
+from git_credential_bbjwt import warning
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import (
     Asked,

@@ -1,6 +1,6 @@
 """An installation command: the payload from any secret store, for one mint, and in no file."""
 
-from git_credential_bbjwt.diagnostics import hide, note
+from git_credential_bbjwt import hide, note
 from git_credential_bbjwt.failures import InstallationCommandError, InstallationError
 from git_credential_bbjwt.installations import Asked
 from git_credential_bbjwt.installations.payload import Installation, parse_payload

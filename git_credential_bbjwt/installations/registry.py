@@ -30,7 +30,13 @@ from git_credential_bbjwt.installations.catalogue import (
     unreadable,
 )
 from git_credential_bbjwt.installations.payload import Installation, entry_of
-from git_credential_bbjwt.system import PrivateFolder, is_administrator, places
+from git_credential_bbjwt.system import (
+    PrivateFolder,
+    is_administrator,
+    site_config_folder,
+    user_config_folder,
+    why_no_home,
+)
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
 
@@ -43,10 +49,10 @@ class RegistryFolder:
 
     def __init__(self, *, system: bool = False) -> None:
         """Raises InstallationError for a user without a home folder."""
-        folder = places.site_config_folder() if system else places.user_config_folder()
+        folder = site_config_folder() if system else user_config_folder()
         if folder is None:
             raise InstallationError(
-                f"there is no home folder of yours to keep a registry in{places.why_no_home()}",
+                f"there is no home folder of yours to keep a registry in{why_no_home()}",
                 OWN_HOME,
             )
         self.config_folder = folder

@@ -5,11 +5,11 @@ import os
 import sys
 from collections.abc import Callable
 
-from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt import hide, trace, warning
 from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.installations.keyring_answer import KeyringAnswer, Outcome
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
-from git_credential_bbjwt.system import PrivateFolder, child_process, places
+from git_credential_bbjwt.system import APP_NAME, PrivateFolder, child_process
 from git_credential_bbjwt.system.digest import digest
 
 # Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
@@ -54,7 +54,7 @@ class KeyringCall:
         )
         request = {
             "action": action,
-            "service": places.APP_NAME,
+            "service": APP_NAME,
             "username": username,
             "secret": secret,
             "backend": backend,

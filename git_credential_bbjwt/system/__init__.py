@@ -1,4 +1,4 @@
-"""What every wing stands on: folders and files of ours, and names made of parts.
+"""What every wing stands on: folders and files of ours, where they are, and names made of parts.
 
 What an operating system does in its own way is chosen here and in `child_process`, `shell`, `lock`, `core_dumps`,
 `terminal` and `run_folder`, once in each. Elsewhere than on Windows another user of the machine may have prepared a
@@ -6,21 +6,31 @@ folder, a symbolic link or a file in the place of ours. So nothing is done by pa
 relative to the checked folder's own descriptor.
 """
 
-import errno
 import os
 import stat
 import sys
 import time
 
 __all__ = [
+    "APP_NAME",
+    "EXEC_FOLDER_VARIABLE",
     "NOT_YET",
     "PrivateFolder",
+    "exec_folder",
     "file_name",
+    "git_home",
+    "home_is_anothers",
     "is_administrator",
+    "is_anothers",
     "is_private",
     "open_to_append",
     "open_to_read",
     "others_can_read",
+    "site_config_folder",
+    "user_cache_folder",
+    "user_config_folder",
+    "user_runtime_base",
+    "why_no_home",
     "why_not_itself_trusted",
     "why_not_ours",
     "why_not_trusted",
@@ -71,11 +81,16 @@ else:
             self.fd = os.open(path, _A_FOLDER)
             try:
                 found = os.fstat(self.fd)
+                why_not = ""
                 if found.st_uid != os.geteuid():
-                    raise PermissionError(errno.EPERM, "it belongs to another user", path)
-                if found.st_mode & 0o777 & ~mode:
+                    why_not = "it belongs to another user"
+                elif found.st_mode & 0o777 & ~mode:
                     # Not mended: somebody gave it that mode, or put a folder of his own in the place of ours.
-                    raise PermissionError(errno.EPERM, f"others can enter it; run: chmod {mode:o} {path}", path)
+                    why_not = f"others can enter it; run: chmod {mode:o} {path}"
+                if why_not:
+                    from errno import EPERM  # Its table takes a hundredth of a start.
+
+                    raise PermissionError(EPERM, why_not, path)
             except BaseException:
                 os.close(self.fd)
                 raise
@@ -96,7 +111,9 @@ else:
                     return None
                 if found.st_mode & (0o022 if others_may_read else 0o077):
                     return None
-                data = os.read(fd, _MAX_BYTES)
+                if found.st_size > _MAX_BYTES:
+                    return None
+                data = os.read(fd, found.st_size + 1)
                 return data if len(data) == found.st_size else None
             except OSError:
                 return None
@@ -226,9 +243,12 @@ else:
         why_not = why_not_itself_trusted(path)
         if why_not:
             return why_not
-        above = os.path.dirname(os.path.realpath(path))
+        above = os.path.dirname(path)
         while True:
-            found = os.stat(above)
+            found = os.lstat(above)
+            if stat.S_ISLNK(found.st_mode):  # What it leads to counts.
+                above = os.path.realpath(above)
+                continue
             if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
                 return f"others can replace its folder: see who owns {above}, and its mode"
             if above == os.path.dirname(above):
@@ -280,6 +300,138 @@ else:
     def is_administrator() -> bool:
         """Whether this is root."""
         return os.geteuid() == 0
+
+
+# Where files live: the folders platformdirs names, found without importing it where that is a matter of one rule.
+# Importing platformdirs costs more than a whole Python start, and a cached answer needs three of its folders. On Linux
+# and the BSDs they are the XDG Base Directory specification's, which fits in here; a test holds these functions to
+# platformdirs' answers. Elsewhere platformdirs is asked.
+
+#: Distribution, keyring service and folder name.
+APP_NAME = "git-credential-bbjwt"
+
+#: Names, for the children of `exec`, the folder that their tokens are kept in.
+EXEC_FOLDER_VARIABLE = "BBJWT_EXEC_FOLDER"
+
+_XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
+
+
+def _home() -> str | None:
+    """The user's home; None where there is none (it is not for us to make one), or where it is somebody else's."""
+    home = os.environ.get("HOME", "")
+    if sys.platform != "win32" and not home.startswith("/"):
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            return None
+    try:
+        found = os.stat(home) if home.startswith("/") else None
+    except OSError:
+        return None
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        return None
+    return home if sys.platform == "win32" or found.st_uid in (0, os.geteuid()) else None
+
+
+def _belongs_to_another(path: str) -> bool:
+    """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
+    if sys.platform == "win32":
+        return False
+    while True:
+        try:
+            return os.stat(path).st_uid not in (0, os.geteuid())
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                return False
+            path = above
+
+
+def home_is_anothers() -> bool:
+    """Whether HOME is somebody else's, as for root under ``sudo -E``: nothing below it is ours to read or make."""
+    return is_anothers("HOME")
+
+
+def why_no_home() -> str:
+    """Why there is no home folder to use, for an error; empty where it is just not there."""
+    return ": HOME belongs to another user" if home_is_anothers() else ""
+
+
+def is_anothers(variable: str) -> bool:
+    """Whether ``variable`` names a home folder, or one of the XDG specification, that is somebody else's."""
+    value = os.environ.get(variable, "")
+    if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
+        return False
+    return any(_belongs_to_another(path) for path in value.split(":") if path.startswith("/"))
+
+
+def _xdg(variable: str, below_home: str) -> str | None:
+    base = os.environ.get(variable, "")
+    if not base.startswith("/") or _belongs_to_another(base):  # The specification: relative paths are to be ignored.
+        home = _home()
+        if home is None:
+            return None
+        base = home.rstrip("/") + "/" + below_home
+    return base + "/" + APP_NAME
+
+
+def user_config_folder() -> str | None:
+    """The folder of the user registry; None where the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CONFIG_HOME", ".config")
+    import platformdirs
+
+    return platformdirs.user_config_dir(APP_NAME, appauthor=False)
+
+
+def site_config_folder() -> str:
+    """The folder of the system registry."""
+    if _XDG:
+        for base in os.environ.get("XDG_CONFIG_DIRS", "").split(":"):
+            if base.startswith("/"):
+                return base + "/" + APP_NAME
+        return "/etc/xdg/" + APP_NAME
+    import platformdirs
+
+    return platformdirs.site_config_dir(APP_NAME, appauthor=False)
+
+
+def user_cache_folder() -> str | None:
+    """The folder of the token cache where there is no private runtime folder; None where the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CACHE_HOME", ".cache")
+    import platformdirs
+
+    return platformdirs.user_cache_dir(APP_NAME, appauthor=False)
+
+
+def user_runtime_base() -> str | None:
+    """The folder that ought to be the user's runtime folder. Whether it is private to the user is not checked here.
+
+    Only XDG systems have one: macOS keeps nothing in memory for a user, so its cache folder serves there.
+    """
+    if sys.platform == "win32" or not _XDG:
+        return None
+    if home_is_anothers():
+        return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
+
+
+def exec_folder() -> str | None:
+    """The folder that `exec` made for the tokens of one run; None outside of such a run."""
+    folder = os.environ.get(EXEC_FOLDER_VARIABLE, "")
+    return folder if os.path.isabs(folder) else None
+
+
+def git_home() -> str:
+    """The folder that git looks for ``.gitconfig`` in (git-config(1), "FILES"; Git for Windows asks Windows)."""
+    home = os.environ.get("HOME", "")
+    if sys.platform == "win32" and not home:
+        home = os.environ.get("HOMEDRIVE", "") + os.environ.get("HOMEPATH", "") or os.environ.get("USERPROFILE", "")
+    return home.replace("\\", "/") if sys.platform == "win32" else home
 
 
 # A host's colon and a scope's blank have stand-ins, for Windows knows neither at such a place in a name. No letter in

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import is_anothers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def for_keyring() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in SECRET_VARIABLES and not name.startswith(_TRACE_PREFIX) and not places.is_anothers(name)
+        if name not in SECRET_VARIABLES and not name.startswith(_TRACE_PREFIX) and not is_anothers(name)
     }
 
 

@@ -6,9 +6,17 @@ repositories: so a workspace's records are found, and used up ones removed, by l
 
 import time
 
-from git_credential_bbjwt.diagnostics import trace, warning
+from git_credential_bbjwt import trace, warning
 from git_credential_bbjwt.repository import Repository
-from git_credential_bbjwt.system import PrivateFolder, file_name, is_private, places
+from git_credential_bbjwt.system import (
+    APP_NAME,
+    PrivateFolder,
+    exec_folder,
+    file_name,
+    is_private,
+    user_cache_folder,
+    user_runtime_base,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -248,13 +256,13 @@ def _open(path: str, *, create: bool) -> PrivateFolder | None:
 
 
 def _candidates() -> "Iterator[str]":
-    for_this_run = places.exec_folder()
+    for_this_run = exec_folder()
     if for_this_run is not None:
         yield for_this_run
         return
-    runtime = places.user_runtime_base()
+    runtime = user_runtime_base()
     if runtime is not None and is_private(runtime):
-        yield runtime + "/" + places.APP_NAME
-    cache = places.user_cache_folder()
+        yield runtime + "/" + APP_NAME
+    cache = user_cache_folder()
     if cache is not None:
         yield cache

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 
-from git_credential_bbjwt.diagnostics import trace
+from git_credential_bbjwt import trace
 from git_credential_bbjwt.failures import RefusedError
 from git_credential_bbjwt.system import PrivateFolder
 from git_credential_bbjwt.tokens.cache import REFUSALS, TokenCache

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from git_credential_bbjwt.diagnostics import hide, trace, warning
+from git_credential_bbjwt import hide, trace, warning
 from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import TokenCache
 

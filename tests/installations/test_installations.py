@@ -13,7 +13,7 @@ import pytest
 
 from git_credential_bbjwt.installations import Payload, read_sources
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.system import places
+from git_credential_bbjwt.system import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from tests.conftest import Workspace, answer, cannot
 from tests.emulator import Emulator
 
@@ -299,9 +299,9 @@ def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], mo
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert places.user_config_folder() == platformdirs.user_config_dir(places.APP_NAME)
-    assert places.user_cache_folder() == platformdirs.user_cache_dir(places.APP_NAME)
-    assert places.site_config_folder() == platformdirs.site_config_dir(places.APP_NAME)
+    assert user_config_folder() == platformdirs.user_config_dir(APP_NAME)
+    assert user_cache_folder() == platformdirs.user_cache_dir(APP_NAME)
+    assert site_config_folder() == platformdirs.site_config_dir(APP_NAME)
 
 
 @pytest.mark.parametrize("part", [".", "installation,*", "workspace,acme,"])
