@@ -43,10 +43,11 @@ def _unregister_whole(registry: RegistryFolder, installations: list[Installation
         leaving = [one for one in map(change.same, installations) if one is not None]
         for one in leaving:
             change.take_out(one, *one.workspaces)
+            # Before its entry: if this process is killed, what is left can still be found and removed.
+            remove_secret(one)
         change.commit()
     forget_workspaces(key for one in leaving for key in one.keys)
     for one in leaving:
-        remove_secret(one)
         for workspace in one.workspaces:
             _tell(one, workspace)
 

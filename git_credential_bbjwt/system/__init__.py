@@ -247,7 +247,7 @@ else:
         while True:
             found = os.lstat(above)
             if stat.S_ISLNK(found.st_mode):  # What it leads to counts.
-                above = os.path.realpath(above)
+                above = os.path.realpath(above, strict=True)
                 continue
             if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
                 return f"others can replace its folder: see who owns {above}, and its mode"

@@ -1,6 +1,6 @@
 """What `site` does at a Python's start, caught up on where the command was started without it.
 
-install.sh starts the command with ``-S``: `site` takes a quarter of a start, and an answer from the cache needs none of
+install.sh starts the command with ``-S``: `site` takes a fifth of a start, and an answer from the cache needs none of
 it. All else does: ``.pth`` files of packages added by ``--with``, keyring backends found by their entry points.
 """
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.system.digest import digest
 from tests import tally
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 from tests.emulator import Fault
@@ -182,6 +183,27 @@ def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace
     assert len(known(machine)) == 403
     machine.bbjwt("unregister", "--all")
     assert not registry_of(machine).exists()
+
+
+def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(vendor: Workspace) -> None:
+    machine = vendor.machine
+    many = payloads(vendor, 400)
+    chance = random.Random(9)  # noqa: S311  # moments, not keys
+    secrets = registry_of(machine).parent / "shared-secrets"
+    for _ in range(4):
+        machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+        with subprocess.Popen(
+            [COMMAND, "unregister", "--all"], stderr=subprocess.DEVNULL, env=machine.env()
+        ) as process:
+            time.sleep(chance.uniform(0.1, 0.5))
+            process.kill()
+        tally.tried("processes killed")
+        entries = [json.loads(one.read_bytes()) for one in registry_of(machine).glob("installation,*")]
+        kept = {one.name for one in secrets.iterdir()} if secrets.exists() else set()
+        assert kept <= {digest(one["clientKey"]) for one in entries}
+    machine.bbjwt("unregister", "--all")
+    assert not registry_of(machine).exists()
+    assert not secrets.exists()
 
 
 # The registry as a folder.

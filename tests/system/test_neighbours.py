@@ -66,6 +66,21 @@ def test_a_registry_folder_another_user_prepared_is_not_written_to(
     assert not any(acme.app.shared_secret.encode() in path.read_bytes() for path in found)
 
 
+def test_a_registry_behind_a_link_is_judged_by_where_that_leads(acme: Workspace, tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    (real / "settings").mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    acme.machine.environment["XDG_CONFIG_HOME"] = str(link / "settings")
+    register(acme)
+
+    assert "password" in answer(acme.get("--token-store=none"))
+    real.chmod(0o777)
+    refused = acme.get("--token-store=none", check=False)
+    assert "password" not in refused.stdout
+    assert "others can replace its folder" in refused.stderr
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o660, 0o604])
 def test_a_secret_file_others_can_read_is_refused(acme: Workspace, mode: int) -> None:
     folder = register(acme)
