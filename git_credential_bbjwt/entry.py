@@ -124,10 +124,11 @@ def _get(options: HelperOptions) -> int:
         write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
         return 0
 
-    from git_credential_bbjwt.system import core_dumps, site_packages
+    from git_credential_bbjwt.system import core_dumps, light_imports, site_packages
 
     core_dumps.forbid()
     site_packages.load()
+    light_imports.of_python()
     from git_credential_bbjwt import minting
 
     return minting.get(options, request, host, sources)

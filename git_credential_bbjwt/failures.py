@@ -6,6 +6,10 @@ from git_credential_bbjwt import CredentialError
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
 NEWEST_PAYLOAD = "register the app's newest `installed` payload"
 OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
+HEADLESS_HINT = (
+    "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "
+    "backend, or register with --insecure-storage"
+)
 
 
 class CannotRunError(CredentialError):

@@ -6,7 +6,6 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import loads
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from git_credential_bbjwt import hide, trace
 from git_credential_bbjwt.budget import Budget
@@ -20,7 +19,7 @@ from git_credential_bbjwt.failures import (
 )
 from git_credential_bbjwt.git import USERNAME
 from git_credential_bbjwt.git.config import HttpSettings
-from git_credential_bbjwt.installations import Asked, Command
+from git_credential_bbjwt.installations.asked import Asked, Command
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.repository import Repository
@@ -29,6 +28,7 @@ from git_credential_bbjwt.tokens import BROKERED
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.refusals import Refusals
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.announcements import Announcement
     from git_credential_bbjwt.bitbucket.api import Bitbucket
@@ -36,19 +36,22 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.signing import Signer
 
 
-class Grant(NamedTuple):
+class Grant:
     """A token ready to be handed out.
 
     ``expires`` is a Unix time, None where a broker did not say; ``minted`` is that of the request. ``uuid`` is empty
     where a broker gave the token. ``cached`` tells that it was not got just now.
     """
 
-    token: str
-    expires: int | None
-    uuid: str
-    cached: bool
-    minted: int
-    username: str = USERNAME
+    def __init__(
+        self, token: str, expires: int | None, uuid: str, *, cached: bool, minted: int, username: str = USERNAME
+    ) -> None:
+        self.token = token
+        self.expires = expires
+        self.uuid = uuid
+        self.cached = cached
+        self.minted = minted
+        self.username = username
 
 
 class Session:
@@ -100,16 +103,17 @@ class Session:
                     self._connections.give_back(origin)
 
 
-class Grantor(Protocol):
+class Grantor:
     """Who may give a token for a repository. ``identity`` is the same only for the same one with the same secret."""
 
     identity: str
 
     def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:
         """Return a new token, none of the ``refused`` ones; None for "not mine". Raises CredentialError."""
+        raise NotImplementedError
 
 
-class _FromInstallation:
+class _FromInstallation(Grantor):
     def __init__(self, installation: Installation, session: Session) -> None:
         self.identity = installation.identity
         self._installation = installation
@@ -135,7 +139,7 @@ class _FromInstallation:
             raise UndecidedError(failure.what, failure.hint) from failure
 
 
-class _FromCommand:
+class _FromCommand(Grantor):
     def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = digest("command", asked.how)
         self._asked = asked
@@ -149,7 +153,7 @@ class _FromCommand:
         return None if installation is None else _Mint(installation, repository, scope, self._session).run()
 
 
-class _FromBroker:
+class _FromBroker(Grantor):
     def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = BROKERED + digest(asked.how)
         self._where = asked.how

@@ -197,7 +197,7 @@ def _kept(cache: TokenCache, record: Record, wanted: Wanted) -> Grant | None:
     if record.sources != sources:
         record.sources = sources
         _write(cache, record)
-    return Grant(token, record.expires, record.uuid, True, record.minted, record.username)
+    return Grant(token, record.expires, record.uuid, cached=True, minted=record.minted, username=record.username)
 
 
 def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, fingerprint: str) -> None:

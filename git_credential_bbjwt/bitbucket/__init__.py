@@ -1,1 +1,42 @@
-"""Bitbucket: JWTs, the two requests of a mint, the way there."""
+"""Bitbucket Cloud: the JWT, the two requests of a mint, the way there; and what an HTTP answer is, for all of them."""
+
+from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.announcements import Announcement
+
+
+class Answer:
+    """A whole HTTP answer. The names of ``headers`` may be asked for in any case."""
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+    @property
+    def date(self) -> float | None:
+        """The Unix time that the server says it is, None where it does not."""
+        return http_time(self.headers.get("Date"))
+
+    @property
+    def announcement(self) -> "Announcement | None":
+        """What it announces, if anything."""
+        if "Deprecation" not in self.headers and "Sunset" not in self.headers:
+            return None
+        from git_credential_bbjwt.bitbucket.announcements import announced
+
+        return announced(self.headers)
+
+
+def http_time(text: str | None) -> float | None:
+    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for what is none."""
+    if not text:
+        return None
+    from email.utils import parsedate_to_datetime  # The libraries for HTTP load it, and without what it hardly needs.
+
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -6,9 +6,10 @@ a link is shown only if it is one of Atlassian's own announcements.
 
 import re
 import time
-from collections.abc import Callable
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping
 from typing import NamedTuple
+
+from git_credential_bbjwt.bitbucket import http_time
 
 #: Where Atlassian announces what ends; no other link of an answer is shown.
 ANNOUNCEMENTS = "https://developer.atlassian.com/"
@@ -32,12 +33,12 @@ class Announcement(NamedTuple):
         return f"Bitbucket announces that what this helper asks it for ends {when}{more}"
 
 
-def announced(header: Callable[[str], str | None]) -> Announcement | None:
-    """Return what an answer's headers announce; ``header`` gives the value of one by its name."""
-    told_since, ends = _unix_time(header("Deprecation")), _http_time(header("Sunset"))
+def announced(headers: Mapping[str, str]) -> Announcement | None:
+    """Return what an answer's ``headers`` announce."""
+    told_since, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
     if told_since is None and ends is None:
         return None
-    links = re.findall(_LINK, header("Link") or "")
+    links = re.findall(_LINK, headers.get("Link") or "")
     pages = [url for url, what in links if 'rel="deprecation"' in what or 'rel="sunset"' in what]
     shown = [url for url in pages if is_shown(url)]
     return Announcement(told_since, ends, shown[0] if shown else "")
@@ -52,13 +53,6 @@ def _unix_time(text: str | None) -> float | None:
     """``@`` and a Unix time (RFC 9745, section 2.1)."""
     digits = (text or "").strip().removeprefix("@")
     return float(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 11 else None
-
-
-def _http_time(text: str | None) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp() if text else None
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _day(when: float) -> str:

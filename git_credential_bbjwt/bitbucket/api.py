@@ -10,17 +10,19 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt import CredentialError, hide, redacted, trace
-from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.bitbucket.announcements import Announcement, is_shown
+from git_credential_bbjwt.bitbucket import Answer, assertion
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
-from git_credential_bbjwt.bitbucket.network import Answer, Origin
+from git_credential_bbjwt.bitbucket.network import Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
 from git_credential_bbjwt.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
 from git_credential_bbjwt.repository import Repository, is_name, is_uuid
+
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.announcements import Announcement
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
@@ -44,12 +46,13 @@ _IMPLIED = {
 }
 
 
-class AccessToken(NamedTuple):
+class AccessToken:
     """A checked access token. ``minted`` and ``expires`` are Unix times by this machine's clock."""
 
-    token: str
-    minted: int
-    expires: int
+    def __init__(self, token: str, minted: int, expires: int) -> None:
+        self.token = token
+        self.minted = minted
+        self.expires = expires
 
 
 class Bitbucket:
@@ -204,7 +207,9 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     swap = path == TOKEN_PATH
     hint = "git-credential-bbjwt doctor URL checks each step"
     if 300 <= answer.status < 400:
-        what = f"{host} answered with a redirect to {_shown_host(answer.location)}, which is never followed"
+        what = (
+            f"{host} answered with a redirect to {_shown_host(answer.headers.get('Location'))}, which is never followed"
+        )
         hint = "a renamed or moved repository redirects: update the remote's URL"
     elif answer.status == 410:
         what = f"{host} says that this has ended, or is rehearsing its end (410){said}"
@@ -227,7 +232,8 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
     elif answer.status == 401:
         what = f"{host} does not accept the JWT (401){said}"
         hint = NEWEST_PAYLOAD
-        if answer.date is None or abs(answer.date - time.time()) > assertion.CLOCK_TOLERANCE:
+        date = answer.date
+        if date is None or abs(date - time.time()) > assertion.CLOCK_TOLERANCE:
             hint += "; check this machine's clock"
     elif answer.status == 403:
         what = f"the app may not see this repository (403){said}"
@@ -247,6 +253,8 @@ def server_words(body: bytes) -> tuple[str, str]:
     Nothing of an answer that might hold a token is returned. Secrets are taken out before anything is cut: what is left
     of a cut one would not be recognised.
     """
+    from git_credential_bbjwt.bitbucket.announcements import is_shown
+
     found = _json_object(body)
     if found is None:
         text = body.decode("utf-8", "replace").strip()
@@ -280,6 +288,8 @@ _LINK = r"(?i)[a-z][a-z0-9+.-]*://[^\s;,\"'<>]*"
 
 
 def _shortened(text: str) -> str:
+    from git_credential_bbjwt.bitbucket.announcements import is_shown
+
     text = " ".join(redacted(text).split())
     text = re.sub(_LINK, lambda link: link[0] if is_shown(link[0]) else "[link]", text)
     return text[:_LONGEST_WORDS]

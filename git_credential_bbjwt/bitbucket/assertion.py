@@ -5,12 +5,13 @@ client key stands in ``sub``.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable
 from urllib.parse import quote
 
 from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError
-from git_credential_bbjwt.system.light_imports import jwt_encoder
+from git_credential_bbjwt.system.light_imports import jws_encoder
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
 TOKEN_PATH = "/site/oauth2/access_token"
@@ -50,15 +51,16 @@ def sign(
 
     Raises InstallationError for a shared secret that cannot be an HMAC key.
     """
-    encoder = jwt_encoder()
+    encoder = jws_encoder()
     from jwt.exceptions import PyJWTError
 
     claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
+    payload = json.dumps(claims, separators=(",", ":")).encode()
     with warnings.catch_warnings():
         # PyJWT warns of short keys; the key is Bitbucket's to choose, and a warning would go to git's user.
         warnings.simplefilter("ignore")
         try:
-            return str(encoder.encode(claims, shared_secret, algorithm="HS256"))
+            return str(encoder.encode(payload, shared_secret, algorithm="HS256"))
         except PyJWTError as problem:
             raise InstallationError(
                 f"the shared secret of the app {app_key} cannot sign",

@@ -4,14 +4,13 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from queue import Empty, SimpleQueue
 from ssl import SSLCertVerificationError, SSLEOFError, SSLError
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import CredentialError, __version__, trace
-from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
+from git_credential_bbjwt.bitbucket import Answer, http_time
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
@@ -42,17 +41,6 @@ _FIRST_WAIT = 0.3
 
 # Bitbucket's own 429 names no time to wait, and means a rolling hour ("API request limits"): trying on only costs more.
 _TRIES_WHEN_USED_UP = 2
-
-
-class Answer(NamedTuple):
-    """A whole HTTP answer. ``date`` is the Unix time of its ``Date`` header, None where it has none."""
-
-    status: int
-    body: bytes
-    date: float | None
-    retry_after: str | None
-    location: str | None
-    announcement: Announcement | None = None
 
 
 class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
@@ -337,14 +325,7 @@ class _Try:
             )
         # http.client has dropped a connection that the server means to close; the next request opens another.
         self.keeps_open = connection.sock is not None
-        return Answer(
-            response.status,
-            content,
-            http_time(response.headers.get("Date")),
-            response.headers.get("Retry-After"),
-            response.headers.get("Location"),
-            announced(response.headers.get),
-        )
+        return Answer(response.status, content, response.headers)
 
 
 def _reason(problem: BaseException) -> str:
@@ -375,23 +356,13 @@ def _proxy_refuses(reason: str) -> bool:
     return bool(told) and status.startswith("4") and status != "429"
 
 
-def http_time(text: str | None) -> float | None:
-    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for what is none."""
-    if not text:
-        return None
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 def _seconds_to_wait(answer: Answer) -> float | None:
     """What ``Retry-After`` asks for, in seconds (RFC 9110, section 10.2.3: a number, or a date)."""
-    text = (answer.retry_after or "").strip()
+    text = (answer.headers.get("Retry-After") or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:10])
     date = http_time(text)
     if date is None:
         return None
-    # By the server's own clock where it tells it, for ours may be off.
-    return max(0.0, date - (answer.date if answer.date is not None else time.time()))
+    now = answer.date  # By the server's own clock where it tells it, for ours may be off.
+    return max(0.0, date - (time.time() if now is None else now))

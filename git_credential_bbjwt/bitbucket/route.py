@@ -123,15 +123,25 @@ def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
         )
 
 
-class _NotHonoured(NamedTuple):
+class _NotHonoured:
     """A setting of git's that makes the way safer or narrower and does not count here: an error, or a warning."""
 
-    name: str
-    variable: str
-    why: str
-    is_refused: bool = True
-    harmless: tuple[str, ...] = ()
-    is_of_proxy: bool = False
+    def __init__(
+        self,
+        name: str,
+        variable: str,
+        why: str,
+        *,
+        is_refused: bool = True,
+        harmless: tuple[str, ...] = (),
+        is_of_proxy: bool = False,
+    ) -> None:
+        self.name = name
+        self.variable = variable
+        self.why = why
+        self.is_refused = is_refused
+        self.harmless = harmless
+        self.is_of_proxy = is_of_proxy
 
 
 _PEM_ONLY = "only files of the type PEM are read"

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from git_credential_bbjwt import hide, warning
 from git_credential_bbjwt.bitbucket import assertion
@@ -16,11 +16,12 @@ _LONGEST_OFFSET = 7 * 86_400
 Query = tuple[tuple[str, str], ...]
 
 
-class Signed(NamedTuple):
+class Signed:
     """A JWT, and by how many seconds the clock it was signed by is ahead of this machine's."""
 
-    jwt: str
-    offset: float
+    def __init__(self, jwt: str, offset: float) -> None:
+        self.jwt = jwt
+        self.offset = offset
 
 
 class Signer(Protocol):

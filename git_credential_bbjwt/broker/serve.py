@@ -23,7 +23,8 @@ from git_credential_bbjwt.failures import (
     SecretError,
 )
 from git_credential_bbjwt.git import USERNAME, format_answer, parse_request, refused_fingerprints, write_answer
-from git_credential_bbjwt.installations import Asked, read_sources
+from git_credential_bbjwt.installations import read_sources
+from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, Pattern

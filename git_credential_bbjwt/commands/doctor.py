@@ -21,15 +21,16 @@ from git_credential_bbjwt import CredentialError, error, grants, minting, one_li
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.failures import NEWEST_PAYLOAD, BadAnswerError, InstallationError, RefusedError
+from git_credential_bbjwt.failures import HEADLESS_HINT, NEWEST_PAYLOAD, BadAnswerError, InstallationError, RefusedError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers
 from git_credential_bbjwt.installations import VARIABLES, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.keyring_answer import Outcome
+from git_credential_bbjwt.installations.keyring_call import KeyringCall
+from git_credential_bbjwt.installations.keyring_protocol import Outcome
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
-from git_credential_bbjwt.installations.secret_store import HEADLESS_HINT, KeyringCall, shared_secret_of
+from git_credential_bbjwt.installations.secret_store import shared_secret_of
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.repository import Repository, parse_url
 from git_credential_bbjwt.tokens.cache import TokenCache

@@ -15,7 +15,8 @@ from itertools import chain
 from git_credential_bbjwt import note, one_line
 from git_credential_bbjwt.commands import with_broker
 from git_credential_bbjwt.git.config import GitError
-from git_credential_bbjwt.installations import Asked, read_sources
+from git_credential_bbjwt.installations import read_sources
+from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.options import HelperOptions

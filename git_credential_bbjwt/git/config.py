@@ -3,7 +3,6 @@
 import os
 import threading
 from functools import cache
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import CredentialError, trace, warning
@@ -60,13 +59,14 @@ def need(since: tuple[int, ...], what: str, instead: str) -> None:
         raise GitError(f"{what} needs git {dotted(since)} or newer, this is {dotted(found)}", instead)
 
 
-class HttpSetting(NamedTuple):
+class HttpSetting:
     """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that counts for every URL."""
 
-    scope: str
-    url: str
-    name: str
-    value: str
+    def __init__(self, scope: str, url: str, name: str, value: str) -> None:
+        self.scope = scope
+        self.url = url
+        self.name = name
+        self.value = value
 
 
 class Settings:

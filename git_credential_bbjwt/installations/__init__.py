@@ -178,36 +178,6 @@ class Jwt(Text):
     """A JWT signed elsewhere."""
 
 
-class Asked(Source):
-    """Who is asked, when a token is needed, about repositories of ``hosts``; ``how`` says in what way."""
-
-    #: What it is called in ``list --json``.
-    kind = ""
-
-    def __init__(self, where: str, how: str, hosts: tuple[str, ...]) -> None:
-        super().__init__(where)
-        self.how = how
-        self.hosts = hosts
-
-    def may_name(self, host: str) -> bool:
-        return host in self.hosts
-
-    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # whom it is about is not known here
-        return self.kind + ascii(self.how)
-
-
-class Command(Asked):
-    """A command that prints a payload."""
-
-    kind = "command"
-
-
-class Broker(Asked):
-    """A broker that gives tokens."""
-
-    kind = "broker"
-
-
 class Registry(Source):
     """A registry's folder, of which a call reads what concerns one host and one workspace and nothing else.
 
@@ -235,30 +205,14 @@ class Registry(Source):
         """
         if workspace not in self._read:
             self._read[workspace] = []
-            found = self._file(workspace_file(workspace))
+            found = self.file(workspace_file(workspace))
             names = [] if found is None else found[0].decode("ascii", "replace").split()
-            entries = [self._file(name) for name in names if is_entry(name)]
+            entries = [self.file(name) for name in names if is_entry(name)]
             self._read[workspace] = [entry for entry in entries if entry is not None]
         return self._read[workspace]
 
-    def entry_names(self) -> list[str]:
-        """The files of all entries, the first registered one first. This looks at the whole folder."""
-        with os.scandir(self.where) as found:
-            entries = [one for one in found if is_entry(one.name)]
-            dated = sorted((one.stat(follow_symlinks=False).st_mtime_ns, one.name) for one in entries)
-        return [name for _, name in dated]
-
-    def entry(self, name: str) -> bytes | None:
-        """What one entry's file holds."""
-        found = self._file(name)
-        return None if found is None else found[0]
-
-    def hosts(self) -> list[str]:
-        """All hosts. This looks at the whole folder."""
-        files = [self._file(name) for name in sorted(os.listdir(self.where)) if name.startswith(_OF_HOSTS)]
-        return [file[0].decode("ascii", "replace").partition(" ")[0] for file in files if file is not None]
-
-    def _file(self, name: str) -> tuple[bytes, os.stat_result] | None:
+    def file(self, name: str) -> tuple[bytes, os.stat_result] | None:
+        """What a file of the folder holds, and what the system knows of it; None where it is missing or not trusted."""
         path = f"{self.where}/{name}"
         try:
             fd = open_to_read(path, through_links=False)
@@ -279,19 +233,6 @@ class Registry(Source):
     def stamp(self, repository: Repository) -> str:
         entries = self.entries(repository.workspace)
         return "!" if self.problem is not None else ",".join(_stamp_of(found) for _, found in entries) or "-"
-
-
-class OldRegistry(Named):
-    """A registry as version 1.0 had it, one file. It is read until a command changes it."""
-
-    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:
-        # Who can write here chooses where the JWTs go.
-        if why_not_ours(fd, found):
-            return "others can write to it, or it is another user's"
-        try:
-            return why_not_trusted(os.path.dirname(self.where)) or None
-        except OSError as gone:
-            return gone.strerror or "its folder is gone"
 
 
 class Sources:
@@ -325,12 +266,13 @@ class Sources:
         return self.stamp(repository) if all(source.is_settled() for source in every) else ""
 
 
-_OF_HOSTS = "host,"
+#: Begins the name of a file that tells of a host.
+OF_HOSTS = "host,"
 
 
 def host_file(host: str) -> str:
     """The file that is there where an installation in the registry is for ``host``: the host, and how many are."""
-    return _OF_HOSTS + file_name(host, "")
+    return OF_HOSTS + file_name(host, "")
 
 
 def workspace_file(workspace: str) -> str:
@@ -375,11 +317,16 @@ def _holds(data: bytes | None, text: bytes) -> bool:
 
 
 def read_registry(folder: str) -> Source:
-    """The registry below ``folder``: as it is now, or as version 1.0 left it."""
+    """The registry below ``folder``: as it is now, or as version 1.0 left it; what says nothing where there is none."""
     path = f"{folder}/{REGISTRY_FOLDER}"
     if os.path.lexists(path):
         return Registry(path)
-    return OldRegistry.in_file(f"{folder}/{REGISTRY_FILE}", optional=True)
+    path = f"{folder}/{REGISTRY_FILE}"
+    if not os.path.lexists(path):
+        return Named(path)
+    from git_credential_bbjwt.installations.old_registry import OldRegistry
+
+    return OldRegistry.in_file(path, optional=True)
 
 
 def unpacked(data: bytes) -> bytes | None:
@@ -428,8 +375,11 @@ def _of_option(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
 
 
 def _of_option_command(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
-    command = options.installation_command
-    return None if command is None else Command("--installation-command", command, hosts)
+    if options.installation_command is None:
+        return None
+    from git_credential_bbjwt.installations.asked import Command
+
+    return Command("--installation-command", options.installation_command, hosts)
 
 
 def _of_variable(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
@@ -438,7 +388,11 @@ def _of_variable(options: HelperOptions, hosts: tuple[str, ...]) -> Source | Non
 
 def _of_variable_command(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
     command = os.environ.get("BBJWT_INSTALLATION_COMMAND")
-    return Command("the variable BBJWT_INSTALLATION_COMMAND", command, hosts) if command else None
+    if not command:
+        return None
+    from git_credential_bbjwt.installations.asked import Command
+
+    return Command("the variable BBJWT_INSTALLATION_COMMAND", command, hosts)
 
 
 def _of_systemd(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
@@ -447,7 +401,11 @@ def _of_systemd(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None
 
 
 def _of_broker(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
-    return None if options.broker is None else Broker("the broker", options.broker, hosts)
+    if options.broker is None:
+        return None
+    from git_credential_bbjwt.installations.asked import Broker
+
+    return Broker("the broker", options.broker, hosts)
 
 
 def _of_user(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above

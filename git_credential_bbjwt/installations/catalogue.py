@@ -1,20 +1,14 @@
 """Which installation serves a repository, of all that the sources give, in their order of precedence."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 
 from git_credential_bbjwt import warning
 from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.installations import (
-    Asked,
-    Jwt,
-    Named,
-    OldRegistry,
-    Payload,
-    Registry,
-    Source,
-    Sources,
-)
+from git_credential_bbjwt.installations import OF_HOSTS, Jwt, Named, Payload, Registry, Source, Sources, is_entry
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.old_registry import OldRegistry
 from git_credential_bbjwt.installations.payload import (
     BROKEN_ENTRY_HINT,
     CLOUD_API_URL,
@@ -157,17 +151,22 @@ def every_entry(where: str) -> Iterator[Installation]:
     Raises InstallationError.
     """
     registry = Registry(where)
-    for name in registry.entry_names():
-        data = registry.entry(name)
-        if data is not None:
-            yield registered(data, where)
+    with os.scandir(where) as found:
+        entries = [one for one in found if is_entry(one.name)]
+        dated = sorted((one.stat(follow_symlinks=False).st_mtime_ns, one.name) for one in entries)
+    for _, name in dated:
+        entry = registry.file(name)
+        if entry is not None:
+            yield registered(entry[0], where)
         if registry.problem is not None:
             raise unreadable(registry)
 
 
 def registered_hosts(where: str) -> list[str]:
     """The hosts that the registry's folder ``where`` has installations for."""
-    return Registry(where).hosts()
+    registry = Registry(where)
+    files = [registry.file(name) for name in sorted(os.listdir(where)) if name.startswith(OF_HOSTS)]
+    return [file[0].decode("ascii", "replace").partition(" ")[0] for file in files if file is not None]
 
 
 def parse_old_registry(data: bytes, where: str) -> list[Installation]:

@@ -2,7 +2,7 @@
 
 from git_credential_bbjwt import hide, note
 from git_credential_bbjwt.failures import InstallationCommandError, InstallationError
-from git_credential_bbjwt.installations import Asked
+from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
 from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import child_process, shell

@@ -3,11 +3,6 @@
 Backends may ask for a password on the terminal, open a window, or wait for a D-Bus service for ever. In a process
 without a terminal, that its parent can end, none of that holds git up; and its heavy imports run while the parent
 opens its connections.
-
-A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
-``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
-The answer is one on standard output: the fields of
-`keyring_answer.KeyringAnswer`.
 """
 
 import importlib
@@ -16,12 +11,9 @@ import os
 import sys
 from typing import Any, NoReturn
 
-from git_credential_bbjwt.installations.keyring_answer import Outcome
+from git_credential_bbjwt.installations.keyring_protocol import SECRET_SERVICE, Outcome, command
 from git_credential_bbjwt.system import child_process
-from git_credential_bbjwt.system.light_imports import secret_service
-
-#: The backend that `main_at_once` is for.
-SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
+from git_credential_bbjwt.system.light_imports import of_python, secret_service
 
 # errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
 _MACOS_WOULD_ASK = "-25308"
@@ -60,6 +52,7 @@ def main_at_once() -> None:
     secret = None
     try:
         if not _is_configured():
+            of_python()
             backend = secret_service()
             secret = None if _is_locked(backend) else backend.get_password(request["service"], request["username"])
     except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
@@ -73,16 +66,6 @@ def main_at_once() -> None:
     os.dup2(answers, 1)
     words = command(sys.path)
     os.execv(words[0], words)
-
-
-def command(path: list[str], *, at_once: bool = False) -> list[str]:
-    """The command line of this process, which finds its modules where its parent does: in ``path``.
-
-    ``at_once`` leaves out `site`, for `main_at_once`.
-    """
-    flags, main = ("-IS", "main_at_once") if at_once else ("-I", "main")
-    run = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import {main}; {main}()"
-    return [sys.executable, flags, "-c", run, *path]
 
 
 def _answers_alone() -> int:

@@ -4,7 +4,6 @@ Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callb
 """
 
 import json
-import string
 from collections.abc import Iterator
 from enum import Enum
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ CLOUD_BASE_URL = "https://bitbucket.org"
 CLOUD_API_URL = "https://api.bitbucket.org"
 
 # Of a host and port (RFC 3986, section 3.2.2), brackets of an IPv6 address included; no user, no percent-encoding.
-_HOST_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-._:[]")
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]")
 
 
 class SecretPlace(Enum):

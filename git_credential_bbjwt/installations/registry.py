@@ -16,7 +16,6 @@ from git_credential_bbjwt.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.installations import (
     REGISTRY_FILE,
     REGISTRY_FOLDER,
-    OldRegistry,
     host_file,
     is_entry,
     read_registry,
@@ -29,6 +28,7 @@ from git_credential_bbjwt.installations.catalogue import (
     registered,
     unreadable,
 )
+from git_credential_bbjwt.installations.old_registry import OldRegistry
 from git_credential_bbjwt.installations.payload import Installation, entry_of
 from git_credential_bbjwt.system import (
     PrivateFolder,

@@ -1,114 +1,13 @@
 """Where shared secrets (and, on request, tokens) are kept: the keyring, or the file a person chose instead."""
 
-import json
 import os
-import sys
 from collections.abc import Callable
 
-from git_credential_bbjwt import hide, trace, warning
-from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError, SecretError
-from git_credential_bbjwt.installations.keyring_answer import KeyringAnswer, Outcome
+from git_credential_bbjwt import hide, warning
+from git_credential_bbjwt.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
-from git_credential_bbjwt.system import APP_NAME, PrivateFolder, child_process
+from git_credential_bbjwt.system import PrivateFolder
 from git_credential_bbjwt.system.digest import digest
-
-# Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
-_UNPROMPTED_WAIT = 20.0
-
-HEADLESS_HINT = (
-    "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "
-    "backend, or register with --insecure-storage"
-)
-
-
-class KeyringCall:
-    """One request to the keyring, under way in a process of its own from the moment this is made."""
-
-    def __init__(
-        self, action: str, username: str, secret: str = "", *, backend: str = "", prompt: bool = False
-    ) -> None:
-        """Start the request.
-
-        ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
-        terminal or by a window.
-        """
-        import subprocess
-
-        from git_credential_bbjwt.installations import keyring_process
-
-        self._prompt = prompt
-        at_once = action == "get" and not prompt and backend == keyring_process.SECRET_SERVICE
-        environment = child_process.for_keyring()
-        if not prompt:
-            # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
-            options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
-            environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
-            environment.pop("GPG_TTY", None)
-        self._process = subprocess.Popen(
-            keyring_process.command(sys.path, at_once=at_once),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if prompt else subprocess.DEVNULL,
-            env=environment,
-            **({} if prompt else child_process.ALONE),
-        )
-        request = {
-            "action": action,
-            "service": APP_NAME,
-            "username": username,
-            "secret": secret,
-            "backend": backend,
-            "prompt": prompt,
-        }
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            trace("the keyring process ended before it was asked")
-
-    def answer(self, wait: float = _UNPROMPTED_WAIT) -> KeyringAnswer:
-        """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
-        import subprocess
-
-        try:
-            output, _ = self._process.communicate(timeout=None if self._prompt else wait)
-        except subprocess.TimeoutExpired:
-            self.stop()
-            return KeyringAnswer(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
-        try:
-            found = {str(field): str(value) for field, value in json.loads(output).items()}
-            return KeyringAnswer(Outcome(found.pop("outcome")), **found)
-        except (ValueError, AttributeError, KeyError, TypeError):
-            return KeyringAnswer(Outcome.FAILED, reason="the keyring process broke off")
-
-    def stop(self) -> None:
-        """End the request, answered or not."""
-        self._process.kill()
-        self._process.wait()
-
-
-def secret_from(answer: KeyringAnswer, owner: str) -> str:
-    """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
-    if answer.is_ok:
-        hide(answer.secret)
-        return answer.secret
-    if answer.outcome is Outcome.ABSENT:
-        raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
-    raise keyring_error(answer)
-
-
-def keyring_error(answer: KeyringAnswer) -> SecretError:
-    """The error for a keyring that could not do what it was asked."""
-    if answer.outcome is Outcome.LOCKED:
-        return SecretError(
-            "the keyring is locked, and nobody is asked for its password here",
-            "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
-            "pass have gpg-agent hold the passphrase",
-        )
-    if answer.outcome is Outcome.NONE:
-        return SecretError(f"there is no usable keyring: {answer.reason}", HEADLESS_HINT)
-    return SecretError(f"the keyring failed: {answer.reason}", HEADLESS_HINT)
 
 
 class SecretFile:
@@ -176,6 +75,8 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
         if not value:
             raise InstallationError(f"{installation.where}: {field} is missing")
     if installation.secret_place is SecretPlace.KEYRING:
+        from git_credential_bbjwt.installations.keyring_call import KeyringCall, secret_from
+
         call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.answer(), owner))
@@ -210,6 +111,9 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
 
     A person at a terminal may be asked to unlock the keyring. Raises SecretError.
     """
+    from git_credential_bbjwt.installations.keyring_call import KeyringCall, keyring_error, secret_from
+    from git_credential_bbjwt.installations.keyring_protocol import Outcome
+
     prompt = os.isatty(0)
     stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).answer()
     if not stored.is_ok:
@@ -231,6 +135,9 @@ def remove_secret(installation: Installation) -> None:
     if installation.secret_place is SecretPlace.FILE:
         SecretFile(os.path.dirname(installation.where), installation.client_key).remove()
         return
+    from git_credential_bbjwt.installations.keyring_call import KeyringCall
+    from git_credential_bbjwt.installations.keyring_protocol import Outcome
+
     answer = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).answer()
     if answer.outcome not in (Outcome.OK, Outcome.ABSENT):
         reason = answer.reason or answer.outcome.value

@@ -96,37 +96,72 @@ else:
             pass  # It has ended.
 
     class Spawned:
-        """A process whose whole output is wanted, in a process group of its own; `end_all` ends it with the call.
+        """A process whose whole output is wanted, in a session of its own; `end_all` ends it with the call.
 
-        By posix_spawn(3): the usual module for processes costs as much to import as this process takes.
+        By posix_spawn(3): the usual module for processes costs as much to import as git takes for an answer.
         """
 
-        def __init__(self, command: list[str], env: dict[str, str]) -> None:
-            """Start it. Raises OSError."""
-            self._output, theirs = os.pipe()
+        def __init__(
+            self, command: list[str], env: dict[str, str], request: bytes = b"", *, at_terminal: bool = False
+        ) -> None:
+            """Start it, and hand it ``request``; ``at_terminal`` lets it talk to a person there. Raises OSError."""
+            theirs, self._input = os.pipe()
+            self._output, answers = os.pipe()
+            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+                (os.POSIX_SPAWN_DUP2, theirs, 0),
+                (os.POSIX_SPAWN_DUP2, answers, 1),
+            ]
+            if not at_terminal:
+                actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
             try:
-                actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs, 1),
-                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-                ]
-                self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setpgroup=0)
+                self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setsid=not at_terminal)
             except BaseException:
                 os.close(self._output)
+                os.close(self._input)
                 raise
             finally:
                 os.close(theirs)
+                os.close(answers)
             running.add(self.pid)
+            try:
+                while request:
+                    request = request[os.write(self._input, request) :]
+            except BrokenPipeError:
+                pass  # It ended without having been asked, which its output tells.
+            os.close(self._input)
 
-        def finish(self) -> tuple[int, bytes]:
-            """Wait for its end; return its exit status, and its standard output."""
+        def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
+            """Wait for its end; return its exit status, and its standard output.
+
+            Raises TimeoutError where it says nothing for ``seconds``; it is ended then.
+            """
             data = b""
-            while piece := os.read(self._output, 65_536):
+            while self._has_more(seconds) and (piece := os.read(self._output, 65_536)):
                 data += piece
+            return self._reaped(), data
+
+        def stop(self) -> None:
+            """End it, whatever it does."""
+            kill(self.pid)
+            self._reaped()
+
+        def _has_more(self, seconds: float | None) -> bool:
+            if seconds is None:
+                return True
+            from select import POLLIN, poll
+
+            waiting = poll()
+            waiting.register(self._output, POLLIN)
+            if waiting.poll(seconds * 1000):
+                return True
+            self.stop()
+            raise TimeoutError
+
+        def _reaped(self) -> int:
             os.close(self._output)
             _, status = os.waitpid(self.pid, 0)
             running.discard(self.pid)
-            return os.waitstatus_to_exitcode(status), data
+            return os.waitstatus_to_exitcode(status)
 
     def end_all() -> None:
         """End what still runs, and all that it started: a call that gives up leaves no process behind."""

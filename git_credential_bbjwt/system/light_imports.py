@@ -7,19 +7,18 @@ both ways with the lowest and the newest versions, and what would use such a mod
 import importlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
+    from typing import Any, TypeVar
 
-    from jwt import PyJWT
+    from jwt import PyJWS
     from urllib3.connection import HTTPSConnection
 
-_Loaded = TypeVar("_Loaded")
+    _Loaded = TypeVar("_Loaded")
 
 
 def _version(name: str) -> str:
@@ -34,6 +33,22 @@ class _Unheard:
     warning = debug
 
 
+# Held for a moment, never while something is imported.
+_replacing = threading.Lock()
+
+
+class _AtFirstUse(ModuleType):
+    """A module that is loaded when something of it is first asked for."""
+
+    def __getattr__(self, name: str) -> "Any":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        with _replacing:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 class _WhenUsed:
     """Something of a module that is loaded only where it is called after all."""
 
@@ -46,7 +61,7 @@ class _WhenUsed:
             raise AttributeError(name)
         return _WhenUsed(self._module, *self._names, name)
 
-    def __call__(self, *arguments: object, **keywords: object) -> Any:
+    def __call__(self, *arguments: object, **keywords: object) -> "Any":
         if isinstance(sys.modules.get(self._module), _LoadedWhenUsed):
             del sys.modules[self._module]
         found: Any = importlib.import_module(self._module)
@@ -68,7 +83,21 @@ def _stand_in(name: str, **attributes: object) -> ModuleType:
     return module
 
 
+# Modules of Python's own that others of them load, whole, for a function that nobody calls here: `array` is for passing
+# descriptors on, `calendar` for dates in mail, `ipaddress` for URLs with brackets, `random` for the names of messages.
+_AT_FIRST_USE = ("array", "calendar", "ipaddress", "random")
+
 # Of each library: what stands in for modules that it loads. None makes an import fail, which it is prepared for.
+
+#: Headers are parsed by Python's modules for mail, which can encode and decode text as mail has it. HTTP has no such.
+_NOT_FOR_HTTP: dict[str, ModuleType | None] = {
+    "email._encoded_words": _LoadedWhenUsed("email._encoded_words"),
+    "email.charset": _LoadedWhenUsed("email.charset"),
+    "email.header": _LoadedWhenUsed("email.header"),
+    "quopri": _LoadedWhenUsed("quopri"),
+    # Python's own has the same in Python, too, and replaces it by this when all of it is read.
+    "datetime": importlib.import_module("_datetime"),
+}
 
 _NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {
     # It looks for them for compressed answers, and none is asked for; "compression" is that of Python 3.14.
@@ -82,6 +111,9 @@ _NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {
     "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
     # It takes URLs apart, and a connection is given hosts and ports. To compile its patterns takes long.
     "urllib3.util.url": _LoadedWhenUsed("urllib3.util.url"),
+    # It counts tries, which are counted here, and compares host names, which OpenSSL does.
+    "urllib3.util.retry": _LoadedWhenUsed("urllib3.util.retry"),
+    "urllib3.util.ssl_match_hostname": _LoadedWhenUsed("urllib3.util.ssl_match_hostname"),
 }
 
 #: It has algorithms with public keys, and HS256 has none.
@@ -93,7 +125,9 @@ _NOT_FOR_KEYRING: dict[str, ModuleType | None] = {
     "importlib.metadata": _LoadedWhenUsed("importlib.metadata"),
     "importlib_metadata": _LoadedWhenUsed("importlib_metadata"),
     # One function of it is used, for a list of backends that nobody asks for.
-    "jaraco.functools": _stand_in("jaraco.functools", once=cache),
+    "jaraco.functools": _stand_in("jaraco.functools", once=lambda function: function),
+    # A library of its asks for the system's name where it makes links.
+    "platform": _AtFirstUse("platform"),
     # A library of its has functions that fetch archives and unpack them.
     "backports": _LoadedWhenUsed("backports"),
     "shutil": _LoadedWhenUsed("shutil"),
@@ -104,12 +138,18 @@ _NOT_FOR_KEYRING: dict[str, ModuleType | None] = {
 }
 
 
+def of_python() -> None:
+    """Have modules of Python's own load what they seldom need when they need it; from now on."""
+    for name in _AT_FIRST_USE:
+        sys.modules.setdefault(name, _AtFirstUse(name))
+
+
 def https_connection() -> "type[HTTPSConnection]":
     """urllib3's connection, without its pools."""
 
     def load() -> "type[HTTPSConnection]":
         _import_parts_of("urllib3")
-        with _without(_NOT_FOR_URLLIB3):
+        with _without(_NOT_FOR_HTTP), _without(_NOT_FOR_URLLIB3):
             importlib.import_module("urllib3.response")  # Else the first answer would load it, and more.
             from urllib3.connection import HTTPSConnection
 
@@ -118,20 +158,20 @@ def https_connection() -> "type[HTTPSConnection]":
     return _once("urllib3", load)
 
 
-def jwt_encoder() -> "PyJWT":
-    """What encodes a JWT, without what fetches keys and checks signatures with public ones."""
+def jws_encoder() -> "PyJWS":
+    """What signs the claims of a JWT (RFC 7519, section 7.1), without what reads one, fetches keys, or knows dates."""
 
-    def load() -> "PyJWT":
+    def load() -> "PyJWS":
         _import_parts_of("jwt")
         with _without(_NOT_FOR_PYJWT):
-            from jwt.api_jwt import PyJWT
+            from jwt.api_jws import PyJWS
 
-            return PyJWT()
+            return PyJWS()
 
     return _once("jwt", load)
 
 
-def secret_service() -> Any:
+def secret_service() -> "Any":
     """keyring's backend for the Secret Service, without what finds backends.
 
     For a process that asks it once: what it lacks stays lacking.
@@ -145,7 +185,7 @@ def secret_service() -> Any:
     return _once("keyring", load).Keyring()
 
 
-def _once(name: str, load: "Callable[[], _Loaded]") -> _Loaded:
+def _once(name: str, load: "Callable[[], _Loaded]") -> "_Loaded":
     # One at a time: another thread must not take a stand-in for the module.
     with _lock:
         if name not in _loaded:
@@ -155,27 +195,31 @@ def _once(name: str, load: "Callable[[], _Loaded]") -> _Loaded:
 
 
 _lock = threading.RLock()
-_loaded: dict[str, Any] = {}
+_loaded: "dict[str, Any]" = {}
 
 
-@contextmanager
-def _without(stand_ins: dict[str, ModuleType | None]) -> Iterator[None]:
+class _without:  # noqa: N801  # a context manager, which reads as a word
     """Import what is imported within this with these in the place of modules, unless they are loaded already."""
-    missing = [name for name in stand_ins if name not in sys.modules]
-    for name in missing:
-        sys.modules[name] = stand_ins[name]  # type: ignore[assignment]  # None is documented: its import fails
-    try:
-        yield
-    finally:
-        for name in missing:
-            if sys.modules.get(name) is stand_ins[name]:  # Else it was used after all.
+
+    def __init__(self, stand_ins: dict[str, ModuleType | None]) -> None:
+        self._stand_ins = stand_ins
+        self._missing: list[str] = []
+
+    def __enter__(self) -> None:
+        self._missing = [name for name in self._stand_ins if name not in sys.modules]
+        for name in self._missing:
+            sys.modules[name] = self._stand_ins[name]  # type: ignore[assignment]  # None is documented: its import fails
+
+    def __exit__(self, *exc: object) -> None:
+        for name in self._missing:
+            if sys.modules.get(name) is self._stand_ins[name]:  # Else it was used after all.
                 del sys.modules[name]
 
 
 class _Package(ModuleType):
     """A package whose modules can be imported without what it loads itself: that waits until one uses it."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> "Any":
         # `from . import NAME` within the package asks for an attribute first, and means a module.
         if _spec_of(f"{self.__name__}.{name}", list(self.__path__)) is not None:
             return importlib.import_module(f"{self.__name__}.{name}")

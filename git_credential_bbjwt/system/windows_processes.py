@@ -85,23 +85,44 @@ def end_after(seconds: int) -> None:
 class Spawned:
     """A process whose whole output is wanted; `end_all` ends it with the call."""
 
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        """Start it. Raises OSError."""
+    def __init__(
+        self, command: list[str], env: dict[str, str], request: bytes = b"", *, at_terminal: bool = False
+    ) -> None:
+        """Start it, and hand it ``request``; ``at_terminal`` lets it talk to a person there. Raises OSError."""
         self._process = subprocess.Popen(
             [find(command[0]), *command[1:]],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=None if at_terminal else subprocess.DEVNULL,
             env=env,
-            **ALONE,
+            **({} if at_terminal else ALONE),
         )
         self._job = Job(self._process)
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(request)
+            self._process.stdin.close()
+        except OSError:
+            pass  # It ended without having been asked, which its output tells.
+        self._process.stdin = None
 
-    def finish(self) -> tuple[int, bytes]:
-        """Wait for its end; return its exit status, and its standard output."""
-        output, _ = self._process.communicate()
+    def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
+        """Wait for its end; return its exit status, and its standard output.
+
+        Raises TimeoutError where that takes longer than ``seconds``; it is ended then.
+        """
+        try:
+            output, _ = self._process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.stop()
+            raise TimeoutError from None
         self._job.end()
         return self._process.returncode, output
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        self._job.end()
+        self._process.wait()
 
 
 def end_all() -> None:

@@ -1,14 +1,13 @@
 """The token stores that ``--token-store`` chooses from: where a token itself is, beside its record in the cache."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from git_credential_bbjwt import hide, trace, warning
 from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import TokenCache
 
 
-class TokenStore(Protocol):
+class TokenStore:
     """Where tokens are kept. ``keeps`` is whether they are at all."""
 
     name: str
@@ -16,15 +15,18 @@ class TokenStore(Protocol):
 
     def put(self, record: Record, token: str) -> bool:
         """Keep the token of ``record``, which is then ready to be kept itself; False where it cannot be."""
+        raise NotImplementedError
 
     def token_of(self, record: Record) -> str | None:
         """The token of a ``record`` that names this store; None where it is gone."""
+        raise NotImplementedError
 
     def remove(self, record: Record) -> None:
         """Remove the token of ``record``, the record itself aside."""
+        raise NotImplementedError
 
 
-class RuntimeStore:
+class RuntimeStore(TokenStore):
     """The record holds the token."""
 
     name = "runtime"
@@ -41,14 +43,14 @@ class RuntimeStore:
         """Nothing is anywhere else."""
 
 
-class KeyringStore:
+class KeyringStore(TokenStore):
     """The keyring holds the token, under a user name made of the record's name."""
 
     name = "keyring"
     keeps = True
 
     def put(self, record: Record, token: str) -> bool:
-        from git_credential_bbjwt.installations.secret_store import KeyringCall
+        from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
         answer = KeyringCall("set", _keyring_name(record), token).answer()
         if not answer.is_ok:
@@ -56,7 +58,7 @@ class KeyringStore:
         return answer.is_ok
 
     def token_of(self, record: Record) -> str | None:
-        from git_credential_bbjwt.installations.secret_store import KeyringCall
+        from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
         answer = KeyringCall("get", _keyring_name(record)).answer()
         if not answer.is_ok or fingerprint_of(answer.secret.encode()) != record.fingerprint:
@@ -66,12 +68,12 @@ class KeyringStore:
         return answer.secret
 
     def remove(self, record: Record) -> None:
-        from git_credential_bbjwt.installations.secret_store import KeyringCall
+        from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
         KeyringCall("delete", _keyring_name(record)).answer()
 
 
-class NoStore:
+class NoStore(TokenStore):
     """Tokens are handed out and forgotten."""
 
     name = "none"

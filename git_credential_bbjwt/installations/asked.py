@@ -1,0 +1,34 @@
+"""Sources that are asked when a token is needed, and not read before: a command, a broker."""
+
+from git_credential_bbjwt.installations import Source
+from git_credential_bbjwt.repository import Repository
+
+
+class Asked(Source):
+    """Who is asked, when a token is needed, about repositories of ``hosts``; ``how`` says in what way."""
+
+    #: What it is called in ``list --json``.
+    kind = ""
+
+    def __init__(self, where: str, how: str, hosts: tuple[str, ...]) -> None:
+        super().__init__(where)
+        self.how = how
+        self.hosts = hosts
+
+    def may_name(self, host: str) -> bool:
+        return host in self.hosts
+
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # whom it is about is not known here
+        return self.kind + ascii(self.how)
+
+
+class Command(Asked):
+    """A command that prints a payload."""
+
+    kind = "command"
+
+
+class Broker(Asked):
+    """A broker that gives tokens."""
+
+    kind = "broker"

@@ -1,0 +1,85 @@
+"""The keyring as the rest of the program has it: requests to a process of its own, and what its answers mean."""
+
+import json
+import sys
+
+from git_credential_bbjwt import hide
+from git_credential_bbjwt.failures import HEADLESS_HINT, SecretError
+from git_credential_bbjwt.installations.keyring_protocol import SECRET_SERVICE, KeyringAnswer, Outcome, command
+from git_credential_bbjwt.system import APP_NAME, child_process
+
+# Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
+_UNPROMPTED_WAIT = 20.0
+
+
+class KeyringCall:
+    """One request to the keyring, under way in a process of its own from the moment this is made."""
+
+    def __init__(
+        self, action: str, username: str, secret: str = "", *, backend: str = "", prompt: bool = False
+    ) -> None:
+        """Start the request.
+
+        ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
+        terminal or by a window.
+        """
+        self._prompt = prompt
+        at_once = action == "get" and not prompt and backend == SECRET_SERVICE
+        environment = child_process.for_keyring()
+        if not prompt:
+            # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
+            options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
+            environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
+            environment.pop("GPG_TTY", None)
+        request = {
+            "action": action,
+            "service": APP_NAME,
+            "username": username,
+            "secret": secret,
+            "backend": backend,
+            "prompt": prompt,
+        }
+        words = command(sys.path, at_once=at_once)
+        line = json.dumps(request).encode() + b"\n"
+        self._process = child_process.Spawned(words, environment, line, at_terminal=prompt)
+        self._answer: KeyringAnswer | None = None
+
+    def answer(self, wait: float = _UNPROMPTED_WAIT) -> KeyringAnswer:
+        """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
+        if self._answer is None:
+            self._answer = self._awaited(wait)
+        return self._answer
+
+    def _awaited(self, wait: float) -> KeyringAnswer:
+        try:
+            _, output = self._process.finish(None if self._prompt else wait)
+        except TimeoutError:
+            return KeyringAnswer(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
+        try:
+            found = {str(field): str(value) for field, value in json.loads(output).items()}
+            return KeyringAnswer(Outcome(found.pop("outcome")), **found)
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return KeyringAnswer(Outcome.FAILED, reason="the keyring process broke off")
+
+
+def secret_from(answer: KeyringAnswer, owner: str) -> str:
+    """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
+    if answer.is_ok:
+        hide(answer.secret)
+        return answer.secret
+    if answer.outcome is Outcome.ABSENT:
+        raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
+    raise keyring_error(answer)
+
+
+def keyring_error(answer: KeyringAnswer) -> SecretError:
+    """The error for a keyring that could not do what it was asked."""
+    if answer.outcome is Outcome.LOCKED:
+        return SecretError(
+            "the keyring is locked, and nobody is asked for its password here",
+            "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
+            "pass have gpg-agent hold the passphrase",
+        )
+    if answer.outcome is Outcome.NONE:
+        return SecretError(f"there is no usable keyring: {answer.reason}", HEADLESS_HINT)
+    return SecretError(f"the keyring failed: {answer.reason}", HEADLESS_HINT)
