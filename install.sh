@@ -259,9 +259,11 @@ EOF
     mv -f "$new" "$bin/$name"
 }
 
-# Ends with an error, in words, for a file that is not the payload of an installation.
+# Ends with an error, in words, for a file that is not the payload of an installation. It runs before there is an
+# environment, and our own code needs none for this.
 check_payload='
 import sys
+sys.path.insert(0, sys.argv[2])
 from git_credential_bbjwt import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 try:
@@ -282,6 +284,10 @@ link_shared() {
 install_it() {
     set_places
     command -v git >/dev/null || fail "git is not installed" "install git first"
+    if [ -n "$payload" ]; then
+        "$python" -IB -c "$check_payload" "$payload" "$here" ||
+            fail "$payload is not a payload: nothing is installed" "give the app's \`installed\` payload, unchanged"
+    fi
     mkdir -p "$data"
     # A new environment beside the old one: an upgrade that fails leaves what worked.
     environment=$data/environment-$(date +%s)-$$
@@ -297,10 +303,6 @@ install_it() {
     fi
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
-    if [ -n "$payload" ]; then
-        "$environment/bin/python" -I -c "$check_payload" "$payload" ||
-            fail "$payload is not a payload: nothing is installed" "give the app's \`installed\` payload, unchanged"
-    fi
     write_launcher "$environment"
     link_shared "$environment"
     trap - EXIT HUP INT TERM

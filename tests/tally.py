@@ -90,15 +90,24 @@ def _version_order(name: str) -> tuple[str, list[int], str]:
 
 
 def versions_table() -> list[str]:
-    """What was seen to work: a table of git's features against its versions, then all else by program."""
+    """What was seen to work: with every git; a table of what only some have; then all else by program."""
     gits = sorted((name for name in _versions if name.startswith("git ")), key=_version_order)
-    lines = [f"| git | {' | '.join(name.removeprefix('git ') for name in gits)} |", "|---|" + ":-:|" * len(gits)]
-    for feature in sorted(set().union(*(_versions[name] for name in gits))):
+    numbers = [name.removeprefix("git ") for name in gits]
+    features = set().union(*(_versions[name] for name in gits))
+    with_all = {feature for feature in features if all(feature in _versions[name] for name in gits)}
+    lines = _wrapped(f"With git {', '.join(numbers)}: {'; '.join(sorted(with_all))}.")
+    if with_all != features:
+        lines += ["", f"| git | {' | '.join(numbers)} |", "|---|" + ":-:|" * len(gits)]
+    for feature in sorted(features - with_all):
         ticks = ["✓" if feature in _versions[name] else "–" for name in gits]  # a dash on purpose
         lines.append(f"| {feature} | {' | '.join(ticks)} |")
     others = sorted(set(_versions) - set(gits), key=_version_order)
     seen = "; ".join(f"{name} ({', '.join(sorted(_versions[name]))})" for name in others)
-    return [*lines, "", *textwrap.wrap(f"Seen to work with: {seen}.", 120, break_on_hyphens=False)]
+    return [*lines, "", *_wrapped(f"Seen to work, too: {seen}.")]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_on_hyphens=False)
 
 
 def recorded(text: str, name: str, table: list[str]) -> str:
