@@ -13,7 +13,7 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt import CredentialError, _secrets, one_line
-from git_credential_bbjwt.bitbucket import Answer, http_time
+from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.bitbucket.route import find_proxy
 from git_credential_bbjwt.git import format_answer, parse_request
@@ -87,7 +87,7 @@ def url_of_a_person(data: bytes) -> None:
 def swap_answer(data: bytes) -> None:
     """No token is taken from an answer that would break git's protocol, or that is broader than asked."""
     try:
-        token = checked_token(Answer(200, data, {}), "repository", 1_700_000_000)
+        token = checked_token(Response(200, data, {}), "repository", 1_700_000_000)
     except CredentialError as problem:
         _is_one_line(problem)
         return
@@ -106,7 +106,7 @@ def swap_answer(data: bytes) -> None:
 def lookup_answer(data: bytes) -> None:
     """No UUID is taken from an answer that is not one of the repository asked for."""
     try:
-        uuid = checked_uuid(Answer(200, data, {}), Repository(_HOST, "acme", "widgets"))
+        uuid = checked_uuid(Response(200, data, {}), Repository(_HOST, "acme", "widgets"))
     except CredentialError as problem:
         _is_one_line(problem)
         return

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.announcements import Announcement
 
 
-class Answer:
+class Response:
     """A whole HTTP answer. The names of ``headers`` may be asked for in any case."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt import CredentialError, hide, redacted, trace
-from git_credential_bbjwt.bitbucket import Answer, assertion
+from git_credential_bbjwt.bitbucket import Response, assertion
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
@@ -80,9 +80,9 @@ class Bitbucket:
         # A JWT from elsewhere may be refused by the REST API, and then the swap has to come first.
         guess = (repository.uuid or remembered) if self._signer.signs_each else None
         ahead = _Ahead(lambda: self._swap(scope, guess)) if guess is not None else None
-        answer = self._look_up(repository)
-        uuid = checked_uuid(answer, repository)
-        check_workspace(answer, workspace_uuid)
+        response = self._look_up(repository)
+        uuid = checked_uuid(response, repository)
+        check_workspace(response, workspace_uuid)
         if ahead is not None and guess == uuid:
             return uuid, ahead.result()
         if ahead is not None:
@@ -103,7 +103,7 @@ class Bitbucket:
         path = f"/2.0/workspaces/{quote(workspace_uuid, safe='')}"
         return checked_slug(self._send(self._api, "GET", path, (("fields", "slug,uuid"),)), workspace_uuid)
 
-    def _look_up(self, repository: Repository) -> Answer:
+    def _look_up(self, repository: Repository) -> Response:
         assert self._api is not None
         parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
         path = "/2.0/repositories/" + "/".join(parts)
@@ -127,14 +127,14 @@ class Bitbucket:
         if uuid is not None:
             form["bitbucket_repository"] = uuid
         asked_at = int(time.time())
-        answer = self._send(self._base, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
-        token = checked_token(answer, scope, asked_at)
+        response = self._send(self._base, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
+        token = checked_token(response, scope, asked_at)
         hide(token.token)
         return token
 
     def _send(
         self, origin: Origin, method: str, path: str, query: Query, *, body: bytes | None = None, bearer: str = ""
-    ) -> Answer:
+    ) -> Response:
         """Send a request; sign once more by the server's clock where ours is off. Raises RefusedError."""
         target = path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
         signed = Signed("", 0.0)
@@ -148,16 +148,16 @@ class Bitbucket:
             return {"Authorization": authorization, **content}
 
         try:
-            answer = origin.request(method, target, headers, body)
-            if answer.status in (400, 401, 403) and not bearer and self._signer.adopt(answer.date, signed):
-                answer = origin.request(method, target, headers, body)
-            if answer.status != _OK:
-                _refuse(answer, origin.host, path)
-            self.announcement = answer.announcement or self.announcement
+            response = origin.request(method, target, headers, body)
+            if response.status in (400, 401, 403) and not bearer and self._signer.adopt(response.date, signed):
+                response = origin.request(method, target, headers, body)
+            if response.status != _OK:
+                _refuse(response, origin.host, path)
+            self.announcement = response.announcement or self.announcement
         except RefusedError as refused:
             refused.is_of_swap = path == TOKEN_PATH
             raise
-        return answer
+        return response
 
 
 def opens(origin: Origin, repository: Repository, username: str, token: str) -> bool:
@@ -165,8 +165,8 @@ def opens(origin: Origin, repository: Repository, username: str, token: str) -> 
     pair = b64encode(f"{username}:{token}".encode()).decode()
     hide(pair)
     target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
-    answer = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
-    return answer.status == _OK
+    response = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
+    return response.status == _OK
 
 
 class _Ahead:
@@ -199,19 +199,18 @@ class _Ahead:
 _OK = 200
 
 
-def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
+def _refuse(response: Response, host: str, path: str) -> NoReturn:
     """Raise the RefusedError that says in words what the server's no means."""
     # A good status that is not 200 may carry a token, as may whatever is not an error's JSON or text.
-    code, reason = server_words(answer.body) if answer.status >= 400 else ("", "")
+    code, reason = server_words(response.body) if response.status >= 400 else ("", "")
     said = f": {reason}" if reason else ""
     swap = path == TOKEN_PATH
     hint = "git-credential-bbjwt doctor URL checks each step"
-    if 300 <= answer.status < 400:
-        what = (
-            f"{host} answered with a redirect to {_shown_host(answer.headers.get('Location'))}, which is never followed"
-        )
+    if 300 <= response.status < 400:
+        location = _shown_host(response.headers.get("Location"))
+        what = f"{host} answered with a redirect to {location}, which is never followed"
         hint = "a renamed or moved repository redirects: update the remote's URL"
-    elif answer.status == 410:
+    elif response.status == 410:
         what = f"{host} says that this has ended, or is rehearsing its end (410){said}"
         hint = (
             "wait some minutes and try again, for a rehearsal passes; if it stays so, Bitbucket has ended Connect: "
@@ -223,28 +222,30 @@ def _refuse(answer: Answer, host: str, path: str) -> NoReturn:
             "ask for a scope of the app's descriptor by its name, for example with --scope repository:write: what one "
             "scope brings along may not be asked for by itself"
         )
-    elif swap and answer.status in (400, 401, 403):
-        what = f"{host} refused to swap the JWT for a token ({answer.status}){said}"
+    elif swap and response.status in (400, 401, 403):
+        what = f"{host} refused to swap the JWT for a token ({response.status}){said}"
         hint = (
             f"wait some minutes and try again; if it stays so, {NEWEST_PAYLOAD}; Atlassian is ending Connect apps, "
             "and an ended one is refused like this. Do not uninstall it: it cannot be installed again"
         )
-    elif answer.status == 401:
+    elif response.status == 401:
         what = f"{host} does not accept the JWT (401){said}"
         hint = NEWEST_PAYLOAD
-        date = answer.date
+        date = response.date
         if date is None or abs(date - time.time()) > assertion.CLOCK_TOLERANCE:
             hint += "; check this machine's clock"
-    elif answer.status == 403:
+    elif response.status == 403:
         what = f"the app may not see this repository (403){said}"
         hint = "give the app's account access to the repository, and its descriptor the scope repository"
-    elif answer.status == 404 and not swap:
+    elif response.status == 404 and not swap:
         what = f"{host} knows no such repository (404){said}"
         hint = "check the URL: the repository may have been renamed, moved or deleted, or be out of the app's reach"
     else:
-        what = f"{host} answered {answer.status}{said}"
-    about_repository = not swap and answer.status in (403, 404)
-    raise RefusedError(what, hint, status=answer.status, server_time=answer.date, is_about_repository=about_repository)
+        what = f"{host} answered {response.status}{said}"
+    about_repository = not swap and response.status in (403, 404)
+    raise RefusedError(
+        what, hint, status=response.status, server_time=response.date, is_about_repository=about_repository
+    )
 
 
 def server_words(body: bytes) -> tuple[str, str]:
@@ -313,9 +314,9 @@ def _unusable(what: str) -> CredentialError:
     return BadAnswerError(what, "try again; if it stays so, a proxy may be answering in Bitbucket's place")
 
 
-def checked_uuid(answer: Answer, repository: Repository) -> str:
+def checked_uuid(response: Response, repository: Repository) -> str:
     """Return the UUID, in braces, of a REST answer that is about ``repository``. Raises BadAnswerError."""
-    found = _json_object(answer.body)
+    found = _json_object(response.body)
     if found is None:
         raise _unusable("the REST API's answer is not a JSON object")
     uuid, full_name = found.get("uuid"), found.get("full_name")
@@ -332,9 +333,9 @@ def checked_uuid(answer: Answer, repository: Repository) -> str:
     return uuid.lower()
 
 
-def check_workspace(answer: Answer, workspace_uuid: str) -> None:
+def check_workspace(response: Response, workspace_uuid: str) -> None:
     """Raise AnothersWorkspaceError where a REST answer names another workspace than that of ``workspace_uuid``."""
-    workspace = (_json_object(answer.body) or {}).get("workspace")
+    workspace = (_json_object(response.body) or {}).get("workspace")
     found = workspace.get("uuid") if isinstance(workspace, dict) else None
     if workspace_uuid and isinstance(found, str) and found.lower() != workspace_uuid:
         raise AnothersWorkspaceError(
@@ -343,9 +344,9 @@ def check_workspace(answer: Answer, workspace_uuid: str) -> None:
         )
 
 
-def checked_full_name(answer: Answer, repository: Repository) -> str:
+def checked_full_name(response: Response, repository: Repository) -> str:
     """Return ``workspace/slug``, lower case, of an answer about a repository named by UUIDs. Raises BadAnswerError."""
-    found = _json_object(answer.body) or {}
+    found = _json_object(response.body) or {}
     uuid, full_name = found.get("uuid"), found.get("full_name")
     if not isinstance(uuid, str) or not isinstance(full_name, str):
         raise _unusable("the REST API's answer is about no repository")
@@ -357,9 +358,9 @@ def checked_full_name(answer: Answer, repository: Repository) -> str:
     return f"{workspace}/{slug}"
 
 
-def checked_slug(answer: Answer, workspace_uuid: str) -> str:
+def checked_slug(response: Response, workspace_uuid: str) -> str:
     """Return the slug of a REST answer about the workspace of ``workspace_uuid``. Raises BadAnswerError."""
-    found = _json_object(answer.body) or {}
+    found = _json_object(response.body) or {}
     uuid, slug = found.get("uuid"), found.get("slug")
     if not isinstance(uuid, str) or uuid.lower() != workspace_uuid:
         raise _unusable("the REST API's answer is about another workspace")
@@ -368,9 +369,9 @@ def checked_slug(answer: Answer, workspace_uuid: str) -> str:
     return slug.lower()
 
 
-def checked_token(answer: Answer, asked_scope: str, asked_at: int) -> AccessToken:
+def checked_token(response: Response, asked_scope: str, asked_at: int) -> AccessToken:
     """Return the token of a swap's answer, if it is one and no broader than asked. Raises BadAnswerError."""
-    found = _json_object(answer.body)
+    found = _json_object(response.body)
     if found is None:
         raise _unusable("the token endpoint's answer is not a JSON object")
     token, kind, lifetime = found.get("access_token"), found.get("token_type"), found.get("expires_in")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import CredentialError, __version__, trace
-from git_credential_bbjwt.bitbucket import Answer, http_time
+from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPSConnection
 
 #: Largest answer that is read, in bytes.
-MAX_ANSWER = 1024 * 1024
+MAX_RESPONSE = 1024 * 1024
 
 _PIECE = 65_536
 
@@ -113,7 +113,7 @@ class Origin:
         target: str,
         headers: Callable[[], dict[str, str]],
         body: bytes | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send a request and return its answer, whatever its status, after as many tries as make sense.
 
         ``headers`` is asked before each try, for a JWT must be fresh. Raises ConnectionFailedError, BudgetSpentError,
@@ -134,21 +134,21 @@ class Origin:
                 wait *= 2
         raise AssertionError("the last try either returns or raises")
 
-    def _try(self, method: str, target: str, headers: Callable[[], dict[str, str]], body: bytes | None) -> Answer:
+    def _try(self, method: str, target: str, headers: Callable[[], dict[str, str]], body: bytes | None) -> Response:
         https_connection()  # Loaded while the connections are opened, and before a keyring's answer is waited for.
         self._budget.doing = f"waiting for {self.host}"
         started = time.monotonic()
         self.is_idle = False
         results: SimpleQueue[_Try] = SimpleQueue()
-        answer = self._first_answer(
+        response = self._first_response(
             lambda line: _Try(line, results, self._budget, method, target, headers(), body), results
         )
         self.is_idle = True
-        trace(f"{method} {self.base_url}{target}: {answer.status} in {time.monotonic() - started:.3f} s")
-        if answer.status in _TRANSIENT:
-            what = f"{self.host} answered {answer.status}" + (": too many requests" if answer.status == 429 else "")
-            wait = _seconds_to_wait(answer)
-            used_up = answer.status == 429 and wait is None
+        trace(f"{method} {self.base_url}{target}: {response.status} in {time.monotonic() - started:.3f} s")
+        if response.status in _TRANSIENT:
+            what = f"{self.host} answered {response.status}" + (": too many requests" if response.status == 429 else "")
+            wait = _seconds_to_wait(response)
+            used_up = response.status == 429 and wait is None
             if used_up:
                 what += "; the allowance of this hour is used up"
             if wait is not None:
@@ -156,16 +156,16 @@ class Origin:
             final = RefusedError(
                 what,
                 "try again later; clone URLs that name the repository by its UUID cost one request less"
-                if answer.status == 429
+                if response.status == 429
                 else "try again later",
-                status=answer.status,
-                server_time=answer.date,
+                status=response.status,
+                server_time=response.date,
                 is_used_up=used_up,
             )
             raise _Transient(final, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
-        return answer
+        return response
 
-    def _first_answer(self, begin: "Callable[[Line], _Try]", results: "SimpleQueue[_Try]") -> Answer:
+    def _first_response(self, begin: "Callable[[Line], _Try]", results: "SimpleQueue[_Try]") -> Response:
         """Return the answer that comes first, of a try and of those that join it while nothing is heard on the last.
 
         Nothing is given up before the budget's end: a slow server or proxy still answers, and a connection that was
@@ -184,11 +184,11 @@ class Origin:
                     trace(f"nothing was heard of {self.host} for {tries[-1].silent_for():.0f} s: trying beside it")
                     tries.append(begin(Line(self._url, self._network)))
                 continue
-            if done.answer is not None:
+            if done.response is not None:
                 if done is not tries[0]:
                     self._network.loses = True
                 self._line = done.line if done.keeps_open else None
-                return done.answer
+                return done.response
             trouble = trouble or done.trouble
             done.is_over = True
             if all(one.is_over for one in tries):
@@ -257,7 +257,7 @@ class _Try:
         body: bytes | None,
     ) -> None:
         self.line = line
-        self.answer: Answer | None = None
+        self.response: Response | None = None
         self.trouble: Exception | None = None
         self.is_over = False
         #: Whether the connection can carry another request.
@@ -274,7 +274,7 @@ class _Try:
 
     def _run(self) -> None:
         try:
-            self.answer = self._exchange(self.line.http(), *self._request)
+            self.response = self._exchange(self.line.http(), *self._request)
         except Exception as problem:  # Carried over to the thread that waits.
             hung_up = isinstance(problem, (ConnectionError, SSLEOFError))
             self.trouble = (self._alert() if hung_up else None) or problem
@@ -292,7 +292,7 @@ class _Try:
 
     def _exchange(
         self, connection: "HTTPSConnection", method: str, target: str, headers: dict[str, str], body: bytes | None
-    ) -> Answer:
+    ) -> Response:
         # `sock` belongs to http.client's documented use; the bound on each wait shrinks with the budget.
         connection.sock.settimeout(self._budget.remaining())
         connection.timeout = self._budget.remaining()
@@ -314,18 +314,18 @@ class _Try:
         response = connection.getresponse()
         # Piece by piece up to the end: only there does urllib3 notice that a length was announced and not kept.
         content = b""
-        while len(content) <= MAX_ANSWER and (piece := response.read(_PIECE)):
+        while len(content) <= MAX_RESPONSE and (piece := response.read(_PIECE)):
             self.line.hears()
             content += piece
-        if len(content) > MAX_ANSWER:
+        if len(content) > MAX_RESPONSE:
             self.line.close()
             raise BadAnswerError(
-                f"the answer of {self.line.host} is over {MAX_ANSWER} bytes long",
+                f"the answer of {self.line.host} is over {MAX_RESPONSE} bytes long",
                 "check for a proxy that answers itself",
             )
         # http.client has dropped a connection that the server means to close; the next request opens another.
         self.keeps_open = connection.sock is not None
-        return Answer(response.status, content, response.headers)
+        return Response(response.status, content, response.headers)
 
 
 def _reason(problem: BaseException) -> str:
@@ -351,18 +351,18 @@ def _wants_certificate(problem: Exception) -> bool:
 
 def _proxy_refuses(reason: str) -> bool:
     """Whether a proxy's answer to CONNECT is a no that stays one; http.client tells it in words alone."""
-    _, told, answer = reason.partition("Tunnel connection failed: ")
-    status = answer.partition(" ")[0]
+    _, told, response = reason.partition("Tunnel connection failed: ")
+    status = response.partition(" ")[0]
     return bool(told) and status.startswith("4") and status != "429"
 
 
-def _seconds_to_wait(answer: Answer) -> float | None:
+def _seconds_to_wait(response: Response) -> float | None:
     """What ``Retry-After`` asks for, in seconds (RFC 9110, section 10.2.3: a number, or a date)."""
-    text = (answer.headers.get("Retry-After") or "").strip()
+    text = (response.headers.get("Retry-After") or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:10])
     date = http_time(text)
     if date is None:
         return None
-    now = answer.date  # By the server's own clock where it tells it, for ours may be off.
+    now = response.date  # By the server's own clock where it tells it, for ours may be off.
     return max(0.0, date - (time.time() if now is None else now))

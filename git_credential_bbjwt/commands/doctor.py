@@ -226,14 +226,14 @@ def _helpers(url: str) -> str:
 
 def _keyring(installations: list[Installation]) -> str:
     needed = any(one.secret_place is SecretPlace.KEYRING for one in installations)
-    answer = KeyringCall("describe", "").answer()
-    if answer.is_ok:
-        return answer.backend
-    reason = answer.reason or answer.outcome.value
+    reply = KeyringCall("describe", "").reply()
+    if reply.is_ok:
+        return reply.backend
+    reason = reply.reason or reply.outcome.value
     if not needed:
         return f"not available, not needed ({reason})"
-    hint = "unlock it" if answer.outcome is Outcome.LOCKED else HEADLESS_HINT
-    raise InstallationError(f"{answer.backend}: {reason}", hint)
+    hint = "unlock it" if reply.outcome is Outcome.LOCKED else HEADLESS_HINT
+    raise InstallationError(f"{reply.backend}: {reason}", hint)
 
 
 def _installation(one: Installation) -> str:
@@ -253,9 +253,9 @@ def _network(url: str, budget: Budget, skews: list[float]) -> str:
     from git_credential_bbjwt.git.config import HttpSettings
 
     started = time.monotonic()
-    answer = Connections(budget, HttpSettings()).take(url).request("GET", "/", dict)
-    if answer.date is not None:
-        skews.append(answer.date - time.time())
+    response = Connections(budget, HttpSettings()).take(url).request("GET", "/", dict)
+    if response.date is not None:
+        skews.append(response.date - time.time())
     return f"{url} answers ({time.monotonic() - started:.2f} s)"
 
 

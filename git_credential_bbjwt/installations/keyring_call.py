@@ -5,7 +5,7 @@ import sys
 
 from git_credential_bbjwt import hide
 from git_credential_bbjwt.failures import HEADLESS_HINT, SecretError
-from git_credential_bbjwt.installations.keyring_protocol import SECRET_SERVICE, KeyringAnswer, Outcome, command
+from git_credential_bbjwt.installations.keyring_protocol import SECRET_SERVICE, KeyringReply, Outcome, command
 from git_credential_bbjwt.system import APP_NAME, child_process
 
 # Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
@@ -42,44 +42,44 @@ class KeyringCall:
         words = command(sys.path, at_once=at_once)
         line = json.dumps(request).encode() + b"\n"
         self._process = child_process.Spawned(words, environment, line, at_terminal=prompt)
-        self._answer: KeyringAnswer | None = None
+        self._reply: KeyringReply | None = None
 
-    def answer(self, wait: float = _UNPROMPTED_WAIT) -> KeyringAnswer:
+    def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
         """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
-        if self._answer is None:
-            self._answer = self._awaited(wait)
-        return self._answer
+        if self._reply is None:
+            self._reply = self._awaited(wait)
+        return self._reply
 
-    def _awaited(self, wait: float) -> KeyringAnswer:
+    def _awaited(self, wait: float) -> KeyringReply:
         try:
             _, output = self._process.finish(None if self._prompt else wait)
         except TimeoutError:
-            return KeyringAnswer(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
+            return KeyringReply(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
         try:
             found = {str(field): str(value) for field, value in json.loads(output).items()}
-            return KeyringAnswer(Outcome(found.pop("outcome")), **found)
+            return KeyringReply(Outcome(found.pop("outcome")), **found)
         except (ValueError, AttributeError, KeyError, TypeError):
-            return KeyringAnswer(Outcome.FAILED, reason="the keyring process broke off")
+            return KeyringReply(Outcome.FAILED, reason="the keyring process broke off")
 
 
-def secret_from(answer: KeyringAnswer, owner: str) -> str:
+def secret_from(reply: KeyringReply, owner: str) -> str:
     """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
-    if answer.is_ok:
-        hide(answer.secret)
-        return answer.secret
-    if answer.outcome is Outcome.ABSENT:
+    if reply.is_ok:
+        hide(reply.secret)
+        return reply.secret
+    if reply.outcome is Outcome.ABSENT:
         raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
-    raise keyring_error(answer)
+    raise keyring_error(reply)
 
 
-def keyring_error(answer: KeyringAnswer) -> SecretError:
+def keyring_error(reply: KeyringReply) -> SecretError:
     """The error for a keyring that could not do what it was asked."""
-    if answer.outcome is Outcome.LOCKED:
+    if reply.outcome is Outcome.LOCKED:
         return SecretError(
             "the keyring is locked, and nobody is asked for its password here",
             "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
             "pass have gpg-agent hold the passphrase",
         )
-    if answer.outcome is Outcome.NONE:
-        return SecretError(f"there is no usable keyring: {answer.reason}", HEADLESS_HINT)
-    return SecretError(f"the keyring failed: {answer.reason}", HEADLESS_HINT)
+    if reply.outcome is Outcome.NONE:
+        return SecretError(f"there is no usable keyring: {reply.reason}", HEADLESS_HINT)
+    return SecretError(f"the keyring failed: {reply.reason}", HEADLESS_HINT)

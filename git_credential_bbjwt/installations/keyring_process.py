@@ -27,16 +27,16 @@ _LONGEST_LIFE = 60
 
 def main() -> None:
     """Answer one request."""
-    answers = _answers_alone()
+    replies = _replies_alone()
     request = json.loads(sys.stdin.buffer.readline())
     _end_in_time(request)
     try:
-        answer = _answer(request)
+        reply = _reply(request)
     except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
         locked = _MACOS_WOULD_ASK in str(problem)
         outcome = Outcome.LOCKED if locked else Outcome.FAILED
-        answer = {"outcome": outcome, "reason": f"{type(problem).__name__}: {problem}"}
-    _write(answers, answer)
+        reply = {"outcome": outcome, "reason": f"{type(problem).__name__}: {problem}"}
+    _write(replies, reply)
 
 
 def main_at_once() -> None:
@@ -45,7 +45,7 @@ def main_at_once() -> None:
     To find a backend loads all there are, which takes as long as the rest of a mint. What is not certain, or not to be
     had at once, is left to `main` in a new process in the place of this one, for this one has but half of keyring.
     """
-    answers = _answers_alone()
+    replies = _replies_alone()
     line = sys.stdin.buffer.readline()
     request = json.loads(line)
     _end_in_time(request)
@@ -58,21 +58,21 @@ def main_at_once() -> None:
     except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
         secret = None
     if isinstance(secret, str):
-        _write(answers, {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]})
+        _write(replies, {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]})
     again, writing = os.pipe()
     os.write(writing, line)
     os.close(writing)
     os.dup2(again, 0)
-    os.dup2(answers, 1)
+    os.dup2(replies, 1)
     words = command(sys.path)
     os.execv(words[0], words)
 
 
-def _answers_alone() -> int:
+def _replies_alone() -> int:
     """Have what a backend prints not end up in the answer; return where that goes."""
-    answers = os.dup(1)
+    replies = os.dup(1)
     os.dup2(2, 1)
-    return answers
+    return replies
 
 
 def _end_in_time(request: dict[str, Any]) -> None:
@@ -82,8 +82,8 @@ def _end_in_time(request: dict[str, Any]) -> None:
         _forbid_windows()
 
 
-def _write(answers: int, answer: dict[str, str]) -> NoReturn:
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+def _write(replies: int, reply: dict[str, str]) -> NoReturn:
+    os.write(replies, json.dumps(reply).encode() + b"\n")
     os._exit(0)  # A D-Bus connection's thread must not keep the process.
 
 
@@ -109,7 +109,7 @@ def _forbid_windows() -> None:
         security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(0))
 
 
-def _answer(request: dict[str, Any]) -> dict[str, str]:
+def _reply(request: dict[str, Any]) -> dict[str, str]:
     from subprocess import CalledProcessError
 
     import keyring

@@ -2,7 +2,7 @@
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
 ``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
-The answer is one on standard output: the fields of `KeyringAnswer`.
+The answer is one on standard output: the fields of `KeyringReply`.
 """
 
 import sys
@@ -25,7 +25,7 @@ class Outcome(str, Enum):
     FAILED = "failed"
 
 
-class KeyringAnswer:
+class KeyringReply:
     """An answer: the ``secret`` that was asked for, or the ``reason`` for another `Outcome`; the ``backend``'s name."""
 
     def __init__(self, outcome: Outcome, secret: str = "", reason: str = "", backend: str = "unknown backend") -> None:

@@ -79,7 +79,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
 
         call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
-        return _Once(lambda: secret_from(call.answer(), owner))
+        return _Once(lambda: secret_from(call.reply(), owner))
     if installation.secret_place is SecretPlace.FILE:
         config_folder = os.path.dirname(installation.where)
         return _Once(SecretFile(config_folder, installation.client_key).read)
@@ -115,14 +115,14 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
     from git_credential_bbjwt.installations.keyring_protocol import Outcome
 
     prompt = os.isatty(0)
-    stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).answer()
+    stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).reply()
     if not stored.is_ok:
         raise keyring_error(stored)
-    answer = KeyringCall("get", installation.client_key, prompt=prompt).answer()
-    if answer.outcome is Outcome.ABSENT:
-        raise SecretError(f"the keyring backend {answer.backend} keeps nothing", HEADLESS_HINT)
-    _check_same(secret_from(answer, "this installation"), secret)
-    return answer.backend
+    reply = KeyringCall("get", installation.client_key, prompt=prompt).reply()
+    if reply.outcome is Outcome.ABSENT:
+        raise SecretError(f"the keyring backend {reply.backend} keeps nothing", HEADLESS_HINT)
+    _check_same(secret_from(reply, "this installation"), secret)
+    return reply.backend
 
 
 def _check_same(found: str, secret: str) -> None:
@@ -138,9 +138,9 @@ def remove_secret(installation: Installation) -> None:
     from git_credential_bbjwt.installations.keyring_call import KeyringCall
     from git_credential_bbjwt.installations.keyring_protocol import Outcome
 
-    answer = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).answer()
-    if answer.outcome not in (Outcome.OK, Outcome.ABSENT):
-        reason = answer.reason or answer.outcome.value
+    reply = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).reply()
+    if reply.outcome not in (Outcome.OK, Outcome.ABSENT):
+        reason = reply.reason or reply.outcome.value
         warning(f"the shared secret of {installation.client_key} is still in the keyring: {reason}")
 
 

@@ -52,25 +52,25 @@ class KeyringStore(TokenStore):
     def put(self, record: Record, token: str) -> bool:
         from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
-        answer = KeyringCall("set", _keyring_name(record), token).answer()
-        if not answer.is_ok:
-            warning(f"the token could not be kept in the keyring: {answer.reason or answer.outcome.value}")
-        return answer.is_ok
+        reply = KeyringCall("set", _keyring_name(record), token).reply()
+        if not reply.is_ok:
+            warning(f"the token could not be kept in the keyring: {reply.reason or reply.outcome.value}")
+        return reply.is_ok
 
     def token_of(self, record: Record) -> str | None:
         from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
-        answer = KeyringCall("get", _keyring_name(record)).answer()
-        if not answer.is_ok or fingerprint_of(answer.secret.encode()) != record.fingerprint:
-            trace(f"the cached token is not in the keyring: {answer.outcome.value}")
+        reply = KeyringCall("get", _keyring_name(record)).reply()
+        if not reply.is_ok or fingerprint_of(reply.secret.encode()) != record.fingerprint:
+            trace(f"the cached token is not in the keyring: {reply.outcome.value}")
             return None
-        hide(answer.secret)
-        return answer.secret
+        hide(reply.secret)
+        return reply.secret
 
     def remove(self, record: Record) -> None:
         from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
-        KeyringCall("delete", _keyring_name(record)).answer()
+        KeyringCall("delete", _keyring_name(record)).reply()
 
 
 class NoStore(TokenStore):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.bitbucket import Answer
+from git_credential_bbjwt.bitbucket import Response
 from git_credential_bbjwt.bitbucket.api import checked_token
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
 from tests import tally
@@ -462,4 +462,4 @@ def test_query_string_hash_of_atlassians_page() -> None:
 def test_the_shortest_life_there_is_counts() -> None:
     body = b'{"access_token": "abc", "token_type": "bearer", "expires_in": 1}'
 
-    assert checked_token(Answer(200, body, {}), "repository", 1000).expires == 1001
+    assert checked_token(Response(200, body, {}), "repository", 1000).expires == 1001

@@ -7,6 +7,7 @@ import os
 import pty
 import random
 import shutil
+import socket
 import stat
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests import desktop, tally
+from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, Machine, Workspace, answer
 from tests.emulator import Fault
 
@@ -164,6 +166,23 @@ def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
     assert done.stdout == "quit=1\n"
     assert "locked" in done.stderr
     assert "hint: unlock it" in done.stderr
+
+
+def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    name = f"bbjwt-hangs-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(f"\0{name}")
+        bus.listen()
+        changes = {"DBUS_SESSION_BUS_ADDRESS": f"unix:abstract={name}"}
+        done = desk.get("--token-store=none", "--timeout=2", check=False, also=changes)
+        asking, _ = bus.accept()
+        with asking:
+            asking.settimeout(20)  # By itself it would end after a minute.
+            while asking.recv(4096):
+                pass  # What was asked; then its end, for the process is gone.
+
+    assert_quits(done, "gave up after 2 s")
 
 
 def test_a_keyring_without_a_default_collection_is_an_error_and_no_prompt(unregistered: Workspace) -> None:

@@ -46,7 +46,7 @@ FIGURES: dict[str, tuple[float, list[tuple[str, str]]]] = {
     ),
     "life of a UUID": (cache._UUID_LIFE, [(README, "seen within # both")]),
     "mints after refusals": (cache._REMINTS_WITHIN, [(README, "five refused within # no more")]),
-    "answer": (network.MAX_ANSWER, [(README, "object of at most # with")]),
+    "answer": (network.MAX_RESPONSE, [(README, "object of at most # with")]),
     "patience": (network._PATIENCE, [(README, "beside it after #")]),
     "race": (race._NEXT, [(README, "dead address costs #")]),
     "clock": (signing._LONGEST_OFFSET, [(README, "more than # off")]),
