@@ -321,7 +321,7 @@ def checked_uuid(response: Response, repository: Repository) -> str:
         raise _unusable("the REST API's answer is not a JSON object")
     uuid, full_name = found.get("uuid"), found.get("full_name")
     if not isinstance(uuid, str) or not is_uuid(uuid.lower()):
-        raise _unusable("the REST API's answer names no repository UUID")
+        raise _unusable("the REST API's answer does not give the repository's UUID")
     if full_name is not None:
         workspace, _, name = str(full_name).lower().partition("/")
         same_workspace = repository.workspace.startswith("{") or repository.workspace == workspace
@@ -349,12 +349,12 @@ def checked_full_name(response: Response, repository: Repository) -> str:
     found = _json_object(response.body) or {}
     uuid, full_name = found.get("uuid"), found.get("full_name")
     if not isinstance(uuid, str) or not isinstance(full_name, str):
-        raise _unusable("the REST API's answer is about no repository")
+        raise _unusable("the REST API's answer is not about a repository")
     workspace, _, slug = full_name.lower().partition("/")
     if repository.name not in (uuid.lower(), slug):
         raise _unusable("the REST API's answer is about another repository")
     if not is_name(workspace) or not is_name(slug):
-        raise _unusable("the REST API's answer names no workspace and slug")
+        raise _unusable("the REST API's answer does not give a workspace and a slug")
     return f"{workspace}/{slug}"
 
 
@@ -365,7 +365,7 @@ def checked_slug(response: Response, workspace_uuid: str) -> str:
     if not isinstance(uuid, str) or uuid.lower() != workspace_uuid:
         raise _unusable("the REST API's answer is about another workspace")
     if not isinstance(slug, str) or not is_name(slug.lower()):
-        raise _unusable("the REST API's answer names no workspace's slug")
+        raise _unusable("the REST API's answer does not give the workspace's slug")
     return slug.lower()
 
 

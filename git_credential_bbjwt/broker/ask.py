@@ -78,7 +78,7 @@ def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
     except OSError as problem:
         raise BrokerError(f"the broker's socket {path} fails: {problem.strerror or problem}", _HINT) from problem
     if answer != b"\n" and not answer.endswith(b"\n\n") and len(answer) <= _LONGEST_ANSWER:
-        raise BrokerError("the broker's answer is broken off", _HINT)
+        raise BrokerError("the broker's answer is incomplete", _HINT)
     return answer
 
 

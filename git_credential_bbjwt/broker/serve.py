@@ -218,7 +218,7 @@ def _announce(cache: TokenCache, repository: Repository, name: str, record: Reco
     if record is not None and record.fingerprint in refused and record.may_be_in_time():
         if 0 <= now - last < _BETWEEN_REFUSALS:
             raise BrokerError(
-                f"a new token for {repository.full_name} was got {now - last} s ago because one was refused",
+                f"a new token for {repository.full_name} was made {now - last} s ago because one was refused",
                 f"ask again in {_BETWEEN_REFUSALS - (now - last)} s; if each is refused, see what the server says",
             )
         last = now
@@ -253,7 +253,7 @@ def _read_request() -> bytes:
     while not (data.startswith(b"\n") or b"\n\n" in data):
         left = end - time.monotonic()
         if left <= 0 or not select.select([0], [], [], left)[0]:
-            raise MalformedRequestError(f"no whole request came within {_LONGEST_WAIT:.0f} s")
+            raise MalformedRequestError(f"no complete request came within {_LONGEST_WAIT:.0f} s")
         piece = os.read(0, 65_536)
         if not piece:
             break

@@ -104,7 +104,7 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
 
 
 def meant(word: str) -> str:
-    """The hint for a ``word`` that is no command: the one that was probably meant, else where all are listed."""
+    """The hint for a ``word`` that is not a command: the one that was probably meant, else where all are listed."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, [*COMMANDS, *OPERATIONS], n=1)

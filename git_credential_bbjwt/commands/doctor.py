@@ -132,7 +132,7 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         yield Check(
             "installation",
             False,
-            "none is known on this machine",
+            "no installation is known on this machine",
             "git-credential-bbjwt register FILE",
         )
     for one in installations:
@@ -153,8 +153,8 @@ def _all(options: HelperOptions, repository: Repository | None, budget: Budget) 
         if reachable:
             yield from _kept(repository, options, budget)
         yield from _token(repository, options)
-        yield Check("lfs", True, f"should git-lfs be refused with 403, first: {_lfs_cure(repository)}")
-        yield Check("trace", True, "a client that hides what the helper says, as cargo does: BBJWT_TRACE=/FILE has it")
+        yield Check("lfs", True, f"if git-lfs is refused with 403, run first: {_lfs_cure(repository)}")
+        yield Check("trace", True, "if a client hides what the helper says, as cargo does: BBJWT_TRACE=/FILE shows it")
 
 
 # A vendor has thousands of installations. So many are a second or two of work, and show what is wrong with all.
@@ -185,10 +185,10 @@ def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.k
 
 
 def _variables() -> Iterator[Check]:
-    """Variables of ours that are set to nothing, and so do nothing: a CI system's slip, most often."""
+    """Variables of ours that are empty, and so do nothing: a CI system's slip, most often."""
     for name in VARIABLES:
         if os.environ.get(name) == "":
-            yield Check("environment", True, f"{name} is set to nothing, which counts as not set")
+            yield Check("environment", True, f"{name} is empty, which counts as not set")
 
 
 def _git() -> str:

@@ -322,7 +322,7 @@ def _ask() -> bytes:
         sys.stderr.flush()
         line = sys.stdin.readline()
         if not line:
-            raise UsageError("broken off: nothing is registered")
+            raise UsageError("interrupted: nothing is registered")
         return line.strip() or otherwise
 
     fields: dict[str, object] = {

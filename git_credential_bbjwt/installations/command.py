@@ -38,7 +38,7 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
         for line in done.errors.decode("utf-8", "replace").splitlines()[-_MOST_LINES:]:
             note(line)
     if len(done.output) > _LONGEST_PAYLOAD:
-        raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it is to print one payload")
+        raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
     if done.status != 0:
         raise InstallationCommandError(
             f"{asked.where} failed with exit status {done.status}",
@@ -49,7 +49,7 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
     if not installation.serves(repository):
         raise InstallationCommandError(
             f"{asked.where} printed the payload of another workspace than {repository.workspace}",
-            "it is to print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
+            "it must print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
         )
     if not installation.shared_secret:
         raise InstallationError(f"{where}: sharedSecret is missing")

@@ -59,7 +59,7 @@ class KeyringCall:
             found = {str(field): str(value) for field, value in json.loads(output).items()}
             return KeyringReply(Outcome(found.pop("outcome")), **found)
         except (ValueError, AttributeError, KeyError, TypeError):
-            return KeyringReply(Outcome.FAILED, reason="the keyring process broke off")
+            return KeyringReply(Outcome.FAILED, reason="the keyring's process ended without an answer")
 
 
 def secret_from(reply: KeyringReply, owner: str) -> str:

@@ -120,7 +120,7 @@ class RegistryFolder:
             folder.close()
 
     def _take_over(self, config: PrivateFolder, old: OldRegistry) -> None:
-        """Make the folder from a registry of version 1.0: under another name first, for it is to be there whole."""
+        """Make the folder from a registry of version 1.0: under another name first, to be there whole."""
         if old.data is None:
             return
         installations = parse_old_registry(old.data, old.where)

@@ -437,7 +437,7 @@ def test_a_sockets_answer_that_is_broken_off_is_no_token(acme: Workspace, broker
         connection.wfile.write(reply)
 
     with socket_of(broker.home, respond) as where:
-        assert_quits(acme.get(*asking(acme, where), check=False), "broken off")
+        assert_quits(acme.get(*asking(acme, where), check=False), "incomplete")
 
 
 @pytest.mark.usefixtures("broker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 
@@ -101,6 +102,10 @@ def test_the_man_page_is_of_this_version_and_without_a_fault() -> None:
 NOT_ENGLISH = {
     r"(?<![Tt]here )\bis no (?:path|number|URL|JSON|payload|JWT|repository|command|folder|key|file|value)\b": "not a",
     r"\bnames no\b": "does not name",
+    r"\babout no\b": "not about a",
+    r"\bbroke off\b": "ended",
+    r"\bset to nothing\b": "empty",
+    r"\bit is to (?:print|be|have)\b": "it must",
     r"\b(?:twice|one \w+) a (?:fetch|repository|command)\b": "per",
 }
 
@@ -109,8 +114,8 @@ NOT_ENGLISH = {
 def test_what_people_read_is_plain_english(idiom: str) -> None:
     texts = {"README.md": README, "man page": MAN, "CHANGELOG.md": CHANGELOG}
     for path in (PROJECT / "git_credential_bbjwt").rglob("*.py"):
-        said = re.findall(r"(?:error|hint|note|warning|Error|what|help=)[^\n]*?\"([^\"\n]+)\"", path.read_text())
-        texts[path.name] = "\n".join(said)
+        words = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        texts[path.name] = "\n".join(one for one in words if isinstance(one, str))
     found = {name: re.findall(f".*{idiom}.*", text) for name, text in texts.items() if re.search(idiom, text)}
 
     assert found == {}
