@@ -1,0 +1,70 @@
+"""The house as README draws it: wings in an order, and imports between them that point one way."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import PROJECT, Workspace, request
+
+PACKAGE = PROJECT / "git_credential_bbjwt"
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+#: The wings, from the top one down.
+WINGS = re.findall(r"^\| `(\w+)/` \|", README.partition("### How it is built")[2], re.MULTILINE)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the package that a module of it imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE.name):
+            inner = node.module.removeprefix(PACKAGE.name).lstrip(".")
+            yield from [inner] if inner else [alias.name for alias in node.names]
+
+
+def wing_of(module: str) -> str:
+    """The wing a module is in, or empty for one at the top."""
+    first = module.partition(".")[0]
+    return first if (PACKAGE / first).is_dir() else ""
+
+
+def test_the_table_has_every_wing_and_room() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    drawn = README.partition("### How it is built")[2]
+
+    assert set(WINGS) == folders
+    for path in PACKAGE.rglob("*.py"):
+        if not path.stem.startswith("__") and path.parent.name not in ("commands", "installed"):
+            assert f"`{path.stem}`" in drawn, path
+
+
+def test_imports_between_wings_point_down() -> None:
+    upwards = [
+        (str(path.relative_to(PACKAGE)), module)
+        for wing in WINGS
+        for path in (PACKAGE / wing).rglob("*.py")
+        for module in imported(path)
+        if wing_of(module) in WINGS[: WINGS.index(wing)]
+    ]
+
+    assert upwards == []
+
+
+def test_an_answer_from_the_cache_imports_front_rooms_alone(acme: Workspace) -> None:
+    acme.get()
+    # As install.sh's launcher starts it.
+    run = (
+        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from {PACKAGE.name}.entry import main; main(['get'])"
+    )
+    words = [sys.executable, "-ISX", "importtime", "-c", run]
+    done = subprocess.run(words, input=request(acme.url) + "\n", env=acme.machine.env(), capture_output=True, text=True)
+    loaded = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    ours = {name.removeprefix(PACKAGE.name) for name in loaded if name.startswith(PACKAGE.name)}
+
+    assert "password=" in done.stdout
+    assert ours == {"", ".entry", ".options", ".repository", ".git", ".installations", ".system", ".tokens"}
+    assert not {"re", "json", "typing", "hashlib", "collections", "site", "_blake2", "resource"} & loaded
