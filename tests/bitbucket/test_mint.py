@@ -403,6 +403,17 @@ def test_a_clock_that_is_off_is_noticed_and_worked_around(acme: Workspace, offse
     assert abs(int(answer(done)["password_expiry_utc"]) - time.time() - 7200) < 60
 
 
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_clock_that_is_off_is_worked_around_however_the_server_refuses(acme: Workspace, status: int) -> None:
+    acme.bitbucket.clock_offset = 45  # Behind by less than a JWT lives: the look-up is answered.
+    acme.bitbucket.misbehave("token", Fault(status=status, body=b'{"error": "unauthorized_client"}'))
+    done = acme.get()
+
+    assert "password" in answer(done)
+    assert "clock is" in done.stderr
+    assert [one.status for one in acme.bitbucket.helper_requests()] == [200, status, 200]
+
+
 def test_a_server_that_closes_each_connection(acme: Workspace) -> None:
     acme.bitbucket.rules.keep_alive = False
     acme.bitbucket.clock_offset = -7200  # Two requests to each origin.
