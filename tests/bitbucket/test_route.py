@@ -78,6 +78,9 @@ def test_a_proxy_without_a_port_has_curls(proxy: str, port: int) -> None:
         (["bitbucket.org:４４３:10.0.0.1"], {}),
         ([":443:10.0.0.1"], {}),
         (["bitbucket.org:443:"], {}),
+        (["bitbucket.org:443:10.0.0.1", "bitbucket.org:443"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org:444"], {("bitbucket.org", 443): ["10.0.0.1"]}),
         (["bitbucket.org"], {}),
     ],
 )
@@ -119,6 +122,32 @@ def test_no_proxy_of_others(acme: Workspace, proxy: Proxy, listed: str) -> None:
     acme.get(no_proxy=listed, https_proxy=f"http://{proxy.address}")
 
     assert set(proxy.asked) == both_origins(acme)
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.1.2.3/8", "10.9.9.9", True),  # As curl takes it, bits of the host and all.
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3", "10.1.2.4", False),
+        ("fd00::/8", "[fd12::1]", True),
+        ("fd00::/8", "[fe80::1]", False),
+        ("[fd12::1]", "[fd12::1]", True),
+        ("10.0.0.0/8", "bitbucket.org", False),
+        ("Bitbucket.ORG", "bitbucket.org", True),
+        ("bitbucket.org", "api.bitbucket.org", True),
+        ("10.0.0.0/99,bitbucket.org", "bitbucket.org", True),
+    ],
+)
+def test_no_proxy_of_networks_and_names(monkeypatch: pytest.MonkeyPatch, listed: str, host: str, direct: bool) -> None:
+    for name in ("NO_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", listed)
+    found = find_proxy(f"https://{host}", Settings({"proxy": ["http://proxy.example:3128"]}))
+
+    assert (found is None) == direct
 
 
 def test_a_proxy_with_a_password(acme: Workspace) -> None:

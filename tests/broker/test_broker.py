@@ -375,6 +375,11 @@ BAD: dict[str, tuple[str, str]] = {
     "quits with control characters": ("printf 'quit=1\\nbbjwt-error=a\\033[2Jb\\n\\n'", "a\\x1b[2Jb"),
     "prints junk": ("echo hello", "format"),
     "floods": ("yes password=abc", "65536 bytes"),
+    "fails with as much as may be": ("head -c 65536 /dev/zero | tr '\\0' a; exit 3", "exit status 3"),
+    "says one byte more than may be": (
+        "printf 'password=abc\\nx=%065520d\\n\\n' 1",
+        "65536 bytes",
+    ),
     "two passwords": ("printf 'password=a\\npassword=b\\n'", "two lines of password"),
     "no password": ("echo username=x", "no usable password"),
     "blank in the password": ("echo 'password=a b'", "no usable password"),
@@ -393,6 +398,13 @@ def test_a_broker_that_misbehaves(acme: Workspace, name: str) -> None:
 
     assert_quits(done, words)
     assert acme.machine.records() == []
+
+
+@pytest.mark.usefixtures("broker")
+def test_an_answer_of_as_much_as_may_be_is_taken(acme: Workspace) -> None:
+    # 17 bytes beside the digits: 65,536 in all.
+    printed = "printf 'password=abc\\nx=%065519d\\n' 1; echo"
+    assert answer(acme.get(*asking(acme, printed)))["password"] == "abc"
 
 
 @pytest.mark.usefixtures("broker")
