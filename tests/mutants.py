@@ -58,6 +58,14 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "bitbucket/api",
         "if date is None or abs(date - time.time()) >= assertion.CLOCK_TOLERANCE:",
     ): "a time is hardly ever a whole second",
+    (
+        "broker/serve",
+        "if len(known) == 2 and known[1].isdigit() and (int(known[1]) >= time.time()):",
+    ): "a time is hardly ever a whole second",
+    (
+        "broker/serve",
+        "if left <= 1 or not select.select([0], [], [], left)[0]:",
+    ): "who has dallied for nine seconds has one less",
     ("broker/serve", "if left < 0 or not select.select([0], [], [], left)[0]:"): "nothing comes in no time, either",
 }
 

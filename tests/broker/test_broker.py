@@ -324,6 +324,26 @@ def test_one_repository_under_its_four_names(acme: Workspace, broker: Broker) ->
     assert "hands out no token" in answers.pop()
 
 
+def test_a_name_is_looked_up_once_in_two_hours(acme: Workspace, broker: Broker) -> None:
+    asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
+
+    def look_ups() -> int:
+        given(broker.serve(asked))
+        return [one.origin for one in acme.bitbucket.helper_requests()].count("api")
+
+    first = look_ups()
+    assert look_ups() == first
+    # The name, and the Unix time up to which it counts.
+    (known,) = (broker.home / "run/git-credential-bbjwt").rglob("*~named")
+    name, until = known.read_text().split()
+    assert (name, abs(int(until) - time.time() - 7200) < 60) == ("acme/widgets", True)
+    for broken in (f"{name} {int(time.time()) - 1}", name, f"{name} soon", f"{name} {until} more"):
+        known.write_text(broken)
+        before = look_ups()
+        assert look_ups() == before
+    assert look_ups() == first + 4
+
+
 def test_lookups_by_uuid_are_bounded(acme: Workspace, broker: Broker) -> None:
     said = ""
     for number in range(22):
@@ -385,6 +405,7 @@ BAD: dict[str, tuple[str, str]] = {
     "blank in the password": ("echo 'password=a b'", "no usable password"),
     "carriage return": ("printf 'password=ab\\r\\n'", "no usable password"),
     "NUL": ("printf 'password=a\\000b\\n'", "format"),
+    "expired just now": ("echo password=abc; date +password_expiry_utc=%s", "expired"),
     "expired": ("printf 'password=abc\\npassword_expiry_utc=1000\\n'", "expired"),
     "absurd expiry": ("printf 'password=abc\\npassword_expiry_utc=soon\\n'", "not a Unix time"),
 }
@@ -457,7 +478,7 @@ def test_a_socket_that_is_not_there(acme: Workspace) -> None:
     assert_quits(acme.get(*asking(acme, "unix:/no/such/socket"), check=False), "/no/such/socket")
 
 
-def jwt_ending(at: int) -> str:
+def jwt_ending(at: object) -> str:
     claims = base64.urlsafe_b64encode(json.dumps({"exp": at}).encode()).decode().rstrip("=")
     return f"e30.{claims}.c2ln"
 
@@ -476,6 +497,12 @@ def test_an_end_comes_from_the_answer_or_the_jwt_and_is_within_a_day(acme: Works
     acme.machine.bbjwt("forget", "--all")
     found = answer(acme.get(*asking(acme, "echo password=without-an-end; echo username=somebody")))
     assert found == {"username": "somebody", "password": "without-an-end"}
+    for odd in ("soon", -1, 0, 1e300, True, None, [now + 5000]):
+        token = jwt_ending(odd)
+        assert answer(acme.get(*asking(acme, f"echo password={token}"))) == {
+            "username": "x-token-auth",
+            "password": token,
+        }
     assert (kept, acme.machine.records()) == (1, [])
 
 
