@@ -427,6 +427,8 @@ if [ "$mode" = environment ]; then
     else
         rm -rf "$into"/lib/python*/site-packages/git_credential_bbjwt* # pip takes one of the same version for the same.
         fill_locked_and_project "$into" "$1"
+        bin=$into/bin
+        write_launcher "$into" # The tests run what users have.
     fi
 else
     "$mode"

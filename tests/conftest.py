@@ -122,6 +122,12 @@ class Machine:
         """Run the installed command, with changes to the environment."""
         return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(also, **changes))
 
+    def imports_of(self, operation: str, url: str) -> set[str]:
+        """The modules that an operation for ``url`` imports, started as install.sh's launcher starts it."""
+        words: list[str | Path] = [sys.executable, "-ISX", "importtime", COMMAND, operation]
+        shown = self.run(*words, data=request(url) + "\n").stderr
+        return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
+
     def get(
         self,
         url: str,

@@ -221,22 +221,16 @@ def test_what_others_registered_is_not_read(vendor: Workspace) -> None:
     assert other.stdout == "quit=1\n"
 
 
-def imported(vendor: Workspace) -> set[str]:
-    """The modules that a `get` for acme/widgets imports."""
-    shown = vendor.machine.bbjwt("get", data=request(vendor.url) + "\n", PYTHONPROFILEIMPORTTIME="1").stderr
-    return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
-
-
 def test_registering_another_workspace_leaves_the_fast_path_fast(vendor: Workspace) -> None:
     many = payloads(vendor, 2)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
     vendor.get()
-    assert "git_credential_bbjwt.minting" not in imported(vendor)
+    assert "git_credential_bbjwt.minting" not in vendor.machine.imports_of("get", vendor.url)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[1]))
     vendor.machine.bbjwt("unregister", "team1")
-    assert "git_credential_bbjwt.minting" not in imported(vendor)
+    assert "git_credential_bbjwt.minting" not in vendor.machine.imports_of("get", vendor.url)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
-    assert "git_credential_bbjwt.minting" in imported(vendor)
+    assert "git_credential_bbjwt.minting" in vendor.machine.imports_of("get", vendor.url)
 
 
 def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conftest import PROJECT, Workspace, request
+from tests.conftest import PROJECT
 
 PACKAGE = PROJECT / "git_credential_bbjwt"
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -52,19 +50,3 @@ def test_imports_between_wings_point_down() -> None:
     ]
 
     assert upwards == []
-
-
-def test_an_answer_from_the_cache_imports_front_rooms_alone(acme: Workspace) -> None:
-    acme.get()
-    # As install.sh's launcher starts it.
-    run = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from {PACKAGE.name}.entry import main; main(['get'])"
-    )
-    words = [sys.executable, "-ISX", "importtime", "-c", run]
-    done = subprocess.run(words, input=request(acme.url) + "\n", env=acme.machine.env(), capture_output=True, text=True)
-    loaded = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
-    ours = {name.removeprefix(PACKAGE.name) for name in loaded if name.startswith(PACKAGE.name)}
-
-    assert "password=" in done.stdout
-    assert ours == {"", ".entry", ".options", ".repository", ".git", ".installations", ".system", ".tokens"}
-    assert not {"re", "json", "typing", "hashlib", "collections", "site", "_blake2", "resource"} & loaded

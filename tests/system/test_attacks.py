@@ -20,7 +20,19 @@ from pathlib import Path
 import pytest
 
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, LATE, PATIENCE, Machine, Workspace, answer, finish, request, start, until_asked
+from tests.conftest import (
+    COMMAND,
+    LATE,
+    PATIENCE,
+    PROJECT,
+    Machine,
+    Workspace,
+    answer,
+    finish,
+    request,
+    start,
+    until_asked,
+)
 from tests.emulator import Fault, make_bare_repository
 from tests.proxy import Proxy
 
@@ -352,11 +364,10 @@ def test_modules_of_pythonpath_are_not_imported(acme: Workspace) -> None:
     planted.mkdir()
     for name in ("resource", "select", "jwt", "urllib3", "keyring"):
         (planted / f"{name}.py").write_text("raise SystemExit('planted')\n")
-    script = COMMAND.read_text().replace(" -I", "")
-    installed = acme.machine.home / "git-credential-bbjwt"
-    installed.write_text(script)
+    # As pip installs it, without -I.
+    script = PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt"
     done = acme.machine.run(
-        sys.executable, installed, "get", data=request(acme.url) + "\n", env=acme.machine.env(PYTHONPATH=str(planted))
+        sys.executable, script, "get", data=request(acme.url) + "\n", env=acme.machine.env(PYTHONPATH=str(planted))
     )
 
     assert "password" in answer(done)
