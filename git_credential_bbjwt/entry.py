@@ -9,9 +9,18 @@ import gc
 import os
 import sys
 
-from git_credential_bbjwt import CredentialError, NotARepositoryError, UsageError, be_verbose, error, trace, tracing
+from git_credential_bbjwt import (
+    CredentialError,
+    NotARepositoryError,
+    UsageError,
+    be_verbose,
+    error,
+    normal_host,
+    parse_path,
+    trace,
+    tracing,
+)
 from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
-from git_credential_bbjwt.repository import normal_host, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
 """What ``erase`` does: git says which token the server refused, and it is not handed out again."""
 
-from git_credential_bbjwt import NotARepositoryError, error, trace
+from git_credential_bbjwt import NotARepositoryError, Repository, error, normal_host, parse_path, trace
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import TooManyRefusedError
 from git_credential_bbjwt.git import Request, parse_request, read_all
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import LOCK, TokenCache

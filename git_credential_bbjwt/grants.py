@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from json import loads
 
-from git_credential_bbjwt import hide, trace
+from git_credential_bbjwt import Repository, hide, trace
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import (
     AnothersWorkspaceError,
@@ -22,7 +22,6 @@ from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.installations.asked import Asked, Command
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens import BROKERED
 from git_credential_bbjwt.tokens.cache import TokenCache

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt import NotARepositoryError, error, note, trace, warning
+from git_credential_bbjwt import NotARepositoryError, Repository, error, note, parse_path, trace, warning
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import BrokerError, BudgetSpentError, InstallationError, UndecidedError
 from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_fingerprints, write_answer
@@ -13,7 +13,6 @@ from git_credential_bbjwt.installations import Sources, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, check_allowed
-from git_credential_bbjwt.repository import Repository, parse_path
 from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens import BROKERED, Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache

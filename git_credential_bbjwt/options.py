@@ -1,7 +1,6 @@
 """The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start."""
 
-from git_credential_bbjwt import NotAllowedError, UsageError
-from git_credential_bbjwt.repository import Repository, is_name, normal_host
+from git_credential_bbjwt import NotAllowedError, Repository, UsageError, is_name, normal_host
 
 #: What git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")

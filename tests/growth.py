@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from git_credential_bbjwt.repository import Repository
+from git_credential_bbjwt import Repository
 from git_credential_bbjwt.system import PrivateFolder
 from git_credential_bbjwt.tokens import Record
 from git_credential_bbjwt.tokens.cache import TokenCache

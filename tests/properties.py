@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from git_credential_bbjwt import CredentialError, _secrets, one_line
+from git_credential_bbjwt import CredentialError, Repository, _secrets, normal_host, one_line, parse_path, parse_url
 from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.bitbucket.route import find_proxy
@@ -20,7 +20,6 @@ from git_credential_bbjwt.git import format_answer, parse_request
 from git_credential_bbjwt.git.config import Settings
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
-from git_credential_bbjwt.repository import Repository, normal_host, parse_path, parse_url
 from git_credential_bbjwt.tokens import parse_record
 
 _HOST = "bitbucket.org"

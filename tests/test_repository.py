@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from git_credential_bbjwt import NotARepositoryError
-from git_credential_bbjwt.repository import normal_host, parse_path, parse_url
+from git_credential_bbjwt import NotARepositoryError, normal_host, parse_path, parse_url
 from tests import tally
 from tests.conftest import Workspace, answer, request
 

@@ -10,11 +10,10 @@ import time
 from base64 import urlsafe_b64decode
 from typing import NamedTuple
 
-from git_credential_bbjwt import hide, redacted, trace
+from git_credential_bbjwt import Repository, hide, redacted, trace
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import BrokerError
 from git_credential_bbjwt.git import USERNAME, format_answer, state_entry
-from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import child_process, shell
 
 #: Begins a WHERE that is the path of a socket; everything else is a command line for ``sh -c``.

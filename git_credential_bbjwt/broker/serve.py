@@ -9,7 +9,16 @@ import select
 import stat
 import time
 
-from git_credential_bbjwt import CredentialError, MalformedRequestError, error, grants, minting, one_line
+from git_credential_bbjwt import (
+    CredentialError,
+    MalformedRequestError,
+    Repository,
+    error,
+    grants,
+    minting,
+    normal_host,
+    one_line,
+)
 from git_credential_bbjwt.broker.asker import who_asks
 from git_credential_bbjwt.broker.audit import Audit, audit_line
 from git_credential_bbjwt.budget import Budget
@@ -28,7 +37,6 @@ from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.options import HelperOptions, Pattern
-from git_credential_bbjwt.repository import Repository, normal_host
 from git_credential_bbjwt.system.lock import FileLock
 from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import LOCK, LOOKUPS, MINTING, NAMED, TokenCache

@@ -12,13 +12,12 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import UsageError, note
+from git_credential_bbjwt import UsageError, is_name, normal_host, note
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.installations import CLOUD_HOST, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import is_name, normal_host
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import CredentialError, error, grants, minting, one_line
+from git_credential_bbjwt import CredentialError, Repository, error, grants, minting, one_line, parse_url
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
@@ -32,7 +32,6 @@ from git_credential_bbjwt.installations.keyring_protocol import Outcome
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
 from git_credential_bbjwt.installations.secret_store import shared_secret_of
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import Repository, parse_url
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
 

@@ -10,7 +10,7 @@ Example:
 import argparse
 import time
 
-from git_credential_bbjwt import UsageError
+from git_credential_bbjwt import UsageError, is_name
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import read_sources
@@ -18,7 +18,6 @@ from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.secret_store import shared_secret_of
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import is_name
 
 #: Longest life of a JWT that is handed on, in seconds.
 LONGEST = 3600

@@ -18,7 +18,20 @@ import sys
 from json import dumps, loads
 from typing import NamedTuple
 
-from git_credential_bbjwt import CredentialError, UsageError, error, grants, hide, minting, note, warning
+from git_credential_bbjwt import (
+    CredentialError,
+    UsageError,
+    error,
+    grants,
+    hide,
+    is_name,
+    minting,
+    normal_host,
+    note,
+    parse_path,
+    parse_url,
+    warning,
+)
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import secret_store, unpacked
@@ -31,7 +44,6 @@ from git_credential_bbjwt.installations.payload import (
 )
 from git_credential_bbjwt.installations.registry import BATCH, RegistryFolder
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import is_name, normal_host, parse_path, parse_url
 from git_credential_bbjwt.system import others_can_read, terminal, why_not_ours
 from git_credential_bbjwt.tokens.stores import forget_workspaces
 

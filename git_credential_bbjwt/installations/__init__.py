@@ -9,8 +9,8 @@ import os
 import stat
 import time
 
+from git_credential_bbjwt import Repository
 from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import (
     file_name,
     open_to_read,

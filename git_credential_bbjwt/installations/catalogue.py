@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt import warning
+from git_credential_bbjwt import Repository, warning
 from git_credential_bbjwt.failures import InstallationError
 from git_credential_bbjwt.installations import OF_HOSTS, Jwt, Named, Payload, Registry, Source, Sources, is_entry
 from git_credential_bbjwt.installations.asked import Asked
@@ -19,7 +19,6 @@ from git_credential_bbjwt.installations.payload import (
     parse_entry,
     parse_payload,
 )
-from git_credential_bbjwt.repository import Repository
 
 #: Version of the one file that the registry was in version 1.0, and of the note that stands in its place since then.
 OLD_VERSION, MOVED_VERSION = 1, 2

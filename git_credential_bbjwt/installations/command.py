@@ -1,10 +1,9 @@
 """An installation command: the payload from any secret store, for one mint, and in no file."""
 
-from git_credential_bbjwt import hide, note
+from git_credential_bbjwt import Repository, hide, note
 from git_credential_bbjwt.failures import InstallationCommandError, InstallationError
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
-from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.system import child_process, shell
 
 # A payload is two kilobytes. Bytes.

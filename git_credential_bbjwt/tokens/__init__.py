@@ -6,8 +6,7 @@ repositories: so a workspace's records are found, and used up ones removed, by l
 
 import time
 
-from git_credential_bbjwt import trace, warning
-from git_credential_bbjwt.repository import Repository
+from git_credential_bbjwt import Repository, trace, warning
 from git_credential_bbjwt.system import (
     APP_NAME,
     PrivateFolder,

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Iterator
 
-from git_credential_bbjwt import trace
+from git_credential_bbjwt import Repository, is_uuid, trace
 from git_credential_bbjwt.failures import TooManyRefusedError
-from git_credential_bbjwt.repository import Repository, is_uuid
 from git_credential_bbjwt.system import NOT_YET, file_name
 from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt import Repository
 from git_credential_bbjwt.options import TOKEN_STORES
-from git_credential_bbjwt.repository import Repository
 from git_credential_bbjwt.tokens import MIN_REMAINING, Record
 from git_credential_bbjwt.tokens.stores import STORES
 from tests import desktop, tally
@@ -495,7 +495,7 @@ HEAVY = (
 )
 
 
-_FIRST = {"", ".entry", ".options", ".repository"}
+_FIRST = {"", ".entry", ".options"}
 
 #: Each costs more than a hundredth of a start.
 OURS = {
