@@ -41,7 +41,7 @@ def main(arguments: "list[str]") -> "NoReturn":
     """Run the command and end the process."""
     _open_standard_descriptors()
     try:
-        status = run(arguments)
+        status = dispatch(arguments)
     except CredentialError as problem:
         error(problem.what, problem.hint)
         status = problem.exit_status
@@ -77,7 +77,7 @@ def console() -> "NoReturn":
     main(sys.argv[1:])
 
 
-def run(arguments: "list[str]") -> int:
+def dispatch(arguments: "list[str]") -> int:
     """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
     options, words = parse_options(arguments)
     if words[:1] == ["serve"]:
@@ -110,7 +110,7 @@ def run(arguments: "list[str]") -> int:
         if _gets_a_request():
             return 0
         raise UsageError("there is no such command", commands.meant(words[0]))
-    return commands.run(options, words)
+    return commands.execute(options, words)
 
 
 def _get(options: HelperOptions) -> int:
@@ -161,7 +161,7 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     if record is None:
         return None
     refused = refused_fingerprints(request)
-    may_answer = record.may_answer(options.token_store, refused, sources=sources.stamp(repository))
+    may_answer = record.may_answer(options.token_store, refused, stamp=sources.stamp(repository))
     return record if may_answer else None
 
 

@@ -123,10 +123,10 @@ class _FromInstallation(Grantor):
             warn_of_exposed(self._installation.where)
         mint = _Mint(self._installation, repository, scope, self._session)
         if self._installation.is_surely_for(repository):
-            return mint.run()
+            return mint.grant()
         # The payload names no slug: of a workspace that Bitbucket says is another, or does not show, it says nothing.
         try:
-            return mint.run()
+            return mint.grant()
         except AnothersWorkspaceError:
             return None
         except RefusedError as refusal:
@@ -149,7 +149,7 @@ class _FromCommand(Grantor):
 
         self._session.budget.doing = f"waiting for {self._asked.where}"
         installation = ask_command(self._asked, repository)
-        return None if installation is None else _Mint(installation, repository, scope, self._session).run()
+        return None if installation is None else _Mint(installation, repository, scope, self._session).grant()
 
 
 class _FromBroker(Grantor):
@@ -185,7 +185,7 @@ class _Mint:
         self._session = session
         self._refusals = session.refusals
 
-    def run(self) -> Grant:
+    def grant(self) -> Grant:
         """Return a new token. Raises CredentialError."""
         repository, installation = self._repository, self._installation
         self._refusals.check(self._keys())

@@ -192,9 +192,9 @@ def _kept(cache: TokenCache, record: Record, wanted: Wanted) -> Grant | None:
     if token is None:
         return None
     trace(f"{wanted.repository.full_name}: a cached token answers, Unix time {record.expires} ends it")
-    sources = wanted.sources.stamp_to_keep(wanted.repository)
-    if record.sources != sources:
-        record.sources = sources
+    stamp = wanted.sources.stamp_to_keep(wanted.repository)
+    if record.stamp != stamp:
+        record.stamp = stamp
         _write(cache, record)
     return Grant(token, record.expires, record.uuid, cached=True, minted=record.minted, username=record.username)
 
@@ -205,7 +205,7 @@ def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, finger
         wanted.repository,
         wanted.scope,
         wanted.app,
-        sources=wanted.sources.stamp_to_keep(wanted.repository),
+        stamp=wanted.sources.stamp_to_keep(wanted.repository),
         identity=identity,
         uuid=grant.uuid,
         fingerprint=fingerprint,

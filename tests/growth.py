@@ -77,7 +77,7 @@ def _fill_cache(path: Path, size: int) -> None:
                 Repository("localhost", f"team{number}", "widgets"),
                 "repository",
                 "",
-                sources="-",
+                stamp="-",
                 identity="0" * 32,
                 uuid="",
                 fingerprint="0" * 16,

@@ -29,7 +29,8 @@ ROOMS = {
     "__init__": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
     "installations/__init__": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/old_registry": "tests/installations tests/system",
-    "installations/catalogue": "tests/installations tests/commands tests/bitbucket/test_facts.py tests/broker",
+    "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands "
+    "tests/bitbucket/test_facts.py tests/broker",
     "tokens/__init__": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/broker",
     "system/__init__": "tests/system tests/tokens tests/installations tests/git/test_protocol.py",
@@ -54,6 +55,10 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "installations/__init__",
         "if len(value) <= _LONGEST_PATH and os.path.lexists(value):",
     ): "a path of that length is too long for the system, too",
+    (
+        "installations/old_registry",
+        "return gone.strerror and 'its folder is gone'",
+    ): "both say in words that it cannot be read",
     (
         "bitbucket/api",
         "if date is None or abs(date - time.time()) >= assertion.CLOCK_TOLERANCE:",

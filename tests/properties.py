@@ -20,7 +20,7 @@ from git_credential_bbjwt.git import format_answer, parse_request
 from git_credential_bbjwt.git.config import Settings
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
-from git_credential_bbjwt.tokens import parse_record
+from git_credential_bbjwt.tokens import Record, parse_record
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
@@ -212,8 +212,20 @@ SEEDS: dict[str, list[bytes]] = {
         b'"baseApiUrl": "https://api.bitbucket.org", "workspaces": ["acme"], "workspaceUuid": ""}]}',
     ],
     "record": [
-        b"bbjwt-token-record 1\nhost=h\nworkspace=w\nname=n\nscope=s\napp=\nsources=a\nidentity=b\nuuid=u\nstate=s\n"
-        b"minted=1\nexpires=2\ntoken=t\nend\n"
+        Record(
+            Repository("h", "w", "n"),
+            "s",
+            "",
+            stamp="a",
+            identity="b",
+            uuid="u",
+            fingerprint="f",
+            minted=1,
+            expires=2,
+            store="runtime",
+            username="x",
+            token="t",
+        ).to_bytes()
     ],
     "proxy": [b"http://user:secret@proxy.example:3128", b"https://[::1]:1"],
 }

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from git_credential_bbjwt.tokens import parse_record
 from tests import tally
 from tests.conftest import Workspace, answer, cannot, request
 from tests.emulator import Fault
@@ -47,6 +48,10 @@ def test_generated_inputs(name: str) -> None:
         PROPERTIES[name](data)
 
     holds()
+
+
+def test_the_record_that_is_spoilt_is_a_good_one() -> None:
+    assert parse_record(SEEDS["record"][0]) is not None
 
 
 def test_fuzzed_inputs(tmp_path: Path) -> None:

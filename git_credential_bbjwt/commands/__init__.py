@@ -111,7 +111,7 @@ def meant(word: str) -> str:
     return f"did you mean: git-credential-bbjwt {close[0]}" if close else "git-credential-bbjwt --help lists them"
 
 
-def run(options: HelperOptions, words: list[str]) -> int:
+def execute(options: HelperOptions, words: list[str]) -> int:
     """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
     if words == ["help"] or (len(words) == 2 and words[0] in OPERATIONS and words[1] in ("-h", "--help")):
         words = ["--help"]  # The operations have no help of their own: git calls them.
@@ -140,7 +140,7 @@ def _run(options: HelperOptions, words: list[str]) -> int:
         arguments = parser().parse_args(words)
     except SystemExit as ended:  # argparse has printed its help, or what is wrong.
         return ended.code if isinstance(ended.code, int) else 2
-    status: int = _module(arguments.command).run(options, arguments)
+    status: int = _module(arguments.command).execute(options, arguments)
     return status
 
 

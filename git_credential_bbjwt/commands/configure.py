@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Write the settings. Raises UsageError and GitError."""
     for workspace in arguments.workspace:
         if not is_name(workspace.lower()):

@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object for scripts")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Check, and print each result as it is known. Raises NotARepositoryError for a URL that is none."""
     repository = _repository(arguments.url)
     budget = Budget(options.timeout)

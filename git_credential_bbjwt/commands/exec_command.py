@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG ...]", help="what to run")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Become the command. Raises UsageError, and GitError for a git that is too old."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:

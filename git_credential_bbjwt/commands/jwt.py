@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print it. Raises UsageError, InstallationError, SecretError."""
     if not 0 < arguments.expires <= LONGEST:
         raise UsageError(f"--expires needs a number of seconds from 1 to {LONGEST}")

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON array for scripts")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises InstallationError, after printing the others, for a source that is broken."""
     with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
         options = with_broker(options, CLOUD_BASE_URL)

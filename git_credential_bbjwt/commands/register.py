@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repository", metavar="URL", help="then try to get a token for this repository")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Register. Raises UsageError, InstallationError, SecretError."""
     asked = [workspace.lower() for workspace in arguments.workspace]
     for workspace in asked:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--asker", default="", metavar="LABEL", help="name of the asker, for the audit")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Answer. Raises UsageError, before anything is read, for an allow-list or audit that is missing or broken."""
     from git_credential_bbjwt.broker.audit import audit_to
     from git_credential_bbjwt.broker.own_ground import check_own_file

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=tuple(FORMATS), default="token", help="how to print it (default: token)")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises UsageError, NotARepositoryError, CredentialError."""
     urls = [url for word in arguments.url for url in (_read_urls() if word == "-" else [word])]
     options = options.replaced(app=arguments.app or options.app)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_level(parser)
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
     """Remove the settings. Raises GitError."""
     removed = GitConfiguration(arguments.level).remove()
     which = f"git's {arguments.level} configuration"

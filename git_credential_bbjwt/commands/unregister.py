@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", action="store_true", help="in the system registry")
 
 
-def run(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Remove it. Raises InstallationError where nothing is registered, or several apps are."""
     if bool(arguments.workspace) == arguments.all:
         raise UsageError("give a workspace or --all")

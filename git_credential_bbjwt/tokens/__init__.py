@@ -35,14 +35,14 @@ _CLOCK_SLACK = 30
 #: Begins the ``identity`` of a record whose token a broker gave.
 BROKERED = "broker-"
 
-_FORMAT = "bbjwt-token-record 3"
+_FORMAT = "bbjwt-token-record 4"
 _END = "end"
 
 
 class Record:
     """One minted token and all that must be the same for using it again.
 
-    ``minted`` and ``expires`` are Unix times. ``sources`` is the stamp of all installation sources when it was minted,
+    ``minted`` and ``expires`` are Unix times. ``stamp`` is that of all installation sources when it was minted,
     ``identity`` a digest of who gave it. ``fingerprint`` is what the token is recognised by; ``store`` names the
     token store it is kept in; ``token`` is None where that is not this record. ``username`` goes with it.
     """
@@ -56,7 +56,7 @@ class Record:
         "minted",
         "name",
         "scope",
-        "sources",
+        "stamp",
         "store",
         "token",
         "username",
@@ -70,7 +70,7 @@ class Record:
         scope: str,
         app: str,
         *,
-        sources: str,
+        stamp: str,
         identity: str,
         uuid: str,
         fingerprint: str,
@@ -85,7 +85,7 @@ class Record:
         self.name = repository.name
         self.scope = scope
         self.app = app
-        self.sources = sources
+        self.stamp = stamp
         self.identity = identity
         self.uuid = uuid
         self.fingerprint = fingerprint
@@ -96,15 +96,15 @@ class Record:
         self.token = token
 
     def may_answer(
-        self, token_store: str, refused: list[str], *, sources: str = "", identities: tuple[str, ...] = ()
+        self, token_store: str, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()
     ) -> bool:
         """Whether the token may be handed out again.
 
-        It is of one who is still asked: nothing has changed in the ``sources`` since, or who gave it is one of the
+        It is of one who is still asked: the ``stamp`` of the sources is the same, or who gave it is one of the
         ``identities``. It is kept where ``--token-store`` says, its fingerprint is none of the ``refused`` ones, and
         enough of its life is left, by a clock that has not been set back since.
         """
-        still_asked = self.sources == sources != "" or self.identity in identities
+        still_asked = self.stamp == stamp != "" or self.identity in identities
         return still_asked and self.store == token_store and self.fingerprint not in refused and self.may_be_in_time()
 
     def may_be_in_time(self) -> bool:
@@ -138,7 +138,7 @@ _TEXT_FIELDS = (
     "name",
     "scope",
     "app",
-    "sources",
+    "stamp",
     "identity",
     "uuid",
     "fingerprint",
@@ -162,7 +162,7 @@ def parse_record(data: bytes) -> Record | None:
             Repository(text[0], text[1], text[2]),
             text[3],
             text[4],
-            sources=text[5],
+            stamp=text[5],
             identity=text[6],
             uuid=text[7],
             fingerprint=text[8],

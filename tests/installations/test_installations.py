@@ -31,6 +31,22 @@ def payload_file(acme: Workspace, path: Path, key: str) -> Path:
     return path
 
 
+def test_a_file_is_settled_once_no_change_could_go_unnoticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "payload"
+    file.write_bytes(b"{}")
+    source = Payload.in_file(str(file))
+
+    def is_settled(seconds_later: float) -> bool:
+        monkeypatch.setattr("time.time", lambda: file.stat().st_ctime + seconds_later if file.exists() else 0.0)
+        return source.is_settled()
+
+    assert (is_settled(0.04), is_settled(0.06)) == (False, True)
+    file.write_bytes(b"[]")
+    assert not is_settled(0.06)
+    file.unlink()
+    assert not is_settled(0.06)
+
+
 def test_the_first_source_that_serves_the_repository_is_used(acme: Workspace, tmp_path: Path) -> None:
     machine = acme.machine
     option = payload_file(acme, tmp_path / "option.json", "by-option")

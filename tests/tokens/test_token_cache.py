@@ -132,7 +132,7 @@ BROKEN_RECORDS: dict[str, Callable[[Path], object]] = {
     "empty": lambda record: record.write_bytes(b""),
     "truncated": truncate,
     "garbage": lambda record: record.write_bytes(os.urandom(500)),
-    "another format": lambda record: replaced(record, b"record 3", b"record 1"),
+    "another format": lambda record: replaced(record, b"record 4", b"record 1"),
     "expiry is not a number": lambda record: replaced(record, b"expires=", b"expires=x"),
     "a line break in the token": lambda record: replaced(record, b"token=", b"token=a\nhost=b\ntoken="),
     "an escape in the token": lambda record: replaced(record, b"token=", b"token=\x1b"),
@@ -475,6 +475,22 @@ def test_expired_records_do_not_pile_up(acme: Workspace) -> None:
     assert record not in acme.machine.records()
 
 
+def test_forgetting_all_leaves_nothing_of_ours_and_all_of_others(acme: Workspace) -> None:
+    acme.get()
+    (record,) = acme.machine.records()
+    leftover = record.with_name(f"{record.name}~new")
+    others = [record.with_name(f"{record.name}~strange"), record.with_name("notes"), record.parent.parent / "notes"]
+    for path in (leftover, *others):
+        path.write_text("something")
+    acme.machine.bbjwt("forget", "--all")
+
+    assert [path.exists() for path in (record, leftover, *others)] == [False, False, True, True, True]
+    for path in others:
+        path.unlink()
+    acme.machine.bbjwt("forget", "--all")
+    assert not record.parent.parent.exists()
+
+
 # The fast path.
 
 HEAVY = (
@@ -534,7 +550,7 @@ def test_enough_of_its_life_is_left_by_a_clock_that_was_not_set_back(
         Repository("localhost", "acme", "widgets"),
         "repository",
         "",
-        sources="",
+        stamp="",
         identity="",
         uuid="",
         fingerprint="0" * 16,
