@@ -86,6 +86,10 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
         "PYTHON_KEYRING_BACKEND": "keyring_pass.PasswordStoreBackend",
     }
     phrase = ("--batch", "--pinentry-mode=loopback", "--passphrase", "open")
+    # On a busy machine an agent may take longer to start than gpg waits for it.
+    for _ in range(5):
+        if machine.run("gpgconf", "--launch", "gpg-agent", check=False).returncode == 0:
+            break
     machine.run("gpg", *phrase, "--quick-generate-key", "builder", "future-default", "default", "never")
     machine.run("pass", "init", "builder")
     # Decrypting once has the agent keep the passphrase.
