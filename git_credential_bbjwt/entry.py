@@ -11,6 +11,7 @@ import sys
 
 from git_credential_bbjwt import (
     CredentialError,
+    NotAllowedError,
     NotARepositoryError,
     UsageError,
     be_verbose,
@@ -20,7 +21,7 @@ from git_credential_bbjwt import (
     trace,
     tracing,
 )
-from git_credential_bbjwt.options import OPERATIONS, HelperOptions, parse_options
+from git_credential_bbjwt.options import OPERATIONS, HelperOptions, check_allowed, parse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,9 +150,8 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
         return None
     try:
         repository = parse_path(host, request.path)
-    except NotARepositoryError:
-        return None
-    if options.allow and not any(pattern.allows(repository) for pattern in options.allow):
+        check_allowed(options.allow, repository)
+    except (NotARepositoryError, NotAllowedError):
         return None  # `minting` has words for it.
 
     from git_credential_bbjwt.git import refused_fingerprints
@@ -179,7 +179,7 @@ def _erase(options: HelperOptions) -> int:
     return erasing.erase(options)
 
 
-def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # as above
+def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
     """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
     from git_credential_bbjwt.git import write_answer
 

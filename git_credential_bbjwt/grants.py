@@ -144,7 +144,7 @@ class _FromCommand(Grantor):
         self._asked = asked
         self._session = session
 
-    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # as above
+    def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
         from git_credential_bbjwt.installations.command import ask_command
 
         self._session.budget.doing = f"waiting for {self._asked.where}"

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 
 #: The project's own folder.
 PROJECT = Path(__file__).parent.parent
+
+#: Where the package of COMMAND is.
+INSTALLED = sysconfig.get_path("purelib")
 
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
@@ -124,8 +128,9 @@ class Machine:
 
     def imports_of(self, operation: str, url: str) -> set[str]:
         """The modules that an operation for ``url`` imports, started as install.sh's launcher starts it."""
-        words: list[str | Path] = [sys.executable, "-ISX", "importtime", COMMAND, operation]
-        shown = self.run(*words, data=request(url) + "\n").stderr
+        run = f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.entry import main; "
+        run += f"main([{operation!r}])"
+        shown = self.run(sys.executable, "-ISX", "importtime", "-c", run, data=request(url) + "\n").stderr
         return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
 
     def get(

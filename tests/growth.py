@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from git_credential_bbjwt import Repository
 from git_credential_bbjwt.system import PrivateFolder
-from git_credential_bbjwt.tokens import Record
 from git_credential_bbjwt.tokens.cache import TokenCache
+from tests.properties import whole_record
 
 #: The sizes; the largest takes some minutes to set up.
 SIZES = tuple(int(size) for size in os.environ.get("BBJWT_BENCHMARK_SIZES", "1 1000 10000 100000").split())
@@ -72,22 +71,7 @@ def _fill_cache(path: Path, size: int) -> None:
     cache = TokenCache(PrivateFolder(str(path), create=True))
     now = int(time.time())
     for number in range(1, size):
-        cache.keep(
-            Record(
-                Repository("localhost", f"team{number}", "widgets"),
-                "repository",
-                "",
-                stamp="-",
-                identity="0" * 32,
-                uuid="",
-                fingerprint="0" * 16,
-                minted=now,
-                expires=now + 7200,
-                store="runtime",
-                username="x-token-auth",
-                token="t" * 80,
-            )
-        )
+        cache.keep(whole_record(f"team{number}", minted=now, expires=now + 7200))
 
 
 def measure(

@@ -148,6 +148,24 @@ def payload(data: bytes) -> None:
             assert re.fullmatch(r"https://[^/@?#\s]+", one.base_api_url), data
 
 
+def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) -> Record:
+    """A record as a mint makes it."""
+    return Record(
+        Repository("localhost", workspace, "widgets"),
+        "repository",
+        "",
+        stamp="-",
+        identity="0" * 32,
+        uuid="",
+        fingerprint="0" * 16,
+        minted=minted,
+        expires=expires,
+        store="runtime",
+        username="x-token-auth",
+        token="t" * 80,
+    )
+
+
 def record(data: bytes) -> None:
     """A cached record is whole, with a token git can read, or it is none."""
     found = parse_record(data)
@@ -211,21 +229,6 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"version": 1, "installations": [{"key": "k", "clientKey": "c", "baseUrl": "https://bitbucket.org",'
         b'"baseApiUrl": "https://api.bitbucket.org", "workspaces": ["acme"], "workspaceUuid": ""}]}',
     ],
-    "record": [
-        Record(
-            Repository("h", "w", "n"),
-            "s",
-            "",
-            stamp="a",
-            identity="b",
-            uuid="u",
-            fingerprint="f",
-            minted=1,
-            expires=2,
-            store="runtime",
-            username="x",
-            token="t",
-        ).to_bytes()
-    ],
+    "record": [whole_record().to_bytes()],
     "proxy": [b"http://user:secret@proxy.example:3128", b"https://[::1]:1"],
 }

@@ -203,7 +203,7 @@ def _refuse(response: Response, host: str, path: str) -> NoReturn:
     # A good status that is not 200 may carry a token, as may whatever is not an error's JSON or text.
     code, reason = server_words(response.body) if response.status >= 400 else ("", "")
     said = f": {reason}" if reason else ""
-    swap = path == TOKEN_PATH
+    swap, date = path == TOKEN_PATH, response.date
     hint = "git-credential-bbjwt doctor URL checks each step"
     if 300 <= response.status < 400:
         location = _shown_host(response.headers.get("Location"))
@@ -230,7 +230,6 @@ def _refuse(response: Response, host: str, path: str) -> NoReturn:
     elif response.status == 401:
         what = f"{host} does not accept the JWT (401){said}"
         hint = NEWEST_PAYLOAD
-        date = response.date
         if date is None or abs(date - time.time()) > assertion.CLOCK_TOLERANCE:
             hint += "; check this machine's clock"
     elif response.status == 403:
@@ -242,9 +241,7 @@ def _refuse(response: Response, host: str, path: str) -> NoReturn:
     else:
         what = f"{host} answered {response.status}{said}"
     about_repository = not swap and response.status in (403, 404)
-    raise RefusedError(
-        what, hint, status=response.status, server_time=response.date, is_about_repository=about_repository
-    )
+    raise RefusedError(what, hint, status=response.status, server_time=date, is_about_repository=about_repository)
 
 
 def server_words(body: bytes) -> tuple[str, str]:

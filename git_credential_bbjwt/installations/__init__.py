@@ -63,7 +63,7 @@ class Source:
         self.where = where
         self.problem = problem
 
-    def may_name(self, host: str) -> bool:  # noqa: ARG002  # the kinds' own
+    def may_name(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
         """Whether this might name ``host``: False is certain, True only a reason to look closer."""
         return self.problem is not None
 
@@ -71,7 +71,7 @@ class Source:
         """Whether what is wrong with this is an error for requests to ``host``, one of ``--host``."""
         return self.may_name(host)
 
-    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # the kinds' own
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # a subclass needs it
         """What changes whenever anything changes that this says about ``repository``."""
         return "!"
 
@@ -135,7 +135,7 @@ class Text(Source):
         # Of a refused one the text still tells for which hosts that is an error.
         self.data = data
 
-    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:  # noqa: ARG002  # the kinds' own
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:  # noqa: ARG002  # a subclass needs it
         return None
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
@@ -195,7 +195,7 @@ class Registry(Source):
         """Whether an installation is for ``host``."""
         return os.path.lexists(f"{self.where}/{host_file(host)}")
 
-    def concerns(self, host: str) -> bool:  # noqa: ARG002  # the kinds' own
+    def concerns(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
         return False  # What cannot be trusted is not believed to name a host.
 
     def entries(self, workspace: str) -> list[tuple[bytes, os.stat_result]]:

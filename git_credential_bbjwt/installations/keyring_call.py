@@ -1,4 +1,4 @@
-"""The keyring as the rest of the program has it: requests to a process of its own, and what its answers mean."""
+"""The keyring as the rest of the program has it: requests to a process of its own, and what its replies mean."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ class KeyringCall:
         self._reply: KeyringReply | None = None
 
     def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
-        """Return the child's answer, waiting at most ``wait`` seconds unless a person may be prompted."""
+        """Return the process's reply, waiting at most ``wait`` seconds unless a person may be prompted."""
         if self._reply is None:
             self._reply = self._awaited(wait)
         return self._reply
@@ -63,7 +63,7 @@ class KeyringCall:
 
 
 def secret_from(reply: KeyringReply, owner: str) -> str:
-    """Return the secret in a keyring's ``answer``. Raises SecretError that says why there is none."""
+    """Return the secret in a keyring's ``reply``. Raises SecretError that says why there is none."""
     if reply.is_ok:
         hide(reply.secret)
         return reply.secret

@@ -69,7 +69,7 @@ def main_at_once() -> None:
 
 
 def _replies_alone() -> int:
-    """Have what a backend prints not end up in the answer; return where that goes."""
+    """Have what a backend prints not end up in the reply; return where that goes."""
     replies = os.dup(1)
     os.dup2(2, 1)
     return replies

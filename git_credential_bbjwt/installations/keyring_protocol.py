@@ -1,8 +1,8 @@
-"""What the keyring's process and who starts it both know: its command line, and what it answers.
+"""What the keyring's process and who starts it both know: its command line, and what it replies.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
 ``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
-The answer is one on standard output: the fields of `KeyringReply`.
+The reply is one on standard output: the fields of `KeyringReply`.
 """
 
 import sys
@@ -26,7 +26,7 @@ class Outcome(str, Enum):
 
 
 class KeyringReply:
-    """An answer: the ``secret`` that was asked for, or the ``reason`` for another `Outcome`; the ``backend``'s name."""
+    """A reply: the ``secret`` that was asked for, or the ``reason`` for another `Outcome`; the ``backend``'s name."""
 
     def __init__(self, outcome: Outcome, secret: str = "", reason: str = "", backend: str = "unknown backend") -> None:
         self.outcome = outcome

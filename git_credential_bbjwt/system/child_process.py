@@ -122,7 +122,8 @@ else:
             finally:
                 os.close(theirs)
                 os.close(answers)
-            running.add(self.pid)
+            if not at_terminal:  # There the person ends it.
+                running.add(self.pid)
             try:
                 while request:
                     request = request[os.write(self._input, request) :]

@@ -96,7 +96,7 @@ _NOT_FOR_HTTP: dict[str, ModuleType | None] = {
     "email.header": _LoadedWhenUsed("email.header"),
     "quopri": _LoadedWhenUsed("quopri"),
     # Python's own has the same in Python, too, and replaces it by this when all of it is read.
-    "datetime": importlib.import_module("_datetime"),
+    "datetime": _AtFirstUse("_datetime"),
 }
 
 _NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {

@@ -6,6 +6,10 @@ from git_credential_bbjwt import hide, trace, warning
 from git_credential_bbjwt.tokens import Record, fingerprint_of
 from git_credential_bbjwt.tokens.cache import TokenCache
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.installations.keyring_protocol import KeyringReply
+
 
 class TokenStore:
     """Where tokens are kept. ``keeps`` is whether they are at all."""
@@ -50,17 +54,13 @@ class KeyringStore(TokenStore):
     keeps = True
 
     def put(self, record: Record, token: str) -> bool:
-        from git_credential_bbjwt.installations.keyring_call import KeyringCall
-
-        reply = KeyringCall("set", _keyring_name(record), token).reply()
+        reply = self._ask("set", record, token)
         if not reply.is_ok:
             warning(f"the token could not be kept in the keyring: {reply.reason or reply.outcome.value}")
         return reply.is_ok
 
     def token_of(self, record: Record) -> str | None:
-        from git_credential_bbjwt.installations.keyring_call import KeyringCall
-
-        reply = KeyringCall("get", _keyring_name(record)).reply()
+        reply = self._ask("get", record)
         if not reply.is_ok or fingerprint_of(reply.secret.encode()) != record.fingerprint:
             trace(f"the cached token is not in the keyring: {reply.outcome.value}")
             return None
@@ -68,9 +68,13 @@ class KeyringStore(TokenStore):
         return reply.secret
 
     def remove(self, record: Record) -> None:
+        self._ask("delete", record)
+
+    @staticmethod
+    def _ask(action: str, record: Record, token: str = "") -> "KeyringReply":
         from git_credential_bbjwt.installations.keyring_call import KeyringCall
 
-        KeyringCall("delete", _keyring_name(record)).reply()
+        return KeyringCall(action, _keyring_name(record), token).reply()
 
 
 class NoStore(TokenStore):

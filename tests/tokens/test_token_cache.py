@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt import Repository
 from git_credential_bbjwt.options import TOKEN_STORES
-from git_credential_bbjwt.tokens import MIN_REMAINING, Record
+from git_credential_bbjwt.tokens import MIN_REMAINING
 from git_credential_bbjwt.tokens.stores import STORES
 from tests import desktop, tally
 from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
 from tests.emulator import Fault
+from tests.properties import whole_record
 
 
 def password(acme: Workspace, *options: str, extra: str = "", **changes: str | None) -> str:
@@ -546,19 +546,6 @@ def test_enough_of_its_life_is_left_by_a_clock_that_was_not_set_back(
 ) -> None:
     now = 1_800_000_000
     monkeypatch.setattr("time.time", lambda: float(now))
-    record = Record(
-        Repository("localhost", "acme", "widgets"),
-        "repository",
-        "",
-        stamp="",
-        identity="",
-        uuid="",
-        fingerprint="0" * 16,
-        minted=now + minted,
-        expires=now + expires,
-        store="runtime",
-        username="x-token-auth",
-        token="a",
-    )
+    record = whole_record(minted=now + minted, expires=now + expires)
 
     assert record.may_be_in_time() == in_time
