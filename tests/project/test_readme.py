@@ -23,19 +23,65 @@ from tests.project.test_install import fresh, wheelhouse
 __all__ = ["fresh", "home_with_backends", "scene", "wheelhouse"]  # fixtures
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-RECIPES: dict[str, str] = dict(re.findall(r"<!-- tested: ([\w -]+) -->\n```\w*\n(.*?)```", README, re.DOTALL))
+
+#: All that somebody may type or copy; the payload that is shown is JSON, and what is printed has no language.
+BLOCKS: list[str] = re.findall(r"^```(?!json)\w+\n(.*?)```", README, re.MULTILINE | re.DOTALL)
+
+#: Each recipe, and words that only its block has.
+KNOWN_BY = {
+    "demo": "./install.sh --demo",
+    "tests": "tests/run\n",
+    "set up": "./install.sh installed.json",
+    "set up a server": "./install.sh\n",
+    "step by step": "bbjwt doctor",
+    "sudoers": "NOPASSWD",
+    "sudo asker": "'sudo -n",
+    "authorized_keys": "restrict,",
+    "socket unit": "[Socket]",
+    "socket service": "StandardInput=socket",
+    "secret store": "vault kv get",
+    "exec": "export BBJWT_INSTALLATION=/run/secrets",
+    "systemd": "LoadCredential=",
+    "kubernetes": "volumeMounts",
+    "buildkit": "RUN --mount",
+    "header": "--format header",
+    "jwt": "bbjwt jwt acme",
+    "pygit2": "pygit2",
+    "other helpers": "bbjwt configure --exclusive\x20",
+    "one-off": "--token-store none exec",
+    "pass": "keyring_pass",
+    "encrypted file": "cryptfile",
+    "after Connect": "/run/forge/token",
+}
+RECIPES = {name: "".join(block for block in BLOCKS if words in block) for name, words in KNOWN_BY.items()}
 
 
 def recipe(scene: Workspace, name: str) -> str:
     """The recipe's text, for the emulator in Bitbucket's place, without the lines that install what is there."""
     lines = [line for line in RECIPES[name].splitlines() if not line.startswith("./install.sh --")]
-    text = "\n".join(lines).replace("https://bitbucket.org", scene.bitbucket.base_url)
-    return text.replace("/usr/local/bin/git-credential-bbjwt", str(COMMAND)) + "\n"
+    return for_emulator(scene, "\n".join(lines) + "\n")
+
+
+def inline(scene: Workspace, start: str) -> str:
+    """The one command that README has in the middle of a line and that begins with ``start``, for the emulator."""
+    (command,) = {text for text in re.findall(r"`([^`\n]+)`", README) if text.startswith(start)}
+    return for_emulator(scene, command)
+
+
+def for_emulator(scene: Workspace, text: str) -> str:
+    """A command with the emulator in Bitbucket's place, and the command that is tested where README installs it."""
+    text = text.replace("https://bitbucket.org", scene.bitbucket.base_url)
+    return text.replace("/usr/local/bin/git-credential-bbjwt", str(COMMAND))
 
 
 def follow(scene: Workspace, name: str, **changes: str | None) -> str:
     """Type what the README says; return what it printed."""
-    done = scene.machine.run("sh", "-eu", "-c", recipe(scene, name), env=scene.machine.env(changes))
+    return typed(scene, recipe(scene, name), **changes)
+
+
+def typed(scene: Workspace, text: str, **changes: str | None) -> str:
+    """What a shell prints that is given ``text``."""
+    done = scene.machine.run("sh", "-eu", "-c", text, env=scene.machine.env(changes))
     return done.stdout + done.stderr
 
 
@@ -63,10 +109,9 @@ def mounted(scene: Workspace, where: str) -> str:
 
 
 def test_every_block_of_commands_is_tested_here() -> None:
-    blocks = re.findall(r"^(.*)\n```(sh|ini|yaml|groovy|python|dockerfile)\n", README, re.MULTILINE)
-    assert [mark for mark, _ in blocks if not mark.startswith("<!-- tested: ")] == []
+    assert sorted(RECIPES.values()) == sorted(BLOCKS)
     source = Path(__file__).read_text()
-    assert [name for name in RECIPES if f'"{name}"' not in source] == []
+    assert [name for name in RECIPES if source.count(f'"{name}"') < 2] == []
 
 
 def test_the_two_commands() -> None:
@@ -107,16 +152,16 @@ def test_step_by_step(newcomer: Workspace) -> None:
     assert "✗" not in printed
 
 
-def test_build_server_file(newcomer: Workspace) -> None:
-    (path,) = re.findall("BBJWT_INSTALLATION=(/.*)", RECIPES["file"])
-    text = recipe(newcomer, "file").replace(path, mounted(newcomer, path))
-    newcomer.machine.run("sh", "-eu", "-c", text)
-
-    assert cloned(newcomer)
-
-
-def test_build_server_variable(newcomer: Workspace) -> None:
-    follow(newcomer, "variable", BITBUCKET_INSTALLATION_JSON=newcomer.installation.read_text())
+@pytest.mark.parametrize("given", ["a file", "base64", "the JSON"])
+def test_a_build_server(newcomer: Workspace, given: str) -> None:
+    (path,) = re.findall("BBJWT_INSTALLATION=(/.*)", RECIPES["exec"])
+    payload = newcomer.installation.read_bytes()
+    value = {
+        "a file": mounted(newcomer, path),
+        "base64": base64.b64encode(payload).decode(),
+        "the JSON": payload.decode(),
+    }[given]
+    typed(newcomer, recipe(newcomer, "exec").replace(path, shlex.quote(value)), XDG_RUNTIME_DIR=None)
 
     assert cloned(newcomer)
     assert not (newcomer.machine.home / ".gitconfig").exists()
@@ -124,7 +169,7 @@ def test_build_server_variable(newcomer: Workspace) -> None:
 
 def test_systemd(newcomer: Workspace, tmp_path: Path) -> None:
     unit = recipe(newcomer, "systemd")
-    (tmp_path / "mirror.service").write_text(unit.replace("[Unit]", "[Unit]\nDefaultDependencies=no"))
+    (tmp_path / "mirror.service").write_text(f"[Unit]\nDefaultDependencies=no\n\n{unit}")
     verified = newcomer.machine.run(need("systemd-analyze"), "verify", tmp_path / "mirror.service", check=False)
     assert "mirror.service" not in verified.stderr, verified.stderr
     # What systemd would do: the credential in a folder of its own, named by a variable.
@@ -148,26 +193,12 @@ def test_kubernetes(newcomer: Workspace) -> None:
     assert cloned(newcomer)
 
 
-def test_container_entry_point(newcomer: Workspace, tmp_path: Path) -> None:
-    (path,) = re.findall(":-(/.*?)}", RECIPES["container"])
-    entry_point = tmp_path / "entry-point"
-    entry_point.write_text(recipe(newcomer, "container").replace(path, mounted(newcomer, path)))
-    entry_point.chmod(0o755)
-    newcomer.machine.run(entry_point, "git", "clone", "-q", newcomer.url)
+def test_container_entry_point(newcomer: Workspace) -> None:
+    words = json.loads(inline(newcomer, "ENTRYPOINT").partition(" ")[2])
+    newcomer.machine.environment["BBJWT_INSTALLATION"] = mounted(newcomer, "run/secrets/bitbucket")
+    newcomer.machine.run(COMMAND, *words[1:], "git", "clone", "-q", newcomer.url)
 
-    assert cloned(newcomer)
-
-
-@pytest.mark.parametrize("given", ["a file", "base64", "the JSON"])
-def test_continuous_integration(newcomer: Workspace, given: str) -> None:
-    payload = newcomer.installation.read_bytes()
-    value = {
-        "a file": mounted(newcomer, "secret-file"),
-        "base64": base64.b64encode(payload).decode(),
-        "the JSON": payload.decode(),
-    }[given]
-    follow(newcomer, "ci", BBJWT_INSTALLATION=value, XDG_RUNTIME_DIR=None)
-
+    assert words[0] == COMMAND.name
     assert cloned(newcomer)
 
 
@@ -176,8 +207,8 @@ def test_cron(newcomer: Workspace) -> None:
     payload = mounted(newcomer, "etc/bitbucket-installation.json")
     machine.run("git", "init", "-q", "--bare", "widgets.git")
     machine.run("git", "-C", "widgets.git", "remote", "add", "origin", newcomer.url)
-    line = recipe(newcomer, "cron").replace("/etc/bitbucket-installation.json", payload)
-    *_, command = line.replace("-C /srv/", f"-C {machine.home}/").split(maxsplit=5)
+    line = inline(newcomer, "/usr/local/bin/").replace("/etc/bitbucket-installation.json", payload)
+    command = line.replace("-C /srv/", f"-C {machine.home}/")
     # What cron gives a job, and the authority that stands for a public one.
     environment = {"HOME": str(machine.home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "builder"}
     environment |= {name: str(newcomer.bitbucket.ca_file) for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO")}
@@ -193,7 +224,8 @@ def with_installation(scene: Workspace) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["token", "header"])
 def test_handing_on_a_token(newcomer: Workspace, name: str) -> None:
-    follow(newcomer, name, **with_installation(newcomer))
+    text = recipe(newcomer, name) if name == "header" else inline(newcomer, 'git clone "$(')
+    typed(newcomer, text, **with_installation(newcomer))
 
     configuration = next(newcomer.machine.home.glob("widgets*/.git/config")).read_text()
     token = quote(next(iter(newcomer.bitbucket.tokens)), safe="")
@@ -209,16 +241,18 @@ def test_handing_on_a_jwt(newcomer: Workspace) -> None:
     assert cloned(newcomer)
 
 
-@pytest.mark.parametrize("name", ["exclusive", "rewrite ssh"])
-def test_next_to_other_helpers(newcomer: Workspace, name: str) -> None:
+@pytest.mark.parametrize("option", ["--exclusive ", "--rewrite-ssh", "--workspace"])
+def test_next_to_other_helpers(newcomer: Workspace, option: str) -> None:
     machine = newcomer.machine
     machine.environment |= with_installation(newcomer)
     machine.git("config", "--global", "credential.helper", "store")
-    follow(newcomer, name)
-    machine.git("clone", "-q", "git@localhost:acme/widgets" if name == "rewrite ssh" else newcomer.url, "widgets")
+    lines = recipe(newcomer, "other helpers").splitlines()
+    typed(newcomer, next(line for line in lines if option in line))
+    machine.git("clone", "-q", "git@localhost:acme/widgets" if option == "--rewrite-ssh" else newcomer.url, "widgets")
 
+    assert len(lines) == 3
     assert cloned(newcomer)
-    assert not (machine.home / ".git-credentials").exists()
+    assert (machine.home / ".git-credentials").exists() == (option == "--workspace")
 
 
 def test_one_off(newcomer: Workspace) -> None:
@@ -230,7 +264,7 @@ def test_one_off(newcomer: Workspace) -> None:
 
 
 def test_insecure_storage(newcomer: Workspace) -> None:
-    follow(newcomer, "insecure storage")
+    typed(newcomer, inline(newcomer, "git-credential-bbjwt register --insecure-storage"))
     newcomer.installation.unlink()
     newcomer.machine.bbjwt("configure")
     newcomer.machine.git("clone", "-q", newcomer.url)
@@ -264,7 +298,7 @@ def files(scene: Workspace) -> list[Path]:
 def test_libraries_that_ask_no_helper(newcomer: Workspace) -> None:
     newcomer.machine.environment |= with_installation(newcomer)
     newcomer.machine.environment["SSL_CERT_FILE"] = str(newcomer.bitbucket.ca_file)
-    text = f"URL = {newcomer.url!r}\n" + recipe(newcomer, "pygit2")
+    text = f"import subprocess, pygit2\nURL = {newcomer.url!r}\n" + recipe(newcomer, "pygit2")
     newcomer.machine.run(client_python(), "-c", text)
 
     assert cloned(newcomer)
@@ -273,7 +307,7 @@ def test_libraries_that_ask_no_helper(newcomer: Workspace) -> None:
 def test_credential_fill(newcomer: Workspace) -> None:
     newcomer.machine.environment |= with_installation(newcomer)
     newcomer.machine.bbjwt("configure")
-    printed = follow(newcomer, "credential fill")
+    printed = typed(newcomer, inline(newcomer, "printf 'url="))
 
     assert "username=x-token-auth\npassword=" in printed
 
@@ -316,9 +350,10 @@ def test_sudoers_and_authorized_keys_are_command_lines_of_serve(newcomer: Worksp
         assert refused.stdout == "\n"
 
 
-@pytest.mark.parametrize("name", ["sudo asker", "ssh asker", "socket asker"])
-def test_askers_are_configured(newcomer: Workspace, name: str) -> None:
-    newcomer.machine.run("sh", "-c", recipe(newcomer, name).splitlines()[0])
+@pytest.mark.parametrize("broker", ["sudo", "'ssh", "unix:"])
+def test_askers_are_configured(newcomer: Workspace, broker: str) -> None:
+    start = f"git-credential-bbjwt configure --broker {broker}"
+    typed(newcomer, recipe(newcomer, "sudo asker") if broker == "sudo" else inline(newcomer, start))
     key = "credential.https://bitbucket.org.helper"
     assert "--broker=" in newcomer.machine.git("config", key).stdout
 
@@ -375,7 +410,10 @@ def test_doctor(newcomer: Workspace) -> None:
     newcomer.machine.environment |= with_installation(newcomer)
     newcomer.machine.bbjwt("configure")
 
-    assert "✓ token: " in follow(newcomer, "doctor")
+    command = inline(newcomer, "git-credential-bbjwt doctor https")
+    assert "✓ token: " in typed(newcomer, command)
+    printed = typed(newcomer, inline(newcomer, "printf 'protocol=").replace("bitbucket.org", newcomer.bitbucket.host))
+    assert "password=" in printed
 
 
 #: What git itself says where the helper said nothing.
