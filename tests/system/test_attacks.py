@@ -204,8 +204,9 @@ def test_no_link_of_an_answer_is_shown_but_an_announcement(acme: Workspace) -> N
 # Other users, and root with another's home.
 
 
+@pytest.mark.parametrize("settings", [".config", "not/made/yet"])
 def test_root_with_anothers_home_reads_and_makes_nothing_there(
-    acme: Workspace, thief: Proxy, another_user: int
+    acme: Workspace, thief: Proxy, another_user: int, settings: str
 ) -> None:
     home, env = acme.machine.home, acme.machine.environment
     marker = home.parent / "ran"
@@ -220,7 +221,7 @@ def test_root_with_anothers_home_reads_and_makes_nothing_there(
     shutil.copy(acme.installation, payload)
     payload.chmod(0o600)
     env["BBJWT_INSTALLATION"] = str(payload)
-    env["XDG_CONFIG_HOME"] = str(home / ".config")
+    env["XDG_CONFIG_HOME"] = str(home / settings)
     for path in (home, *home.rglob("*")):
         os.chown(path, another_user, another_user, follow_symlinks=False)
     before = sorted((str(path), path.lstat().st_mode) for path in home.rglob("*"))
@@ -275,7 +276,7 @@ def test_a_registry_that_others_can_reach_is_not_used(acme: Workspace, slip: str
     if slip == "folder is a link":
         folder.rename(acme.machine.home / "elsewhere")
         folder.symlink_to(acme.machine.home / "elsewhere")
-    elif slip == "others write to the folder":
+    elif slip == "others can write to the folder":
         folder.chmod(0o722)
     else:
         folder.parent.chmod(0o777)
