@@ -154,10 +154,10 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     except (NotARepositoryError, NotAllowedError):
         return None  # `minting` has words for it.
 
+    from git_credential_bbjwt import tokens
     from git_credential_bbjwt.git import refused_fingerprints
-    from git_credential_bbjwt.tokens import Records
 
-    record = Records.open(create=False).find(repository, options.scope, options.app)
+    record = tokens.kept().find(repository, options.scope, options.app)
     if record is None:
         return None
     refused = refused_fingerprints(request)

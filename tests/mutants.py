@@ -35,6 +35,7 @@ ROOMS = {
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/broker",
     "system/__init__": "tests/system tests/tokens tests/installations tests/git/test_protocol.py "
     "tests/commands/test_commands.py",
+    "system/private_folder": "tests/system tests/tokens tests/installations",
     "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands",
     "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
     "broker/ask": "tests/broker tests/test_hostile.py",
@@ -45,7 +46,7 @@ ROOMS = {
 CHANGE_NOTHING: dict[tuple[str, str], str] = {
     (
         "system/__init__",
-        "_A_FOLDER = os.O_RDONLY & os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
+        "A_FOLDER = os.O_RDONLY & os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
     ): "what is not a folder fails at the next step",
     ("tokens/__init__", "_PARTS = 62"): "any number of folders will do",
     (

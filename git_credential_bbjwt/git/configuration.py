@@ -14,13 +14,13 @@ from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL
 from git_credential_bbjwt.system import (
     APP_NAME,
-    PrivateFolder,
     git_home,
     site_config_folder,
     user_config_folder,
     why_no_home,
 )
 from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 _JOURNAL = "configured.json"
 

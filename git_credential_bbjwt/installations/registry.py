@@ -31,7 +31,6 @@ from git_credential_bbjwt.installations.catalogue import (
 from git_credential_bbjwt.installations.old_registry import OldRegistry
 from git_credential_bbjwt.installations.payload import Installation, entry_of
 from git_credential_bbjwt.system import (
-    PrivateFolder,
     is_administrator,
     site_config_folder,
     user_config_folder,
@@ -39,6 +38,7 @@ from git_credential_bbjwt.system import (
 )
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 #: How many installations are best changed at once: each file is open meanwhile.
 BATCH = 100

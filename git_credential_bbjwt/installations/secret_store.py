@@ -6,8 +6,8 @@ from collections.abc import Callable
 from git_credential_bbjwt import hide, warning
 from git_credential_bbjwt.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
-from git_credential_bbjwt.system import PrivateFolder
 from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 
 class SecretFile:

@@ -1,21 +1,19 @@
-"""What every wing stands on: folders and files of ours, where they are, and names made of parts.
+"""What every wing stands on: what is ours to read, where it is, and names made of parts.
 
-What an operating system does in its own way is chosen here and in `child_process`, `shell`, `lock`, `core_dumps`,
-`terminal` and `run_folder`, once in each. Elsewhere than on Windows another user of the machine may have prepared a
-folder, a symbolic link or a file in the place of ours. So nothing is done by path after the check: every file is opened
-relative to the checked folder's own descriptor.
+What an operating system does in its own way is chosen here and in `private_folder`, `child_process`, `shell`, `lock`,
+`core_dumps`, `terminal` and `run_folder`, once in each. Elsewhere than on Windows another user of the machine may have
+prepared a folder, a symbolic link or a file in the place of ours. So nothing is done by path after the check: every
+file is opened relative to the checked folder's own descriptor.
 """
 
 import os
 import stat
 import sys
-import time
 
 __all__ = [
     "APP_NAME",
     "EXEC_FOLDER_VARIABLE",
-    "NOT_YET",
-    "PrivateFolder",
+    "OwnFolder",
     "exec_folder",
     "file_name",
     "git_home",
@@ -37,9 +35,8 @@ __all__ = [
 ]
 
 if sys.platform == "win32":
+    from git_credential_bbjwt.system.windows import PrivateFolder as OwnFolder
     from git_credential_bbjwt.system.windows import (
-        NOT_YET,
-        PrivateFolder,
         is_administrator,
         is_private,
         open_to_append,
@@ -51,34 +48,29 @@ if sys.platform == "win32":
     )
 
 else:
-    #: Ends the name of what is not yet a file of ours.
-    NOT_YET = "~new"
-
     # What we write is a few kilobytes; whatever is larger was not written by us.
     _MAX_BYTES = 8 * 1024 * 1024
 
-    _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    _A_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    #: How a folder is opened: not through a link.
+    A_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
-    class PrivateFolder:
-        """An open folder that belongs to this user with mode 0700. ``fd`` is its descriptor.
+    class OwnFolder:
+        """An open folder that belongs to this user with mode 0700, to read in. ``fd`` is its descriptor.
 
         A file's name may lead through folders within it: only this user can have made those.
         """
 
         __slots__ = ("fd", "path")
 
-        def __init__(self, path: str, *, create: bool, mode: int = 0o700) -> None:
-            """Open ``path``, making it (and the folders above it) first if ``create`` is set.
+        def __init__(self, path: str, *, mode: int = 0o700) -> None:
+            """Open ``path``.
 
             ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
             Raises OSError: FileNotFoundError where there is none, PermissionError where it is not this user's alone; an
             existing folder's mode is never changed.
             """
             self.path = path
-            if create:
-                _make(path, mode)
-            self.fd = os.open(path, _A_FOLDER)
+            self.fd = os.open(path, A_FOLDER)
             try:
                 found = os.fstat(self.fd)
                 why_not = ""
@@ -119,121 +111,6 @@ else:
                 return None
             finally:
                 os.close(fd)
-
-        def write(
-            self, name: str, data: bytes, *, mode: int = 0o600, durable: bool = False, date: float | None = None
-        ) -> None:
-            """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
-
-            ``durable`` also waits for the disk, for what cannot be had again. ``date`` is the Unix time that the file
-            bears, by default the present one. Raises OSError; the old file is then as it was.
-            """
-            self.write_many({name: data}, mode=mode, durable=durable, date=date)
-
-        def write_many(
-            self, files: "dict[str, bytes]", *, mode: int = 0o600, durable: bool = False, date: float | None = None
-        ) -> None:
-            """The same for several files, each in one step of its own: waiting for the disk is cheaper for all at once.
-
-            They are all open meanwhile, so give at most some hundreds.
-            """
-            opened: dict[str, int] = {}
-            try:
-                try:
-                    for name, data in files.items():
-                        new = name + NOT_YET
-                        self.remove(new)
-                        opened[new] = fd = os.open(new, _NEW_FILE, mode, dir_fd=self.fd)
-                        os.fchmod(fd, mode)
-                        view = memoryview(data)
-                        while view:
-                            view = view[os.write(fd, view) :]
-                        if date is not None:
-                            os.utime(fd, (date, date))
-                    for fd in opened.values() if durable else ():
-                        os.fsync(fd)
-                finally:
-                    for fd in opened.values():
-                        os.close(fd)
-                for name in files:
-                    os.rename(name + NOT_YET, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                    del opened[name + NOT_YET]
-            except BaseException:
-                for new in opened:
-                    self.remove(new)
-                raise
-            if durable:
-                os.fsync(self.fd)
-
-        def make_folders(self, path: str) -> None:
-            """Make the folder ``path`` within this one, and those between, where they are not there."""
-            try:
-                os.mkdir(path, 0o700, dir_fd=self.fd)
-            except FileExistsError:
-                pass
-            except FileNotFoundError:
-                above = os.path.dirname(path)
-                if not above:
-                    raise
-                self.make_folders(above)
-                self.make_folders(path)
-
-        def age(self, name: str) -> float:
-            """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
-            try:
-                return time.time() - os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
-            except FileNotFoundError:
-                return 0.0
-
-        def remove(self, name: str) -> bool:
-            """Remove the file; False where there was none."""
-            try:
-                os.unlink(name, dir_fd=self.fd)
-            except FileNotFoundError:
-                return False
-            return True
-
-        def remove_folder(self, name: str) -> None:
-            """Remove the folder ``name`` within this one if nothing is in it."""
-            try:
-                os.rmdir(name, dir_fd=self.fd)
-            except OSError:
-                pass
-
-        def remove_itself(self) -> None:
-            """Remove the folder if nothing is left in it."""
-            try:
-                os.rmdir(self.path)
-            except OSError:
-                pass
-
-        def rename_folder(self, old: str, new: str) -> None:
-            """Give the folder ``old`` within this one the name ``new``, and wait for the disk. Raises OSError."""
-            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            os.fsync(self.fd)
-
-        def names(self, below: str = ".") -> list[str]:
-            """The names of all that is in the folder, or in the folder ``below`` it; none where that is not there."""
-            try:
-                fd = os.open(below, _A_FOLDER, dir_fd=self.fd)
-            except OSError:
-                return []
-            try:
-                return os.listdir(fd)
-            finally:
-                os.close(fd)
-
-    def _make(path: str, mode: int) -> None:
-        try:
-            os.mkdir(path, mode)
-        except FileExistsError:
-            pass
-        except FileNotFoundError:
-            above = os.path.dirname(path)
-            if os.path.isdir(above):
-                raise  # /proc says so of whatever it will not have made.
-            _make(above, mode)
-            os.mkdir(path, mode)
 
     def why_not_trusted(path: str) -> str:
         """Why what stands in the folder ``path`` cannot be trusted to be this user's choice or root's; empty if it can.

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from git_credential_bbjwt.system import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 #: What a call is doing while it waits for a `FileLock` of the token cache, for messages.
 WAITING = "waiting for another process that is getting a token for the same repository"

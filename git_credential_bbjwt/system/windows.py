@@ -81,7 +81,7 @@ class PrivateFolder:
 
     __slots__ = ("path",)
 
-    def __init__(self, path: str, *, create: bool, mode: int = 0o700) -> None:  # noqa: ARG002  # access rules count
+    def __init__(self, path: str, *, create: bool = False, mode: int = 0o700) -> None:  # noqa: ARG002  # access rules count
         """Open ``path``, making it (and the folders above it) first if ``create`` is set.
 
         Raises OSError: FileNotFoundError where there is none, PermissionError where others can change it.

@@ -9,7 +9,7 @@ import time
 from git_credential_bbjwt import Repository, trace, warning
 from git_credential_bbjwt.system import (
     APP_NAME,
-    PrivateFolder,
+    OwnFolder,
     exec_folder,
     file_name,
     is_private,
@@ -19,10 +19,10 @@ from git_credential_bbjwt.system import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import TypeVar
 
-    _Records = TypeVar("_Records", bound="Records")
+    _Folder = TypeVar("_Folder", bound=OwnFolder)
 
 #: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it. The
 #: README and the man page tell it in words.
@@ -195,29 +195,13 @@ def part_of(text: str) -> str:
 
 
 class Records:
-    """The records of this user, to be found; `cache` has what it takes to keep and to drop them.
+    """The records in a folder, to be found; `cache` has what it takes to keep and to drop them.
 
-    The folder is the user's runtime folder where that is private to the user, else platformdirs' user cache folder.
-    Where neither can be used there is no cache: nothing is found, nothing is kept, and tokens are minted each time.
+    Without a folder nothing is found, nothing is kept, and tokens are minted each time.
     """
 
-    def __init__(self, folder: PrivateFolder | None) -> None:
+    def __init__(self, folder: OwnFolder | None) -> None:
         self.folder = folder
-
-    @classmethod
-    def open(cls: "type[_Records]", *, create: bool) -> "_Records":
-        """The cache of this user, in the first folder that can be used; ``create`` makes it where there is none."""
-        for path in _candidates():
-            folder = _open(path, create=create)
-            if folder is not None:
-                return cls(folder)
-        return cls(None)
-
-    @classmethod
-    def every_folder(cls: "type[_Records]") -> "list[_Records]":
-        """One cache for each folder there is, for who means to drop records wherever they are."""
-        folders = (_open(path, create=False) for path in _candidates())
-        return [cls(folder) for folder in folders if folder is not None]
 
     @staticmethod
     def name(repository: Repository, scope: str, app: str) -> str:
@@ -243,15 +227,27 @@ class Records:
         return record
 
 
-def _open(path: str, *, create: bool) -> PrivateFolder | None:
-    try:
-        return PrivateFolder(path, create=create)
-    except OSError as problem:
-        if isinstance(problem, PermissionError) and problem.filename == path:
-            warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
-        elif create or not isinstance(problem, FileNotFoundError):
-            trace(f"no token cache in {path}: {problem.strerror}")
-        return None
+def kept() -> Records:
+    """The records of this user."""
+    return Records(next(usable_folders(OwnFolder), None))
+
+
+def usable_folders(open_folder: "Callable[[str], _Folder]", *, made: bool = False) -> "Iterator[_Folder]":
+    """The folders that records may be in, as ``open_folder`` opens them; the first is the one that is used.
+
+    That is the user's runtime folder where that is private to the user, else platformdirs' user cache folder. Unless
+    ``open_folder`` has ``made`` it, there may be none yet.
+    """
+    for path in _candidates():
+        try:
+            folder = open_folder(path)
+        except OSError as problem:
+            if isinstance(problem, PermissionError) and problem.filename == path:
+                warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
+            elif made or not isinstance(problem, FileNotFoundError):
+                trace(f"no token cache in {path}: {problem.strerror}")
+            continue
+        yield folder
 
 
 def _candidates() -> "Iterator[str]":

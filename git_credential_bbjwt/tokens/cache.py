@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from git_credential_bbjwt import Repository, is_uuid, trace
 from git_credential_bbjwt.failures import TooManyRefusedError
-from git_credential_bbjwt.system import NOT_YET, file_name
-from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of
+from git_credential_bbjwt.system import file_name
+from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder
+from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of, usable_folders
 
 #: Seconds for which a refused token is named to a broker where its end is not known, and after which a file beside the
 #: records is a leftover.
@@ -50,6 +51,19 @@ _HEX = frozenset("0123456789abcdef")
 
 class TokenCache(Records):
     """The records of this user, and what is kept beside them."""
+
+    folder: PrivateFolder | None
+
+    @classmethod
+    def open(cls, *, create: bool) -> "TokenCache":
+        """The one in the first folder that can be used; ``create`` makes it where there is none."""
+        folders = usable_folders(lambda path: PrivateFolder(path, create=create), made=create)
+        return cls(next(folders, None))
+
+    @classmethod
+    def every_folder(cls) -> "list[TokenCache]":
+        """One for each folder there is, for who means to drop records wherever they are."""
+        return [cls(folder) for folder in usable_folders(lambda path: PrivateFolder(path, create=False))]
 
     def write(self, name: str, data: bytes, *, until: float | None = None) -> None:
         """Write a file by its whole name; ``until`` is the Unix time from which it is used up. Raises OSError."""

@@ -10,7 +10,7 @@ import time
 
 from git_credential_bbjwt import trace
 from git_credential_bbjwt.failures import RefusedError
-from git_credential_bbjwt.system import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import REFUSALS, TokenCache
 
 #: Seconds for which a refusal counts.

@@ -1,0 +1,148 @@
+"""Writing in a folder that is this user's alone: files whole or not at all, and nothing by path after the check."""
+
+import sys
+
+__all__ = ["NOT_YET", "PrivateFolder"]
+
+if sys.platform == "win32":
+    from git_credential_bbjwt.system.windows import NOT_YET, PrivateFolder
+
+else:
+    import os
+    import time
+
+    from git_credential_bbjwt.system import A_FOLDER, OwnFolder
+
+    #: Ends the name of what is not yet a file of ours.
+    NOT_YET = "~new"
+
+    _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    class PrivateFolder(OwnFolder):
+        """A folder of this user's with mode 0700, to write in."""
+
+        __slots__ = ()
+
+        def __init__(self, path: str, *, create: bool, mode: int = 0o700) -> None:
+            """Open ``path``, making it (and the folders above it) first if ``create`` is set.
+
+            Raises OSError as `OwnFolder` does.
+            """
+            if create:
+                _make(path, mode)
+            super().__init__(path, mode=mode)
+
+        def write(
+            self, name: str, data: bytes, *, mode: int = 0o600, durable: bool = False, date: float | None = None
+        ) -> None:
+            """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
+
+            ``durable`` also waits for the disk, for what cannot be had again. ``date`` is the Unix time that the file
+            bears, by default the present one. Raises OSError; the old file is then as it was.
+            """
+            self.write_many({name: data}, mode=mode, durable=durable, date=date)
+
+        def write_many(
+            self, files: "dict[str, bytes]", *, mode: int = 0o600, durable: bool = False, date: float | None = None
+        ) -> None:
+            """The same for several files, each in one step of its own: waiting for the disk is cheaper for all at once.
+
+            They are all open meanwhile, so give at most some hundreds.
+            """
+            opened: dict[str, int] = {}
+            try:
+                try:
+                    for name, data in files.items():
+                        new = name + NOT_YET
+                        self.remove(new)
+                        opened[new] = fd = os.open(new, _NEW_FILE, mode, dir_fd=self.fd)
+                        os.fchmod(fd, mode)
+                        view = memoryview(data)
+                        while view:
+                            view = view[os.write(fd, view) :]
+                        if date is not None:
+                            os.utime(fd, (date, date))
+                    for fd in opened.values() if durable else ():
+                        os.fsync(fd)
+                finally:
+                    for fd in opened.values():
+                        os.close(fd)
+                for name in files:
+                    os.rename(name + NOT_YET, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                    del opened[name + NOT_YET]
+            except BaseException:
+                for new in opened:
+                    self.remove(new)
+                raise
+            if durable:
+                os.fsync(self.fd)
+
+        def make_folders(self, path: str) -> None:
+            """Make the folder ``path`` within this one, and those between, where they are not there."""
+            try:
+                os.mkdir(path, 0o700, dir_fd=self.fd)
+            except FileExistsError:
+                pass
+            except FileNotFoundError:
+                above = os.path.dirname(path)
+                if not above:
+                    raise
+                self.make_folders(above)
+                self.make_folders(path)
+
+        def age(self, name: str) -> float:
+            """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
+            try:
+                return time.time() - os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+            except FileNotFoundError:
+                return 0.0
+
+        def remove(self, name: str) -> bool:
+            """Remove the file; False where there was none."""
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except FileNotFoundError:
+                return False
+            return True
+
+        def remove_folder(self, name: str) -> None:
+            """Remove the folder ``name`` within this one if nothing is in it."""
+            try:
+                os.rmdir(name, dir_fd=self.fd)
+            except OSError:
+                pass
+
+        def remove_itself(self) -> None:
+            """Remove the folder if nothing is left in it."""
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                pass
+
+        def rename_folder(self, old: str, new: str) -> None:
+            """Give the folder ``old`` within this one the name ``new``, and wait for the disk. Raises OSError."""
+            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            os.fsync(self.fd)
+
+        def names(self, below: str = ".") -> list[str]:
+            """The names of all that is in the folder, or in the folder ``below`` it; none where that is not there."""
+            try:
+                fd = os.open(below, A_FOLDER, dir_fd=self.fd)
+            except OSError:
+                return []
+            try:
+                return os.listdir(fd)
+            finally:
+                os.close(fd)
+
+    def _make(path: str, mode: int) -> None:
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            above = os.path.dirname(path)
+            if os.path.isdir(above):
+                raise  # /proc says so of whatever it will not have made.
+            _make(above, mode)
+            os.mkdir(path, mode)
