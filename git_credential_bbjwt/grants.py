@@ -2,7 +2,6 @@
 
 import threading
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from json import loads
@@ -79,7 +78,9 @@ class Session:
             if self._settings is None:
                 self._settings = HttpSettings()  # Git works while the rest is imported.
             if installation.identity not in self._signers:
-                self._signers[installation.identity] = _signer(installation)
+                # A command for many repositories mints in threads; otherwise the first are those of the connections.
+                alone = self._connections is None and threading.current_thread() is threading.main_thread()
+                self._signers[installation.identity] = _signer(installation, alone=alone)
             signer = self._signers[installation.identity]
 
             from git_credential_bbjwt.bitbucket.network import Connections
@@ -253,7 +254,7 @@ def look_up_workspace(installation: Installation, session: Session) -> str:
         return bitbucket.workspace_slug(installation.workspace_uuid)
 
 
-def _signer(installation: Installation) -> "Signer":
+def _signer(installation: Installation, *, alone: bool) -> "Signer":
     if installation.jwt:
         check_jwt_not_expired(installation)
 
@@ -264,7 +265,7 @@ def _signer(installation: Installation) -> "Signer":
     from git_credential_bbjwt.installations.secret_store import shared_secret_of
 
     # First of all the keyring, the slowest of those who work at the same time: it goes on during the next import.
-    shared_secret = shared_secret_of(installation)
+    shared_secret = shared_secret_of(installation, alone=alone)
 
     from git_credential_bbjwt.bitbucket.signing import SecretSigner
 
@@ -273,6 +274,8 @@ def _signer(installation: Installation) -> "Signer":
 
 def check_jwt_not_expired(installation: Installation) -> None:
     """Raise InstallationError for a JWT that has expired, or is none. Its signature is Bitbucket's to check."""
+    from base64 import urlsafe_b64decode
+
     hint = "get a new one where the secret is: git-credential-bbjwt jwt WORKSPACE"
     hide(installation.jwt)
     try:

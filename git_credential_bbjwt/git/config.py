@@ -3,7 +3,6 @@
 import os
 import threading
 from functools import cache
-from urllib.parse import urlsplit
 
 from git_credential_bbjwt import CredentialError, trace, warning
 from git_credential_bbjwt.system import child_process
@@ -135,7 +134,7 @@ class HttpSettings:
         if ignored and not self._has_warned:
             self._has_warned = True
             warning(
-                f"not obeyed, for a repository's own configuration may not choose the way to {urlsplit(url).netloc}: "
+                f"not obeyed, for a repository's own configuration may not choose the way to {url.split('/')[2]}: "
                 f"{', '.join(sorted(set(ignored)))}; put it into your own: git config --global"
             )
         return Settings(values)
@@ -198,6 +197,8 @@ def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
     Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
     then the longest host, the longest path and a user name win, in this order.
     """
+    from urllib.parse import urlsplit  # Loaded by then: who needs settings has a URL to go to.
+
     try:
         wanted, given = urlsplit(pattern), urlsplit(url)
         same_port = (wanted.port or 443) == (given.port or 443)

@@ -16,12 +16,19 @@ class KeyringCall:
     """One request to the keyring, under way in a process of its own from the moment this is made."""
 
     def __init__(
-        self, action: str, username: str, secret: str = "", *, backend: str = "", prompt: bool = False
+        self,
+        action: str,
+        username: str,
+        secret: str = "",
+        *,
+        backend: str = "",
+        prompt: bool = False,
+        alone: bool = False,
     ) -> None:
         """Start the request.
 
         ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
-        terminal or by a window.
+        terminal or by a window. ``alone`` tells that no other thread of this process is at work.
         """
         self._prompt = prompt
         at_once = action == "get" and not prompt and backend == SECRET_SERVICE
@@ -39,9 +46,8 @@ class KeyringCall:
             "backend": backend,
             "prompt": prompt,
         }
-        words = command(sys.path, at_once=at_once)
         line = json.dumps(request).encode() + b"\n"
-        self._process = child_process.Spawned(words, environment, line, at_terminal=prompt)
+        self._process = _begun(line, environment, prompt=prompt, at_once=at_once, alone=alone)
         self._reply: KeyringReply | None = None
 
     def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
@@ -60,6 +66,17 @@ class KeyringCall:
             return KeyringReply(Outcome(found.pop("outcome")), **found)
         except (ValueError, AttributeError, KeyError, TypeError):
             return KeyringReply(Outcome.FAILED, reason="the keyring's process ended without an answer")
+
+
+def _begun(
+    line: bytes, environment: dict[str, str], *, prompt: bool, at_once: bool, alone: bool
+) -> child_process.Spawned:
+    if sys.platform != "win32" and at_once and alone:
+        from git_credential_bbjwt.installations.keyring_process import main_at_once
+
+        return child_process.Forked(main_at_once, environment, line)
+    words = command(sys.path, at_once=at_once)
+    return child_process.Spawned(words, environment, line, at_terminal=prompt)
 
 
 def secret_from(reply: KeyringReply, owner: str) -> str:

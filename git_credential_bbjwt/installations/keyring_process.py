@@ -1,10 +1,11 @@
-"""The only code that touches the ``keyring`` library; it runs as a process of its own.
+"""The only code that touches the ``keyring`` library; it runs as a process of its own, spawned or forked.
 
 Backends may ask for a password on the terminal, open a window, or wait for a D-Bus service for ever. In a process
 without a terminal, that its parent can end, none of that holds git up; and its heavy imports run while the parent
 opens its connections.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -39,12 +40,13 @@ def main() -> None:
     _write(replies, reply)
 
 
-def main_at_once() -> None:
+def main_at_once() -> NoReturn:
     """Answer a request for a secret that the Secret Service is known to hold.
 
     To find a backend loads all there are, which takes as long as the rest of a mint. What is not certain, or not to be
     had at once, is left to `main` in a new process in the place of this one, for this one has but half of keyring.
     """
+    gc.disable()  # All that is loaded stays.
     replies = _replies_alone()
     line = sys.stdin.buffer.readline()
     request = json.loads(line)
@@ -53,8 +55,7 @@ def main_at_once() -> None:
     try:
         if not _is_configured():
             of_python()
-            backend = secret_service()
-            secret = None if _is_locked(backend) else backend.get_password(request["service"], request["username"])
+            secret = _secret_at_once(request["service"], request["username"])
     except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
         secret = None
     if isinstance(secret, str):
@@ -66,6 +67,35 @@ def main_at_once() -> None:
     os.dup2(replies, 1)
     words = command(sys.path)
     os.execv(words[0], words)
+
+
+def _secret_at_once(service: str, username: str) -> str | None:
+    """What the Secret Service holds; None where it is locked, or has no such. Raises whatever it is that fails."""
+    backend = secret_service()
+    with _bus() as bus:
+        collection = _collection(bus, backend)
+        if collection.is_locked():
+            return None
+        # Its own way would connect once more, and unlock, which prompts.
+        backend.get_preferred_collection = lambda: collection
+        secret: str | None = backend.get_password(service, username)
+        return secret
+
+
+def _bus() -> Any:
+    import contextlib
+
+    import secretstorage
+
+    return contextlib.closing(secretstorage.dbus_init())
+
+
+def _collection(bus: Any, backend: Any) -> Any:
+    """The collection that keyring's Secret Service backend would use."""
+    import secretstorage
+
+    path = getattr(backend, "preferred_collection", None)
+    return secretstorage.Collection(bus, path) if path else secretstorage.Collection(bus)
 
 
 def _replies_alone() -> int:
@@ -202,15 +232,11 @@ def _is_locked(backend: Any) -> bool:
     if module == SECRET_SERVICE.rpartition(".")[0]:
         import secretstorage
 
-        bus = secretstorage.dbus_init()
-        try:
-            path = getattr(backend, "preferred_collection", None)
-            collection = secretstorage.Collection(bus, path) if path else secretstorage.Collection(bus)
-            return bool(collection.is_locked())
-        except secretstorage.ItemNotFoundException:
-            return True  # No default collection yet: making one prompts for its password.
-        finally:
-            bus.close()
+        with _bus() as bus:
+            try:
+                return bool(_collection(bus, backend).is_locked())
+            except secretstorage.ItemNotFoundException:
+                return True  # No default collection yet: making one prompts for its password.
     if module == "keyring.backends.kwallet":
         dbus = importlib.import_module("dbus")  # keyring's own requirement for this backend
 

@@ -66,9 +66,10 @@ class SecretFile:
             pass
 
 
-def shared_secret_of(installation: Installation) -> Callable[[], str]:
+def shared_secret_of(installation: Installation, *, alone: bool = False) -> Callable[[], str]:
     """Return what gives the installation's shared secret when called, and starts to fetch it now.
 
+    ``alone`` tells that no other thread of this process is at work, which lets a keyring answer sooner.
     Raises InstallationError for an installation that has none; the call raises SecretError.
     """
     for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
@@ -77,7 +78,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
     if installation.secret_place is SecretPlace.KEYRING:
         from git_credential_bbjwt.installations.keyring_call import KeyringCall, secret_from
 
-        call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend)
+        call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend, alone=alone)
         owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.reply(), owner))
     if installation.secret_place is SecretPlace.FILE:

@@ -38,7 +38,11 @@ _replacing = threading.Lock()
 
 
 class _AtFirstUse(ModuleType):
-    """A module that is loaded when something of it is first asked for."""
+    """A module that is loaded when something of it is first asked for that is not among the ``attributes``."""
+
+    def __init__(self, name: str, **attributes: object) -> None:
+        super().__init__(name)
+        self.__dict__.update(attributes)
 
     def __getattr__(self, name: str) -> "Any":
         if name.startswith("__"):
@@ -120,14 +124,16 @@ _NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {
 _NOT_FOR_PYJWT: dict[str, ModuleType | None] = {"cryptography": None}
 
 _NOT_FOR_KEYRING: dict[str, ModuleType | None] = {
+    # A library of its has one cipher, for which nothing is chosen any more: it is OpenSSL's.
+    "cryptography.hazmat.backends": _stand_in("cryptography.hazmat.backends", default_backend=lambda: None),
     "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
     # It looks for backends by them, and which one is wanted is known.
     "importlib.metadata": _LoadedWhenUsed("importlib.metadata"),
     "importlib_metadata": _LoadedWhenUsed("importlib_metadata"),
     # One function of it is used, for a list of backends that nobody asks for.
     "jaraco.functools": _stand_in("jaraco.functools", once=lambda function: function),
-    # A library of its asks for the system's name where it makes links.
-    "platform": _AtFirstUse("platform"),
+    # A library of its asks whether this is Windows, which this backend is not for.
+    "platform": _AtFirstUse("platform", system=lambda: sys.platform),
     # A library of its has functions that fetch archives and unpack them.
     "backports": _LoadedWhenUsed("backports"),
     "shutil": _LoadedWhenUsed("shutil"),
