@@ -9,6 +9,7 @@ import random
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import pytest
 
 from tests import desktop, tally
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, Machine, Workspace, answer
+from tests.conftest import COMMAND, Machine, Workspace, answer, finish, start
 from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "
@@ -183,6 +184,30 @@ def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
                 pass  # What was asked; then its end, for the process is gone.
 
     assert_quits(done, "gave up after 2 s")
+
+
+def test_the_keyrings_process_is_alone(desk: Workspace) -> None:
+    """A copy of its parent would hold the parent's lock and its output open."""
+    desk.machine.bbjwt("register", desk.installation)
+    name = f"bbjwt-alone-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(f"\0{name}")
+        bus.listen()
+        desk.machine.environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:abstract={name}"
+        asking = start(desk.machine, desk.url)
+        connection, _ = bus.accept()
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        held = {fd.name: os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+        session = os.getsid(pid)
+        asking.kill()
+        connection.close()
+        finish(asking)
+
+    assert pid != asking.pid
+    assert session == pid
+    assert [path for path in held.values() if not path.startswith(("pipe:", "socket:", "/dev/null"))] == []
+    assert len(held) == 5  # Standard input and the reply, nowhere twice, the connection.
 
 
 def test_a_keyring_without_a_default_collection_is_an_error_and_no_prompt(unregistered: Workspace) -> None:
