@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 
 from tests import desktop, tally
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, Machine, Workspace, answer, finish, start
+from tests.conftest import COMMAND, INSTALLED, Machine, Workspace, answer, finish, start
 from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "
@@ -157,6 +158,22 @@ def test_the_backend_in_the_registry_is_only_the_first_place_to_look(desk: Works
     registry.write_text(registry.read_text().replace(known, f'"keyringBackend": "{backend}"'))
 
     assert "password" in answer(desk.get())
+
+
+def test_a_known_backend_is_asked_without_what_finds_backends(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    script = f"""
+import sys
+sys.path.insert(0, {INSTALLED!r})
+from git_credential_bbjwt.installations.keyring_process import _secret_at_once as ask
+print(ask("git-credential-bbjwt", {desk.app.client_key!r}), ask("git-credential-bbjwt", "nobody's"))
+left_out = {{"keyring.core", "logging", "subprocess", "urllib.request", "tarfile", "importlib.metadata"}}
+left_out |= {{"cryptography.hazmat.backends.openssl.backend", "locale"}}
+assert not left_out & set(sys.modules), left_out & set(sys.modules)
+"""
+    printed = desk.machine.run(sys.executable, "-IS", "-c", script).stdout
+
+    assert printed == f"{desk.app.shared_secret} None\n"
 
 
 def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
