@@ -48,7 +48,8 @@ def main_at_once() -> NoReturn:
     """
     gc.disable()  # All that is loaded stays.
     replies = _replies_alone()
-    line = sys.stdin.buffer.readline()
+    with open(0, "rb", closefd=False) as given:  # In a copy `sys.stdin` may be at the end of what its parent was given.
+        line = given.readline()
     request = json.loads(line)
     _end_in_time(request)
     secret = None
