@@ -163,6 +163,14 @@ class Repository:
         self.workspace = workspace
         self.name = name
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Repository):
+            return NotImplemented
+        return (self.host, self.workspace, self.name) == (other.host, other.workspace, other.name)
+
+    def __hash__(self) -> int:
+        return hash((self.host, self.workspace, self.name))
+
     @property
     def full_name(self) -> str:
         """``workspace/slug``, as Bitbucket calls it."""

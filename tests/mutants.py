@@ -26,7 +26,7 @@ PACKAGE = "git_credential_bbjwt"
 #: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
 ROOMS = {
     "git/__init__": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git/test_clone.py",
-    "__init__": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
+    "__init__": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands tests/tokens",
     "installations/__init__": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/old_registry": "tests/installations tests/system",
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands "
