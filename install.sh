@@ -222,10 +222,10 @@ set_places() {
         fail "nothing is installed, nothing removed" "see who owns it (ls -ld), or use your own HOME: sudo -H"
 }
 
-# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports; -S saves a
-# fifth of a start: git_credential_bbjwt/system/site_packages.py catches up where more than the cache is needed; UTF-8
-# whatever the locale (Python's "UTF-8 mode", the default from 3.15) saves a fortieth. Until then nothing is worth
-# collecting, and our own code is looked for in the one place where it is.
+# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports. UTF-8
+# whatever the locale (Python's "UTF-8 mode", the default from 3.15) saves a fortieth of a start, and -S a fifth:
+# git_credential_bbjwt/system/site_packages.py catches up where more than the cache is needed. Until then nothing is
+# worth collecting, and our own code is looked for in the one place where it is.
 write_launcher() {
     mkdir -p "$bin"
     # Made where nobody can have prepared a link in its place, and moved there whole.

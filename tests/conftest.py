@@ -130,7 +130,7 @@ class Machine:
         """The modules that an operation for ``url`` imports, started as install.sh's launcher starts it."""
         run = f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.entry import main; "
         run += f"main([{operation!r}])"
-        shown = self.run(sys.executable, "-ISX", "importtime", "-c", run, data=request(url) + "\n").stderr
+        shown = self.run(sys.executable, "-ISXutf8", "-X", "importtime", "-c", run, data=request(url) + "\n").stderr
         return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
 
     def get(

@@ -20,7 +20,7 @@ from git_credential_bbjwt.system import (
     why_no_home,
 )
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 _JOURNAL = "configured.json"
 
@@ -277,7 +277,7 @@ class _Journal:
     def __exit__(self, *exc: object) -> None:
         self._lock.__exit__()
         self._folder.close()
-        self._folder.remove_itself()
+        remove_if_empty(self._folder.path)
 
     def entries(self, name: str) -> list[Entry]:
         return [(key, value) for key, value in self._content.get(name, {}).get("entries", [])]

@@ -38,7 +38,7 @@ from git_credential_bbjwt.system import (
 )
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 #: How many installations are best changed at once: each file is open meanwhile.
 BATCH = 100
@@ -97,14 +97,14 @@ class RegistryFolder:
                         yield Change(folder, self.path, self._file_mode, lock)
                     finally:
                         # Gone with its last installation, and then the note as well.
-                        folder.remove_itself()
+                        remove_if_empty(folder.path)
                         if not os.path.lexists(self.path):
                             config.remove(REGISTRY_FILE)
         except OSError as problem:
             raise self._unwritable(problem) from problem
         finally:
             config.close()
-            config.remove_itself()
+            remove_if_empty(config.path)
 
     def remove_leftovers(self) -> None:
         """Where no installation is left, remove what killed processes have left too. This looks at the whole folder."""

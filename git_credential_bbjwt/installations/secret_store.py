@@ -7,7 +7,7 @@ from git_credential_bbjwt import hide, warning
 from git_credential_bbjwt.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.installations.payload import Installation, SecretPlace
 from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 
 class SecretFile:
@@ -57,13 +57,10 @@ class SecretFile:
             return
         try:
             folder.remove(self.name)
-            folder.remove_itself()
         finally:
             folder.close()
-        try:
-            os.rmdir(os.path.dirname(self.folder_path))  # Succeeds only where nothing else of ours is kept.
-        except OSError:
-            pass
+        for path in (self.folder_path, os.path.dirname(self.folder_path)):
+            remove_if_empty(path)
 
 
 def shared_secret_of(installation: Installation, *, alone: bool = False) -> Callable[[], str]:

@@ -77,6 +77,9 @@ else:
     # The process groups that still run, by their number.
     running: set[int] = set()
 
+    # More than a call opens.
+    _DESCRIPTORS = 256
+
     def find(program: str) -> str:
         """What to start for ``program``: the system looks it up on PATH."""
         return program
@@ -91,12 +94,10 @@ else:
         """End a process group."""
         from signal import SIGKILL
 
-        for end in (os.killpg, os.kill):  # One that has just been forked may have no group of its own yet.
-            try:
-                end(pid, SIGKILL)
-                return
-            except OSError:
-                pass  # It has ended.
+        try:
+            os.killpg(pid, SIGKILL)
+        except OSError:
+            pass  # It has ended.
 
     class Spawned:
         """A process whose whole output is wanted, in a session of its own; `end_all` ends it with the call.
@@ -191,12 +192,15 @@ else:
         def __init__(self, run: "Callable[[], NoReturn]", env: dict[str, str], request: bytes) -> None:
             """Start ``run`` in it, with ``request`` on its standard input. Raises OSError."""
 
+            parent = os.getpid()
+
             def start(theirs: int, answers: int) -> int:
                 pid = os.fork()
                 if pid == 0:
                     try:
                         _become(theirs, answers, env)
-                        run()
+                        if os.getppid() == parent:  # Who ended before there was a group could not end that.
+                            run()
                     finally:
                         os._exit(1)
                 return pid
@@ -223,9 +227,6 @@ else:
         os.closerange(3, _DESCRIPTORS)
         os.environ.clear()
         os.environ.update(env)
-
-    # More than a call opens.
-    _DESCRIPTORS = 256
 
     def end_all() -> None:
         """End what still runs, and all that it started: a call that gives up leaves no process behind."""

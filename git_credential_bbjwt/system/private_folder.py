@@ -1,14 +1,14 @@
 """Writing in a folder that is this user's alone: files whole or not at all, and nothing by path after the check."""
 
+import os
 import sys
 
-__all__ = ["NOT_YET", "PrivateFolder"]
+__all__ = ["NOT_YET", "PrivateFolder", "remove_if_empty"]
 
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows import NOT_YET, PrivateFolder
 
 else:
-    import os
     import time
 
     from git_credential_bbjwt.system import A_FOLDER, OwnFolder
@@ -112,13 +112,6 @@ else:
             except OSError:
                 pass
 
-        def remove_itself(self) -> None:
-            """Remove the folder if nothing is left in it."""
-            try:
-                os.rmdir(self.path)
-            except OSError:
-                pass
-
         def rename_folder(self, old: str, new: str) -> None:
             """Give the folder ``old`` within this one the name ``new``, and wait for the disk. Raises OSError."""
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -146,3 +139,11 @@ else:
                 raise  # /proc says so of whatever it will not have made.
             _make(above, mode)
             os.mkdir(path, mode)
+
+
+def remove_if_empty(path: str) -> None:
+    """Remove the folder ``path`` if nothing is left in it."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        pass

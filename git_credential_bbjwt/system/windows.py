@@ -186,13 +186,6 @@ class PrivateFolder:
         except OSError:
             pass
 
-    def remove_itself(self) -> None:
-        """Remove the folder if nothing is left in it."""
-        try:
-            os.rmdir(self.path)
-        except OSError:
-            pass
-
     def rename_folder(self, old: str, new: str) -> None:
         """Give the folder ``old`` within this one the name ``new``. Raises OSError."""
         _patiently(lambda: os.rename(self._at(old), self._at(new)))

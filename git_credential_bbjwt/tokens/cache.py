@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from git_credential_bbjwt import Repository, is_uuid, trace
 from git_credential_bbjwt.failures import TooManyRefusedError
 from git_credential_bbjwt.system import file_name
-from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder
+from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of, usable_folders
 
 #: Seconds for which a refused token is named to a broker where its end is not known, and after which a file beside the
@@ -183,7 +183,7 @@ class TokenCache(Records):
                 self._clear_folder(leaf)
             self.folder.remove_folder(name)
         self._clear_folder(REFUSALS)
-        self.folder.remove_itself()
+        remove_if_empty(self.folder.path)
 
     def _clear_folder(self, path: str) -> None:
         assert self.folder is not None

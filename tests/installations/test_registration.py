@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,21 @@ def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
     assert "hint: unlock it" in done.stderr
 
 
-def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
-    desk.machine.bbjwt("register", desk.installation)
-    name = f"bbjwt-hangs-{os.getpid()}-{time.monotonic_ns()}"
+@contextmanager
+def silent_bus(machine: Machine) -> Iterator[socket.socket]:
+    """A D-Bus session that never says anything, for ``machine`` from now on."""
+    name = f"bbjwt-silent-{os.getpid()}-{time.monotonic_ns()}"
     with socket.socket(socket.AF_UNIX) as bus:
         bus.bind(f"\0{name}")
         bus.listen()
-        changes = {"DBUS_SESSION_BUS_ADDRESS": f"unix:abstract={name}"}
-        done = desk.get("--token-store=none", "--timeout=2", check=False, also=changes)
+        machine.environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:abstract={name}"
+        yield bus
+
+
+def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
+    desk.machine.bbjwt("register", desk.installation)
+    with silent_bus(desk.machine) as bus:
+        done = desk.get("--token-store=none", "--timeout=2", check=False)
         asking, _ = bus.accept()
         with asking:
             asking.settimeout(20)  # By itself it would end after a minute.
@@ -206,11 +214,7 @@ def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
 def test_the_keyrings_process_is_alone(desk: Workspace) -> None:
     """A copy of its parent would hold the parent's lock and its output open."""
     desk.machine.bbjwt("register", desk.installation)
-    name = f"bbjwt-alone-{os.getpid()}-{time.monotonic_ns()}"
-    with socket.socket(socket.AF_UNIX) as bus:
-        bus.bind(f"\0{name}")
-        bus.listen()
-        desk.machine.environment["DBUS_SESSION_BUS_ADDRESS"] = f"unix:abstract={name}"
+    with silent_bus(desk.machine) as bus:
         asking = start(desk.machine, desk.url)
         connection, _ = bus.accept()
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
