@@ -88,6 +88,16 @@ def test_a_machine_with_a_jwt_needs_no_secret(acme: Workspace) -> None:
     assert transient.encode() not in everything
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_however_the_api_refuses_the_jwt_of_a_swap_a_token_asks_it(acme: Workspace, status: int) -> None:
+    acme.bitbucket.misbehave("api", Fault(status=status, body=b"no"))
+    done = acme.machine.get(acme.url, check=False, also=without_secret(acme))
+
+    # A 404 is about the repository, whoever asks.
+    assert ("password" in done.stdout) == (status != 404)
+    assert len(acme.bitbucket.helper_requests()) == (1 if status == 404 else 4)
+
+
 def test_a_jwt_from_a_file_and_an_api_that_takes_it(acme: Workspace, tmp_path: Path) -> None:
     acme.bitbucket.rules.rest_checks_qsh = False
     changes = without_secret(acme)

@@ -119,6 +119,8 @@ class Rules:
     announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
     keep_alive: bool = True
+    #: Answers have a `Date`, as RFC 9110, section 6.6.1, wants it of a server that has a clock.
+    dates: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
     lifetime: int = 7200
 

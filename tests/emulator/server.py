@@ -94,6 +94,10 @@ class Handler(BaseHTTPRequestHandler):
     def date_time_string(self, timestamp: float | None = None) -> str:
         return formatdate(self.server.emulator.now() if timestamp is None else timestamp, usegmt=True)
 
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Date" or self.server.emulator.rules.dates:
+            super().send_header(keyword, value)
+
     def do_GET(self) -> None:
         self._serve()
 
