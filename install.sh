@@ -39,6 +39,14 @@ fail() {
     exit 1
 }
 
+# as_typed WORD: the word as a shell takes it, quoted where it has to be.
+as_typed() {
+    case $1 in
+    *[!A-Za-z0-9_./:@%+=,-]*) printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")" ;;
+    *) printf %s "$1" ;;
+    esac
+}
+
 # The first Python that will do: the one PYTHON names, the usual one, then the newest.
 find_python() {
     for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
@@ -320,16 +328,20 @@ install_it() {
         BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
             say "note: git's configuration is not changed, see above; $name exec -- git clone URL needs none"
     fi
+    command=$name
     case :$PATH: in
     *:"$bin":*) ;;
-    *) say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself" ;;
+    *)
+        command=$(as_typed "$bin/$name")
+        say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself"
+        ;;
     esac
     if [ -z "$registered" ]; then
         say "The secret is stored nowhere, see above. To use this payload here, do one of these:"
-        say "  export BBJWT_INSTALLATION=$payload"
-        say "  $name register --insecure-storage $payload"
+        say "  export BBJWT_INSTALLATION=$(as_typed "$payload")"
+        say "  $command register --insecure-storage $(as_typed "$payload")"
     elif [ -z "$payload" ]; then
-        say "next: $name register FILE (the payload of the app's \`installed\` callback), then: $name doctor"
+        say "next: $command register FILE (the payload of the app's \`installed\` callback), then: $command doctor"
     fi
 }
 

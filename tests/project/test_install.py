@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's wheel and all it needs, and the installers of others."""
 
     def fill(folder: Path) -> None:
-        pip = [sys.executable, "-m", "pip"]
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         locks = [f"-r{PROJECT}/git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
         only_locked = ["download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
         calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, *locks]]
@@ -87,7 +88,7 @@ def test_install_clone_upgrade_uninstall(
     machine.run(installed(machine), "register", "--insecure-storage", payload)
     machine.run(installed(machine), "configure", "--exclusive")
     machine.git("clone", "-q", acme.url, "w")
-    assert "next: git-credential-bbjwt register FILE" in first.stderr
+    assert f"next: {installed(machine)} register FILE" in first.stderr
     assert "not on your PATH" in first.stderr
     assert machine.run(installed(machine), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
 
@@ -106,20 +107,30 @@ def test_install_clone_upgrade_uninstall(
     assert list(machine.runtime.iterdir()) == []
 
 
-def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+@pytest.mark.parametrize("name", ["installed.json", "the app's payload.json"])
+def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path, name: str) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
     (fresh.home / ".gitconfig").unlink()
-    done = install(fresh, wheelhouse, acme.installation)
+    payload = acme.installation.rename(acme.installation.with_name(name))
+    done = install(fresh, wheelhouse, payload)
 
-    # Installed and configured; nothing is stored by itself, and the last lines say how to go on.
-    assert done.stderr.splitlines()[-2:] == [
-        f"  export BBJWT_INSTALLATION={acme.installation}",
-        f"  git-credential-bbjwt register --insecure-storage {acme.installation}",
-    ]
+    # Installed and configured; nothing is stored by itself, and the last lines say how to go on, as they are typed.
+    *_, what, variable, stored = done.stderr.splitlines()
+    assert "do one of these" in what
+    assert shlex.split(variable) == ["export", f"BBJWT_INSTALLATION={payload}"]
+    assert shlex.split(stored) == [str(installed(fresh)), "register", "--insecure-storage", str(payload)]
     assert json.loads(fresh.run(installed(fresh), "list", "--json").stdout) == []
-    fresh.git("clone", "-q", acme.url, "w", BBJWT_INSTALLATION=str(acme.installation))
-    install(fresh, wheelhouse, "--insecure-storage", acme.installation)
+    fresh.run("sh", "-c", f"{variable}; git clone -q {acme.url} w")
+    fresh.run("sh", "-c", stored)
     fresh.git("clone", "-q", acme.url, "again")
+
+
+def test_install_stores_in_a_plain_file_where_it_is_told_to(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    fresh.environment["PATH"] = f"{installed(fresh).parent}:{fresh.environment['PATH']}"
+    done = install(fresh, wheelhouse, "--insecure-storage", acme.installation)
+    assert "PATH" not in done.stderr
+    fresh.git("clone", "-q", acme.url, "w")
 
 
 def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, wheelhouse: Path) -> None:
