@@ -349,3 +349,14 @@ def test_a_registry_that_others_can_write_to_is_not_used(
     assert refused.returncode == 1
     assert str(registry) in refused.stderr
     assert sorted(path.name for path in registry.iterdir()) == before
+
+
+def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Workspace) -> None:
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("installation,*")
+    entry.unlink()
+    entry.symlink_to("nowhere")
+    done = acme.machine.bbjwt("list", check=False, BBJWT_INSTALLATION=None)
+
+    assert done.returncode == 1
+    assert str(entry) in done.stderr
