@@ -108,6 +108,15 @@ def test_a_jwt_from_a_file_and_an_api_that_takes_it(acme: Workspace, tmp_path: P
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
+def test_a_jwt_with_no_hosts_named_is_for_bitbucket_cloud_and_not_for_what_is_registered(acme: Workspace) -> None:
+    jwt = without_secret(acme)["BBJWT_JWT"]
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    done = acme.get(BBJWT_INSTALLATION=None, BBJWT_JWT=jwt)
+
+    assert (done.stdout, done.stderr) == ("", "")
+    assert acme.bitbucket.seen == []
+
+
 def test_a_jwt_serves_a_repository_named_by_uuid_with_one_request(acme: Workspace) -> None:
     url = f"{acme.bitbucket.base_url}/{acme.app.workspace_uuid}/{acme.widgets.uuid}"
     acme.machine.get(url, also=without_secret(acme))
