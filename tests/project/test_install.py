@@ -107,11 +107,10 @@ def test_install_clone_upgrade_uninstall(
     assert list(machine.runtime.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["installed.json", "the app's payload.json"])
-def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path, name: str) -> None:
+def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
     (fresh.home / ".gitconfig").unlink()
-    payload = acme.installation.rename(acme.installation.with_name(name))
+    payload = acme.installation.rename(acme.installation.with_name("the app's payload.json"))
     done = install(fresh, wheelhouse, payload)
 
     # Installed and configured; nothing is stored by itself, and the last lines say how to go on, as they are typed.
@@ -123,14 +122,11 @@ def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, whee
     fresh.run("sh", "-c", f"{variable}; git clone -q {acme.url} w")
     fresh.run("sh", "-c", stored)
     fresh.git("clone", "-q", acme.url, "again")
-
-
-def test_install_stores_in_a_plain_file_where_it_is_told_to(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
-    del acme.machine.environment["BBJWT_INSTALLATION"]
+    fresh.run(installed(fresh), "unregister", "--all")
     fresh.environment["PATH"] = f"{installed(fresh).parent}:{fresh.environment['PATH']}"
-    done = install(fresh, wheelhouse, "--insecure-storage", acme.installation)
+    done = install(fresh, wheelhouse, "--insecure-storage", payload)
     assert "PATH" not in done.stderr
-    fresh.git("clone", "-q", acme.url, "w")
+    fresh.git("clone", "-q", acme.url, "once-more")
 
 
 def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, wheelhouse: Path) -> None:
