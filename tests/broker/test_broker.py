@@ -474,10 +474,10 @@ def assert_group_gone(pid: int) -> None:
 
 
 #: As long as an answer may be.
-_LONG = b"password=abc\nx=".ljust(65_535, b"1") + b"\n"
+_LONG = pytest.param(b"password=abc\nx=".ljust(65_535, b"1") + b"\n", id="long")
 
 
-@pytest.mark.parametrize("reply", [b"password=abcdef\n", b"password=abc", b"", b"username=x\npass", pytest.param(_LONG, id="long")])
+@pytest.mark.parametrize("reply", [b"password=abcdef\n", b"password=abc", b"", b"username=x\npass", _LONG])
 def test_a_sockets_answer_that_is_broken_off_is_no_token(acme: Workspace, broker: Broker, reply: bytes) -> None:
     def respond(connection: socketserver.StreamRequestHandler) -> None:
         connection.rfile.readline()
