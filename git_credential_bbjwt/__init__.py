@@ -1,8 +1,7 @@
 """git-credential-bbjwt, and what all of it stands on: what a person is told, and which repository is meant.
 
-There is one family of errors: each says what happened and what to do next, and `entry` turns it into lines. Those of
-who needs a token are in `failures`: an answer from the cache does without them. The rest goes to standard error or into
-a trace, a line each. None of it ever holds a secret.
+Errors, warnings and notes go to standard error, the rest into a trace, a line each. None of it ever holds a secret.
+What is raised is in `failures`.
 
 A host and a path name a `Repository` exactly, or not at all. Sources: "Repositories" of Bitbucket's REST API (a part
 may be a slug or a UUID in braces), the Git LFS API specification (``info/lfs``), gitcredentials(7) (host and path).
@@ -10,6 +9,10 @@ Wikis (``/wiki``) are gone since August 2026; their path is the repository's all
 """
 
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.failures import NotARepositoryError
 
 __version__ = "1.1.0"
 
@@ -107,40 +110,6 @@ def trace(what: str) -> None:
             os.close(fd)
 
 
-class CredentialError(Exception):
-    """Something a person has to know.
-
-    ``what`` is one sentence on what happened, ``hint`` the next thing to do, by default the class's ``usual_hint``.
-    Neither may hold a secret.
-    """
-
-    exit_status = 1
-    usual_hint = ""
-
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint or self.usual_hint
-
-
-class UsageError(CredentialError):
-    """The command line itself is wrong."""
-
-    exit_status = 2
-
-
-class MalformedRequestError(CredentialError):
-    """The credential request does not follow git's format (git-credential(1), "INPUT/OUTPUT FORMAT")."""
-
-
-class NotARepositoryError(CredentialError):
-    """The path of a request or URL cannot be the path of a Bitbucket repository."""
-
-
-class NotAllowedError(CredentialError):
-    """The user's own settings allow no token for this repository (``--allow``)."""
-
-
 _HEX = frozenset("0123456789abcdef")
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _UUID_GROUPS = (8, 4, 4, 4, 12)
@@ -204,6 +173,12 @@ def is_name(text: str) -> bool:
     return len(text) <= _LONGEST_NAME and _SLUG.issuperset(text) and text.strip(".") != ""
 
 
+def _not_a_repository(reason: str) -> "NotARepositoryError":
+    from git_credential_bbjwt.failures import NotARepositoryError
+
+    return NotARepositoryError(reason)
+
+
 def parse_path(host: str, path: bytes) -> Repository:
     """Return the repository that ``path`` names on ``host`` (already in the form of `normal_host`).
 
@@ -212,20 +187,20 @@ def parse_path(host: str, path: bytes) -> Repository:
     path = path.removeprefix(b"/").removesuffix(b"/")
     segments = [_decoded(segment) for segment in path.split(b"/")]
     if ".." in segments or "." in segments:
-        raise NotARepositoryError("a path with dot segments is not a repository's")
+        raise _not_a_repository("a path with dot segments is not a repository's")
     if len(segments) < 2:
-        raise NotARepositoryError("the path is not a repository's: it needs a workspace and a repository")
+        raise _not_a_repository("the path is not a repository's: it needs a workspace and a repository")
     workspace, name = segments[0].lower(), segments[1].lower().removesuffix(".git")
     for part in (workspace, name):
         if not (is_uuid(part) or is_name(part)):
-            raise NotARepositoryError(
+            raise _not_a_repository(
                 "the path is not a repository's: a workspace or repository name in it has invalid characters"
             )
     rest = segments[2:]
     if rest[:1] == ["wiki"]:
         rest = rest[1:]
     if rest and rest[:2] != ["info", "lfs"]:
-        raise NotARepositoryError("the path is not a repository's: it goes on after the repository name")
+        raise _not_a_repository("the path is not a repository's: it goes on after the repository name")
     return Repository(host, workspace, name)
 
 
@@ -236,11 +211,11 @@ def _decoded(segment: bytes) -> str:
     for piece in pieces[1:]:
         code = piece[:2].decode("ascii", "replace").lower()
         if len(code) != 2 or not _HEX.issuperset(code):
-            raise NotARepositoryError("the path is not a repository's: its percent-encoding is broken")
+            raise _not_a_repository("the path is not a repository's: its percent-encoding is broken")
         decoded.append(int(code, 16))
         decoded += piece[2:]
     if any(byte <= 0x20 or byte >= 0x7F or byte in b"/\\" for byte in decoded):
-        raise NotARepositoryError("the path is not a repository's: it has a character that no repository name has")
+        raise _not_a_repository("the path is not a repository's: it has a character that no repository name has")
     return decoded.decode("ascii")
 
 
@@ -252,17 +227,17 @@ def parse_url(url: str) -> Repository:
     if url.startswith("git@") and "/" not in url.partition(":")[0]:
         host, _, path = url.removeprefix("git@").partition(":")
         if "@" in host:
-            raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")
+            raise _not_a_repository("this ssh URL is not one of Bitbucket's: its user is not git")
     else:
         scheme, separator, rest = url.partition("://")
         authority, _, path = rest.partition("/")
         user, _, host = authority.rpartition("@")
         if not separator or scheme.lower() not in ("https", "ssh"):
-            raise NotARepositoryError(
+            raise _not_a_repository(
                 "this is not an https URL of a repository, such as https://bitbucket.org/acme/widgets"
             )
         if scheme.lower() == "ssh" and user != "git":
-            raise NotARepositoryError("this ssh URL is not one of Bitbucket's: its user is not git")
+            raise _not_a_repository("this ssh URL is not one of Bitbucket's: its user is not git")
     if not host:
-        raise NotARepositoryError("the URL does not name a host")
+        raise _not_a_repository("the URL does not name a host")
     return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))

@@ -10,10 +10,6 @@ import os
 import sys
 
 from git_credential_bbjwt import (
-    CredentialError,
-    NotAllowedError,
-    NotARepositoryError,
-    UsageError,
     be_verbose,
     error,
     normal_host,
@@ -43,29 +39,35 @@ def main(arguments: "list[str]") -> "NoReturn":
     _open_standard_descriptors()
     try:
         status = dispatch(arguments)
-    except CredentialError as problem:
-        error(problem.what, problem.hint)
-        status = problem.exit_status
     except KeyboardInterrupt:
         status = _INTERRUPTED
-    except OSError as problem:
-        where = f" ({problem.filename})" if problem.filename else ""
-        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
-        _trace_bug()
-        status = 1
-    except Exception as bug:  # The outermost frame: a person gets a line, never a traceback.
-        error(
-            f"internal error: {type(bug).__name__}",
-            "set BBJWT_TRACE=1 to see where, and report it with what that shows",
-        )
-        _trace_bug()
-        status = 1
+    except Exception as problem:  # The outermost frame: a person gets a line, never a traceback.
+        status = _told(problem)
     children = sys.modules.get("git_credential_bbjwt.system.child_process")
     if children is not None:  # Else none was started.
         children.end_all()
     # Everything written went to the descriptors at once, so there is nothing to flush; and taking the interpreter down
     # step by step costs a fifth of a cached answer. Threads that still wait for a server end with the process.
     os._exit(status)
+
+
+def _told(problem: Exception) -> int:
+    """Say what went wrong, and what to do next, a line each; return the exit status."""
+    failures = sys.modules.get("git_credential_bbjwt.failures")
+    if failures is not None and isinstance(problem, failures.CredentialError):  # Not loaded, none of it was raised.
+        error(problem.what, problem.hint)
+        status: int = problem.exit_status
+        return status
+    if isinstance(problem, OSError):
+        where = f" ({problem.filename})" if problem.filename else ""
+        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
+    else:
+        error(
+            f"internal error: {type(problem).__name__}",
+            "set BBJWT_TRACE=1 to see where, and report it with what that shows",
+        )
+    _trace_bug()
+    return 1
 
 
 def console() -> "NoReturn":
@@ -87,6 +89,8 @@ def dispatch(arguments: "list[str]") -> int:
 
             stand_on_own_ground()
         else:
+            from git_credential_bbjwt.failures import UsageError
+
             raise UsageError(
                 "serve does not run on Windows: it stands behind sshd, sudo or systemd",
                 "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
@@ -110,6 +114,9 @@ def dispatch(arguments: "list[str]") -> int:
         # always sends a request, so a word without one was mistyped. It is not repeated: it may be a secret.
         if _gets_a_request():
             return 0
+
+        from git_credential_bbjwt.failures import UsageError
+
         raise UsageError("there is no such command", commands.meant(words[0]))
     return commands.execute(options, words)
 
@@ -151,8 +158,8 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     try:
         repository = parse_path(host, request.path)
         check_allowed(options.allow, repository)
-    except (NotARepositoryError, NotAllowedError):
-        return None  # `minting` has words for it.
+    except Exception:  # One of `failures`, and to load them all to tell that would be in vain.
+        return None  # `minting` comes to the same, and has words for it.
 
     from git_credential_bbjwt import tokens
     from git_credential_bbjwt.git import refused_fingerprints

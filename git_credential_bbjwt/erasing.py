@@ -1,8 +1,8 @@
 """What ``erase`` does: git says which token the server refused, and it is not handed out again."""
 
-from git_credential_bbjwt import NotARepositoryError, Repository, error, normal_host, parse_path, trace
+from git_credential_bbjwt import Repository, error, normal_host, parse_path, trace
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.failures import TooManyRefusedError
+from git_credential_bbjwt.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.git import Request, parse_request, read_all
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system.lock import WAITING, FileLock

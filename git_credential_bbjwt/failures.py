@@ -1,6 +1,8 @@
-"""What can go wrong once a token is needed: with an installation, its secret, the network, Bitbucket, a broker."""
+"""What can go wrong, as something a person has to know: every error that this package raises.
 
-from git_credential_bbjwt import CredentialError
+No other room's errors are classes of its own, and none is loaded before something does go wrong: to make a class takes
+as long as to read a file, and an answer from the cache is not to wait for twenty.
+"""
 
 # Hints that several errors have.
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
@@ -10,6 +12,40 @@ HEADLESS_HINT = (
     "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "
     "backend, or register with --insecure-storage"
 )
+
+
+class CredentialError(Exception):
+    """Something a person has to know.
+
+    ``what`` is one sentence on what happened, ``hint`` the next thing to do, by default the class's ``usual_hint``.
+    Neither may hold a secret.
+    """
+
+    exit_status = 1
+    usual_hint = ""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint or self.usual_hint
+
+
+class UsageError(CredentialError):
+    """The command line itself is wrong."""
+
+    exit_status = 2
+
+
+class MalformedRequestError(CredentialError):
+    """The credential request does not follow git's format (git-credential(1), "INPUT/OUTPUT FORMAT")."""
+
+
+class NotARepositoryError(CredentialError):
+    """The path of a request or URL cannot be the path of a Bitbucket repository."""
+
+
+class NotAllowedError(CredentialError):
+    """The user's own settings allow no token for this repository (``--allow``)."""
 
 
 class CannotRunError(CredentialError):

@@ -4,9 +4,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt import NotARepositoryError, Repository, error, note, parse_path, trace, warning
+from git_credential_bbjwt import Repository, error, note, parse_path, trace, warning
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.failures import BrokerError, BudgetSpentError, InstallationError, UndecidedError
+from git_credential_bbjwt.failures import (
+    BrokerError,
+    BudgetSpentError,
+    InstallationError,
+    NotARepositoryError,
+    UndecidedError,
+)
 from git_credential_bbjwt.git import QUIT, Request, cached_answer, fresh_answer, refused_fingerprints, write_answer
 from git_credential_bbjwt.grants import Grant, Grantor, Session, grantor
 from git_credential_bbjwt.installations import Sources, read_sources

@@ -1,6 +1,10 @@
 """The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start."""
 
-from git_credential_bbjwt import NotAllowedError, Repository, UsageError, is_name, normal_host
+from git_credential_bbjwt import Repository, is_name, normal_host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.failures import UsageError
 
 #: What git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")
@@ -12,9 +16,6 @@ DEFAULT_SCOPE = "repository"
 DEFAULT_TIMEOUT = 60.0
 
 TOKEN_STORES = ("runtime", "keyring", "none")
-
-# RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
-_SCOPE_CHARACTERS = frozenset(chr(code) for code in range(0x20, 0x7F)) - frozenset('"\\')
 
 _WITH_VALUE = (
     "--scope",
@@ -44,7 +45,7 @@ class Pattern:
         workspace, slash, slug = text.lower().partition("/")
         slug = slug.removesuffix(".git")
         if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
-            raise UsageError("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
+            raise _usage_error("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
         return cls(workspace, slug)
 
     def allows(self, repository: Repository) -> bool:
@@ -76,6 +77,8 @@ def check_allowed(allow: "tuple[Pattern, ...]", repository: Repository) -> None:
     One named by UUIDs is allowed by none: its slugs are not known here.
     """
     if allow and not any(pattern.allows(repository) for pattern in allow):
+        from git_credential_bbjwt.failures import NotAllowedError
+
         raise NotAllowedError(
             f"--allow does not name {repository.full_name}: no token for it",
             "if this machine is to read it, add --allow WORKSPACE/SLUG to the credential.helper line",
@@ -142,14 +145,14 @@ def parse_options(arguments: list[str]) -> tuple[HelperOptions, list[str]]:
             if not equals:
                 position += 1
                 if position == len(arguments):
-                    raise UsageError(f"{name} needs a value", f"write {name}=VALUE")
+                    raise _usage_error(f"{name} needs a value", f"write {name}=VALUE")
                 value = arguments[position]
             _set(options, name, value)
         else:
             break
         position += 1
     if options.broker is not None and options.scope_is_given:
-        raise UsageError("--scope does not go with --broker: the broker's side has the scope")
+        raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
     return options, arguments[position:]
 
 
@@ -159,29 +162,29 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
         options.scope_is_given = True
     elif name == "--app":
         if not value or not value.isascii() or not value.isprintable():
-            raise UsageError("--app needs an app key as the app's descriptor has it")
+            raise _usage_error("--app needs an app key as the app's descriptor has it")
         options.app = value
     elif name == "--installation":
         if not value:
-            raise UsageError("--installation needs the path of a file")
+            raise _usage_error("--installation needs the path of a file")
         options.installation = value
     elif name == "--installation-command":
         if not value.strip():
-            raise UsageError("--installation-command needs a command line")
+            raise _usage_error("--installation-command needs a command line")
         options.installation_command = value
     elif name == "--broker":
         if not value.strip():
-            raise UsageError("--broker needs unix:/PATH or a command line")
+            raise _usage_error("--broker needs unix:/PATH or a command line")
         options.broker = value
     elif name == "--host":
         if not value or "/" in value or "@" in value:
-            raise UsageError("--host needs a host as it stands in the URL, such as bitbucket.org")
+            raise _usage_error("--host needs a host as it stands in the URL, such as bitbucket.org")
         options.hosts += (normal_host(value),)
     elif name == "--allow":
         options.allow += (Pattern.parse(value),)
     elif name == "--token-store":
         if value not in TOKEN_STORES:
-            raise UsageError(f"--token-store knows {', '.join(TOKEN_STORES)}")
+            raise _usage_error(f"--token-store knows {', '.join(TOKEN_STORES)}")
         options.token_store = value
     else:
         options.timeout = checked_seconds(value)
@@ -191,14 +194,15 @@ def _set(options: HelperOptions, name: str, value: str) -> None:
 def with_scope(options: HelperOptions, value: str) -> HelperOptions:
     """The options with the scope that a command's own ``--scope`` names. Raises UsageError."""
     if options.broker is not None:
-        raise UsageError("--scope does not go with --broker: the broker's side has the scope")
+        raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
     return options.replaced(scope=checked_scope(value), scope_is_given=True)
 
 
 def checked_scope(value: str) -> str:
     """Return the scope in its one spelling: its tokens sorted, one space between. Raises UsageError."""
-    if not value.strip() or not _SCOPE_CHARACTERS.issuperset(value):
-        raise UsageError("--scope needs scopes as Bitbucket names them, such as repository or repository:write")
+    # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
+    if not value.strip() or any(not " " <= character <= "~" or character in '"\\' for character in value):
+        raise _usage_error("--scope needs scopes as Bitbucket names them, such as repository or repository:write")
     return " ".join(sorted(set(value.split())))
 
 
@@ -209,5 +213,11 @@ def checked_seconds(value: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise UsageError("--timeout needs a number of seconds above 0, such as 60")
+        raise _usage_error("--timeout needs a number of seconds above 0, such as 60")
     return seconds
+
+
+def _usage_error(what: str, hint: str = "") -> "UsageError":
+    from git_credential_bbjwt.failures import UsageError
+
+    return UsageError(what, hint)

@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from git_credential_bbjwt import CredentialError, Repository, _secrets, normal_host, one_line, parse_path, parse_url
+from git_credential_bbjwt import Repository, _secrets, normal_host, one_line, parse_path, parse_url
 from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
 from git_credential_bbjwt.bitbucket.route import find_proxy
+from git_credential_bbjwt.failures import CredentialError
 from git_credential_bbjwt.git import format_answer, parse_request
 from git_credential_bbjwt.git.config import Settings
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered

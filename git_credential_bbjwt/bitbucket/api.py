@@ -13,12 +13,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote, urlencode
 
-from git_credential_bbjwt import CredentialError, Repository, hide, is_name, is_uuid, redacted, trace
+from git_credential_bbjwt import Repository, hide, is_name, is_uuid, redacted, trace
 from git_credential_bbjwt.bitbucket import Response, assertion
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
 from git_credential_bbjwt.bitbucket.network import Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
-from git_credential_bbjwt.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
+from git_credential_bbjwt.failures import (
+    NEWEST_PAYLOAD,
+    AnothersWorkspaceError,
+    BadAnswerError,
+    CredentialError,
+    RefusedError,
+)
 
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.announcements import Announcement

@@ -9,11 +9,11 @@ from ssl import SSLCertVerificationError, SSLEOFError, SSLError
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import CredentialError, __version__, trace
+from git_credential_bbjwt import __version__, trace
 from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.line import Line, Network
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, RefusedError
+from git_credential_bbjwt.failures import BadAnswerError, ConnectionFailedError, CredentialError, RefusedError
 from git_credential_bbjwt.git.config import HttpSettings
 from git_credential_bbjwt.system.light_imports import https_connection
 

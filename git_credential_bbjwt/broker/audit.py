@@ -10,8 +10,7 @@ import stat
 import time
 from typing import Protocol
 
-from git_credential_bbjwt import UsageError
-from git_credential_bbjwt.failures import AuditError
+from git_credential_bbjwt.failures import AuditError, UsageError
 from git_credential_bbjwt.system import open_to_append
 
 # Characters of a value; a line is written whole, and nobody can fill the disk with one.

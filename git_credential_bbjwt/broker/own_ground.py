@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from git_credential_bbjwt import UsageError
+from git_credential_bbjwt.failures import UsageError
 
 _KEPT = (
     "PATH",

@@ -9,16 +9,7 @@ import select
 import stat
 import time
 
-from git_credential_bbjwt import (
-    CredentialError,
-    MalformedRequestError,
-    Repository,
-    error,
-    grants,
-    minting,
-    normal_host,
-    one_line,
-)
+from git_credential_bbjwt import Repository, error, grants, minting, normal_host, one_line
 from git_credential_bbjwt.broker.asker import who_asks
 from git_credential_bbjwt.broker.audit import Audit, audit_line
 from git_credential_bbjwt.budget import Budget
@@ -26,8 +17,10 @@ from git_credential_bbjwt.failures import (
     AuditError,
     BrokerError,
     BudgetSpentError,
+    CredentialError,
     InstallationCommandError,
     InstallationError,
+    MalformedRequestError,
     RefusedError,
     SecretError,
 )

@@ -7,7 +7,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from git_credential_bbjwt import CredentialError, __version__
+from git_credential_bbjwt import __version__
+from git_credential_bbjwt.failures import CredentialError
 from git_credential_bbjwt.options import DEFAULT_SCOPE, DEFAULT_TIMEOUT, OPERATIONS, TOKEN_STORES, HelperOptions
 
 #: Every command with its module, in the order ``--help`` lists them.

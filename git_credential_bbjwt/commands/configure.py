@@ -12,7 +12,8 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import UsageError, is_name, normal_host, note
+from git_credential_bbjwt import is_name, normal_host, note
+from git_credential_bbjwt.failures import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.installations import CLOUD_HOST, read_sources

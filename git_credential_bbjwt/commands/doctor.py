@@ -17,11 +17,18 @@ from itertools import islice
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import CredentialError, Repository, error, grants, minting, one_line, parse_url
+from git_credential_bbjwt import Repository, error, grants, minting, one_line, parse_url
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.failures import HEADLESS_HINT, NEWEST_PAYLOAD, BadAnswerError, InstallationError, RefusedError
+from git_credential_bbjwt.failures import (
+    HEADLESS_HINT,
+    NEWEST_PAYLOAD,
+    BadAnswerError,
+    CredentialError,
+    InstallationError,
+    RefusedError,
+)
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import configuration
 from git_credential_bbjwt.git import helpers as git_helpers

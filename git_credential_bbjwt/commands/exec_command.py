@@ -13,8 +13,8 @@ import argparse
 import os
 import sys
 
-from git_credential_bbjwt import UsageError
 from git_credential_bbjwt.commands.run_folder import become, run_with_folder
+from git_credential_bbjwt.failures import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.installations import PATH_VARIABLES, read_sources

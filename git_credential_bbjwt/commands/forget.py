@@ -7,7 +7,8 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import UsageError, note, parse_url
+from git_credential_bbjwt import note, parse_url
+from git_credential_bbjwt.failures import UsageError
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.refusals import forget_all

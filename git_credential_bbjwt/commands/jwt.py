@@ -10,9 +10,9 @@ Example:
 import argparse
 import time
 
-from git_credential_bbjwt import UsageError, is_name
+from git_credential_bbjwt import is_name
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.failures import InstallationError, UsageError
 from git_credential_bbjwt.installations import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation

@@ -19,8 +19,6 @@ from json import dumps, loads
 from typing import NamedTuple
 
 from git_credential_bbjwt import (
-    CredentialError,
-    UsageError,
     error,
     grants,
     hide,
@@ -33,7 +31,7 @@ from git_credential_bbjwt import (
     warning,
 )
 from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt.failures import CredentialError, InstallationError, UsageError
 from git_credential_bbjwt.installations import secret_store, unpacked
 from git_credential_bbjwt.installations.payload import (
     CLOUD_API_URL,

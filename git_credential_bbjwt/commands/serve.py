@@ -10,7 +10,7 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import UsageError
+from git_credential_bbjwt.failures import UsageError
 from git_credential_bbjwt.options import HelperOptions, Pattern
 
 # A list of a hundred thousand repositories is a few megabytes.

@@ -19,9 +19,9 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from git_credential_bbjwt import CredentialError, Repository, error, minting, parse_url
+from git_credential_bbjwt import Repository, error, minting, parse_url
 from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.failures import RefusedError
+from git_credential_bbjwt.failures import CredentialError, RefusedError
 from git_credential_bbjwt.grants import Grant
 from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, with_scope
 

@@ -6,8 +6,8 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import UsageError, note
-from git_credential_bbjwt.failures import InstallationError
+from git_credential_bbjwt import note
+from git_credential_bbjwt.failures import InstallationError, UsageError
 from git_credential_bbjwt.installations.payload import Installation
 from git_credential_bbjwt.installations.registry import RegistryFolder, in_batches
 from git_credential_bbjwt.installations.secret_store import remove_secret

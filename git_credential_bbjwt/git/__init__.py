@@ -10,7 +10,9 @@ of a Python start.
 
 import os
 
-from git_credential_bbjwt import CredentialError, MalformedRequestError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.failures import MalformedRequestError
 
 #: Longest line of a request in bytes, its line feed not counted.
 MAX_LINE = 65_535
@@ -52,7 +54,7 @@ def read_all(fd: int) -> bytes:
         if data.startswith(b"\n") or b"\n\n" in data:
             break
         if len(data) > _MAX_REQUEST:
-            raise MalformedRequestError("the credential request is longer than any git sends")
+            raise _malformed("the credential request is longer than any git sends")
     return data
 
 
@@ -60,7 +62,13 @@ def _read(fd: int) -> bytes:
     try:
         return os.read(fd, 65_536)
     except OSError as problem:
-        raise MalformedRequestError(f"cannot read the credential request: {problem.strerror}") from problem
+        raise _malformed(f"cannot read the credential request: {problem.strerror}") from problem
+
+
+def _malformed(what: str) -> "MalformedRequestError":
+    from git_credential_bbjwt.failures import MalformedRequestError
+
+    return MalformedRequestError(what)
 
 
 def parse_request(data: bytes) -> Request:
@@ -74,13 +82,13 @@ def parse_request(data: bytes) -> Request:
         if not line:
             break
         if len(line) > MAX_LINE:
-            raise MalformedRequestError(f"a line of the credential request is over {MAX_LINE} bytes long")
+            raise _malformed(f"a line of the credential request is over {MAX_LINE} bytes long")
         if b"\0" in line:
-            raise MalformedRequestError("the credential request holds a NUL byte")
+            raise _malformed("the credential request holds a NUL byte")
         key, equals, value = line.partition(b"=")
         if not equals:
             # The line is not repeated: it may be a password.
-            raise MalformedRequestError("a line of the credential request has no '='")
+            raise _malformed("a line of the credential request has no '='")
         if key not in lists:
             single[key] = value
         elif value:
@@ -89,7 +97,7 @@ def parse_request(data: bytes) -> Request:
             lists[key].clear()  # An empty value resets the list: git-credential(1).
     host = single.get(b"host")
     if host is None:
-        raise MalformedRequestError("the credential request does not name a host")
+        raise _malformed("the credential request does not name a host")
     return Request(
         single.get(b"protocol"),
         host,
@@ -126,6 +134,8 @@ def write_answer(data: bytes) -> None:
     except BrokenPipeError:
         pass
     except OSError as problem:
+        from git_credential_bbjwt.failures import CredentialError
+
         raise CredentialError(f"cannot write the answer: {problem.strerror}") from problem
 
 

@@ -4,7 +4,8 @@ import os
 import threading
 from functools import cache
 
-from git_credential_bbjwt import CredentialError, trace, warning
+from git_credential_bbjwt import trace, warning
+from git_credential_bbjwt.failures import CredentialError
 from git_credential_bbjwt.system import child_process
 
 #: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").

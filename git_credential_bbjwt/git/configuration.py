@@ -6,8 +6,7 @@ import shutil
 import sys
 from typing import Any
 
-from git_credential_bbjwt import CredentialError
-from git_credential_bbjwt.failures import OWN_HOME, InstallationError
+from git_credential_bbjwt.failures import OWN_HOME, CredentialError, InstallationError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.git import helpers as git_helpers
 from git_credential_bbjwt.installations.catalogue import Catalogue

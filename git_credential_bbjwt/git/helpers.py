@@ -6,7 +6,7 @@ from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import UsageError
+from git_credential_bbjwt.failures import UsageError
 from git_credential_bbjwt.git import config as git_config
 from git_credential_bbjwt.options import parse_options
 from git_credential_bbjwt.system import APP_NAME

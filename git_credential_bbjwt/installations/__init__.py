@@ -174,10 +174,6 @@ class Payload(Named):
         return why_not_ours(fd, found)
 
 
-class Jwt(Text):
-    """A JWT signed elsewhere."""
-
-
 class Registry(Source):
     """A registry's folder, of which a call reads what concerns one host and one workspace and nothing else.
 
@@ -238,10 +234,11 @@ class Registry(Source):
 class Sources:
     """All that is known on this machine, in the order it is to be asked.
 
-    ``hosts`` are ours whatever the sources say: those of ``--host``, else Bitbucket Cloud's.
+    ``jwt`` is one signed elsewhere. ``hosts`` are ours whatever the sources say: those of ``--host``, else Bitbucket
+    Cloud's.
     """
 
-    def __init__(self, sources: list[Source], jwt: Jwt | None, hosts: tuple[str, ...]) -> None:
+    def __init__(self, sources: list[Source], jwt: Text | None, hosts: tuple[str, ...]) -> None:
         self.sources = sources
         self.jwt = jwt
         self.hosts = hosts
@@ -358,13 +355,13 @@ def _payload_in_variable(variable: str) -> Source:
     return Payload.of(where, payload)
 
 
-def _jwt_in_variable() -> Jwt | None:
+def _jwt_in_variable() -> Text | None:
     environ = os.environ
     if environ.get("BBJWT_JWT"):
         data = environ["BBJWT_JWT"].encode("utf-8", "surrogateescape")
-        return Jwt.of("the variable BBJWT_JWT", data)
+        return Text.of("the variable BBJWT_JWT", data)
     if environ.get("BBJWT_JWT_FILE"):
-        return Jwt.in_file(environ["BBJWT_JWT_FILE"], named_by="BBJWT_JWT_FILE")
+        return Text.in_file(environ["BBJWT_JWT_FILE"], named_by="BBJWT_JWT_FILE")
     return None
 
 

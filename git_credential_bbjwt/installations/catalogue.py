@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from git_credential_bbjwt import Repository, warning
 from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.installations import OF_HOSTS, Jwt, Named, Payload, Registry, Source, Sources, is_entry
+from git_credential_bbjwt.installations import OF_HOSTS, Named, Payload, Registry, Source, Sources, Text, is_entry
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.old_registry import OldRegistry
 from git_credential_bbjwt.installations.payload import (
@@ -207,7 +207,7 @@ class Catalogue:
 
     def __init__(self, sources: Sources) -> None:
         every = [*sources.sources, *([sources.jwt] if sources.jwt else [])]
-        self._exposed = [one.where for one in every if one.exposed and isinstance(one, (Payload, Jwt))]
+        self._exposed = [one.where for one in every if one.exposed and (isinstance(one, Payload) or one is sources.jwt)]
         self._certain = sources.hosts
         self._levels = [level_of(source) for source in sources.sources]
         if sources.jwt is not None:
@@ -309,7 +309,7 @@ def warn_of_exposed(where: str) -> None:
     warning(f"others on this machine can read {where}: run chmod 600 on it, or mount it with mode 0400")
 
 
-def _with_jwt(levels: list[Level], jwt: Jwt) -> Iterator[Level]:
+def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
     """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
@@ -319,7 +319,7 @@ def _with_jwt(levels: list[Level], jwt: Jwt) -> Iterator[Level]:
         yield level if level.problem is not None else _with_token(level, jwt)
 
 
-def _with_token(level: Level, jwt: Jwt) -> Level:
+def _with_token(level: Level, jwt: Text) -> Level:
     def given() -> list[Installation]:
         if jwt.problem is not None:
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", "check BBJWT_JWT_FILE")
