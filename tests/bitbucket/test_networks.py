@@ -8,18 +8,23 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 
+from git_credential_bbjwt.bitbucket.network import _Try
 from git_credential_bbjwt.bitbucket.race import Address, first_to_connect
 from git_credential_bbjwt.bitbucket.route import NOT_HONOURED
+from git_credential_bbjwt.budget import Budget
 from git_credential_bbjwt.git.config import CHOOSE_THE_WAY
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import PROJECT, Machine, Workspace, answer, free_port, request
@@ -521,6 +526,19 @@ def test_a_request_that_is_lost_is_sent_again_beside(acme: Workspace, lost: list
 
     assert time.monotonic() - started < 4 * len(lost) + 3
     assert len(acme.bitbucket.helper_requests()) == 2 + len(lost)
+
+
+def test_a_connection_that_waited_for_its_request_is_not_taken_for_silent() -> None:
+    # As the one for the swap is, where the look-up took long.
+    class Waiting:
+        heard = time.monotonic() - 60
+
+        def http(self) -> object:
+            threading.Event().wait()
+            return None
+
+    waiting: Any = Waiting()
+    assert _Try(waiting, SimpleQueue(), Budget(5), "GET", "/", {}, None).silent_for() < 30
 
 
 def test_a_slow_server_still_answers_and_is_asked_three_times_at_most(acme: Workspace) -> None:
