@@ -439,6 +439,13 @@ def test_an_answer_of_as_much_as_may_be_is_taken(acme: Workspace) -> None:
 
 
 @pytest.mark.usefixtures("broker")
+def test_500_characters_of_a_reason_are_shown(acme: Workspace) -> None:
+    done = acme.get(*asking(acme, "printf 'quit=1\nbbjwt-error=%0600d\n' 1"), check=False)
+
+    assert_quits(done, "the broker gives no token: " + "0" * 500 + "\n")
+
+
+@pytest.mark.usefixtures("broker")
 def test_a_broker_that_hangs_ends_with_the_call(acme: Workspace) -> None:
     told = acme.machine.home / "pid"
     began = time.monotonic()
