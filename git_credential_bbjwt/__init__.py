@@ -1,7 +1,6 @@
 """git-credential-bbjwt, and what all of it stands on: what a person is told, and which repository is meant.
 
 Errors, warnings and notes go to standard error, the rest into a trace, a line each. None of it ever holds a secret.
-What is raised is in `failures`.
 
 A host and a path name a `Repository` exactly, or not at all. Sources: "Repositories" of Bitbucket's REST API (a part
 may be a slug or a UUID in braces), the Git LFS API specification (``info/lfs``), gitcredentials(7) (host and path).

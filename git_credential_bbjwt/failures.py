@@ -1,7 +1,7 @@
-"""What can go wrong, as something a person has to know: every error that this package raises.
+"""What can go wrong: one family of errors, each of which says what happened and what to do next.
 
-No other room's errors are classes of its own, and none is loaded before something does go wrong: to make a class takes
-as long as to read a file, and an answer from the cache is not to wait for twenty.
+`entry` turns them into lines. They have a room of their own, loaded when something does go wrong, for making twenty
+classes would hold up every answer from the cache.
 """
 
 # Hints that several errors have.
