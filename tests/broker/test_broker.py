@@ -22,7 +22,7 @@ import pytest
 
 from git_credential_bbjwt.broker import audit
 from git_credential_bbjwt.broker.ask import _checked, _end_of
-from git_credential_bbjwt.failures import AuditError
+from git_credential_bbjwt.failures import AuditError, BrokerError
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
 from tests.emulator import Fault
@@ -727,6 +727,12 @@ def test_an_end_more_than_a_day_off_counts_as_a_day(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("time.time", lambda: float(now))
 
     assert _end_of(str(now + stated), "abc") == now + kept
+
+
+def test_an_end_of_19_digits_is_no_time() -> None:
+    assert _end_of("9" * 18, "abc") is not None
+    with pytest.raises(BrokerError, match="not a Unix time"):
+        _end_of("9" * 19, "abc")
 
 
 def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:
