@@ -368,6 +368,15 @@ def test_refusing_again_and_again_makes_one_mint_a_minute(acme: Workspace, broke
     assert acme.bitbucket.mints() == 2
 
 
+@pytest.mark.parametrize("after", ["", "0" * 48])
+def test_the_first_sixteen_digits_name_a_refused_token(acme: Workspace, broker: Broker, after: str) -> None:
+    first = given(broker.serve(request(acme.url) + "\n"))["password"]
+    digits = state(first)[: len("bbjwt:") + 16] + after
+    fifteen = digits[: len("bbjwt:") + 15]
+    assert given(broker.serve(request(acme.url) + f"state[]={fifteen}\n\n"))["password"] == first
+    assert given(broker.serve(request(acme.url) + f"state[]={digits}\n\n"))["password"] != first
+
+
 def test_a_broker_remembers_what_was_refused(acme: Workspace, broker: Broker) -> None:
     acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
     for _ in range(2):
