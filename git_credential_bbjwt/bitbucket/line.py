@@ -93,6 +93,11 @@ class Line:
         """Note that something was heard."""
         self.heard = time.monotonic()
 
+    def begins_request(self) -> None:
+        """An open line has waited for its request, and was not silent; one that is still being opened was."""
+        if not self._opening.is_alive():
+            self.hears()
+
     def distrust(self) -> None:
         """Have other addresses be tried first from now on."""
         if self._peer:

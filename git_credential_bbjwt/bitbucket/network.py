@@ -256,6 +256,7 @@ class _Try:
         headers: dict[str, str],
         body: bytes | None,
     ) -> None:
+        line.begins_request()
         self.line = line
         self.response: Response | None = None
         self.trouble: Exception | None = None
@@ -265,13 +266,12 @@ class _Try:
         self._results = results
         self._budget = budget
         self._request = (method, target, headers, body)
-        self._begun = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def silent_for(self) -> float:
-        """Seconds since this was begun, or something was heard: the line may have waited long for its request."""
-        return time.monotonic() - max(self._begun, self.line.heard)
+        """Seconds since something was last heard."""
+        return time.monotonic() - self.line.heard
 
     def _run(self) -> None:
         try:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
+from git_credential_bbjwt.bitbucket.line import Line
 from git_credential_bbjwt.bitbucket.network import _Try
 from git_credential_bbjwt.bitbucket.race import Address, first_to_connect
 from git_credential_bbjwt.bitbucket.route import NOT_HONOURED
@@ -528,17 +529,21 @@ def test_a_request_that_is_lost_is_sent_again_beside(acme: Workspace, lost: list
     assert len(acme.bitbucket.helper_requests()) == 2 + len(lost)
 
 
-def test_a_connection_that_waited_for_its_request_is_not_taken_for_silent() -> None:
-    # As the one for the swap is, where the look-up took long.
-    class Waiting:
-        heard = time.monotonic() - 60
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_connection_that_waited_for_its_request_is_not_taken_for_silent(is_open: bool) -> None:
+    # As the one for the swap is, where the look-up took long; one that is not open by then is silent.
+    class Somewhere:
+        def route(self, _: str) -> object:
+            if not is_open:
+                threading.Event().wait()
+            raise OSError
 
-        def http(self) -> object:
-            threading.Event().wait()
-            return None
-
-    waiting: Any = Waiting()
-    assert _Try(waiting, SimpleQueue(), Budget(5), "GET", "/", {}, None).silent_for() < 30
+    somewhere: Any = Somewhere()
+    line = Line("https://localhost", somewhere)
+    time.sleep(0.2)
+    line.heard -= 60
+    one = _Try(line, SimpleQueue(), Budget(5), "GET", "/", {}, None)
+    assert (one.silent_for() < 30) == is_open
 
 
 def test_a_slow_server_still_answers_and_is_asked_three_times_at_most(acme: Workspace) -> None:
