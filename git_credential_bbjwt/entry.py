@@ -158,8 +158,12 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     try:
         repository = parse_path(host, request.path)
         check_allowed(options.allow, repository)
-    except Exception:  # One of `failures`, and to load them all to tell that would be in vain.
-        return None  # `minting` comes to the same, and has words for it.
+    except Exception as problem:  # Which of them it is, is only looked at where one was raised.
+        from git_credential_bbjwt.failures import NotAllowedError, NotARepositoryError
+
+        if not isinstance(problem, (NotARepositoryError, NotAllowedError)):
+            raise
+        return None  # `minting` has words for it.
 
     from git_credential_bbjwt import tokens
     from git_credential_bbjwt.git import refused_fingerprints
