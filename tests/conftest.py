@@ -69,11 +69,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
         for line in table:
             terminalreporter.line(line)
     if os.environ.get("BBJWT_TEST_RECORD") and exitstatus == 0:
-        readme = PROJECT / "README.md"
-        text = readme.read_text()
-        for name, table in tables.items():
-            text = tally.recorded(text, name, table)
-        readme.write_text(text)
+        for name, page in (("promises", "SECURITY.md"), ("versions", "README.md")):
+            text = (PROJECT / page).read_text()
+            (PROJECT / page).write_text(tally.recorded(text, name, tables[name]))
 
 
 @dataclass

@@ -75,6 +75,11 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
     ): "who has dallied for nine seconds has one less",
     ("git/__init__", "return os.read(fd, 65537)"): "how much is read at a time is no rule",
     ("broker/serve", "piece = os.read(0, 65537)"): "how much is read at a time is no rule",
+    ("tokens/cache", "start = time.time_ns() // 1001 % len(names) if names else 0"): "any place will do",
+    (
+        "tokens/cache",
+        "longest = 1 if ',' in name and _BESIDE not in name else _UUID_LIFE if name.endswith(_UUID) else _A_DAY",
+    ): "a record that is used up is not used, however long its file stays",
     ("broker/serve", "if left < 0 or not select.select([0], [], [], left)[0]:"): "nothing comes in no time, either",
 }
 

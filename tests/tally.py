@@ -2,7 +2,7 @@
 
 A test that checks one of `PROMISES` says so by `tried`; where the promise was broken, it says so by `broken` before it
 fails, so that the table and the failures agree. `worked_with` tells with which version of what a feature was seen to
-work; `tests/run --record` writes both tables into the README.
+work; `tests/run --record` writes both tables down, this one into README and the other into SECURITY.md.
 """
 
 from __future__ import annotations
@@ -52,8 +52,11 @@ def holds(promise: str) -> Iterator[None]:
         raise
 
 
-def worked_with(program: str, version: str, feature: str) -> tuple[str, tuple[str, str]]:
-    """The property (pytest's ``record_property``) of a test that, if it passes, shows ``feature`` to work with that."""
+def worked_with(program: str, version: str, feature: str = "") -> tuple[str, tuple[str, str]]:
+    """The property (pytest's ``record_property``) of a test that, if it passes, shows ``feature`` to work with that.
+
+    Of programs whose name ends with a colon, all versions (or kinds) are told together.
+    """
     return _PROPERTY, (f"{program} {version}", feature)
 
 
@@ -101,8 +104,11 @@ def versions_table() -> list[str]:
     for feature in sorted(features - with_all):
         ticks = ["✓" if feature in _versions[name] else "–" for name in gits]  # a dash on purpose
         lines.append(f"| {feature} | {' | '.join(ticks)} |")
-    others = sorted(set(_versions) - set(gits), key=_version_order)
-    seen = "; ".join(f"{name} ({', '.join(sorted(_versions[name]))})" for name in others)
+    others: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(_versions) - set(gits), key=_version_order):
+        kind, colon, which = name.partition(": ")
+        others[kind].append(which if colon else "")
+    seen = "; ".join(f"{kind}: {', '.join(which)}" if any(which) else kind for kind, which in others.items())
     return [*lines, "", *_wrapped(f"Seen to work, too: {seen}.")]
 
 

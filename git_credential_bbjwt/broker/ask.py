@@ -1,7 +1,7 @@
 """Asking a broker for a token: a command or a socket that answers one request in git's credential format.
 
-Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp``); README, "Brokers". What it answers
-is checked as a stranger's.
+Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp``); README, "Jobs that must
+not hold the secret". What it answers is checked as a stranger's.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Answering one request for somebody who must not hold the secret: what is allowed, what is written, what is said.
 
 Whoever started this process has authenticated the asker: sshd, sudo, systemd. The asker chooses the repository, and
-nothing else. Sources: git-credential(1) (the format); README, "Brokers".
+nothing else. Sources: git-credential(1) (the format); README, "Jobs that must not hold the secret".
 """
 
 import os

@@ -141,7 +141,7 @@ BACKENDS = {
 def test_register_clone_locked_unregister(
     scene: Workspace, name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property(*tally.worked_with("keyring backend:", name, "register, clone, locked, unregister"))
+    record_property(*tally.worked_with("keyrings:", name))
     with BACKENDS[name](scene) as lock:
         register(scene)
         assert files_holding(scene.machine.home, scene.app.shared_secret) == [scene.installation]
@@ -179,7 +179,7 @@ def kept(scene: Workspace) -> str:
 def test_backends_that_keep_nothing(
     scene: Workspace, backend: str, record_property: Callable[[str, object], None]
 ) -> None:
-    record_property(*tally.worked_with("keyring backend:", backend.split(".")[2], "refused, with the choices"))
+    record_property(*tally.worked_with("keyrings, refused with the choices:", backend.split(".")[2]))
     scene.machine.environment["PYTHON_KEYRING_BACKEND"] = backend
     done = register(scene, check=False)
 

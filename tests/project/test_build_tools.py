@@ -61,7 +61,7 @@ def test_pip_installs_from_git(acme: Workspace, tmp_path: Path, record_property:
     assert acme.bitbucket.mints() == 1
     written("pip", "git+https://bitbucket.org/acme/python-package.git@main")
     version = acme.machine.run(sys.executable, "-m", "pip", "--version").stdout.split()[1]
-    record_property(*tally.worked_with("pip", version, "git+https"))
+    record_property(*tally.worked_with("pip", version))
 
 
 def test_npm_installs_from_git(acme: Workspace, record_property: Recorder) -> None:
@@ -77,7 +77,7 @@ def test_npm_installs_from_git(acme: Workspace, record_property: Recorder) -> No
     assert (acme.machine.home / "app/node_modules/private-package/index.js").exists()
     assert acme.bitbucket.mints() == 1
     written("npm", "git+https://bitbucket.org/acme/npm-package.git#main")
-    record_property(*tally.worked_with("npm", version_of(acme, npm), "git+https"))
+    record_property(*tally.worked_with("npm", version_of(acme, npm)))
 
 
 @pytest.mark.parametrize("how", ["git-fetch-with-cli", "its own git, by configure", "by exec"])
@@ -111,7 +111,7 @@ def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder, how:
     assert list((acme.machine.home / ".cargo/git/checkouts").rglob("lib.rs"))
     assert acme.bitbucket.mints() == 1
     written("cargo", 'private-package = { git = "https://bitbucket.org/acme/cargo-package.git"')
-    record_property(*tally.worked_with("cargo", version, f"git dependencies: {how}"))
+    record_property(*tally.worked_with("cargo", version))
 
 
 @pytest.mark.parametrize("tool", ["pnpm", "yarn"])
@@ -130,7 +130,7 @@ def test_other_managers_of_node_packages(acme: Workspace, record_property: Recor
     assert (app / "node_modules/private-package/index.js").exists()
     assert acme.bitbucket.mints() == 1
     written(tool, "git+https://bitbucket.org/acme/npm-package.git#main")
-    record_property(*tally.worked_with(tool, version_of(acme, str(program)), "git+https"))
+    record_property(*tally.worked_with(tool, version_of(acme, str(program))))
 
 
 def test_composer_installs_from_git(acme: Workspace, record_property: Recorder) -> None:
@@ -149,7 +149,7 @@ def test_composer_installs_from_git(acme: Workspace, record_property: Recorder) 
     assert acme.bitbucket.mints() == 1
     written("composer", '"type": "git", "url": "https://bitbucket.org/acme/php-package.git"')
     shown = acme.machine.run(composer, "--version", "--no-ansi", env=environment).stdout.split()
-    record_property(*tally.worked_with("composer", shown[shown.index("version") + 1], '"type": "git"'))
+    record_property(*tally.worked_with("composer", shown[shown.index("version") + 1]))
 
 
 def test_bundler_installs_from_git(acme: Workspace, record_property: Recorder) -> None:
@@ -165,7 +165,7 @@ def test_bundler_installs_from_git(acme: Workspace, record_property: Recorder) -
     assert list((app / "gems").rglob("priv.gemspec"))
     assert acme.bitbucket.mints() == 1
     written("bundler", 'git: "https://bitbucket.org/acme/gem.git", branch: "main"')
-    record_property(*tally.worked_with("bundler", version_of(acme, bundle), "git"))
+    record_property(*tally.worked_with("bundler", version_of(acme, bundle)))
 
 
 def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Path) -> None:
@@ -189,11 +189,11 @@ def test_a_terraform_module_is_a_clone(acme: Workspace) -> None:
 # Those written in Python, which `tests/run --all` installs.
 
 
-def noted(record_property: Recorder, package: str, feature: str) -> None:
+def noted(record_property: Recorder, package: str) -> None:
     """Record the version of an installed package."""
     script = f"import importlib.metadata as m; print(m.version('{package}'))"
     version = subprocess.run([client_python(), "-I", "-c", script], capture_output=True, text=True, check=True).stdout
-    record_property(*tally.worked_with(package, version.strip(), feature))
+    record_property(*tally.worked_with(package, version.strip()))
 
 
 def test_gitpython_clones(acme: Workspace, record_property: Recorder) -> None:
@@ -202,7 +202,7 @@ def test_gitpython_clones(acme: Workspace, record_property: Recorder) -> None:
 
     assert (acme.machine.home / "w/README.md").exists()
     assert acme.bitbucket.mints() == 1
-    noted(record_property, "GitPython", "clone, fetch")
+    noted(record_property, "GitPython")
 
 
 def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> None:
@@ -219,7 +219,7 @@ def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> Non
     assert "private-package" in (app / "poetry.lock").read_text()
     assert acme.bitbucket.mints() == 1
     written("poetry", "poetry add git+https://")
-    noted(record_property, "poetry", "git+https")
+    noted(record_property, "poetry")
 
 
 def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) -> None:
@@ -234,7 +234,7 @@ def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) 
 
     assert "Passed" in done.stdout
     assert acme.bitbucket.mints() == 1
-    noted(record_property, "pre-commit", "hooks of a private repository")
+    noted(record_property, "pre-commit")
 
 
 def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> None:
@@ -253,4 +253,4 @@ def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> Non
     assert module in (app / "go.mod").read_text()
     assert acme.bitbucket.mints() == 1
     written("Go", f"GOPRIVATE={settings['GOPRIVATE']} GOPROXY=direct go get {module}@main")
-    record_property(*tally.worked_with("Go", version, "modules, with GOPRIVATE and GOPROXY=direct"))
+    record_property(*tally.worked_with("Go", version))

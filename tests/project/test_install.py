@@ -77,7 +77,7 @@ def test_install_clone_upgrade_uninstall(
     acme: Workspace, fresh: Machine, wheelhouse: Path, shell: str, record_property: Recorder
 ) -> None:
     need(shell.split()[0])
-    record_property(*tally.worked_with("install.sh under", shell, "install, clone, upgrade, uninstall"))
+    record_property(*tally.worked_with("install.sh:", shell))
     machine = fresh
     payload = acme.installation
     del machine.environment["BBJWT_INSTALLATION"]
@@ -194,7 +194,7 @@ def settled(fresh: Machine, wheelhouse: Path, tmp_path_factory: pytest.TempPathF
 
 
 def test_the_installed_command_ignores_pythonpath(settled: Machine, tmp_path: Path, record_property: Recorder) -> None:
-    record_property(*tally.worked_with("install.sh under", "bash", "install"))
+    record_property(*tally.worked_with("install.sh:", "bash"))
     (tmp_path / "os.py").write_text("raise SystemExit('taken over')\n")
     settled.environment["PYTHONPATH"] = str(tmp_path)
 
@@ -297,7 +297,7 @@ def test_without_venv_elsewhere(fresh: Machine, wheelhouse: Path, without_venv: 
 def test_without_venv_another_tool_serves(
     fresh: Machine, wheelhouse: Path, tools: Path, without_venv: Path, tool: str, record_property: Recorder
 ) -> None:
-    record_property(*tally.worked_with("install.sh with", tool, "a Python without venv"))
+    record_property(*tally.worked_with("install.sh:", f"{tool} in place of venv"))
     (without_venv / tool).symlink_to(tools / tool)
     install(fresh, wheelhouse, "--no-configure")
 
@@ -334,7 +334,7 @@ def test_other_installers(
 ) -> None:
     program = tools / tool
     version = fresh.run(program, "--version").stdout.split()[-1 if tool == "pipx" else 1]
-    record_property(*tally.worked_with(tool, version, "install, clone"))
+    record_property(*tally.worked_with(tool, version))
     fresh.run(program, *(word.format(wheelhouse=wheelhouse) for word in arguments), "git-credential-bbjwt")
     fresh.environment["PATH"] = f"{installed(fresh).parent}:{fresh.environment['PATH']}"
     fresh.git("clone", "-q", acme.url, "w")

@@ -1,4 +1,4 @@
-"""The house as README draws it: wings in an order, and imports between them that point one way."""
+"""The house as CONTRIBUTING.md draws it: wings in an order, and imports between them that point one way."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from tests.conftest import PROJECT
 
 PACKAGE = PROJECT / "git_credential_bbjwt"
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+DRAWN = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How it is built")[2]
 
 #: The wings, from the top one down.
-WINGS = re.findall(r"^\| `(\w+)/` \|", README.partition("### How it is built")[2], re.MULTILINE)
+WINGS = re.findall(r"^\| `(\w+)/` \|", DRAWN, re.MULTILINE)
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -32,12 +32,11 @@ def wing_of(module: str) -> str:
 
 def test_the_table_has_every_wing_and_room() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    drawn = README.partition("### How it is built")[2]
 
     assert set(WINGS) == folders
     for path in PACKAGE.rglob("*.py"):
         if not path.stem.startswith("__") and path.parent.name not in ("commands", "installed"):
-            assert f"`{path.stem}`" in drawn, path
+            assert f"`{path.stem}`" in DRAWN, path
 
 
 def test_imports_between_wings_point_down() -> None:
