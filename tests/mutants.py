@@ -75,6 +75,10 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
     ): "who has dallied for nine seconds has one less",
     ("git/__init__", "return os.read(fd, 65537)"): "how much is read at a time is no rule",
     ("broker/serve", "piece = os.read(0, 65537)"): "how much is read at a time is no rule",
+    (
+        "tokens/cache",
+        "if self.folder is None or (0 < self.folder.age(name) < _A_DAY and self.folder.read(name) is not None):",
+    ): "a time is hardly ever that of the file",
     ("tokens/cache", "start = time.time_ns() // 1001 % len(names) if names else 0"): "any place will do",
     (
         "tokens/cache",

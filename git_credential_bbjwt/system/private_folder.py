@@ -97,13 +97,12 @@ else:
             except FileNotFoundError:
                 return 0.0
 
-        def remove(self, name: str) -> bool:
-            """Remove the file; False where there was none."""
+        def remove(self, name: str) -> None:
+            """Remove the file, if there is one."""
             try:
                 os.unlink(name, dir_fd=self.fd)
             except FileNotFoundError:
-                return False
-            return True
+                pass
 
         def remove_folder(self, name: str) -> None:
             """Remove the folder ``name`` within this one if nothing is in it."""

@@ -171,13 +171,12 @@ class PrivateFolder:
         except FileNotFoundError:
             return 0.0
 
-    def remove(self, name: str) -> bool:
-        """Remove the file; False where there was none."""
+    def remove(self, name: str) -> None:
+        """Remove the file, if there is one."""
         try:
             _patiently(lambda: os.unlink(self._at(name)))
         except FileNotFoundError:
-            return False
-        return True
+            pass
 
     def remove_folder(self, name: str) -> None:
         """Remove the folder ``name`` within this one if nothing is in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from pathlib import Path
@@ -349,6 +350,23 @@ def test_a_registry_that_others_can_write_to_is_not_used(
     assert refused.returncode == 1
     assert str(registry) in refused.stderr
     assert sorted(path.name for path in registry.iterdir()) == before
+
+
+def test_why_a_payload_cannot_be_read_is_the_systems_word(acme: Workspace) -> None:
+    below = acme.installation / "file"
+    done = acme.machine.bbjwt("--installation", below, "list", check=False)
+
+    assert done.returncode == 1
+    assert os.strerror(errno.ENOTDIR) in done.stderr
+
+
+def test_a_registry_of_1_0_that_is_a_link_to_nowhere_is_none(acme: Workspace) -> None:
+    folder = acme.machine.home / ".config/git-credential-bbjwt"
+    folder.mkdir(parents=True)
+    (folder / "installations.json").symlink_to("nowhere")
+    done = acme.machine.bbjwt("list")
+
+    assert "installations.json" not in done.stdout + done.stderr
 
 
 def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Workspace) -> None:

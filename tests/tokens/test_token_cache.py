@@ -475,6 +475,21 @@ def test_expired_records_do_not_pile_up(acme: Workspace) -> None:
     assert record not in acme.machine.records()
 
 
+def test_what_version_1_0_kept_and_a_link_to_nothing_go_in_time(acme: Workspace) -> None:
+    acme.get()
+    (record,) = acme.machine.records()
+    folder = record.parent.parent.parent
+    old, link, recent = (folder / (digits * 16) for digits in ("0f", "1f", "2f"))
+    for path in (old, recent):
+        path.write_text("{}")
+    link.symlink_to("nowhere")
+    for path in (old, link):
+        os.utime(path, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
+    acme.machine.get(acme.bitbucket.url(acme.bitbucket.host_repository("acme/gadgets")))
+
+    assert [os.path.lexists(path) for path in (old, link, recent)] == [False, False, True]
+
+
 def test_forgetting_all_leaves_nothing_of_ours_and_all_of_others(acme: Workspace) -> None:
     acme.get()
     (record,) = acme.machine.records()
