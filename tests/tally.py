@@ -109,7 +109,7 @@ def versions_table() -> list[str]:
         kind, colon, which = name.partition(": ")
         others[kind].append(which if colon else "")
     seen = "; ".join(f"{kind}: {', '.join(which)}" if any(which) else kind for kind, which in others.items())
-    return [*lines, "", *_wrapped(f"Seen to work, too: {seen}.")]
+    return [*lines, "", *_wrapped(f"Seen to work, too: {seen}.")] if others else lines
 
 
 def _wrapped(text: str) -> list[str]:

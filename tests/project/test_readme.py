@@ -43,12 +43,10 @@ KNOWN_BY = {
     "exec": "export BBJWT_INSTALLATION=/run/secrets",
     "systemd": "LoadCredential=",
     "kubernetes": "volumeMounts",
-    "buildkit": "RUN --mount",
     "header": "--format header",
     "jwt": "bbjwt jwt acme",
     "pygit2": "pygit2",
     "other helpers": "bbjwt configure --exclusive\x20",
-    "one-off": "--token-store none exec",
     "pass": "keyring_pass",
     "encrypted file": "cryptfile",
     "after Connect": "/run/forge/token",
@@ -257,7 +255,7 @@ def test_next_to_other_helpers(newcomer: Workspace, option: str) -> None:
 
 def test_one_off(newcomer: Workspace) -> None:
     before = {path.name for path in newcomer.machine.home.iterdir()}
-    follow(newcomer, "one-off")
+    typed(newcomer, inline(newcomer, "git-credential-bbjwt --installation"))
 
     assert {path.name for path in newcomer.machine.home.iterdir()} == before | {"widgets"}
     assert list(newcomer.machine.runtime.iterdir()) == []
@@ -274,7 +272,7 @@ def test_insecure_storage(newcomer: Workspace) -> None:
 
 def test_buildkit(newcomer: Workspace) -> None:
     """What the builder runs, in a machine without a runtime folder; a layer is what it leaves on the disk."""
-    mount, text = re.findall(r"^RUN --mount=(\S+) (.*)$", recipe(newcomer, "buildkit"), re.MULTILINE)[0]
+    mount, _, text = inline(newcomer, "RUN").removeprefix("RUN --mount=").partition(" ")
     options = dict(option.split("=") for option in mount.split(","))
     assert options == {"type": "secret", "id": "bitbucket", "mode": "0400"}
     where = f"/run/secrets/{options['id']}"
