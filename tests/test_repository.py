@@ -35,6 +35,14 @@ def test_paths_of_a_repository(path: str) -> None:
     assert repository.uuid is None
 
 
+def test_names_have_128_characters_at_most() -> None:
+    longest = "a" * 128
+
+    assert parse_path("bitbucket.org", f"{longest}/{longest}.git".encode()).full_name == f"{longest}/{longest}"
+    with pytest.raises(NotARepositoryError):
+        parse_path("bitbucket.org", f"acme/{longest}a".encode())
+
+
 @pytest.mark.parametrize("path", [f"{UUID}/{UUID}", f"{UUID}/{UUID}.git", f"%7B{UUID[1:-1].upper()}%7d/{UUID}"])
 def test_uuids_with_plain_or_encoded_braces(path: str) -> None:
     repository = parse_path("bitbucket.org", path.encode())
