@@ -58,6 +58,26 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "if len(value) <= _LONGEST_PATH and os.path.lexists(value):",
     ): "a path of that length is too long for the system, too",
     (
+        "installations/__init__",
+        "position = data.find(b'\\u00', position + 5)",
+    ): "two of them do not overlap",
+    (
+        "installations/__init__",
+        "return abs(time.time() - found.st_ctime) >= _SETTLED",
+    ): "a time is hardly ever that of the file",
+    (
+        "installations/__init__",
+        "while (chunk := os.read(fd, 2 << 20)):",
+    ): "how much is read at a time is no rule",
+    (
+        "installations/__init__",
+        "while (chunk := os.read(fd, 1 << 21)):",
+    ): "how much is read at a time is no rule",
+    (
+        "installations/__init__",
+        "return problem.strerror and 'it cannot be looked at'",
+    ): "both say in words that it cannot be read",
+    (
         "installations/old_registry",
         "return gone.strerror and 'its folder is gone'",
     ): "both say in words that it cannot be read",

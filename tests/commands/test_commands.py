@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt import __version__
+from git_credential_bbjwt import __version__, entry
 from git_credential_bbjwt.commands import COMMANDS
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
@@ -286,6 +286,27 @@ def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: 
     secrets += [seen.jwt for seen in acme.bitbucket.helper_requests() if seen.jwt]
     for secret in secrets:
         assert secret not in "".join(shown)
+
+
+def test_a_bug_is_two_lines_and_shows_where_to_who_asks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def told(value: str) -> str:
+        monkeypatch.setenv("BBJWT_TRACE", value)
+        try:
+            raise KeyError("a secret")
+        except KeyError as bug:
+            status = entry._told(bug)
+        assert status == 1
+        return capfd.readouterr().err
+
+    for value in ("", "0", "false"):
+        first, hint = told(value).splitlines()
+        assert first == "git-credential-bbjwt: error: internal error: KeyError"
+        assert hint.startswith("hint: set BBJWT_TRACE=1")
+    assert "Traceback" in told("1")
+    monkeypatch.setattr("git_credential_bbjwt._verbose", True)
+    assert "Traceback" in told("")
 
 
 def test_no_trace_by_default(acme: Workspace) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt.installations import Payload, read_sources
+from git_credential_bbjwt.installations import Payload, is_entry, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from tests.conftest import Workspace, answer, cannot
@@ -91,6 +91,37 @@ def test_a_payload_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> No
 
     acme.installation.write_bytes(payload.ljust(8 * 1024 * 1024 + 1))
     assert "far too large" in acme.get("--token-store=none", check=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        (b"", False),
+        (b'"HTTPS://Host"', True),
+        (b'"\\u00e9"', False),
+        (b'"\\u00e9\\u00E8"', False),
+        (b'"\\u00e9\\u0068ost"', True),
+        (b"\\u0068ost", True),
+    ],
+)
+def test_what_json_may_spell_otherwise_is_looked_at_closer(text: bytes, holds: bool) -> None:
+    assert Payload.of("here", text).may_name("host") == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("installation," + "0f" * 16, True),
+        ("installation," + "0f" * 15, False),
+        ("installation," + "0f" * 16 + "0", False),
+        ("installation," + "../" * 10 + "ab", False),
+        ("workspace," + "0f" * 16, False),
+        ("0f" * 16, False),
+        ("installation", False),
+    ],
+)
+def test_an_entry_is_named_by_a_digest(name: str, entry: bool) -> None:
+    assert is_entry(name) == entry
 
 
 def test_a_payload_may_name_the_hosts_in_it_and_no_other() -> None:
