@@ -36,7 +36,7 @@ ROOMS = {
     "system/__init__": "tests/system tests/tokens tests/installations tests/git/test_protocol.py "
     "tests/commands/test_commands.py",
     "system/private_folder": "tests/system tests/tokens tests/installations",
-    "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands",
+    "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands tests/broker/test_broker.py",
     "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
     "broker/ask": "tests/broker tests/test_hostile.py",
     "broker/serve": "tests/broker",

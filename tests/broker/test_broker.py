@@ -328,7 +328,7 @@ def test_a_name_is_looked_up_once_in_two_hours(acme: Workspace, broker: Broker) 
     asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
 
     def look_ups() -> int:
-        given(broker.serve(asked))
+        assert "password" in given(broker.serve(asked))
         return [one.origin for one in acme.bitbucket.helper_requests()].count("api")
 
     began = int(time.time())
