@@ -48,6 +48,14 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "system/__init__",
         "A_FOLDER = os.O_RDONLY & os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
     ): "what is not a folder fails at the next step",
+    ("system/__init__", "data = os.read(fd, found.st_size + 2)"): "one byte too many is enough to notice",
+    **{
+        (
+            "system/__init__",
+            f"return platformdirs.{folder}(APP_NAME, appauthor=True)",
+        ): "Windows alone has such a folder"
+        for folder in ("user_config_dir", "site_config_dir", "user_cache_dir")
+    },
     ("tokens/__init__", "_PARTS = 62"): "any number of folders will do",
     (
         "broker/serve",

@@ -1,0 +1,284 @@
+"""What is ours, by each bit of a mode and each owner; where files live; names made of parts. Rules in isolation."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from git_credential_bbjwt import system
+from git_credential_bbjwt.system import OwnFolder, file_name
+
+#: Every bit of a mode that says what others than the owner may do.
+BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
+WRITING = (0o002, 0o020)
+READING = (0o004, 0o040)
+
+ME = os.geteuid()
+
+
+@pytest.fixture
+def anothers(another_user: int) -> Callable[[Path], Path]:
+    """Gives a path to another user."""
+
+    def give(path: Path) -> Path:
+        os.chown(path, another_user, -1, follow_symlinks=False)
+        return path
+
+    return give
+
+
+@pytest.fixture
+def as_another(monkeypatch: pytest.MonkeyPatch, another_user: int) -> int:
+    """This process takes itself for another user's from now on: what root owns is not its own."""
+    monkeypatch.setattr(os, "geteuid", lambda: another_user)
+    return another_user
+
+
+def made(path: Path, mode: int) -> Path:
+    """A file with that mode."""
+    path.write_bytes(b"text")
+    path.chmod(mode)
+    return path
+
+
+def folder(path: Path, mode: int) -> Path:
+    """A folder with that mode."""
+    path.mkdir()
+    path.chmod(mode)
+    return path
+
+
+def is_opened(path: Path, **options: int) -> bool:
+    """Whether a folder is taken for this user's own."""
+    try:
+        OwnFolder(str(path), **options).close()
+    except PermissionError as refused:
+        return refused.filename != str(path)
+    return True
+
+
+@pytest.mark.parametrize("bit", BITS)
+def test_a_folder_of_ours_is_for_us_alone(tmp_path: Path, bit: int) -> None:
+    assert is_opened(folder(tmp_path / "ours", 0o700))
+    assert is_opened(folder(tmp_path / "sticky", 0o1700))
+    shared = folder(tmp_path / "shared", 0o700 | bit)
+    assert not is_opened(shared)
+    assert is_opened(shared, mode=0o755) == (bit not in WRITING)
+    assert system.is_private(str(tmp_path / "ours"))
+    assert not system.is_private(str(shared))
+
+
+def test_a_folder_of_ours_is_no_link_and_nobody_elses(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+    ours = folder(tmp_path / "ours", 0o700)
+    (tmp_path / "link").symlink_to(ours)
+    for path, reason in ((tmp_path / "link", OSError), (made(tmp_path / "file", 0o600), NotADirectoryError)):
+        with pytest.raises(reason):
+            OwnFolder(str(path))
+        assert not system.is_private(str(path))
+    assert not system.is_private(str(tmp_path / "nowhere"))
+    theirs = anothers(folder(tmp_path / "theirs", 0o700))
+    assert not is_opened(theirs)
+    assert not system.is_private(str(theirs))
+
+
+@pytest.mark.parametrize("bit", BITS)
+def test_a_file_of_ours_is_read_if_nobody_else_could_write_or_read_it(tmp_path: Path, bit: int) -> None:
+    ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
+    made(tmp_path / "ours/plain", 0o600)
+    made(tmp_path / "ours/executable", 0o700)
+    made(tmp_path / "ours/shared", 0o600 | bit)
+
+    for name in ("plain", "executable"):
+        assert (ours.read(name), ours.read(name, others_may_read=True)) == (b"text", b"text")
+    assert ours.read("shared") is None
+    assert ours.read("shared", others_may_read=True) == (None if bit in WRITING else b"text")
+
+
+def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+    ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
+    made(tmp_path / "file", 0o600)
+    (tmp_path / "ours/link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "ours/fifo", 0o600)
+    anothers(made(tmp_path / "ours/theirs", 0o600))
+
+    assert [ours.read(name) for name in ("link", "fifo", "theirs", "nothing")] == [None] * 4
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
+    file = made(tmp_path / "ours/file", 0o600)
+    os.truncate(file, 8 * 1024 * 1024)
+    assert len(ours.read("file") or b"") == 8 * 1024 * 1024
+    os.truncate(file, 8 * 1024 * 1024 + 1)
+    assert ours.read("file") is None
+
+
+@pytest.mark.parametrize("bit", BITS)
+def test_a_place_is_trusted_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
+    place = folder(tmp_path / "place", 0o700 | bit)
+    assert bool(system.why_not_itself_trusted(str(place))) == (bit in WRITING)
+    assert bool(system.why_not_trusted(str(place))) == (bit in WRITING)
+    # Above it a group may write: distributions have such folders. What everybody may write to has to be sticky.
+    below = folder(place / "below", 0o700)
+    assert bool(system.why_not_trusted(str(below))) == (bit == 0o002)
+    place.chmod(0o1700 | bit)
+    assert system.why_not_trusted(str(below)) == ""
+
+
+def test_a_place_is_trusted_of_ours_and_roots(
+    tmp_path: Path, anothers: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, another_user: int
+) -> None:
+    roots = folder(tmp_path / "roots", 0o755)
+    below = folder(roots / "below", 0o755)
+    theirs = anothers(folder(roots / "theirs", 0o755))
+    below_theirs = folder(theirs / "below", 0o755)
+    (tmp_path / "link").symlink_to(roots)
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    through = tmp_path / "link/below"
+
+    assert [system.why_not_trusted(str(path)) for path in (roots, below, through)] == ["", "", ""]
+    assert "another user" in system.why_not_itself_trusted(str(theirs))
+    assert system.why_not_itself_trusted(str(below_theirs)) == ""
+    assert str(theirs) in system.why_not_trusted(str(below_theirs))
+    assert "link" in system.why_not_itself_trusted(str(tmp_path / "link"))
+    for path in (tmp_path / "nowhere", tmp_path / "gone/below"):
+        with pytest.raises(FileNotFoundError):
+            system.why_not_trusted(str(path))
+    monkeypatch.setattr(os, "geteuid", lambda: another_user)
+    assert [system.why_not_itself_trusted(str(path)) for path in (roots, theirs)] == ["", ""]
+    assert system.why_not_trusted(str(below)) == ""
+
+
+@pytest.mark.parametrize("bit", BITS)
+def test_an_open_file_is_ours_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
+    file = made(tmp_path / "file", 0o600 | bit)
+    found = file.stat()
+    assert bool(system.why_not_ours(-1, found)) == (bit in WRITING)
+    assert system.others_can_read(-1, found) == (bit in READING)
+
+
+def test_an_open_file_is_ours_or_roots(tmp_path: Path, anothers: Callable[[Path], Path], as_another: int) -> None:
+    roots = made(tmp_path / "roots", 0o644).stat()
+    theirs = anothers(made(tmp_path / "theirs", 0o644)).stat()
+    assert (system.why_not_ours(-1, roots), system.why_not_ours(-1, theirs)) == (None, None)
+    assert theirs.st_uid == as_another
+    # By its group, or an access control list, root has let us in.
+    for mode, read in ((0o640, False), (0o641, False), (0o642, False), (0o644, True)):
+        (tmp_path / "roots").chmod(mode)
+        assert system.others_can_read(-1, (tmp_path / "roots").stat()) == read
+
+
+def test_an_open_file_of_another_user_is_not_ours(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+    found = anothers(made(tmp_path / "theirs", 0o600)).stat()
+    assert "another user" in (system.why_not_ours(-1, found) or "")
+
+
+def test_administrators() -> None:
+    assert system.is_administrator() == (ME == 0)
+
+
+def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: Path) -> None:
+    file = made(tmp_path / "file", 0o600)
+    (tmp_path / "link").symlink_to(file)
+    os.mkfifo(tmp_path / "fifo")
+    for path in (file, tmp_path / "link", tmp_path / "fifo"):
+        fd = system.open_to_read(str(path))
+        assert not os.get_inheritable(fd)
+        if path.name != "fifo":
+            assert os.read(fd, 10) == b"text"
+        os.close(fd)
+    os.close(system.open_to_read(str(file), through_links=False))
+    with pytest.raises(OSError, match="symbolic links"):
+        system.open_to_read(str(tmp_path / "link"), through_links=False)
+
+
+def test_files_are_opened_to_append(tmp_path: Path) -> None:
+    for text in (b"one", b"two"):
+        fd = system.open_to_append(str(tmp_path / "new"))
+        assert not os.get_inheritable(fd)
+        os.write(fd, text)
+        os.close(fd)
+    assert (tmp_path / "new").read_bytes() == b"onetwo"
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "fifo"):
+        with pytest.raises(OSError, match=r"symbolic links|No such device"):
+            system.open_to_append(str(tmp_path / name))
+
+
+def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]) -> None:
+    def config(home: str | None) -> str | None:
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        monkeypatch.delenv("HOME", raising=False)
+        if home is not None:
+            monkeypatch.setenv("HOME", home)
+        return system.user_config_folder()
+
+    usual = pwd.getpwuid(os.getuid()).pw_dir + "/.config/git-credential-bbjwt"
+    theirs = anothers(folder(tmp_path / "theirs", 0o755))
+    assert [config(home) for home in (None, "", "relative")] == [usual] * 3
+    assert config(f"{tmp_path}//") == f"{tmp_path}/.config/git-credential-bbjwt"
+    for home in (tmp_path / "nowhere", made(tmp_path / "file", 0o600), theirs):
+        assert config(str(home)) is None
+    monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid)
+    assert config(str(theirs)) == f"{theirs}/.config/git-credential-bbjwt"
+    assert config(str(tmp_path)) == f"{tmp_path}/.config/git-credential-bbjwt"
+
+
+def test_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]) -> None:
+    theirs = anothers(folder(tmp_path / "theirs", 0o755))
+
+    def told(variable: str, value: str) -> bool:
+        monkeypatch.setenv(variable, value)
+        return system.is_anothers(variable)
+
+    for variable in ("HOME", "XDG_CACHE_HOME"):
+        assert told(variable, str(theirs))
+        assert told(variable, f"{theirs}/not/made/yet")
+        assert not told(variable, str(tmp_path))
+        assert not told(variable, f"{tmp_path}/not/made/yet")
+    assert told("XDG_CONFIG_DIRS", f"{tmp_path}:{theirs}")
+    assert not told("XDG_CONFIG_DIRS", f"{tmp_path}:theirs")
+    assert not told("XDG_CONFIG_DIRS", f"relative:{theirs}")
+    assert not told("OTHER_HOME", str(theirs))
+    monkeypatch.setenv("HOME", str(theirs))
+    assert (system.home_is_anothers(), system.why_no_home()) == (True, ": HOME belongs to another user")
+    assert system.user_runtime_base() is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert (system.home_is_anothers(), system.why_no_home()) == (False, "")
+    monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid)
+    assert not told("HOME", str(theirs))
+    assert not told("HOME", str(tmp_path))  # root's
+
+
+def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value, found in (("", f"/run/user/{ME}"), ("relative", f"/run/user/{ME}"), (str(tmp_path), str(tmp_path))):
+        monkeypatch.setenv("XDG_RUNTIME_DIR", value)
+        assert system.user_runtime_base() == found
+    for value, folder_of_run in (("", None), ("relative", None), ("/made/for/it", "/made/for/it")):
+        monkeypatch.setenv(system.EXEC_FOLDER_VARIABLE, value)
+        assert system.exec_folder() == folder_of_run
+    for value, site in (("", "/etc/xdg"), ("relative:/a:/b", "/a")):
+        monkeypatch.setenv("XDG_CONFIG_DIRS", value)
+        assert system.site_config_folder() == f"{site}/git-credential-bbjwt"
+    monkeypatch.setenv("HOME", "back\\slash")
+    assert system.git_home() == "back\\slash"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("USERPROFILE", "of another system")
+    assert system.git_home() == ""
+
+
+def test_names_made_of_parts() -> None:
+    assert file_name("bitbucket.org:8443", "a b") == "bitbucket.org=8443,a+b"
+    assert file_name("host", "") == "host,"
+    longest = "a" * (200 - len("host,"))
+    assert file_name("host", longest) == f"host,{longest}"
+    for parts in (("host", longest + "a"), ("host", "a,b"), ("host", "A"), ("host", "é"), ("host", "a", "b,")):
+        assert len(file_name(*parts)) == 32, parts
