@@ -57,8 +57,8 @@ def is_opened(path: Path, **options: int) -> bool:
     """Whether a folder is taken for this user's own."""
     try:
         OwnFolder(str(path), **options).close()
-    except PermissionError as refused:
-        return refused.filename != str(path)
+    except PermissionError:
+        return False
     return True
 
 
@@ -125,9 +125,11 @@ def test_a_place_is_trusted_where_nobody_else_can_write(tmp_path: Path, bit: int
     assert bool(system.why_not_trusted(str(place))) == (bit in WRITING)
     # Above it a group may write: distributions have such folders. What everybody may write to has to be sticky.
     below = folder(place / "below", 0o700)
-    assert bool(system.why_not_trusted(str(below))) == (bit == 0o002)
+    deeper = folder(below / "deeper", 0o700)
+    for path in (below, deeper):
+        assert bool(system.why_not_trusted(str(path))) == (bit == 0o002)
     place.chmod(0o1700 | bit)
-    assert system.why_not_trusted(str(below)) == ""
+    assert system.why_not_trusted(str(deeper)) == ""
 
 
 def test_a_place_is_trusted_of_ours_and_roots(
@@ -262,6 +264,9 @@ def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for value, found in (("", f"/run/user/{ME}"), ("relative", f"/run/user/{ME}"), (str(tmp_path), str(tmp_path))):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
         assert system.user_runtime_base() == found
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(system, "_XDG", False)
+        assert system.user_runtime_base() is None
     for value, folder_of_run in (("", None), ("relative", None), ("/made/for/it", "/made/for/it")):
         monkeypatch.setenv(system.EXEC_FOLDER_VARIABLE, value)
         assert system.exec_folder() == folder_of_run
