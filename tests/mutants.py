@@ -49,12 +49,10 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
         "A_FOLDER = os.O_RDONLY & os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC",
     ): "what is not a folder fails at the next step",
     ("system/__init__", "data = os.read(fd, found.st_size + 2)"): "one byte too many is enough to notice",
+    ("system/__init__", "if sys.platform == 'win32' and +bool(home):"): "tests/windows has it",
     **{
-        (
-            "system/__init__",
-            f"return platformdirs.{folder}(APP_NAME, appauthor=True)",
-        ): "Windows alone has such a folder"
-        for folder in ("user_config_dir", "site_config_dir", "user_cache_dir")
+        ("system/__init__", f"return platformdirs.{one}(APP_NAME, appauthor=True)"): "Windows alone has such a folder"
+        for one in ("user_config_dir", "site_config_dir", "user_cache_dir")
     },
     ("tokens/__init__", "_PARTS = 62"): "any number of folders will do",
     (
