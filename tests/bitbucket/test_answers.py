@@ -1,0 +1,276 @@
+"""What is believed of Bitbucket's answers, and what of its words is shown: the rules in isolation."""
+
+from __future__ import annotations
+
+import json
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from git_credential_bbjwt import Repository, hide
+from git_credential_bbjwt.bitbucket import Response, api
+from git_credential_bbjwt.failures import (
+    NEWEST_PAYLOAD,
+    AnothersWorkspaceError,
+    BadAnswerError,
+    RefusedError,
+)
+
+UUID = "{12345678-1234-1234-1234-123456789abc}"
+OTHER = "{87654321-1234-1234-1234-123456789abc}"
+BY_NAME = Repository("bitbucket.org", "acme", "widgets")
+BY_UUID = Repository("bitbucket.org", "acme", UUID)
+BY_UUIDS = Repository("bitbucket.org", OTHER, UUID)
+
+
+def said(found: object, status: int = 200, **headers: str) -> Response:
+    """An answer of the server's."""
+    return Response(status, json.dumps(found).encode(), headers)
+
+
+@pytest.mark.parametrize(
+    ("repository", "found"),
+    [
+        (BY_NAME, {"uuid": UUID}),
+        (BY_NAME, {"uuid": UUID.upper(), "full_name": "Acme/Widgets"}),
+        (BY_UUID, {"uuid": UUID, "full_name": "acme/renamed"}),
+        (BY_UUIDS, {"uuid": UUID, "full_name": "renamed/renamed"}),
+    ],
+)
+def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -> None:
+    assert api.checked_uuid(said(found), repository) == UUID
+
+
+@pytest.mark.parametrize(
+    ("repository", "found"),
+    [
+        (BY_NAME, [UUID]),
+        (BY_NAME, {}),
+        (BY_NAME, {"uuid": 5}),
+        (BY_NAME, {"uuid": "acme"}),
+        (BY_NAME, {"uuid": UUID, "full_name": "acme/gadgets"}),
+        (BY_NAME, {"uuid": UUID, "full_name": "other/widgets"}),
+        (BY_NAME, {"uuid": UUID, "full_name": 5}),
+        (BY_UUID, {"uuid": OTHER, "full_name": "acme/widgets"}),
+        (BY_UUID, {"uuid": UUID, "full_name": "other/widgets"}),
+        (BY_UUIDS, {"uuid": OTHER, "full_name": "acme/widgets"}),
+    ],
+)
+def test_an_answer_about_something_else_is_not(repository: Repository, found: object) -> None:
+    with pytest.raises(BadAnswerError):
+        api.checked_uuid(said(found), repository)
+
+
+@pytest.mark.parametrize("found", [{}, [], {"workspace": UUID}, {"workspace": {}}, {"workspace": {"uuid": UUID}}])
+def test_the_workspace_is_the_same_or_not_said(found: object) -> None:
+    api.check_workspace(said(found), UUID)
+    api.check_workspace(said({"workspace": {"uuid": UUID.upper()}}), UUID)
+    api.check_workspace(said({"workspace": {"uuid": OTHER}}), "")
+
+
+def test_a_slug_that_changed_hands_is_noticed() -> None:
+    with pytest.raises(AnothersWorkspaceError):
+        api.check_workspace(said({"workspace": {"uuid": OTHER}}), UUID)
+
+
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        ({"uuid": UUID.upper(), "full_name": "Acme/Widgets"}, "acme/widgets"),
+        ({"uuid": UUID}, None),
+        ({"full_name": "acme/widgets"}, None),
+        ([], None),
+        ({"uuid": OTHER, "full_name": "acme/widgets"}, None),
+        ({"uuid": UUID, "full_name": "acme"}, None),
+        ({"uuid": UUID, "full_name": "/widgets"}, None),
+        ({"uuid": UUID, "full_name": "ac me/widgets"}, None),
+        ({"uuid": UUID, "full_name": "acme/wid/gets"}, None),
+    ],
+)
+def test_the_full_name_of_a_repository(found: object, name: str | None) -> None:
+    if name is not None:
+        assert api.checked_full_name(said(found), BY_UUIDS) == name
+    else:
+        with pytest.raises(BadAnswerError):
+            api.checked_full_name(said(found), BY_UUIDS)
+
+
+@pytest.mark.parametrize(
+    ("found", "slug"),
+    [
+        ({"uuid": UUID.upper(), "slug": "Acme"}, "acme"),
+        ({"uuid": OTHER, "slug": "acme"}, None),
+        ({"slug": "acme"}, None),
+        ([], None),
+        ({"uuid": UUID}, None),
+        ({"uuid": UUID, "slug": "ac/me"}, None),
+    ],
+)
+def test_the_slug_of_a_workspace(found: object, slug: str | None) -> None:
+    if slug is not None:
+        assert api.checked_slug(said(found), UUID) == slug
+    else:
+        with pytest.raises(BadAnswerError):
+            api.checked_slug(said(found), UUID)
+
+
+def granted(asked: str = "repository", **changes: object) -> api.AccessToken:
+    """The token of an answer at the Unix time 1000; None removes what is usually in it."""
+    found: dict[str, Any] = {"access_token": "token", "token_type": "Bearer", "expires_in": 7200, **changes}
+    return api.checked_token(said({name: value for name, value in found.items() if value is not None}), asked, 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expires"),
+    [
+        ({}, 8200),
+        ({"access_token": "!"}, 8200),
+        ({"access_token": "~" * 16_384}, 8200),
+        ({"token_type": "bearer"}, 8200),
+        ({"expires_in": 1}, 1001),
+        ({"expires_in": None}, 4600),
+        ({"expires_in": 86_400}, 87_400),
+        ({"expires_in": 10**9}, 87_400),
+        ({"scopes": "repository"}, 8200),
+        ({"scopes": ["repository"], "scope": ""}, 8200),
+        ({"scope": "read:repository:bitbucket"}, 8200),
+    ],
+)
+def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
+    token = granted(**changes)
+    assert (token.token, token.minted, token.expires) == (changes.get("access_token", "token"), 1000, expires)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"access_token": value} for value in (None, 5, "", "to ken", "token\n", "tok\x7fen", "tökén", "a" * 16_385)]
+    + [{"token_type": value} for value in (None, 5, "mac")]
+    + [{"expires_in": value} for value in (0, -1, "7200", 7200.0, True)]
+    + [
+        {"scopes": "repository:write"},
+        {"scope": "repository account"},
+        {"scopes": ["repository", "account"]},
+        {"scopes": "repository", "scope": "account"},
+        {"scopes": 5},
+        {"scopes": ["repository", 5]},
+    ],
+)
+def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
+    with pytest.raises(BadAnswerError):
+        granted(**changes)
+
+
+def test_a_token_that_is_no_object_is_not_believed() -> None:
+    with pytest.raises(BadAnswerError):
+        api.checked_token(said(["token"]), "repository", 1000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "brought", "more"),
+    [
+        ("repository:write", "repository repository:write", "account"),
+        ("pullrequest", "repository pullrequest", "repository:write"),
+        ("pullrequest:write", "repository:write repository pullrequest pullrequest:write", "account"),
+        ("repository account", "account", "account:write"),
+    ],
+)
+def test_a_scope_brings_along_what_bitbucket_says_and_no_more(asked: str, brought: str, more: str) -> None:
+    assert granted(asked, scopes=brought).token == "token"  # of this test
+    with pytest.raises(BadAnswerError, match=more):
+        granted(asked, scopes=f"{brought} {more}")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"out of order\n", ("", "out of order")),
+        (b"", ("", "")),
+        *((body, ("", "")) for body in (b"<html>", b"[1]", b'"x"', b"{broken", b"a token=1", b"the access_token is 1")),
+        (b'{"error": "invalid_scope", "error_description": "no such"}', ("invalid_scope", "invalid_scope: no such")),
+        (b'{"error": "invalid_grant"}', ("invalid_grant", "invalid_grant")),
+        (b'{"error": "", "error_description": "no such"}', ("", "no such")),
+        (b'{"error": 5, "error_description": 6}', ("", "")),
+        (b'{"error": {"message": "gone", "detail": "for good"}}', ("", "gone; for good")),
+        (b'{"error": {"message": 5, "detail": 6}}', ("", "")),
+        (
+            b'{"error": {"message": "no", "detail": {"required": ["a", "b"], "granted": []}}}',
+            ("", "no; required: a, b; granted: none"),
+        ),
+        (b'{"error": {"message": "no", "detail": {"required": "a"}, "data": 5}}', ("", "no")),
+        (b'{"error": {"message": "see https://evil.example/x for more"}}', ("", "see [link] for more")),
+        (b'{"error": {"message": "no", "data": {"announcement_url": "https://evil.example/"}}}', ("", "no")),
+    ],
+)
+def test_what_is_shown_of_an_error(body: bytes, words: tuple[str, str]) -> None:
+    assert api.server_words(body) == words
+
+
+def test_long_words_are_cut_after_what_is_secret_was_taken_out() -> None:
+    hide("a secret of this test")
+    text = "x" * 190 + " a secret of this test"
+    assert api.server_words(text.encode()) == ("", "x" * 190 + " [redacte")
+
+
+def refused(
+    status: int, path: str = "/2.0/repositories/acme/widgets", body: object = None, **headers: str
+) -> RefusedError:
+    """What an answer is taken for."""
+    with pytest.raises(RefusedError) as raised:
+        api._refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", path)
+    assert raised.value.status == status
+    return raised.value
+
+
+SWAP = "/site/oauth2/access_token"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "what", "about_repository"),
+    [
+        (401, "", "host does not accept the JWT (401): why", False),
+        (403, "", "the app may not see this repository (403): why", True),
+        (404, "", "host knows no such repository (404): why", True),
+        (410, "", "host says that this has ended, or is rehearsing its end (410): why", False),
+        (400, "", "host answered 400: why", False),
+        (500, "", "host answered 500: why", False),
+        (201, "", "host answered 201", False),
+        (399, "", "host answered with a redirect to another place, which is never followed", False),
+        *((code, SWAP, f"host refused to swap the JWT for a token ({code}): why", False) for code in (400, 401, 403)),
+        (404, SWAP, "host answered 404: why", False),
+        (410, SWAP, "host says that this has ended, or is rehearsing its end (410): why", False),
+        (500, SWAP, "host answered 500: why", False),
+    ],
+)
+def test_what_a_no_means(status: int, path: str, what: str, about_repository: bool) -> None:
+    refusal = refused(status, path) if path else refused(status)
+    assert (refusal.what, refusal.is_about_repository) == (what, about_repository)
+
+
+def test_a_scope_that_the_app_lacks_is_told_of_the_swap_alone() -> None:
+    body = {"error": "invalid_scope"}
+    assert refused(400, SWAP, body).what == "the app does not have the scope asked for: invalid_scope"
+    assert refused(400, body=body).what == "host answered 400: invalid_scope"
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://user:secret@elsewhere.example/secret?x", "elsewhere.example"),
+        ("/secret", "another place"),
+        (f"https://{'h' * 101}/", "h" * 100),
+    ],
+)
+@pytest.mark.parametrize("status", [300, 301, 302])
+def test_of_a_redirect_the_host_is_shown(status: int, location: str, shown: str) -> None:
+    assert (
+        refused(status, Location=location).what == f"host answered with a redirect to {shown}, which is never followed"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "hinted"), [(29, False), (32, True), (-29, False), (-32, True), (None, True)])
+def test_a_clock_that_may_be_off_is_named(seconds: int | None, hinted: bool) -> None:
+    headers = {} if seconds is None else {"Date": formatdate(time.time() + seconds, usegmt=True)}
+    expected = NEWEST_PAYLOAD + ("; check this machine's clock" if hinted else "")
+    assert refused(401, **headers).hint == expected
