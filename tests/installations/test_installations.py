@@ -181,6 +181,25 @@ def test_a_payload_others_can_read_gets_a_warning(acme: Workspace, mode: int, wa
     assert acme.get().stderr == ""  # Said with a mint, not with every cached answer.
 
 
+@pytest.mark.parametrize("what", ["payload", "JWT", "registry of version 1.0"])
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_exec_warns_of_a_secret_that_others_can_read(acme: Workspace, tmp_path: Path, what: str, mode: int) -> None:
+    old = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
+    old.parent.mkdir(parents=True)
+    old.write_text('{"version": 1, "installations": []}')
+    jwt = tmp_path / "jwt"
+    jwt.write_text(acme.machine.bbjwt("jwt", "acme").stdout)
+    for one, path in {"payload": acme.installation, "JWT": jwt, "registry of version 1.0": old}.items():
+        path.chmod(mode if one == what else 0o600)
+    done = acme.machine.bbjwt("exec", "--", "true", BBJWT_JWT_FILE=str(jwt))
+
+    warned = {"payload": acme.installation, "JWT": jwt}.get(what) if mode == 0o644 else None
+    expected = f"git-credential-bbjwt: warning: others on this machine can read {warned}: run chmod 600 on it, or "
+    assert [line for line in done.stderr.splitlines() if "can read" in line] == (
+        [] if warned is None else [expected + "mount it with mode 0400"]
+    )
+
+
 def broken_source(acme: Workspace, name: str) -> str:
     """A value of BBJWT_INSTALLATION that cannot be used."""
     folder = acme.machine.home
