@@ -32,11 +32,13 @@ ROOMS = {
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands "
     "tests/bitbucket/test_facts.py tests/broker",
     "tokens/__init__": "tests/tokens tests/system tests/test_hostile.py",
-    "tokens/cache": "tests/tokens/test_rules.py tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/broker",
-    "system/__init__": "tests/system/test_rules.py tests/system tests/tokens tests/installations tests/git/test_protocol.py "
-    "tests/commands/test_commands.py",
+    "tokens/cache": "tests/tokens/test_rules.py tests/tokens tests/commands tests/bitbucket/test_facts.py "
+    "tests/installations tests/broker",
+    "system/__init__": "tests/system/test_rules.py tests/system tests/tokens tests/installations "
+    "tests/git/test_protocol.py tests/commands/test_commands.py",
     "system/private_folder": "tests/tokens/test_rules.py tests/system tests/tokens tests/installations",
-    "bitbucket/api": "tests/bitbucket/test_answers.py tests/bitbucket tests/test_hostile.py tests/commands tests/broker/test_broker.py",
+    "bitbucket/api": "tests/bitbucket/test_answers.py tests/bitbucket tests/test_hostile.py tests/commands "
+    "tests/broker/test_broker.py",
     "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
     "broker/ask": "tests/broker tests/test_hostile.py",
     "broker/serve": "tests/broker",
