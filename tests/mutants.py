@@ -103,6 +103,21 @@ CHANGE_NOTHING: dict[tuple[str, str], str] = {
     ): "who has dallied for nine seconds has one less",
     ("git/__init__", "return os.read(fd, 65537)"): "how much is read at a time is no rule",
     ("broker/serve", "piece = os.read(0, 65537)"): "how much is read at a time is no rule",
+    ("tokens/cache", "start = time.time_ns() // 1000 % len(names) if names else 1"): "nothing is nothing from anywhere",
+    (
+        "tokens/cache",
+        "if self.folder is None or not 0 < self.folder.age(name) < _UUID_LIFE:",
+    ): "a time is hardly ever that of the file",
+    ("tokens/cache", "if time.monotonic() >= end:"): "a time is hardly ever that of the end",
+    (
+        "tokens/cache",
+        "if _is_ours(name) and self.folder.age(folder + name) >= longest:",
+    ): "a time is hardly ever that of the file",
+    ("tokens/cache", "beginning = name if ',' not in name else ''"): "each record that is read says whose it is",
+    (
+        "tokens/cache",
+        "if _BESIDE not in name or (name.startswith(beginning) or ',' not in name):",
+    ): "each record that is read says whose it is",
     (
         "tokens/cache",
         "if self.folder is None or (0 < self.folder.age(name) < _A_DAY and self.folder.read(name) is not None):",
