@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -37,6 +39,20 @@ def as_another(monkeypatch: pytest.MonkeyPatch, another_user: int) -> int:
     """This process takes itself for another user's from now on: what root owns is not its own."""
     monkeypatch.setattr(os, "geteuid", lambda: another_user)
     return another_user
+
+
+@pytest.fixture
+def at_once() -> Iterator[None]:
+    """Fails a test that waits for somebody at a FIFO's other end."""
+
+    def fail(*_: object) -> NoReturn:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def made(path: Path, mode: int) -> Path:
@@ -99,6 +115,7 @@ def test_a_file_of_ours_is_read_if_nobody_else_could_write_or_read_it(tmp_path: 
     assert ours.read("shared", others_may_read=True) == (None if bit in WRITING else b"text")
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
     made(tmp_path / "file", 0o600)
@@ -184,6 +201,7 @@ def test_administrators() -> None:
     assert system.is_administrator() == (ME == 0)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: Path) -> None:
     file = made(tmp_path / "file", 0o600)
     (tmp_path / "link").symlink_to(file)
@@ -199,6 +217,7 @@ def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: P
         system.open_to_read(str(tmp_path / "link"), through_links=False)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_files_are_opened_to_append(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
         fd = system.open_to_append(str(tmp_path / "new"))
