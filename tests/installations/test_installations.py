@@ -12,7 +12,7 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt.installations import Payload, is_entry, read_sources
+from git_credential_bbjwt.installations import Payload, Registry, host_file, is_entry, read_sources
 from git_credential_bbjwt.options import HelperOptions
 from git_credential_bbjwt.system import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from tests.conftest import Workspace, answer, cannot
@@ -122,6 +122,17 @@ def test_what_json_may_spell_otherwise_is_looked_at_closer(text: bytes, holds: b
 )
 def test_an_entry_is_named_by_a_digest(name: str, entry: bool) -> None:
     assert is_entry(name) == entry
+
+
+def test_a_registry_that_is_not_trusted_is_not_believed_to_name_a_host(tmp_path: Path) -> None:
+    registry = tmp_path / "installations"
+    registry.mkdir()
+    registry.chmod(0o777)
+    (registry / host_file("bitbucket.org")).touch()
+    source = Registry(str(registry))
+
+    assert source.problem is not None
+    assert not source.concerns("bitbucket.org")
 
 
 def test_a_payload_may_name_the_hosts_in_it_and_no_other() -> None:
