@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -28,6 +29,14 @@ BY_UUIDS = Repository("bitbucket.org", OTHER, UUID)
 def said(found: object, status: int = 200, **headers: str) -> Response:
     """An answer of the server's."""
     return Response(status, json.dumps(found).encode(), headers)
+
+
+def believed(check: Callable[[], str]) -> str | None:
+    """What a check returns, None where it does not believe the answer."""
+    try:
+        return check()
+    except BadAnswerError:
+        return None
 
 
 @pytest.mark.parametrize(
@@ -90,11 +99,7 @@ def test_a_slug_that_changed_hands_is_noticed() -> None:
     ],
 )
 def test_the_full_name_of_a_repository(found: object, name: str | None) -> None:
-    if name is not None:
-        assert api.checked_full_name(said(found), BY_UUIDS) == name
-    else:
-        with pytest.raises(BadAnswerError):
-            api.checked_full_name(said(found), BY_UUIDS)
+    assert believed(lambda: api.checked_full_name(said(found), BY_UUIDS)) == name
 
 
 @pytest.mark.parametrize(
@@ -109,11 +114,7 @@ def test_the_full_name_of_a_repository(found: object, name: str | None) -> None:
     ],
 )
 def test_the_slug_of_a_workspace(found: object, slug: str | None) -> None:
-    if slug is not None:
-        assert api.checked_slug(said(found), UUID) == slug
-    else:
-        with pytest.raises(BadAnswerError):
-            api.checked_slug(said(found), UUID)
+    assert believed(lambda: api.checked_slug(said(found), UUID)) == slug
 
 
 def granted(changes: dict[str, object], asked: str = "repository") -> api.AccessToken:
