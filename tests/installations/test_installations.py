@@ -236,6 +236,15 @@ def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace
         assert (elsewhere.stderr.count("\n"), elsewhere.returncode) == (1, 0)
 
 
+def test_beside_a_broken_source_what_is_registered_is_for_its_own_hosts_alone(acme: Workspace) -> None:
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, "missing")
+    elsewhere = acme.machine.get("https://github.com/acme/widgets")
+
+    assert elsewhere.stdout == ""
+    assert elsewhere.stderr.startswith("git-credential-bbjwt: warning: cannot use the installation in ")
+
+
 @pytest.mark.parametrize("damage", ["cut short", "of another product", "a number for a key"])
 def test_a_broken_source_that_names_the_host_stops_git_there(acme: Workspace, damage: str) -> None:
     if damage == "cut short":
