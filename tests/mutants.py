@@ -25,7 +25,8 @@ PACKAGE = "git_credential_bbjwt"
 
 #: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
 ROOMS = {
-    "git/__init__": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git/test_clone.py",
+    "git/__init__": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git/test_clone.py "
+    "tests/broker/test_broker.py",
     "__init__": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands tests/tokens",
     "installations/__init__": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/old_registry": "tests/installations tests/system",
@@ -41,7 +42,7 @@ ROOMS = {
     "tests/broker/test_broker.py",
     "bitbucket/route": "tests/bitbucket/test_route.py tests/bitbucket/test_networks.py",
     "broker/ask": "tests/broker tests/test_hostile.py",
-    "broker/serve": "tests/broker",
+    "broker/serve": "tests/broker/test_rules.py tests/broker",
 }
 
 _HARDLY_EVER = "a time is hardly ever exactly this one"
@@ -63,7 +64,6 @@ CHANGE_NOTHING: dict[str, dict[str, str]] = {
     },
     "git/__init__": {
         "return os.read(fd, 65537)": _AT_A_TIME,
-        "FINGERPRINT_LENGTH = 17": "a name that is a character longer tells no fewer apart",
     },
     "installations/__init__": {
         "if len(value) <= _LONGEST_PATH and os.path.lexists(value):": (

@@ -320,6 +320,9 @@ def test_one_repository_under_its_four_names(acme: Workspace, broker: Broker) ->
     answers = {
         broker.serve(request(f"{acme.bitbucket.base_url}/acme/{one}") + "\n").stdout for one in (hidden.uuid, missing)
     }
+    acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
+    not_seen = "%7B12345678-0000-0000-0000-000000000000%7D"
+    answers.add(broker.serve(request(f"{acme.bitbucket.base_url}/acme/{not_seen}") + "\n").stdout)
     assert len(answers) == 1
     assert "hands out no token" in answers.pop()
 
