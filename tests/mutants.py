@@ -133,33 +133,44 @@ _OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
 
 
 class Mutant(NamedTuple):
-    """One change: the room, the line it is in before and after, and the whole text after."""
+    """One change: the room, which of its changes it is, and the line it is in, before and after."""
 
     room: str
+    place: int
     number: int
     before: str
     after: str
-    text: str
+
+    def text(self) -> str:
+        """The whole module with it."""
+        tree = _parsed(self.room)
+        _change(list(_changes(tree))[self.place])
+        return ast.unparse(tree) + "\n"
 
 
 def mutants_of(room: str) -> list[Mutant]:
     """All changes there are of one token of a module's rules."""
-    source = (PROJECT / PACKAGE / f"{room}.py").read_text()
-    places = len(list(_changes(ast.parse(source))))
+    tree = _parsed(room)
+    # To write all of a module out for each change of it takes long.
+    around: dict[ast.AST, ast.AST] = {}
+    for statement in (*tree.body, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))):
+        around |= dict.fromkeys(ast.walk(statement), statement)
     found = []
-    for place in range(places):
-        tree = ast.parse(source)
-        before = ast.unparse(tree).splitlines()
-        node = list(_changes(tree))[place]
+    for place, node in enumerate(list(_changes(tree))):
+        before = ast.unparse(around[node]).splitlines()
+        as_it_was = dict(vars(node))
         _change(node)
-        text = ast.unparse(tree)
-        after = text.splitlines()
+        after = ast.unparse(around[node]).splitlines()
+        vars(node).update(as_it_was)
         different = [at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other]
         if different:
             at = different[0]
-            number = getattr(node, "lineno", 0)
-            found.append(Mutant(room, number, before[at].strip(), after[at].strip(), text + "\n"))
+            found.append(Mutant(room, place, getattr(node, "lineno", 0), before[at].strip(), after[at].strip()))
     return found
+
+
+def _parsed(room: str) -> ast.Module:
+    return ast.parse((PROJECT / PACKAGE / f"{room}.py").read_text())
 
 
 def _changes(tree: ast.Module) -> Iterator[ast.AST]:
@@ -196,7 +207,7 @@ def _change(node: ast.AST) -> None:
     if isinstance(node, ast.Compare):
         operator = _OPPOSITES[type(node.ops[0])]()
         assert isinstance(operator, ast.cmpop)
-        node.ops[0] = operator
+        node.ops = [operator, *node.ops[1:]]
     elif isinstance(node, (ast.BoolOp, ast.BinOp)):
         node.op = _OPPOSITES[type(node.op)]()  # type: ignore[assignment]  # of the same kind as it was
     elif isinstance(node, ast.UnaryOp):
@@ -228,7 +239,7 @@ class Worker:
         """Whether a test fails with this change."""
         places = [root / f"{mutant.room}.py" for root in (self._folder / PACKAGE, self._installed)]
         for place in places:
-            place.write_text(mutant.text)
+            place.write_text(mutant.text())
         try:
             return self.fails(mutant.room)
         except subprocess.TimeoutExpired:

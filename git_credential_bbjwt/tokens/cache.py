@@ -14,7 +14,7 @@ from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of, 
 _A_DAY = 86_400
 
 # Seconds that removing what is used up may take each time.
-_TIDYING = 0.005
+_TIDYING = 0.002
 
 # How many refused tokens are remembered for one repository: more than anybody is told of.
 _REFUSALS = 32
