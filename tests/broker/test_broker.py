@@ -168,6 +168,20 @@ def test_a_job_clones_through_a_socket(acme: Workspace, broker: Broker) -> None:
     assert (asker["by"], asker["uid"]) == ("unix", os.getuid())
 
 
+def test_behind_a_socket_a_journal_reads_what_went_wrong(acme: Workspace, broker: Broker) -> None:
+    # StandardError=journal is a socket too, and another one.
+    asker, answers = socket.socketpair()
+    journal, errors = socket.socketpair()
+    with asker, journal:
+        with answers, errors:
+            asker.sendall(request(acme.url.replace("widgets", "secrets")).encode() + b"\n")
+            fd = answers.fileno()
+            command, environment = broker.command(), broker.environment
+            subprocess.run(command, stdin=fd, stdout=fd, stderr=errors.fileno(), env=environment, timeout=PATIENCE)
+        assert journal.makefile().read().startswith("git-credential-bbjwt: error: this broker hands out no token")
+        assert asker.makefile().read().startswith("quit=1\nbbjwt-error=")
+
+
 def test_many_askers_make_one_question(acme: Workspace, broker: Broker) -> None:
     running = [start(acme.machine, acme.url, *asking(acme, broker.where())) for _ in range(16)]
     answers = {line for one in running for line in finish(one).splitlines() if line.startswith(b"password=")}
