@@ -236,6 +236,17 @@ def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace
         assert (elsewhere.stderr.count("\n"), elsewhere.returncode) == (1, 0)
 
 
+def test_a_broken_source_stops_git_for_a_host_that_is_named_by_an_option(acme: Workspace) -> None:
+    url = "https://git.example/acme/widgets"
+    acme.write_installation(homepage="https://git.example")
+    whole = acme.machine.get("https://git.example", "--host=git.example")
+    assert (whole.stdout, whole.stderr) == ("", "")  # It has been read, and is for another host.
+    acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, "missing")
+
+    assert acme.machine.get(url, "--host=git.example", check=False).stdout == "quit=1\n"
+    assert acme.machine.get(url, "--host=other.example").stdout == ""
+
+
 def test_beside_a_broken_source_what_is_registered_is_for_its_own_hosts_alone(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, "missing")
