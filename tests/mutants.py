@@ -30,8 +30,9 @@ ROOMS = {
     "__init__": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands tests/tokens",
     "installations/__init__": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/old_registry": "tests/installations tests/system",
-    "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands "
-    "tests/bitbucket/test_facts.py tests/broker",
+    "installations/catalogue": "tests/installations/test_installations.py tests/installations/test_registration.py "
+    "tests/installations/test_many.py tests/git/test_configure.py tests/commands tests/bitbucket/test_facts.py "
+    "tests/broker",
     "tokens/__init__": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens/test_rules.py tests/tokens tests/commands tests/bitbucket/test_facts.py "
     "tests/installations tests/broker",
