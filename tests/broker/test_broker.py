@@ -770,16 +770,19 @@ def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Br
     assert str(acme.installation) in str(broker.lines()[0]["reason"])
 
 
-def said_to_one_who_waits(broker: Broker, data: str) -> str:
+def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:
     """What an asker is told that leaves its side of the connection open."""
-    with subprocess.Popen(
-        broker.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment
-    ) as process:
+    command = broker.command(options=options)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(data.encode())
         process.stdin.flush()
-        return process.stdout.read().decode()
+        too_long = threading.Timer(PATIENCE, process.kill)
+        too_long.start()
+        said = process.stdout.read().decode()
+        too_long.cancel()
+        return said
 
 
 def test_an_asker_that_hangs_is_waited_for_ten_seconds(broker: Broker) -> None:
@@ -787,6 +790,15 @@ def test_an_asker_that_hangs_is_waited_for_ten_seconds(broker: Broker) -> None:
 
     assert said_to_one_who_waits(broker, "protocol=https\n").startswith("quit=1\n")
     assert 9 < time.monotonic() - began < 10 + LATE
+
+
+def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
+    began = time.monotonic()
+    said = said_to_one_who_waits(broker, "protocol=https\n", "--timeout=1")
+
+    assert said == "quit=1\nbbjwt-error=gave up after 1 s: waiting for the request\n\n"
+    assert time.monotonic() - began < LATE
+    assert [line["outcome"] for line in broker.lines()] == ["error"]
 
 
 def test_a_request_ends_with_its_blank_line(acme: Workspace, broker: Broker) -> None:
