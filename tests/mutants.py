@@ -61,6 +61,9 @@ CHANGE_NOTHING: dict[str, dict[str, str]] = {
         "if len(known) == 2 and known[1].isdigit() and (int(known[1]) >= time.time()):": _HARDLY_EVER,
         "if left <= 1 or not select.select([0], [], [], left)[0]:": "who has dallied for nine seconds has one less",
         "piece = os.read(0, 65537)": _AT_A_TIME,
+        "return ''.join((c if ' ' < c <= '~' else c.encode('unicode_escape').decode('ascii') for c in text))[:500]": (
+            "a blank is escaped as a blank"
+        ),
         "if left < 0 or not select.select([0], [], [], left)[0]:": "nothing comes in no time, either",
     },
     "git/__init__": {
