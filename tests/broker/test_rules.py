@@ -1,29 +1,25 @@
-"""What bounds an asker, and what he reads of what went wrong: the rules in isolation."""
+"""What bounds an asker, and what an asker reads of what went wrong: the rules in isolation."""
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
 from git_credential_bbjwt.broker import serve
 from git_credential_bbjwt.failures import BrokerError
 from git_credential_bbjwt.tokens.cache import LOOKUPS, MINTING, TokenCache
-from tests.tokens.test_rules import WIDGETS, record
+from tests.tokens.test_rules import WIDGETS, kept, record
+
+__all__ = ["kept"]  # a fixture
 
 NAME = "a-record"
 NOW = 2_000_000_000
 
 
-@pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenCache:
-    """An empty cache, at a time that stands still."""
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    cache = TokenCache.open(create=True)
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: NOW + 0.5)
-    return cache
 
 
 def written(kept: TokenCache, name: str) -> str:
