@@ -5,7 +5,7 @@ import os
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.failures import CredentialError
@@ -26,6 +26,8 @@ COMMANDS = {
     "doctor": "doctor",
 }
 
+_NAME = "git-credential-bbjwt"
+
 _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."
 
 _EPILOG = """\
@@ -44,13 +46,13 @@ def knows(word: str) -> bool:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line, options of the helper line included."""
     top = _Parser(
-        prog="git-credential-bbjwt",
+        prog=_NAME,
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"git-credential-bbjwt {__version__}")
+    top.add_argument("--version", action="version", version=f"{_NAME} {__version__}")
     helper = top.add_argument_group("options of the credential.helper line")
     helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
@@ -77,16 +79,29 @@ def parser() -> argparse.ArgumentParser:
     chosen = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     for name in COMMANDS:
         module = _module(name)
-        summary = (module.__doc__ or "").splitlines()[0]
-        sub = chosen.add_parser(
-            name,
-            help=summary,
-            description=(module.__doc__ or ""),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        module.add_arguments(sub)
+        module.add_arguments(chosen.add_parser(name, help=_text(module).splitlines()[0], **_shape(module)))
     return top
+
+
+def _parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of one command: the others' modules are not needed to run it, and would cost more than its own."""
+    module = _module(name)
+    parser_of_it = _Parser(prog=f"{_NAME} {name}", **_shape(module))
+    parser_of_it.set_defaults(command=name)
+    module.add_arguments(parser_of_it)
+    return parser_of_it
+
+
+def _shape(module: ModuleType) -> dict[str, Any]:
+    return {
+        "description": _text(module),
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+        "allow_abbrev": False,
+    }
+
+
+def _text(module: ModuleType) -> str:
+    return module.__doc__ or ""
 
 
 def _module(name: str) -> ModuleType:
@@ -138,7 +153,10 @@ def execute(options: HelperOptions, words: list[str]) -> int:
 
 def _run(options: HelperOptions, words: list[str]) -> int:
     try:
-        arguments = parser().parse_args(words)
+        if words and words[0] in COMMANDS:
+            arguments = _parser_of(words[0]).parse_args(words[1:])
+        else:
+            arguments = parser().parse_args(words)
     except SystemExit as ended:  # argparse has printed its help, or what is wrong.
         return ended.code if isinstance(ended.code, int) else 2
     status: int = _module(arguments.command).execute(options, arguments)

@@ -12,7 +12,6 @@ Examples:
 
 import argparse
 import os
-import secrets
 import stat
 import sys
 from json import dumps, loads
@@ -138,7 +137,7 @@ class _Registration:
         new = given._replace(
             workspaces=tuple(dict.fromkeys(named)),
             secret_place=self._place,
-            registration=secrets.token_hex(8),
+            registration=os.urandom(8).hex(),
             where=self.registry.path,
             shared_secret="",
         )

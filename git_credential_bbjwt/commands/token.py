@@ -14,7 +14,6 @@ import json
 import sys
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
@@ -122,6 +121,8 @@ class _Many:
 
     def print(self) -> int:
         """Print a line each, an empty one where there is no token; return the exit status."""
+        from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it would cost half of this start.
+
         done = 0
         with minting.ForPerson(self._options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
             for line in workers.map(partial(self._line, person), range(len(self._urls))):

@@ -253,8 +253,23 @@ def test_help_of_each_command(machine: Machine, command: str) -> None:
     assert done.stdout.startswith("usage: git-credential-bbjwt")
     assert done.stderr == ""
     assert not command or f"  git-credential-bbjwt {command}" in done.stdout  # An example.
-    assert machine.bbjwt("get", "--help").stdout == machine.bbjwt("-h").stdout
-    assert machine.bbjwt(*command.split(), "--no-such-option", check=False).returncode == 2
+    refused = machine.bbjwt(*command.split(), "--no-such-option", check=False)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith(f"hint: {' '.join(['git-credential-bbjwt', *command.split()])} --help\n")
+
+
+def test_the_operations_have_the_help_of_the_whole(machine: Machine) -> None:
+    assert machine.bbjwt("get", "--help").stdout == machine.bbjwt("-h").stdout == machine.bbjwt("help").stdout
+
+
+def test_a_command_loads_no_other(acme: Workspace) -> None:
+    loaded = acme.machine.imports_of("list", acme.url)
+
+    assert "git_credential_bbjwt.installations.catalogue" in loaded
+    # Each stands for the command that has a use for it.
+    others = ("bitbucket.assertion", "git.configuration", "installations.registry", "minting")
+    assert not loaded & {f"git_credential_bbjwt.{module}" for module in others}
+    assert not loaded & {"concurrent.futures", "logging", "hmac"}
 
 
 def test_version(machine: Machine) -> None:
