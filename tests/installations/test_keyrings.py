@@ -18,27 +18,11 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.conftest import PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
+from tests.conftest import PATIENCE, Machine, Workspace, answer, need
 from tests.installations.test_registration import files_holding, registry_of
+from tests.installers import home_with_backends, tools, uv_for_venv, wheelhouse
 
-PACKAGES = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome")
-
-
-@pytest.fixture(scope="session")
-def home_with_backends(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home into which install.sh put the command and the backends; one for all worker processes."""
-
-    def fill(home: Path) -> None:
-        options = [word for package in PACKAGES for word in ("--with", package)]
-        done = subprocess.run(
-            [PROJECT / "install.sh", "--no-configure", *options],
-            env=dict(os.environ) | {"HOME": str(home)},
-            capture_output=True,
-        )
-        if done.returncode != 0:
-            cannot(f"the backends cannot be installed: {done.stderr.decode()[-300:]}")
-
-    return shared_folder(tmp_path_factory, "home-with-backends", fill)
+__all__ = ["home_with_backends", "tools", "uv_for_venv", "wheelhouse"]  # fixtures
 
 
 @pytest.fixture
@@ -78,7 +62,8 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
     # A short path: gpg-agent's socket is in there.
     gnupg = Path("/tmp") / f"bbjwt-gpg-{os.getpid()}-{time.monotonic_ns()}"
     gnupg.mkdir(mode=0o700)
-    (gnupg / "gpg-agent.conf").write_text("allow-preset-passphrase\nallow-loopback-pinentry\n")
+    # Few rounds over the passphrase: by default each use of the key takes the agent a tenth of a second.
+    (gnupg / "gpg-agent.conf").write_text("allow-preset-passphrase\nallow-loopback-pinentry\ns2k-count 65536\n")
     machine = scene.machine
     machine.environment |= {
         "GNUPGHOME": str(gnupg),
@@ -158,17 +143,15 @@ def test_register_clone_locked_unregister(
             scene.machine.environment |= environment
             phrase = "gpg --batch --pinentry-mode=loopback --passphrase open -q -d m"
             scene.machine.run("sh", "-c", f"! test -e m || {phrase}")
-            scene.machine.run(command(scene), "unregister", "acme")
-            assert "no shared secret" in kept(scene)
+            assert "no shared secret" in said_after_unregister(scene)
         assert (not registry_of(scene.machine).exists()) == (name in ("pass", "encrypted file"))
 
 
-def kept(scene: Workspace) -> str:
-    """What the helper says after a registry entry is put back by hand: whether the secret itself is gone."""
-    scene.machine.run(command(scene), "register", scene.installation)
+def said_after_unregister(scene: Workspace) -> str:
+    """Unregister, and put the registry's entry back by hand; what the helper says then of the secret."""
     kept = shutil.copytree(registry_of(scene.machine), scene.machine.home / "kept")
     scene.machine.run(command(scene), "unregister", "acme")
-    registry_of(scene.machine).parent.mkdir(parents=True, exist_ok=True)
+    assert not registry_of(scene.machine).exists()
     shutil.copytree(kept, registry_of(scene.machine))
     said = ask(scene).stderr
     shutil.rmtree(registry_of(scene.machine))

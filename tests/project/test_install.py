@@ -18,53 +18,21 @@ import pytest
 from git_credential_bbjwt import __version__
 from tests import tally
 from tests.conftest import COMMAND, PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
+from tests.installers import (
+    INSTALLER,
+    fresh,
+    install,
+    installed,
+    make_python_without_venv,
+    tools,
+    uv_for_venv,
+    wheelhouse,
+    with_uv,
+)
 
-INSTALLER = PROJECT / "install.sh"
+__all__ = ["fresh", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
+
 Recorder = Callable[[str, object], None]
-
-
-@pytest.fixture(scope="session")
-def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel and all it needs, and the installers of others."""
-
-    def fill(folder: Path) -> None:
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        locks = [f"-r{PROJECT}/git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
-        only_locked = ["download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, *locks]]
-        calls.append([*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, PROJECT])
-        calls.append([*pip, "wheel", "-q", "--wheel-dir", folder, "pip", "pipx", "uv", "virtualenv"])
-        for call in calls:
-            done = subprocess.run(call, capture_output=True)
-            if done.returncode != 0:
-                cannot(f"the wheels cannot be had: {done.stderr.decode()[-300:]}")
-
-    return shared_folder(tmp_path_factory, "wheelhouse", fill)
-
-
-@pytest.fixture
-def fresh(machine: Machine) -> Machine:
-    """A machine with git and Python alone, and no way to any package index."""
-    machine.environment |= {
-        "PATH": "/usr/bin:/bin",
-        "PYTHON": os.path.realpath(sys.executable),
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": "https://localhost:1/",
-        "UV_OFFLINE": "1",
-    }
-    return machine
-
-
-def install(
-    machine: Machine, wheelhouse: Path, *arguments: str | Path, check: bool = True, shell: str = "sh"
-) -> subprocess.CompletedProcess[str]:
-    """Run install.sh without a network."""
-    return machine.run(*shell.split(), INSTALLER, "--wheelhouse", wheelhouse, *arguments, check=check)
-
-
-def installed(machine: Machine) -> Path:
-    """The command that install.sh put there."""
-    return machine.home / ".local/bin/git-credential-bbjwt"
 
 
 def tree(folder: Path) -> list[str]:
@@ -72,13 +40,18 @@ def tree(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.mark.parametrize("shell", ["dash", "busybox sh"])
+@pytest.mark.parametrize(("shell", "with_what"), [("dash", "fresh"), ("busybox sh", "with_uv")])
 def test_install_clone_upgrade_uninstall(
-    acme: Workspace, fresh: Machine, wheelhouse: Path, shell: str, record_property: Recorder
+    acme: Workspace,
+    wheelhouse: Path,
+    shell: str,
+    with_what: str,
+    request: pytest.FixtureRequest,
+    record_property: Recorder,
 ) -> None:
     need(shell.split()[0])
     record_property(*tally.worked_with("install.sh:", shell))
-    machine = fresh
+    machine: Machine = request.getfixturevalue(with_what)
     payload = acme.installation
     del machine.environment["BBJWT_INSTALLATION"]
     (machine.home / ".gitconfig").unlink()
@@ -92,7 +65,7 @@ def test_install_clone_upgrade_uninstall(
     assert "not on your PATH" in first.stderr
     assert machine.run(installed(machine), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
 
-    if shell == "dash":
+    if with_what == "fresh":
         environment = next((machine.home / ".local/share/git-credential-bbjwt").iterdir())
         install(machine, wheelhouse, "--no-configure")
         assert not environment.exists()
@@ -107,26 +80,26 @@ def test_install_clone_upgrade_uninstall(
     assert list(machine.runtime.iterdir()) == []
 
 
-def test_install_where_there_is_no_keyring(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+def test_install_where_there_is_no_keyring(acme: Workspace, with_uv: Machine, wheelhouse: Path) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
-    (fresh.home / ".gitconfig").unlink()
+    (with_uv.home / ".gitconfig").unlink()
     payload = acme.installation.rename(acme.installation.with_name("the app's payload.json"))
-    done = install(fresh, wheelhouse, payload)
+    done = install(with_uv, wheelhouse, payload)
 
     # Installed and configured; nothing is stored by itself, and the last lines say how to go on, as they are typed.
     *_, what, variable, stored = done.stderr.splitlines()
     assert "do one of these" in what
     assert shlex.split(variable) == ["export", f"BBJWT_INSTALLATION={payload}"]
-    assert shlex.split(stored) == [str(installed(fresh)), "register", "--insecure-storage", str(payload)]
-    assert json.loads(fresh.run(installed(fresh), "list", "--json").stdout) == []
-    fresh.run("sh", "-c", f"{variable}; git clone -q {acme.url} w")
-    fresh.run("sh", "-c", stored)
-    fresh.git("clone", "-q", acme.url, "again")
-    fresh.run(installed(fresh), "unregister", "--all")
-    fresh.environment["PATH"] = f"{installed(fresh).parent}:{fresh.environment['PATH']}"
-    done = install(fresh, wheelhouse, "--insecure-storage", payload)
+    assert shlex.split(stored) == [str(installed(with_uv)), "register", "--insecure-storage", str(payload)]
+    assert json.loads(with_uv.run(installed(with_uv), "list", "--json").stdout) == []
+    with_uv.run("sh", "-c", f"{variable}; git clone -q {acme.url} w")
+    with_uv.run("sh", "-c", stored)
+    with_uv.git("clone", "-q", acme.url, "again")
+    with_uv.run(installed(with_uv), "unregister", "--all")
+    with_uv.environment["PATH"] = f"{installed(with_uv).parent}:{with_uv.environment['PATH']}"
+    done = install(with_uv, wheelhouse, "--insecure-storage", payload)
     assert "PATH" not in done.stderr
-    fresh.git("clone", "-q", acme.url, "once-more")
+    with_uv.git("clone", "-q", acme.url, "once-more")
 
 
 def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, wheelhouse: Path) -> None:
@@ -180,17 +153,16 @@ def test_install_goes_through_nothing_of_another_user(
 
 
 @pytest.fixture
-def settled(fresh: Machine, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+def settled(with_uv: Machine, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     """A machine with the command installed in a home that has a blank in its name; tests that only look share it."""
 
     def fill(home: Path) -> None:
-        environment = fresh.environment | {"HOME": str(home)}
-        offline = ["--wheelhouse", str(wheelhouse), "--no-configure"]
-        subprocess.run(["bash", INSTALLER, *offline], env=environment, check=True, capture_output=True)
+        with_uv.environment["HOME"] = str(home)
+        install(with_uv, wheelhouse, "--no-configure", shell="bash")  # noqa: S604  # a shell's name
 
-    fresh.home = shared_folder(tmp_path_factory, "a settled home", fill)
-    fresh.environment["HOME"] = str(fresh.home)
-    return fresh
+    with_uv.home = shared_folder(tmp_path_factory, "a settled home", fill)
+    with_uv.environment["HOME"] = str(with_uv.home)
+    return with_uv
 
 
 def test_the_installed_command_ignores_pythonpath(settled: Machine, tmp_path: Path, record_property: Recorder) -> None:
@@ -244,10 +216,7 @@ def without_venv(fresh: Machine, tmp_path: Path) -> Path:
     basics = ("cat", "chmod", "date", "dirname", "id", "ln", "mkdir", "mv", "realpath", "rm", "rmdir", "sed", "sh")
     for program in (*basics, "git"):
         (folder / program).symlink_to(need(program))
-    python = folder / "python3"
-    real = os.path.realpath(sys.executable)
-    python.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{real}" "$@"\n')
-    python.chmod(0o755)
+    make_python_without_venv(folder / "python3")
     fresh.environment["PATH"] = str(folder)
     del fresh.environment["PYTHON"]
     return folder
@@ -302,18 +271,6 @@ def test_without_venv_another_tool_serves(
     install(fresh, wheelhouse, "--no-configure")
 
     assert fresh.run(installed(fresh), "capability").returncode == 0
-
-
-@pytest.fixture(scope="session")
-def tools(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the other installers' commands."""
-
-    def fill(folder: Path) -> None:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        offline = ["--no-index", "--find-links", str(wheelhouse)]
-        subprocess.run([folder / "bin/pip", "install", "-q", *offline, "uv", "pipx", "virtualenv"], check=True)
-
-    return shared_folder(tmp_path_factory, "tools", fill) / "bin"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +335,7 @@ def test_the_command_is_the_one_of_the_wheel() -> None:
 # For all users.
 
 
-def test_for_all_users(acme: Workspace, fresh: Machine, wheelhouse: Path) -> None:
+def test_for_all_users(acme: Workspace, with_uv: Machine, wheelhouse: Path) -> None:
     if os.geteuid() != 0:
         cannot("only root installs for all users")
     payload = acme.machine.home / "system.json"
@@ -395,7 +352,7 @@ git clone -q "{acme.url}" w
 sh "{INSTALLER}" --system --uninstall
 find /opt /usr/local -type f
 """
-    environment = fresh.environment
+    environment = with_uv.environment
     for name in ("BBJWT_INSTALLATION", "GIT_CONFIG_NOSYSTEM"):
         environment.pop(name)
     (acme.machine.home / ".gitconfig").unlink()
@@ -404,7 +361,6 @@ find /opt /usr/local -type f
     python = Path(os.path.realpath(sys.executable))
     if python.is_relative_to("/usr/local") or python.is_relative_to("/opt"):
         cannot("Python itself is where the test puts an empty folder")
-    environment["PYTHON"] = str(python)
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script],
         env=acme.machine.env(),

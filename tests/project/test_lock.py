@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import PROJECT, Machine
-from tests.project.test_install import INSTALLER, fresh, install, installed, wheelhouse
+from tests.installers import INSTALLER, fresh, install, installed, tools, uv_for_venv, wheelhouse, with_uv
 
-__all__ = ["fresh", "wheelhouse"]  # fixtures
+__all__ = ["fresh", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
 
 INSTALLED = PROJECT / "git_credential_bbjwt/installed"
 
@@ -137,31 +137,33 @@ def test_one_changed_digit_stops_it_before_anything_ran(
     assert made == [path for path in before if path.is_file()]
 
 
-def test_from_sources_with_what_is_locked_alone(fresh: Machine, wheelhouse: Path) -> None:
-    without_ours = fresh.home / "wheels"
+def test_from_sources_with_what_is_locked_alone(with_uv: Machine, tools: Path, wheelhouse: Path) -> None:
+    # With pip, tests/run does the same before any test.
+    machine = with_uv
+    without_ours = machine.home / "wheels"
     without_ours.mkdir()
     for wheel in wheelhouse.iterdir():
         if not wheel.name.startswith("git_credential_bbjwt"):
             (without_ours / wheel.name).symlink_to(wheel)
-    install(fresh, without_ours, "--no-configure")
+    install(machine, without_ours, "--no-configure")
 
-    assert fresh.run(installed(fresh), "capability").stdout == "version 0\ncapability state\n"
-    environment = next((fresh.home / ".local/share/git-credential-bbjwt").iterdir())
-    python = environment / "bin/python"
-    there = json.loads(fresh.run(python, "-m", "pip", "list", "--format=json").stdout)
-    names = {canonicalize_name(one["name"]) for one in there} - {"pip", "setuptools", "git-credential-bbjwt"}
+    assert machine.run(installed(machine), "capability").stdout == "version 0\ncapability state\n"
+    environment = next((machine.home / ".local/share/git-credential-bbjwt").iterdir())
+    uv = [str(tools / "uv"), "--no-config", "pip"]
+    there = json.loads(machine.run(*uv, "list", "--format=json", "--python", environment).stdout)
+    names = {canonicalize_name(one["name"]) for one in there} - {"git-credential-bbjwt"}
     assert names <= {canonicalize_name(one.name) for one, _ in locked(INSTALLED / "locked.txt")}
     # The lock is whole: nothing that is installed lacks what it needs.
-    assert "No broken requirements" in fresh.run(python, "-m", "pip", "check").stdout
+    assert "All installed packages are compatible" in machine.run(*uv, "check", "--python", environment).stderr
     assert not (environment / "build").exists()
 
 
-def test_what_is_not_locked_is_said(fresh: Machine, wheelhouse: Path) -> None:
-    done = install(fresh, wheelhouse, "--no-configure", "--latest", "--with", "shtab")
+def test_what_is_not_locked_is_said(with_uv: Machine, wheelhouse: Path) -> None:
+    done = install(with_uv, wheelhouse, "--no-configure", "--latest", "--with", "shtab")
 
     assert "note: --latest takes the newest packages that pyproject.toml allows; nobody has locked them" in done.stderr
     assert "note: not locked, as --with asks for it: shtab" in done.stderr
-    assert fresh.run(installed(fresh), "capability").returncode == 0
+    assert with_uv.run(installed(with_uv), "capability").returncode == 0
 
 
 def test_the_project_names_no_index() -> None:

@@ -16,11 +16,11 @@ import pytest
 
 from tests import desktop
 from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
-from tests.installations.test_keyrings import home_with_backends, scene, with_pass
+from tests.installations.test_keyrings import scene, with_pass
 from tests.installations.test_registration import files_holding
-from tests.project.test_install import fresh, wheelhouse
+from tests.installers import home_with_backends, tools, uv_for_venv, wheelhouse, with_uv
 
-__all__ = ["fresh", "home_with_backends", "scene", "wheelhouse"]  # fixtures
+__all__ = ["home_with_backends", "scene", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
@@ -117,7 +117,7 @@ def test_the_two_commands() -> None:
     assert (RECIPES["demo"], RECIPES["tests"]) == ("./install.sh --demo\n", "tests/run\n")
 
 
-def test_set_up(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  # noqa: ARG001  # prepares the machine
+def test_set_up(newcomer: Workspace, with_uv: object, wheelhouse: Path) -> None:  # noqa: ARG001  # prepares the machine
     machine = newcomer.machine
     (machine.home / "install.sh").write_text(f'exec sh "{PROJECT}/install.sh" --wheelhouse "{wheelhouse}" "$@"\n')
     (machine.home / "install.sh").chmod(0o755)
@@ -131,7 +131,7 @@ def test_set_up(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  
     assert files_holding(machine.home.parent, newcomer.app.shared_secret) == []
 
 
-def test_set_up_a_server(newcomer: Workspace, fresh: object, wheelhouse: Path) -> None:  # noqa: ARG001  # as above
+def test_set_up_a_server(newcomer: Workspace, with_uv: object, wheelhouse: Path) -> None:  # noqa: ARG001  # as above
     machine = newcomer.machine
     (machine.home / "install.sh").write_text(f'exec sh "{PROJECT}/install.sh" --wheelhouse "{wheelhouse}" "$@"\n')
     (machine.home / "install.sh").chmod(0o755)

@@ -1,0 +1,119 @@
+"""What install.sh is run with: wheels of all that it wants, and machines that have one tool or another to use them.
+
+A fixture of these is imported by the tests that take it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Machine, cannot, shared_folder
+
+INSTALLER = PROJECT / "install.sh"
+
+#: Packages with the keyring backends that are tried, as `install.sh --with` takes them.
+BACKENDS = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome")
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel and all it needs, the keyring backends, and the installers of others."""
+
+    def fill(folder: Path) -> None:
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        locks = [f"-r{PROJECT}/git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
+        only_locked = ["download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
+        calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, *locks]]
+        calls.append([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder])
+        calls.append([*pip, "wheel", "-q", "--wheel-dir", folder, "pip", "pipx", "uv", "virtualenv", *BACKENDS])
+        for call in calls:
+            done = subprocess.run(call, capture_output=True, cwd=PROJECT)
+            if done.returncode != 0:
+                cannot(f"the wheels cannot be had: {done.stderr.decode()[-300:]}")
+
+    return shared_folder(tmp_path_factory, "wheelhouse", fill)
+
+
+@pytest.fixture(scope="session")
+def tools(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the other installers' commands."""
+
+    def fill(folder: Path) -> None:
+        (wheel,) = wheelhouse.glob("uv-*.whl")
+        with zipfile.ZipFile(wheel) as packed:
+            (name,) = (name for name in packed.namelist() if name.endswith("/scripts/uv"))
+            uv = folder / "uv"
+            uv.write_bytes(packed.read(name))
+        uv.chmod(0o755)
+        subprocess.run([uv, "--no-config", "venv", "-q", folder / "others"], check=True)
+        offline = ["--no-index", "--find-links", str(wheelhouse), "--python", str(folder / "others")]
+        subprocess.run([uv, "--no-config", "pip", "install", "-q", *offline, "pipx", "virtualenv"], check=True)
+        for other in ("pipx", "virtualenv"):
+            (folder / other).symlink_to(folder / "others/bin" / other)
+
+    return shared_folder(tmp_path_factory, "tools", fill)
+
+
+_NO_INDEX = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "https://localhost:1/", "UV_OFFLINE": "1"}
+
+
+@pytest.fixture
+def fresh(machine: Machine) -> Machine:
+    """A machine with git and Python alone, and no way to any package index."""
+    machine.environment |= {"PATH": "/usr/bin:/bin", "PYTHON": os.path.realpath(sys.executable), **_NO_INDEX}
+    return machine
+
+
+@pytest.fixture
+def with_uv(machine: Machine, uv_for_venv: dict[str, str]) -> Machine:
+    """The same with uv in venv's place: where pip is not what is tried, for it takes a third of pip's time."""
+    machine.environment |= uv_for_venv
+    return machine
+
+
+@pytest.fixture(scope="session")
+def uv_for_venv(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an environment needs for a Python without venv, and uv beside it."""
+
+    def fill(folder: Path) -> None:
+        (folder / "uv").symlink_to(tools / "uv")
+        make_python_without_venv(folder / "python3")
+
+    folder = shared_folder(tmp_path_factory, "uv-for-venv", fill)
+    return {"PATH": f"{folder}:/usr/bin:/bin", "UV_CACHE_DIR": f"{folder}/cache", **_NO_INDEX}
+
+
+def make_python_without_venv(path: Path) -> None:
+    """Write a Python that cannot make environments, as Debian's cannot."""
+    real = os.path.realpath(sys.executable)
+    path.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1 ;; esac\nexec "{real}" "$@"\n')
+    path.chmod(0o755)
+
+
+@pytest.fixture(scope="session")
+def home_with_backends(uv_for_venv: dict[str, str], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home into which install.sh put the command and the keyring backends; one for all worker processes."""
+
+    def fill(home: Path) -> None:
+        options = [word for package in BACKENDS for word in ("--with", package)]
+        install(Machine(home, {**uv_for_venv, "HOME": str(home)}), wheelhouse, "--no-configure", *options)
+
+    return shared_folder(tmp_path_factory, "home-with-backends", fill)
+
+
+def install(
+    machine: Machine, wheelhouse: Path, *arguments: str | Path, check: bool = True, shell: str = "sh"
+) -> subprocess.CompletedProcess[str]:
+    """Run install.sh without a network."""
+    return machine.run(*shell.split(), INSTALLER, "--wheelhouse", wheelhouse, *arguments, check=check)
+
+
+def installed(machine: Machine) -> Path:
+    """The command that install.sh put there."""
+    return machine.home / ".local/bin/git-credential-bbjwt"
