@@ -177,8 +177,8 @@ def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace
             listed = json.loads(machine.bbjwt("list", "--json").stdout)
             assert {"acme", "team1", "team2"} <= {name for one in listed for name in one["workspaces"]}
         # Each that is listed has its secret: it can sign.
-        for one in random.Random(6).sample(listed, 3):  # noqa: S311  # no key
-            assert machine.bbjwt("jwt", one["workspaces"][0]).stdout.count(".") == 2
+        (one,) = random.Random(6).sample(listed, 1)  # noqa: S311  # no key
+        assert machine.bbjwt("jwt", one["workspaces"][0]).stdout.count(".") == 2
     machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
     assert len(known(machine)) == 403
     machine.bbjwt("unregister", "--all")
@@ -288,15 +288,15 @@ def old_registry(vendor: Workspace, many: list[dict[str, Any]]) -> Path:
 
 
 def test_a_registry_of_version_1_0_is_read_and_then_taken_over(vendor: Workspace) -> None:
-    many = payloads(vendor, 1200)
+    many = payloads(vendor, 300)
     file = old_registry(vendor, many[:-1])
     before = file.read_bytes()
 
     assert "password" in answer(vendor.get())
-    assert len(known(vendor.machine)) == 1199
+    assert len(known(vendor.machine)) == 299
     assert file.read_bytes() == before  # Reading changes nothing.
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[-1]))
-    assert len(known(vendor.machine)) == 1200
+    assert len(known(vendor.machine)) == 300
     assert "password" in answer(vendor.get("--token-store=none"))
     # What version 1.0 finds now is no registry of its version, and it says so instead of finding nothing.
     assert json.loads(file.read_bytes())["version"] == 2
@@ -304,8 +304,8 @@ def test_a_registry_of_version_1_0_is_read_and_then_taken_over(vendor: Workspace
     said = vendor.machine.bbjwt("unregister", "--all").stderr
     assert not file.exists()
     assert not vendor.machine.records()
-    assert len(said.splitlines()) == 1200
-    assert f"unregistered team1199 (app {vendor.app.key})\n" in said
+    assert len(said.splitlines()) == 300
+    assert f"unregistered team299 (app {vendor.app.key})\n" in said
     assert not (file.parent / "shared-secrets").exists()
 
 
@@ -396,10 +396,10 @@ def test_used_up_records_go_a_little_at_a_time(acme: Workspace) -> None:
     for _ in range(40):
         acme.get("--scope=repository")
         acme.machine.bbjwt("erase", data=request(acme.url) + "\n")
-        if not acme.machine.records() and not leftover.exists():
+        if acme.machine.records() == [precious] and not leftover.exists():
             break
 
-    assert [record.name for record in acme.machine.records()] == ["notes"]
+    assert acme.machine.records() == [precious]
     assert not leftover.exists()
 
 
