@@ -32,6 +32,9 @@ PROJECT = Path(__file__).parent.parent
 #: Where the package of COMMAND is.
 INSTALLED = sysconfig.get_path("purelib")
 
+#: Whether nothing may be left out: ``tests/run --all``, and so CI.
+EVERYTHING = bool(os.environ.get("BBJWT_TEST_ALL"))
+
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
 
@@ -349,10 +352,16 @@ def free_port() -> int:
 
 
 def cannot(reason: str) -> NoReturn:
-    """Skip a test that cannot be run here; where nothing may be skipped (``tests/run --all``) it fails."""
-    if os.environ.get("BBJWT_TEST_ALL"):
+    """Skip a test that cannot be run here; where nothing may be skipped it fails."""
+    if EVERYTHING:
         pytest.fail(f"{reason}, and nothing may be skipped")
     pytest.skip(reason)
+
+
+def takes_long(what: str) -> None:
+    """Leave the rest of this to ``tests/run --all``, so that developers need not wait for it each time."""
+    if not EVERYTHING:
+        pytest.skip(f"{what}: tests/run --all does that")
 
 
 def client_python() -> Path:

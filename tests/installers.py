@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, Machine, cannot, shared_folder
+from tests.conftest import PROJECT, Machine, cannot, shared_folder, takes_long
 
 INSTALLER = PROJECT / "install.sh"
 
@@ -25,6 +25,7 @@ BACKENDS = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome"
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's wheel and all it needs, the keyring backends, and the installers of others."""
+    takes_long("to fetch packages and install them takes a minute")
 
     def fill(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

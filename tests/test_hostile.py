@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from git_credential_bbjwt.tokens import parse_record
 from tests import tally
-from tests.conftest import Workspace, answer, cannot, request
+from tests.conftest import EVERYTHING, Workspace, answer, cannot, request
 from tests.emulator import Fault
 from tests.properties import PROPERTIES, SEEDS
 
@@ -38,9 +38,15 @@ def spoilt(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     return data
 
 
+#: How many inputs are made up for each parser.
+MANY = 300 if EVERYTHING else 100
+
+
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_generated_inputs(name: str) -> None:
-    @settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=300 if EVERYTHING else 100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(st.binary(max_size=300) | spoilt(SEEDS[name]))
     @example(b"")
     def holds(data: bytes) -> None:

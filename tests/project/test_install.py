@@ -35,6 +35,13 @@ __all__ = ["fresh", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
 Recorder = Callable[[str, object], None]
 
 
+@pytest.fixture
+def no_wheels(tmp_path: Path) -> Path:
+    """A wheelhouse with nothing in it: for what ends before it is opened."""
+    (tmp_path / "no-wheels").mkdir()
+    return tmp_path / "no-wheels"
+
+
 def tree(folder: Path) -> list[str]:
     """All that is below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -102,9 +109,9 @@ def test_install_where_there_is_no_keyring(acme: Workspace, with_uv: Machine, wh
     with_uv.git("clone", "-q", acme.url, "once-more")
 
 
-def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, wheelhouse: Path) -> None:
+def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, no_wheels: Path) -> None:
     (fresh.home / "payload").write_text("[]")
-    refused = install(fresh, wheelhouse, fresh.home / "payload", check=False)
+    refused = install(fresh, no_wheels, fresh.home / "payload", check=False)
 
     assert refused.returncode == 1
     assert "not a payload" in refused.stderr
@@ -134,7 +141,7 @@ def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Mac
 
 @pytest.mark.parametrize("owned", ["the home", "a folder on the way", "a link on the way"])
 def test_install_goes_through_nothing_of_another_user(
-    fresh: Machine, wheelhouse: Path, another_user: int, owned: str
+    fresh: Machine, no_wheels: Path, another_user: int, owned: str
 ) -> None:
     if owned == "the home":
         os.chown(fresh.home, another_user, another_user)
@@ -145,7 +152,7 @@ def test_install_goes_through_nothing_of_another_user(
         (fresh.home / "elsewhere").mkdir()
         (fresh.home / ".local").symlink_to(fresh.home / "elsewhere")
         os.chown(fresh.home / ".local", another_user, another_user, follow_symlinks=False)
-    refused = install(fresh, wheelhouse, check=False)
+    refused = install(fresh, no_wheels, check=False)
 
     assert refused.returncode == 1
     assert "belongs to another user" in refused.stderr
@@ -230,11 +237,11 @@ def fake_apt(folder: Path) -> Path:
     return folder / "apt-log"
 
 
-def test_without_venv_root_gets_the_package_installed(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+def test_without_venv_root_gets_the_package_installed(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
     if os.geteuid() != 0:
         cannot("only root installs packages")
     log = fake_apt(without_venv)
-    done = install(fresh, wheelhouse, check=False)
+    done = install(fresh, no_wheels, check=False)
     package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
 
     assert f"lacks the venv module: installing {package}" in done.stderr
@@ -242,21 +249,21 @@ def test_without_venv_root_gets_the_package_installed(fresh: Machine, wheelhouse
     assert f"hint: run: apt-get install {package}" in done.stderr
 
 
-def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
     log = fake_apt(without_venv)
     (without_venv / "id").unlink()
     (without_venv / "id").write_text("#!/bin/sh\necho 1000\n")
     (without_venv / "id").chmod(0o755)
-    done = install(fresh, wheelhouse, check=False)
+    done = install(fresh, no_wheels, check=False)
 
     assert done.returncode == 1
     assert f"hint: run: sudo apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv" in done.stderr
     assert not log.exists()
 
 
-def test_without_venv_elsewhere(fresh: Machine, wheelhouse: Path, without_venv: Path) -> None:
+def test_without_venv_elsewhere(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
     assert without_venv.exists()
-    done = install(fresh, wheelhouse, check=False)
+    done = install(fresh, no_wheels, check=False)
 
     assert done.returncode == 1
     assert "uv or virtualenv" in done.stderr
