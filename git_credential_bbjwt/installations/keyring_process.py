@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from git_credential_bbjwt.installations.keyring_protocol import SECRET_SERVICE, Outcome, command
 from git_credential_bbjwt.system import child_process
-from git_credential_bbjwt.system.light_imports import of_python, secret_service
+from git_credential_bbjwt.system.light_imports import all_of_keyring, of_python, secret_service
 
 # errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
 _MACOS_WOULD_ASK = "-25308"
@@ -143,10 +143,9 @@ def _forbid_windows() -> None:
 def _reply(request: dict[str, Any]) -> dict[str, str]:
     from subprocess import CalledProcessError
 
-    import keyring
+    backend = all_of_keyring().get_keyring()
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
-    backend = keyring.get_keyring()
     described = {"backend": _name(backend)}
     try:
         return described | _act(backend, request)

@@ -191,6 +191,17 @@ def secret_service() -> "Any":
     return _once("keyring", load).Keyring()
 
 
+def all_of_keyring() -> "Any":
+    """keyring, to find a backend; where this is no Mac, without what looks for the libraries of macOS.
+
+    That runs ldconfig, a compiler and a linker for each, and finds none.
+    """
+    if sys.platform != "darwin":
+        # Not to be imported at all, which the backend is prepared for.
+        sys.modules["keyring.backends.macOS.api"] = None  # type: ignore[assignment]  # as above
+    return importlib.import_module("keyring")
+
+
 def _once(name: str, load: "Callable[[], _Loaded]") -> "_Loaded":
     # One at a time: another thread must not take a stand-in for the module.
     with _lock:
