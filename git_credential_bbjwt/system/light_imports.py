@@ -192,14 +192,17 @@ def secret_service() -> "Any":
 
 
 def all_of_keyring() -> "Any":
-    """keyring, to find a backend; where this is no Mac, without what looks for the libraries of macOS.
+    """keyring, to find a backend, without what takes a third of its import and has nothing to do with that.
 
-    That runs ldconfig, a compiler and a linker for each, and finds none.
+    Where this is no Mac, that is also what looks for the libraries of macOS: it would run ldconfig, a compiler and a
+    linker for each, and find none.
     """
     if sys.platform != "darwin":
         # Not to be imported at all, which the backend is prepared for.
         sys.modules["keyring.backends.macOS.api"] = None  # type: ignore[assignment]  # as above
-    return importlib.import_module("keyring")
+    # The backends are not loaded yet: these are keyring's own imports.
+    with _without({"urllib.request": _NOT_FOR_KEYRING["urllib.request"]}):
+        return importlib.import_module("keyring")
 
 
 def _once(name: str, load: "Callable[[], _Loaded]") -> "_Loaded":

@@ -79,7 +79,8 @@ def test_to_find_a_backend_runs_nothing_and_finds_what_keyring_finds(machine: Ma
     machine.environment["PATH"] = f"{programs}:{machine.environment['PATH']}"
     found = "; print(type(keyring.get_keyring()), sorted(str(type(one)) for one in keyring.backend.get_all_keyring()))"
     ours = "from git_credential_bbjwt.system.light_imports import all_of_keyring; keyring = all_of_keyring()"
-    with_it = machine.run(sys.executable, "-I", "-c", ours + found).stdout
+    left_out = "; import sys; assert 'urllib.request' not in sys.modules; import urllib.request; urllib.request.urlopen"
+    with_it = machine.run(sys.executable, "-I", "-c", ours + left_out + found).stdout
 
     assert not (machine.home / "ran").exists()
     assert machine.run(sys.executable, "-I", "-c", "import keyring" + found).stdout == with_it
