@@ -93,9 +93,10 @@ else:
         def age(self, name: str) -> float:
             """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
             try:
-                return time.time() - os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
+                born = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
             except FileNotFoundError:
                 return 0.0
+            return time.time() - born  # In this order: who writes it just now must not make it one to come.
 
         def remove(self, name: str) -> None:
             """Remove the file, if there is one."""

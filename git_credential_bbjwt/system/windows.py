@@ -167,9 +167,10 @@ class PrivateFolder:
     def age(self, name: str) -> float:
         """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
         try:
-            return time.time() - os.lstat(self._at(name)).st_mtime
+            born = os.lstat(self._at(name)).st_mtime
         except FileNotFoundError:
             return 0.0
+        return time.time() - born  # In this order: who writes it just now must not make it one to come.
 
     def remove(self, name: str) -> None:
         """Remove the file, if there is one."""

@@ -6,14 +6,17 @@ import os
 import pwd
 import signal
 import stat
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from git_credential_bbjwt import system
 from git_credential_bbjwt.system import OwnFolder, file_name
+from git_credential_bbjwt.system.private_folder import PrivateFolder
+from tests.conftest import LATE
 
 #: Every bit of a mode that says what others than the owner may do.
 BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
@@ -231,6 +234,20 @@ def test_files_are_opened_to_append(tmp_path: Path) -> None:
     for name in ("link", "fifo"):
         with pytest.raises(OSError, match=r"symbolic links|No such device"):
             system.open_to_append(str(tmp_path / name))
+
+
+def test_a_file_that_is_just_being_written_is_not_one_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = PrivateFolder(str(tmp_path / "ours"), create=True)
+    asked = os.stat
+
+    def rewritten_meanwhile(*arguments: Any, **options: Any) -> os.stat_result:
+        time.sleep(0.05)
+        folder.write("name", b"new")
+        return asked(*arguments, **options)
+
+    folder.write("name", b"old")
+    monkeypatch.setattr(os, "stat", rewritten_meanwhile)
+    assert 0 <= folder.age("name") < LATE
 
 
 def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]) -> None:
