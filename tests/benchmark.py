@@ -178,6 +178,12 @@ def report(title: str, times: dict[str, list[float]], reference: str) -> None:
         print(f"  {name:<34}{median * 1000:9.1f} ms {median / base:7.2f} x")
 
 
+def interpreter() -> str:
+    """The Python that runs the command, as its first line names it; ours where that is a shell."""
+    first = COMMAND.read_text().partition("\n")[0].removeprefix("#!").split(" ")[0]
+    return first if "python" in first else sys.executable
+
+
 def main() -> None:
     """Measure, and print."""
     with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +195,7 @@ def main() -> None:
         host, far_host = urlsplit(direct[0]).netloc, urlsplit(relayed[0]).netloc
         ours = f"protocol=https\nhost={host}\npath=acme/widgets.git\n\n"
         theirs = "protocol=https\nhost=github.com\npath=acme/widgets.git\n\n"
-        bare = [sys.executable, "-I", "-c", "pass"]
+        bare = [interpreter(), "-I", "-c", "pass"]
         helper = [str(COMMAND)]
 
         def mint(request: str, environment: dict[str, str]) -> Callable[[], float]:
