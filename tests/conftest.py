@@ -23,6 +23,9 @@ import pytest
 from tests import tally
 from tests.emulator import App, Emulator, HostedRepository
 
+#: The fixtures of what is installed have a file of their own.
+pytest_plugins = ["tests.installers"]
+
 #: The command as an installer put it beside the interpreter that runs the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 

@@ -1,7 +1,4 @@
-"""What install.sh is run with: wheels of all that it wants, and machines that have one tool or another to use them.
-
-A fixture of these is imported by the tests that take it.
-"""
+"""What install.sh is run with: wheels of all that it wants, and machines that have one tool or another to use them."""
 
 from __future__ import annotations
 

@@ -44,9 +44,7 @@ MANY = 300 if EVERYTHING else 100
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_generated_inputs(name: str) -> None:
-    @settings(
-        max_examples=300 if EVERYTHING else 100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=MANY, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.binary(max_size=300) | spoilt(SEEDS[name]))
     @example(b"")
     def holds(data: bytes) -> None:

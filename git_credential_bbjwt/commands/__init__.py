@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.failures import CredentialError
 from git_credential_bbjwt.options import DEFAULT_SCOPE, DEFAULT_TIMEOUT, OPERATIONS, TOKEN_STORES, HelperOptions
+from git_credential_bbjwt.system import APP_NAME
 
 #: Every command with its module, in the order ``--help`` lists them.
 COMMANDS = {
@@ -25,8 +26,6 @@ COMMANDS = {
     "forget": "forget",
     "doctor": "doctor",
 }
-
-_NAME = "git-credential-bbjwt"
 
 _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."
 
@@ -46,13 +45,11 @@ def knows(word: str) -> bool:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line, options of the helper line included."""
     top = _Parser(
-        prog=_NAME,
+        prog=APP_NAME,
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"{_NAME} {__version__}")
+    top.add_argument("--version", action="version", version=f"{APP_NAME} {__version__}")
     helper = top.add_argument_group("options of the credential.helper line")
     helper.add_argument("--scope", metavar="SCOPE", help=f"scope of the token (default: {DEFAULT_SCOPE})")
     helper.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on a workspace")
@@ -79,29 +76,18 @@ def parser() -> argparse.ArgumentParser:
     chosen = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True)
     for name in COMMANDS:
         module = _module(name)
-        module.add_arguments(chosen.add_parser(name, help=_text(module).splitlines()[0], **_shape(module)))
+        description = module.__doc__ or ""
+        module.add_arguments(chosen.add_parser(name, help=description.splitlines()[0], description=description))
     return top
 
 
 def _parser_of(name: str) -> argparse.ArgumentParser:
     """The parser of one command: the others' modules are not needed to run it, and would cost more than its own."""
     module = _module(name)
-    parser_of_it = _Parser(prog=f"{_NAME} {name}", **_shape(module))
-    parser_of_it.set_defaults(command=name)
-    module.add_arguments(parser_of_it)
-    return parser_of_it
-
-
-def _shape(module: ModuleType) -> dict[str, Any]:
-    return {
-        "description": _text(module),
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-        "allow_abbrev": False,
-    }
-
-
-def _text(module: ModuleType) -> str:
-    return module.__doc__ or ""
+    alone = _Parser(prog=f"{APP_NAME} {name}", description=module.__doc__)
+    alone.set_defaults(command=name)
+    module.add_arguments(alone)
+    return alone
 
 
 def _module(name: str) -> ModuleType:
@@ -165,6 +151,10 @@ def _run(options: HelperOptions, words: list[str]) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """argparse's, which repeats in an error what it was given: that may be a secret by mistake."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take argparse's ``options``: texts are shown as they are laid out, and an option is written in full."""
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """End with a usage error. What argparse says up to the first colon is the argument's name."""

@@ -121,7 +121,7 @@ class _Many:
 
     def print(self) -> int:
         """Print a line each, an empty one where there is no token; return the exit status."""
-        from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it would cost half of this start.
+        from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it is slow to load.
 
         done = 0
         with minting.ForPerson(self._options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:

@@ -20,9 +20,6 @@ import pytest
 from tests import desktop, tally
 from tests.conftest import PATIENCE, Machine, Workspace, answer, need
 from tests.installations.test_registration import files_holding, registry_of
-from tests.installers import home_with_backends, tools, uv_for_venv, wheelhouse
-
-__all__ = ["home_with_backends", "tools", "uv_for_venv", "wheelhouse"]  # fixtures
 
 
 @pytest.fixture

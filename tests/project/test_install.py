@@ -18,19 +18,7 @@ import pytest
 from git_credential_bbjwt import __version__
 from tests import tally
 from tests.conftest import COMMAND, PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
-from tests.installers import (
-    INSTALLER,
-    fresh,
-    install,
-    installed,
-    make_python_without_venv,
-    tools,
-    uv_for_venv,
-    wheelhouse,
-    with_uv,
-)
-
-__all__ = ["fresh", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
+from tests.installers import INSTALLER, install, installed, make_python_without_venv
 
 Recorder = Callable[[str, object], None]
 

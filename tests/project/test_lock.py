@@ -14,9 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.conftest import PROJECT, Machine
-from tests.installers import INSTALLER, fresh, install, installed, tools, uv_for_venv, wheelhouse, with_uv
-
-__all__ = ["fresh", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
+from tests.installers import INSTALLER, install, installed
 
 INSTALLED = PROJECT / "git_credential_bbjwt/installed"
 

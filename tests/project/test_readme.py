@@ -18,9 +18,8 @@ from tests import desktop
 from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
 from tests.installations.test_keyrings import scene, with_pass
 from tests.installations.test_registration import files_holding
-from tests.installers import home_with_backends, tools, uv_for_venv, wheelhouse, with_uv
 
-__all__ = ["home_with_backends", "scene", "tools", "uv_for_venv", "wheelhouse", "with_uv"]  # fixtures
+__all__ = ["scene"]  # a fixture
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
