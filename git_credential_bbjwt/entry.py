@@ -9,23 +9,17 @@ import gc
 import os
 import sys
 
-from git_credential_bbjwt import (
-    be_verbose,
-    error,
-    normal_host,
-    parse_path,
-    trace,
-    tracing,
-)
-from git_credential_bbjwt.options import OPERATIONS, HelperOptions, check_allowed, parse_options
+from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions, check_allowed, parse_options
+from git_credential_bbjwt.core.output import be_verbose, error, trace, tracing
+from git_credential_bbjwt.core.repository import normal_host, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from git_credential_bbjwt.git import Request
-    from git_credential_bbjwt.installations import Sources
-    from git_credential_bbjwt.tokens import Record
+    from git_credential_bbjwt.git.protocol import Request
+    from git_credential_bbjwt.installations.sources import Sources
+    from git_credential_bbjwt.tokens.record import Record
 
 # Git writes its request at once; nothing for that long is nobody there.
 _SECONDS_FOR_A_REQUEST = 5
@@ -53,7 +47,7 @@ def main(arguments: "list[str]") -> "NoReturn":
 
 def _told(problem: Exception) -> int:
     """Say what went wrong, and what to do next, a line each; return the exit status."""
-    failures = sys.modules.get("git_credential_bbjwt.failures")
+    failures = sys.modules.get("git_credential_bbjwt.core.failures")
     if failures is not None and isinstance(problem, failures.CredentialError):  # Not loaded, none of it was raised.
         error(problem.what, problem.hint)
         status: int = problem.exit_status
@@ -85,11 +79,11 @@ def dispatch(arguments: "list[str]") -> int:
     options, words = parse_options(arguments)
     if words[:1] == ["serve"]:
         if sys.platform != "win32":
-            from git_credential_bbjwt.broker.own_ground import stand_on_own_ground
+            from git_credential_bbjwt.serving.isolation import stand_on_own_ground
 
             stand_on_own_ground()
         else:
-            from git_credential_bbjwt.failures import UsageError
+            from git_credential_bbjwt.core.failures import UsageError
 
             raise UsageError(
                 "serve does not run on Windows: it stands behind sshd, sudo or systemd",
@@ -107,18 +101,18 @@ def dispatch(arguments: "list[str]") -> int:
         core_dumps.forbid()
     site_packages.load()
     gc.enable()
-    from git_credential_bbjwt import commands
+    from git_credential_bbjwt.commands import command_line
 
-    if len(words) == 1 and not words[0].startswith("-") and not commands.knows(words[0]):
+    if len(words) == 1 and not words[0].startswith("-") and not command_line.knows(words[0]):
         # gitcredentials(7): a helper is to ignore operations it does not know, for git may come to send others. Git
         # always sends a request, so a word without one was mistyped. It is not repeated: it may be a secret.
         if _gets_a_request():
             return 0
 
-        from git_credential_bbjwt.failures import UsageError
+        from git_credential_bbjwt.core.failures import UsageError
 
-        raise UsageError("there is no such command", commands.meant(words[0]))
-    return commands.execute(options, words)
+        raise UsageError("there is no such command", command_line.meant(words[0]))
+    return command_line.execute(options, words)
 
 
 def _get(options: HelperOptions) -> int:
@@ -126,8 +120,8 @@ def _get(options: HelperOptions) -> int:
 
     Raises MalformedRequestError. Every other trouble with a repository that is ours is answered with ``quit=1``.
     """
-    from git_credential_bbjwt.git import cached_answer, parse_request, read_all, write_answer
-    from git_credential_bbjwt.installations import read_sources
+    from git_credential_bbjwt.git.protocol import cached_answer, parse_request, read_all, write_answer
+    from git_credential_bbjwt.installations.sources import read_sources
 
     request = parse_request(read_all(0))
     host = normal_host(request.host.decode("utf-8", "surrogateescape"))
@@ -146,7 +140,7 @@ def _get(options: HelperOptions) -> int:
     core_dumps.forbid()
     site_packages.load()
     light_imports.of_python()
-    from git_credential_bbjwt import minting
+    from git_credential_bbjwt.getting import obtain as minting
 
     return minting.get(options, request, host, sources)
 
@@ -159,16 +153,16 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
         repository = parse_path(host, request.path)
         check_allowed(options.allow, repository)
     except Exception as problem:  # Which of them it is, is only looked at where one was raised.
-        from git_credential_bbjwt.failures import NotAllowedError, NotARepositoryError
+        from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
 
         if not isinstance(problem, (NotARepositoryError, NotAllowedError)):
             raise
         return None  # `minting` has words for it.
 
-    from git_credential_bbjwt import tokens
-    from git_credential_bbjwt.git import refused_fingerprints
+    from git_credential_bbjwt.git.protocol import refused_fingerprints
+    from git_credential_bbjwt.tokens.folders import kept
 
-    record = tokens.kept().find(repository, options.scope, options.app)
+    record = kept().find(repository, options.scope, options.app)
     if record is None:
         return None
     refused = refused_fingerprints(request)
@@ -178,21 +172,21 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
 
 def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
     """Read what git has to say and keep nothing: tokens are cached when minted, other passwords are not ours."""
-    from git_credential_bbjwt.git import read_all
+    from git_credential_bbjwt.git.protocol import read_all
 
     read_all(0)
     return 0
 
 
 def _erase(options: HelperOptions) -> int:
-    from git_credential_bbjwt import erasing
+    from git_credential_bbjwt.getting import erase as erasing
 
     return erasing.erase(options)
 
 
 def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
     """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
-    from git_credential_bbjwt.git import write_answer
+    from git_credential_bbjwt.git.protocol import write_answer
 
     write_answer(b"version 0\ncapability state\n")
     return 0
@@ -233,7 +227,7 @@ def _open_standard_descriptors() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
     if sys.platform == "win32":
-        from git_credential_bbjwt.system.windows import write_as_git_reads
+        from git_credential_bbjwt.system.windows.files import write_as_git_reads
 
         write_as_git_reads()
 

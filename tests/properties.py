@@ -12,16 +12,17 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from git_credential_bbjwt import Repository, _secrets, normal_host, one_line, parse_path, parse_url
-from git_credential_bbjwt.bitbucket import Response, http_time
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
-from git_credential_bbjwt.bitbucket.route import find_proxy
-from git_credential_bbjwt.failures import CredentialError
-from git_credential_bbjwt.git import format_answer, parse_request
-from git_credential_bbjwt.git.config import Settings
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.output import _secrets, one_line
+from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path, parse_url
+from git_credential_bbjwt.git.http_settings import Settings
+from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.payload import Installation, parse_payload
-from git_credential_bbjwt.tokens import Record, parse_record
+from git_credential_bbjwt.network.response import Response, http_time
+from git_credential_bbjwt.network.route import find_proxy
+from git_credential_bbjwt.tokens.record import Record, parse_record
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")

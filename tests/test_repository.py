@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from git_credential_bbjwt import normal_host, parse_path, parse_url
-from git_credential_bbjwt.failures import NotARepositoryError
+from git_credential_bbjwt.core.failures import NotARepositoryError
+from git_credential_bbjwt.core.repository import normal_host, parse_path, parse_url
 from tests import tally
 from tests.conftest import Workspace, answer, request
 

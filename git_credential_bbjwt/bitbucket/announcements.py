@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from git_credential_bbjwt.bitbucket import http_time
+from git_credential_bbjwt.network.response import http_time
 
 #: Where Atlassian announces what ends; no other link of an answer is shown.
 ANNOUNCEMENTS = "https://developer.atlassian.com/"
@@ -35,6 +35,8 @@ class Announcement(NamedTuple):
 
 def announced(headers: Mapping[str, str]) -> Announcement | None:
     """Return what an answer's ``headers`` announce."""
+    if "Deprecation" not in headers and "Sunset" not in headers:
+        return None
     told_since, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
     if told_since is None and ends is None:
         return None

@@ -10,24 +10,24 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
-from git_credential_bbjwt import Repository, hide, is_name, is_uuid, redacted, trace
-from git_credential_bbjwt.bitbucket import Response, assertion
+from git_credential_bbjwt.bitbucket import assertion
+from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
-from git_credential_bbjwt.bitbucket.network import Origin
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
-from git_credential_bbjwt.failures import (
+from git_credential_bbjwt.core.failures import (
     NEWEST_PAYLOAD,
     AnothersWorkspaceError,
     BadAnswerError,
     CredentialError,
     RefusedError,
 )
-
-if TYPE_CHECKING:
-    from git_credential_bbjwt.bitbucket.announcements import Announcement
+from git_credential_bbjwt.core.output import hide, redacted, trace
+from git_credential_bbjwt.core.repository import Repository, is_name, is_uuid
+from git_credential_bbjwt.network.connections import Origin
+from git_credential_bbjwt.network.response import Response
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
@@ -158,7 +158,7 @@ class Bitbucket:
                 response = origin.request(method, target, headers, body)
             if response.status != _OK:
                 _refuse(response, origin.host, path)
-            self.announcement = response.announcement or self.announcement
+            self.announcement = announced(response.headers) or self.announcement
         except RefusedError as refused:
             refused.is_of_swap = path == TOKEN_PATH
             raise

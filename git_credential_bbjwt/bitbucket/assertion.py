@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from git_credential_bbjwt.failures import WHOLE_PAYLOAD, InstallationError
+from git_credential_bbjwt.core.failures import WHOLE_PAYLOAD, InstallationError
 from git_credential_bbjwt.system.light_imports import jws_encoder
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.

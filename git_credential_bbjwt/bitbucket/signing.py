@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from git_credential_bbjwt import hide, warning
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.failures import BadAnswerError
+from git_credential_bbjwt.core.failures import BadAnswerError
+from git_credential_bbjwt.core.output import hide, warning
 
 # A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts
 # for a year. Seconds: a week.

@@ -12,13 +12,15 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt import is_name, normal_host, note
-from git_credential_bbjwt.failures import UsageError
-from git_credential_bbjwt.git import config as git_config
-from git_credential_bbjwt.git.configuration import GitConfiguration, base_urls, entries, helper_value
-from git_credential_bbjwt.installations import CLOUD_HOST, read_sources
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import note
+from git_credential_bbjwt.core.repository import is_name, normal_host
+from git_credential_bbjwt.git.configure import GitConfiguration, base_urls, entries, helper_value
+from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.installations.source import CLOUD_HOST
+from git_credential_bbjwt.installations.sources import read_sources
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +65,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         if not is_name(workspace.lower()):
             raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
     if arguments.workspace:
-        git_config.need(
-            git_config.SECTIONS_FOR_PATHS,
+        need_git(
+            SECTIONS_FOR_PATHS,
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )

@@ -17,11 +17,10 @@ from itertools import islice
 from typing import NamedTuple, ParamSpec
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import Repository, error, grants, minting, one_line, parse_url
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.failures import (
+from git_credential_bbjwt.commands.command_line import with_broker
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import (
     HEADLESS_HINT,
     NEWEST_PAYLOAD,
     BadAnswerError,
@@ -29,18 +28,21 @@ from git_credential_bbjwt.failures import (
     InstallationError,
     RefusedError,
 )
-from git_credential_bbjwt.git import config as git_config
-from git_credential_bbjwt.git import configuration
-from git_credential_bbjwt.git import helpers as git_helpers
-from git_credential_bbjwt.installations import VARIABLES, read_sources
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import error, one_line
+from git_credential_bbjwt.core.repository import Repository, parse_url
+from git_credential_bbjwt.getting import obtain as minting
+from git_credential_bbjwt.git import configure, helper_lines
+from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, GitError, dotted, git_version
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.keyring_call import KeyringCall
-from git_credential_bbjwt.installations.keyring_protocol import Outcome
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
-from git_credential_bbjwt.installations.secret_store import shared_secret_of
-from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.installations.sources import VARIABLES, read_sources
+from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
+from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.stores import STORES
+from git_credential_bbjwt.vendors import grants
 
 _P = ParamSpec("_P")
 
@@ -49,8 +51,8 @@ _OLDEST_GIT = (2, 24)
 
 # What newer ones brought that people may miss.
 _ADDED_TO_GIT = (
-    (git_config.SECTIONS_FOR_PATHS, "know configure --workspace"),
-    (git_config.SETTINGS_BY_ENVIRONMENT, "know exec"),
+    (SECTIONS_FOR_PATHS, "know configure --workspace"),
+    (SETTINGS_BY_ENVIRONMENT, "know exec"),
     ((2, 40), "heed the end of a token that another helper keeps"),
     ((2, 46), "try again in the same command where a token was revoked"),
 )
@@ -179,7 +181,7 @@ def _urls(catalogue: Catalogue, installations: list[Installation], repository: R
     if repository is not None:
         return [f"https://{repository.host}/{repository.full_name}"]
     urls = [f"{one.base_url}/{workspace}" for one in installations for workspace in one.workspaces or ("",)]
-    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or configuration.known_urls(catalogue)
+    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or configure.known_urls(catalogue)
 
 
 def _checked(name: str, check: Callable[_P, str], *args: _P.args, **kwargs: _P.kwargs) -> Check:
@@ -198,35 +200,35 @@ def _variables() -> Iterator[Check]:
 
 
 def _git() -> str:
-    version = git_config.version()
-    shown = git_config.dotted(version)
+    version = git_version()
+    shown = dotted(version)
     if version < _OLDEST_GIT:
-        needed = git_config.dotted(_OLDEST_GIT)
-        raise git_config.GitError(f"version {shown} is too old", f"install git {needed} or newer")
-    missing = [f"{git_config.dotted(since)} would {what}" for since, what in _ADDED_TO_GIT if version < since]
+        needed = dotted(_OLDEST_GIT)
+        raise GitError(f"version {shown} is too old", f"install git {needed} or newer")
+    missing = [f"{dotted(since)} would {what}" for since, what in _ADDED_TO_GIT if version < since]
     return f"version {shown}" + (f" ({', '.join(missing)})" if missing else "")
 
 
 def _helpers(url: str) -> str:
     remedy = "run: git-credential-bbjwt configure"
-    helpers = git_helpers.helpers_for(url)
+    helpers = helper_lines.helpers_for(url)
     ours = [position for position, helper in enumerate(helpers) if helper.is_ours]
     if not ours:
-        raise git_config.GitError(f"git does not ask this helper for {url}", remedy)
+        raise GitError(f"git does not ask this helper for {url}", remedy)
     before = helpers[: ours[0]]
     if before:
         names = ", ".join(f"{helper.value} ({helper.origin})" for helper in before)
-        raise git_config.GitError(
+        raise GitError(
             f"git asks {names} before this helper for {url}: it may answer first, or keep tokens that have expired",
             "run: git-credential-bbjwt configure --exclusive",
         )
-    if not git_helpers.use_http_path(url):
-        raise git_config.GitError(f"git does not say which repository it wants of {url}: useHttpPath is off", remedy)
+    if not helper_lines.use_http_path(url):
+        raise GitError(f"git does not say which repository it wants of {url}: useHttpPath is off", remedy)
     named = helpers[ours[0]].program
     if named == "bbjwt" and shutil.which("git-credential-bbjwt") is None:
-        raise git_config.GitError("git's configuration names bbjwt, which is not on PATH", remedy)
+        raise GitError("git's configuration names bbjwt, which is not on PATH", remedy)
     if helpers[ours[0]].is_dead:
-        raise git_config.GitError(f"git's configuration names {named}, which is not there", remedy)
+        raise GitError(f"git's configuration names {named}, which is not there", remedy)
     return f"asks this helper for {url}, with the path"
 
 
@@ -255,8 +257,8 @@ def _installation(one: Installation) -> str:
 
 def _network(url: str, budget: Budget, skews: list[float]) -> str:
     # urllib3 takes as long to import as all else here together: not for `--help`.
-    from git_credential_bbjwt.bitbucket.network import Connections
-    from git_credential_bbjwt.git.config import HttpSettings
+    from git_credential_bbjwt.git.http_settings import HttpSettings
+    from git_credential_bbjwt.network.connections import Connections
 
     started = time.monotonic()
     response = Connections(budget, HttpSettings()).take(url).request("GET", "/", dict)
@@ -296,8 +298,8 @@ def _kept(repository: Repository, options: HelperOptions, budget: Budget) -> Ite
     if record is None or token is None:
         return
     from git_credential_bbjwt.bitbucket.api import opens
-    from git_credential_bbjwt.bitbucket.network import Connections
-    from git_credential_bbjwt.git.config import HttpSettings
+    from git_credential_bbjwt.git.http_settings import HttpSettings
+    from git_credential_bbjwt.network.connections import Connections
 
     origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
     try:

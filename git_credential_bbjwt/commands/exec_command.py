@@ -14,13 +14,14 @@ import os
 import sys
 
 from git_credential_bbjwt.commands.run_folder import become, run_with_folder
-from git_credential_bbjwt.failures import UsageError
-from git_credential_bbjwt.git import config as git_config
-from git_credential_bbjwt.git.configuration import entries, executable, known_urls, shell_word
-from git_credential_bbjwt.installations import PATH_VARIABLES, read_sources
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.options import HelperOptions, with_scope
+from git_credential_bbjwt.git.configure import entries, executable, known_urls, shell_word
+from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.options import HelperOptions, with_scope
-from git_credential_bbjwt.system import is_private, user_runtime_base
+from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
+from git_credential_bbjwt.system.ownership import is_private
+from git_credential_bbjwt.system.places import user_runtime_base
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
-    git_config.need(git_config.SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
+    need_git(SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
     if arguments.scope is not None:
         options = with_scope(options, arguments.scope)
     helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))

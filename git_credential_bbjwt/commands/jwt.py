@@ -10,14 +10,14 @@ Example:
 import argparse
 import time
 
-from git_credential_bbjwt import is_name
 from git_credential_bbjwt.bitbucket import assertion
-from git_credential_bbjwt.failures import InstallationError, UsageError
-from git_credential_bbjwt.installations import read_sources
+from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.installations.secret_store import shared_secret_of
-from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 
 #: Longest life of a JWT that is handed on, in seconds.
 LONGEST = 3600

@@ -12,15 +12,15 @@ import json
 import os
 from itertools import chain
 
-from git_credential_bbjwt import note, one_line
-from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.git.config import GitError
-from git_credential_bbjwt.installations import read_sources
+from git_credential_bbjwt.commands.command_line import with_broker
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import note, one_line
+from git_credential_bbjwt.git.run import GitError
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
-from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.system import site_config_folder
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.system.places import site_config_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -17,21 +17,12 @@ import sys
 from json import dumps, loads
 from typing import NamedTuple
 
-from git_credential_bbjwt import (
-    error,
-    grants,
-    hide,
-    is_name,
-    minting,
-    normal_host,
-    note,
-    parse_path,
-    parse_url,
-    warning,
-)
-from git_credential_bbjwt.budget import Budget
-from git_credential_bbjwt.failures import CredentialError, InstallationError, UsageError
-from git_credential_bbjwt.installations import secret_store, unpacked
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import CredentialError, InstallationError, UsageError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import error, hide, note, warning
+from git_credential_bbjwt.core.repository import is_name, normal_host, parse_path, parse_url
+from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.installations.payload import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
@@ -39,10 +30,13 @@ from git_credential_bbjwt.installations.payload import (
     SecretPlace,
     parse_payload,
 )
-from git_credential_bbjwt.installations.registry import BATCH, RegistryFolder
-from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.system import others_can_read, terminal, why_not_ours
+from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryFolder
+from git_credential_bbjwt.installations.source import unpacked
+from git_credential_bbjwt.secret_stores import secret_store
+from git_credential_bbjwt.system import terminal
+from git_credential_bbjwt.system.ownership import others_can_read, why_not_ours
 from git_credential_bbjwt.tokens.stores import forget_workspaces
+from git_credential_bbjwt.vendors import grants
 
 # What is pasted is one payload, of two kilobytes.
 _MAX_PASTED = 1024 * 1024

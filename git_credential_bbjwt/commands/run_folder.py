@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import NoReturn
 
-from git_credential_bbjwt import trace
-from git_credential_bbjwt.failures import CannotRunError
-from git_credential_bbjwt.system import APP_NAME, EXEC_FOLDER_VARIABLE
+from git_credential_bbjwt.core.failures import CannotRunError
+from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.system.places import APP_NAME, EXEC_FOLDER_VARIABLE
 
 # Locked for as long as the run lasts: the kernel drops the lock with its process, so that after a kill -9 the next run
 # knows what is left over from what is in use.

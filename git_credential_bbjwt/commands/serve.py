@@ -10,8 +10,8 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt.failures import UsageError
-from git_credential_bbjwt.options import HelperOptions, Pattern
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.options import HelperOptions, Pattern
 
 # A list of a hundred thousand repositories is a few megabytes.
 _LONGEST_FILE = 64 * 1024 * 1024
@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Answer. Raises UsageError, before anything is read, for an allow-list or audit that is missing or broken."""
-    from git_credential_bbjwt.broker.audit import audit_to
-    from git_credential_bbjwt.broker.own_ground import check_own_file
-    from git_credential_bbjwt.broker.serve import serve
+    from git_credential_bbjwt.serving.audit import audit_to
+    from git_credential_bbjwt.serving.isolation import check_own_file
+    from git_credential_bbjwt.serving.serve import serve
 
     patterns = options.allow + tuple(Pattern.parse(text) for text in arguments.allow)
     for path in arguments.allow_file:

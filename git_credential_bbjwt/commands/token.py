@@ -18,11 +18,13 @@ from functools import partial
 from typing import NamedTuple
 from urllib.parse import quote
 
-from git_credential_bbjwt import Repository, error, minting, parse_url
-from git_credential_bbjwt.commands import with_broker
-from git_credential_bbjwt.failures import CredentialError, RefusedError
-from git_credential_bbjwt.grants import Grant
-from git_credential_bbjwt.options import DEFAULT_SCOPE, HelperOptions, with_scope
+from git_credential_bbjwt.commands.command_line import with_broker
+from git_credential_bbjwt.core.failures import CredentialError, RefusedError
+from git_credential_bbjwt.core.options import DEFAULT_SCOPE, HelperOptions, with_scope
+from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.core.repository import Repository, parse_url
+from git_credential_bbjwt.getting import obtain as minting
+from git_credential_bbjwt.vendors.grants import Grant
 
 
 class Handed(NamedTuple):

@@ -6,10 +6,10 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import note
 from git_credential_bbjwt.commands.configure import add_level
-from git_credential_bbjwt.git.configuration import GitConfiguration
-from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import note
+from git_credential_bbjwt.git.configure import GitConfiguration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

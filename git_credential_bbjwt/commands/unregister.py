@@ -6,12 +6,12 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt import note
-from git_credential_bbjwt.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.installations.payload import Installation
-from git_credential_bbjwt.installations.registry import RegistryFolder, in_batches
-from git_credential_bbjwt.installations.secret_store import remove_secret
-from git_credential_bbjwt.options import HelperOptions
+from git_credential_bbjwt.installations.registry_changes import RegistryFolder, in_batches
+from git_credential_bbjwt.secret_stores.secret_store import remove_secret
 from git_credential_bbjwt.tokens.stores import forget_workspaces
 
 

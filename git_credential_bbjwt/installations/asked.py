@@ -1,7 +1,7 @@
 """Sources that are asked when a token is needed, and not read before: a command, a broker."""
 
-from git_credential_bbjwt import Repository
-from git_credential_bbjwt.installations import Source
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.source import Source
 
 
 class Asked(Source):

@@ -4,9 +4,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 
-from git_credential_bbjwt import Repository, warning
-from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.installations import OF_HOSTS, Named, Payload, Registry, Source, Sources, Text, is_entry
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.output import warning
+from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.old_registry import OldRegistry
 from git_credential_bbjwt.installations.payload import (
@@ -19,9 +19,13 @@ from git_credential_bbjwt.installations.payload import (
     parse_entry,
     parse_payload,
 )
+from git_credential_bbjwt.installations.registry import OF_HOSTS, Registry, is_entry
+from git_credential_bbjwt.installations.source import Named, Payload, Source, Text
+from git_credential_bbjwt.installations.sources import Sources
 
 #: Version of the one file that the registry was in version 1.0, and of the note that stands in its place since then.
-OLD_VERSION, MOVED_VERSION = 1, 2
+OLD_VERSION: int = 1
+MOVED_VERSION: int = 2
 
 
 class Level:

@@ -2,8 +2,8 @@
 
 import os
 
-from git_credential_bbjwt.installations import Named
-from git_credential_bbjwt.system import why_not_ours, why_not_trusted
+from git_credential_bbjwt.installations.source import Named
+from git_credential_bbjwt.system.ownership import why_not_ours, why_not_trusted
 
 
 class OldRegistry(Named):

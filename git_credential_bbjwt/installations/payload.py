@@ -9,9 +9,9 @@ from enum import Enum
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt import Repository, is_name, is_uuid, normal_host
-from git_credential_bbjwt.failures import InstallationError
-from git_credential_bbjwt.installations import CLOUD_HOST
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.repository import Repository, is_name, is_uuid, normal_host
+from git_credential_bbjwt.installations.source import CLOUD_HOST
 from git_credential_bbjwt.system.digest import digest
 
 CLOUD_BASE_URL = "https://bitbucket.org"

@@ -51,7 +51,7 @@ class WheelHook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter 
 
         sys.path.insert(0, self.root)
         sys.dont_write_bytecode = True  # The source folder is to stay as it is.
-        from git_credential_bbjwt.commands import parser
+        from git_credential_bbjwt.commands.command_line import parser
 
         self._folder = tempfile.TemporaryDirectory()
         folder = self._folder.name

@@ -6,12 +6,12 @@ import sys
 __all__ = ["NOT_YET", "PrivateFolder", "remove_if_empty"]
 
 if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows import NOT_YET, PrivateFolder
+    from git_credential_bbjwt.system.windows.files import NOT_YET, PrivateFolder
 
 else:
     import time
 
-    from git_credential_bbjwt.system import A_FOLDER, OwnFolder
+    from git_credential_bbjwt.system.folder import A_FOLDER, OwnFolder
 
     #: Ends the name of what is not yet a file of ours.
     NOT_YET = "~new"

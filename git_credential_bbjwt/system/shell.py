@@ -75,7 +75,7 @@ class _Gathered(threading.Thread):
 
 
 if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows_processes import Job
+    from git_credential_bbjwt.system.windows.processes import Job
 
     def _as_lines(output: bytes) -> bytes:
         # Most programs there end a line with two characters; git takes the first for nothing, too.

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Iterator
 
-from git_credential_bbjwt import Repository, is_uuid, trace
-from git_credential_bbjwt.failures import TooManyRefusedError
-from git_credential_bbjwt.system import file_name
+from git_credential_bbjwt.core.failures import TooManyRefusedError
+from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.repository import Repository, is_uuid
+from git_credential_bbjwt.system.folder import file_name
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
-from git_credential_bbjwt.tokens import Record, Records, parse_record, part_of, usable_folders
+from git_credential_bbjwt.tokens.folders import Records, part_of, usable_folders
+from git_credential_bbjwt.tokens.record import Record, parse_record
 
 #: Seconds for which a refused token is named to a broker where its end is not known, and after which a file beside the
 #: records is a leftover.

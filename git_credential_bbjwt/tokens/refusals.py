@@ -8,8 +8,8 @@ import json
 import threading
 import time
 
-from git_credential_bbjwt import trace
-from git_credential_bbjwt.failures import RefusedError
+from git_credential_bbjwt.core.failures import RefusedError
+from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import REFUSALS, TokenCache
 

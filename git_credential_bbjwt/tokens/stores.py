@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
-from git_credential_bbjwt import hide, trace, warning
-from git_credential_bbjwt.tokens import Record, fingerprint_of
+from git_credential_bbjwt.core.output import hide, trace, warning
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.record import Record, fingerprint_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from git_credential_bbjwt.installations.keyring_protocol import KeyringReply
+    from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply
 
 
 class TokenStore:
@@ -72,7 +72,7 @@ class KeyringStore(TokenStore):
 
     @staticmethod
     def _ask(action: str, record: Record, token: str = "") -> "KeyringReply":
-        from git_credential_bbjwt.installations.keyring_call import KeyringCall
+        from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
 
         return KeyringCall(action, _keyring_name(record), token).reply()
 

@@ -10,14 +10,11 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt import Repository, hide
-from git_credential_bbjwt.bitbucket import Response, api
-from git_credential_bbjwt.failures import (
-    NEWEST_PAYLOAD,
-    AnothersWorkspaceError,
-    BadAnswerError,
-    RefusedError,
-)
+from git_credential_bbjwt.bitbucket import api
+from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
+from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.network.response import Response
 
 UUID = "{12345678-1234-1234-1234-123456789abc}"
 OTHER = "{87654321-1234-1234-1234-123456789abc}"

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.bitbucket import Response
 from git_credential_bbjwt.bitbucket.api import checked_token
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
+from git_credential_bbjwt.network.response import Response
 from tests import tally
 from tests.conftest import LATE, Workspace, answer
 from tests.emulator import Fault

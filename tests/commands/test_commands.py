@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt import __version__, entry
-from git_credential_bbjwt.commands import COMMANDS
+from git_credential_bbjwt.commands.command_line import COMMANDS
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
 from tests.emulator import Fault
@@ -267,7 +267,7 @@ def test_a_command_loads_no_other(acme: Workspace) -> None:
 
     assert "git_credential_bbjwt.installations.catalogue" in loaded
     # Each stands for the command that has a use for it.
-    others = ("bitbucket.assertion", "git.configuration", "installations.registry", "minting")
+    others = ("bitbucket.assertion", "git.configure", "installations.registry_changes", "getting.obtain")
     assert not loaded & {f"git_credential_bbjwt.{module}" for module in others}
     assert not loaded & {"concurrent.futures", "logging", "hmac"}
 
@@ -320,7 +320,7 @@ def test_a_bug_is_two_lines_and_shows_where_to_who_asks(
         assert first == "git-credential-bbjwt: error: internal error: KeyError"
         assert hint.startswith("hint: set BBJWT_TRACE=1")
     assert "Traceback" in told("1")
-    monkeypatch.setattr("git_credential_bbjwt._verbose", True)
+    monkeypatch.setattr("git_credential_bbjwt.core.output._verbose", True)
     assert "Traceback" in told("")
 
 

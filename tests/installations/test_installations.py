@@ -12,9 +12,11 @@ from typing import Any
 import platformdirs
 import pytest
 
-from git_credential_bbjwt.installations import Payload, Registry, host_file, is_entry, read_sources
-from git_credential_bbjwt.options import HelperOptions
-from git_credential_bbjwt.system import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.installations.registry import Registry, host_file, is_entry
+from git_credential_bbjwt.installations.source import Payload
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.system.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from tests.conftest import Workspace, answer, cannot
 from tests.emulator import Emulator
 

@@ -225,12 +225,12 @@ def test_registering_another_workspace_leaves_the_fast_path_fast(vendor: Workspa
     many = payloads(vendor, 2)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
     vendor.get()
-    assert "git_credential_bbjwt.minting" not in vendor.machine.imports_of("get", vendor.url)
+    assert "git_credential_bbjwt.getting.obtain" not in vendor.machine.imports_of("get", vendor.url)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[1]))
     vendor.machine.bbjwt("unregister", "team1")
-    assert "git_credential_bbjwt.minting" not in vendor.machine.imports_of("get", vendor.url)
+    assert "git_credential_bbjwt.getting.obtain" not in vendor.machine.imports_of("get", vendor.url)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
-    assert "git_credential_bbjwt.minting" in vendor.machine.imports_of("get", vendor.url)
+    assert "git_credential_bbjwt.getting.obtain" in vendor.machine.imports_of("get", vendor.url)
 
 
 def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:

@@ -166,7 +166,7 @@ def test_a_known_backend_is_asked_without_what_finds_backends(desk: Workspace) -
     script = f"""
 import sys
 sys.path.insert(0, {INSTALLED!r})
-from git_credential_bbjwt.installations.keyring_process import _secret_at_once as ask
+from git_credential_bbjwt.secret_stores.keyring_process import _secret_at_once as ask
 print(ask("git-credential-bbjwt", {desk.app.client_key!r}), ask("git-credential-bbjwt", "nobody's"))
 left_out = {{"keyring.core", "logging", "subprocess", "urllib.request", "tarfile", "importlib.metadata"}}
 left_out |= {{"cryptography.hazmat.backends.openssl.backend", "locale"}}

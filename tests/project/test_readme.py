@@ -16,8 +16,8 @@ import pytest
 
 from tests import desktop
 from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
-from tests.installations.test_keyrings import scene, with_pass
 from tests.installations.test_registration import files_holding
+from tests.secret_stores.test_keyrings import scene, with_pass
 
 __all__ = ["scene"]  # a fixture
 

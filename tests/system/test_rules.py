@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from git_credential_bbjwt import system
-from git_credential_bbjwt.system import OwnFolder, file_name
+from git_credential_bbjwt.system import folder as folders
+from git_credential_bbjwt.system import ownership, places
+from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import LATE
 
@@ -88,8 +89,8 @@ def test_a_folder_of_ours_is_for_us_alone(tmp_path: Path, bit: int) -> None:
     shared = folder(tmp_path / "shared", 0o700 | bit)
     assert not is_opened(shared)
     assert is_opened(shared, mode=0o755) == (bit not in WRITING)
-    assert system.is_private(str(tmp_path / "ours"))
-    assert not system.is_private(str(shared))
+    assert ownership.is_private(str(tmp_path / "ours"))
+    assert not ownership.is_private(str(shared))
 
 
 def test_a_folder_of_ours_is_no_link_and_nobody_elses(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
@@ -98,11 +99,11 @@ def test_a_folder_of_ours_is_no_link_and_nobody_elses(tmp_path: Path, anothers: 
     for path, reason in ((tmp_path / "link", OSError), (made(tmp_path / "file", 0o600), NotADirectoryError)):
         with pytest.raises(reason):
             OwnFolder(str(path))
-        assert not system.is_private(str(path))
-    assert not system.is_private(str(tmp_path / "nowhere"))
+        assert not ownership.is_private(str(path))
+    assert not ownership.is_private(str(tmp_path / "nowhere"))
     theirs = anothers(folder(tmp_path / "theirs", 0o700))
     assert not is_opened(theirs)
-    assert not system.is_private(str(theirs))
+    assert not ownership.is_private(str(theirs))
 
 
 @pytest.mark.parametrize("bit", BITS)
@@ -141,15 +142,15 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bit", BITS)
 def test_a_place_is_trusted_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
     place = folder(tmp_path / "place", 0o700 | bit)
-    assert bool(system.why_not_itself_trusted(str(place))) == (bit in WRITING)
-    assert bool(system.why_not_trusted(str(place))) == (bit in WRITING)
+    assert bool(ownership.why_not_itself_trusted(str(place))) == (bit in WRITING)
+    assert bool(ownership.why_not_trusted(str(place))) == (bit in WRITING)
     # Above it a group may write: distributions have such folders. What everybody may write to has to be sticky.
     below = folder(place / "below", 0o700)
     deeper = folder(below / "deeper", 0o700)
     for path in (below, deeper):
-        assert bool(system.why_not_trusted(str(path))) == (bit == 0o002)
+        assert bool(ownership.why_not_trusted(str(path))) == (bit == 0o002)
     place.chmod(0o1700 | bit)
-    assert system.why_not_trusted(str(deeper)) == ""
+    assert ownership.why_not_trusted(str(deeper)) == ""
 
 
 def test_a_place_is_trusted_of_ours_and_roots(
@@ -163,45 +164,45 @@ def test_a_place_is_trusted_of_ours_and_roots(
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     through = tmp_path / "link/below"
 
-    assert [system.why_not_trusted(str(path)) for path in (roots, below, through)] == ["", "", ""]
-    assert "another user" in system.why_not_itself_trusted(str(theirs))
-    assert system.why_not_itself_trusted(str(below_theirs)) == ""
-    assert str(theirs) in system.why_not_trusted(str(below_theirs))
-    assert "link" in system.why_not_itself_trusted(str(tmp_path / "link"))
+    assert [ownership.why_not_trusted(str(path)) for path in (roots, below, through)] == ["", "", ""]
+    assert "another user" in ownership.why_not_itself_trusted(str(theirs))
+    assert ownership.why_not_itself_trusted(str(below_theirs)) == ""
+    assert str(theirs) in ownership.why_not_trusted(str(below_theirs))
+    assert "link" in ownership.why_not_itself_trusted(str(tmp_path / "link"))
     for path in (tmp_path / "nowhere", tmp_path / "gone/below"):
         with pytest.raises(FileNotFoundError):
-            system.why_not_trusted(str(path))
+            ownership.why_not_trusted(str(path))
     monkeypatch.setattr(os, "geteuid", lambda: another_user)
-    assert [system.why_not_itself_trusted(str(path)) for path in (roots, theirs)] == ["", ""]
-    assert system.why_not_trusted(str(below)) == ""
+    assert [ownership.why_not_itself_trusted(str(path)) for path in (roots, theirs)] == ["", ""]
+    assert ownership.why_not_trusted(str(below)) == ""
 
 
 @pytest.mark.parametrize("bit", BITS)
 def test_an_open_file_is_ours_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
     file = made(tmp_path / "file", 0o600 | bit)
     found = file.stat()
-    assert bool(system.why_not_ours(-1, found)) == (bit in WRITING)
-    assert system.others_can_read(-1, found) == (bit in READING)
+    assert bool(ownership.why_not_ours(-1, found)) == (bit in WRITING)
+    assert ownership.others_can_read(-1, found) == (bit in READING)
 
 
 def test_an_open_file_is_ours_or_roots(tmp_path: Path, anothers: Callable[[Path], Path], as_another: int) -> None:
     roots = made(tmp_path / "roots", 0o644).stat()
     theirs = anothers(made(tmp_path / "theirs", 0o644)).stat()
-    assert (system.why_not_ours(-1, roots), system.why_not_ours(-1, theirs)) == (None, None)
+    assert (ownership.why_not_ours(-1, roots), ownership.why_not_ours(-1, theirs)) == (None, None)
     assert theirs.st_uid == as_another
     # By its group, or an access control list, root has let us in.
     for mode, read in ((0o640, False), (0o641, False), (0o642, False), (0o644, True)):
         (tmp_path / "roots").chmod(mode)
-        assert system.others_can_read(-1, (tmp_path / "roots").stat()) == read
+        assert ownership.others_can_read(-1, (tmp_path / "roots").stat()) == read
 
 
 def test_an_open_file_of_another_user_is_not_ours(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     found = anothers(made(tmp_path / "theirs", 0o600)).stat()
-    assert "another user" in (system.why_not_ours(-1, found) or "")
+    assert "another user" in (ownership.why_not_ours(-1, found) or "")
 
 
 def test_administrators() -> None:
-    assert system.is_administrator() == (ME == 0)
+    assert ownership.is_administrator() == (ME == 0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -210,20 +211,20 @@ def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: P
     (tmp_path / "link").symlink_to(file)
     os.mkfifo(tmp_path / "fifo")
     for path in (file, tmp_path / "link", tmp_path / "fifo"):
-        fd = system.open_to_read(str(path))
+        fd = folders.open_to_read(str(path))
         assert not os.get_inheritable(fd)
         if path.name != "fifo":
             assert os.read(fd, 10) == b"text"
         os.close(fd)
-    os.close(system.open_to_read(str(file), through_links=False))
+    os.close(folders.open_to_read(str(file), through_links=False))
     with pytest.raises(OSError, match="symbolic links"):
-        system.open_to_read(str(tmp_path / "link"), through_links=False)
+        folders.open_to_read(str(tmp_path / "link"), through_links=False)
 
 
 @pytest.mark.usefixtures("at_once")
 def test_files_are_opened_to_append(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
-        fd = system.open_to_append(str(tmp_path / "new"))
+        fd = folders.open_to_append(str(tmp_path / "new"))
         assert not os.get_inheritable(fd)
         os.write(fd, text)
         os.close(fd)
@@ -233,7 +234,7 @@ def test_files_are_opened_to_append(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("link", "fifo"):
         with pytest.raises(OSError, match=r"symbolic links|No such device"):
-            system.open_to_append(str(tmp_path / name))
+            folders.open_to_append(str(tmp_path / name))
 
 
 def test_a_file_that_is_just_being_written_is_not_one_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +257,7 @@ def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Cal
         monkeypatch.delenv("HOME", raising=False)
         if home is not None:
             monkeypatch.setenv("HOME", home)
-        return system.user_config_folder()
+        return places.user_config_folder()
 
     usual = pwd.getpwuid(os.getuid()).pw_dir + "/.config/git-credential-bbjwt"
     theirs = anothers(folder(tmp_path / "theirs", 0o755))
@@ -274,7 +275,7 @@ def test_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anoth
 
     def told(variable: str, value: str) -> bool:
         monkeypatch.setenv(variable, value)
-        return system.is_anothers(variable)
+        return places.is_anothers(variable)
 
     for variable in ("HOME", "XDG_CACHE_HOME"):
         assert told(variable, str(theirs))
@@ -286,10 +287,10 @@ def test_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anoth
     assert not told("XDG_CONFIG_DIRS", f"relative:{theirs}")
     assert not told("OTHER_HOME", str(theirs))
     monkeypatch.setenv("HOME", str(theirs))
-    assert (system.home_is_anothers(), system.why_no_home()) == (True, ": HOME belongs to another user")
-    assert system.user_runtime_base() is None
+    assert (places.home_is_anothers(), places.why_no_home()) == (True, ": HOME belongs to another user")
+    assert places.user_runtime_base() is None
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert (system.home_is_anothers(), system.why_no_home()) == (False, "")
+    assert (places.home_is_anothers(), places.why_no_home()) == (False, "")
     monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid)
     assert not told("HOME", str(theirs))
     assert not told("HOME", str(tmp_path))  # root's
@@ -299,21 +300,21 @@ def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", str(tmp_path))
     for value, found in (("", f"/run/user/{ME}"), ("relative", f"/run/user/{ME}"), (str(tmp_path), str(tmp_path))):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        assert system.user_runtime_base() == found
+        assert places.user_runtime_base() == found
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(system, "_XDG", False)
-        assert system.user_runtime_base() is None
+        elsewhere.setattr(places, "_XDG", False)
+        assert places.user_runtime_base() is None
     for value, folder_of_run in (("", None), ("relative", None), ("/made/for/it", "/made/for/it")):
-        monkeypatch.setenv(system.EXEC_FOLDER_VARIABLE, value)
-        assert system.exec_folder() == folder_of_run
+        monkeypatch.setenv(places.EXEC_FOLDER_VARIABLE, value)
+        assert places.exec_folder() == folder_of_run
     for value, site in (("", "/etc/xdg"), ("relative:/a:/b", "/a")):
         monkeypatch.setenv("XDG_CONFIG_DIRS", value)
-        assert system.site_config_folder() == f"{site}/git-credential-bbjwt"
+        assert places.site_config_folder() == f"{site}/git-credential-bbjwt"
     monkeypatch.setenv("HOME", "back\\slash")
-    assert system.git_home() == "back\\slash"
+    assert places.git_home() == "back\\slash"
     monkeypatch.delenv("HOME")
     monkeypatch.setenv("USERPROFILE", "of another system")
-    assert system.git_home() == ""
+    assert places.git_home() == ""
 
 
 def test_names_made_of_parts() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt import Repository
-from git_credential_bbjwt.failures import TooManyRefusedError
-from git_credential_bbjwt.tokens import Record, cache
+from git_credential_bbjwt.core.failures import TooManyRefusedError
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.tokens import cache
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.record import Record
 
 WIDGETS = Repository("bitbucket.org", "acme", "widgets")
 GADGETS = Repository("bitbucket.org", "acme", "gadgets")

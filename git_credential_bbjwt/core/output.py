@@ -1,0 +1,96 @@
+"""Lines for people: errors, warnings and notes on standard error, and the trace. None of them holds a secret."""
+
+import os
+
+PREFIX = "git-credential-bbjwt: "
+REDACTED = "[redacted]"
+
+# A value shorter than this is no secret worth hiding, and hiding it would blank out half of every line.
+_SHORTEST_SECRET = 6
+
+_secrets: set[str] = set()
+_warned: dict[str, object] = {}
+_verbose = False
+
+
+def be_verbose() -> None:
+    """Send the trace to standard error as ``--verbose`` asks."""
+    global _verbose
+    _verbose = True
+
+
+def hide(secret: str) -> None:
+    """From now on, replace ``secret`` wherever it would be shown."""
+    if len(secret) >= _SHORTEST_SECRET:
+        _secrets.add(secret)
+
+
+def redacted(text: str) -> str:
+    """Return ``text`` without secrets. To be asked before a text is cut: a secret that is cut is no longer known."""
+    # The longest first, so that a secret within another one does not leave the other's rest visible.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    return text
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` without secrets, and with every character that could move a terminal's cursor escaped."""
+    text = redacted(text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _write(fd: int, line: str) -> None:
+    try:
+        os.write(fd, one_line(line).encode("utf-8", "backslashreplace") + b"\n")
+    except OSError:
+        # Nobody reads standard error, or the disk of the trace file is full: no reason to fail git.
+        pass
+
+
+def error(what: str, hint: str = "") -> None:
+    """Say what went wrong, then what to do next."""
+    _write(2, f"{PREFIX}error: {what}")
+    if hint:
+        _write(2, f"hint: {hint}")
+
+
+def warning(what: str) -> None:
+    """Say, once, what a person should know although the call goes on."""
+    mine = object()
+    if _warned.setdefault(what, mine) is mine:  # One step, for two threads may come with the same.
+        _write(2, f"{PREFIX}warning: {what}")
+
+
+def note(what: str) -> None:
+    """Say something that is neither an error nor a result."""
+    _write(2, PREFIX + what)
+
+
+def tracing() -> bool:
+    """Whether anybody wants `trace` lines."""
+    return _verbose or os.environ.get("BBJWT_TRACE", "") not in ("", "0", "false")
+
+
+def trace(what: str) -> None:
+    """Record a decision or a request, where ``--verbose`` or ``BBJWT_TRACE`` asks for it.
+
+    ``BBJWT_TRACE=1`` means standard error; an absolute path is appended to, and created with mode 0600.
+    """
+    target = os.environ.get("BBJWT_TRACE", "")
+    if _verbose or target in ("1", "2", "true"):
+        _write(2, f"{PREFIX}trace: {what}")
+    if os.path.isabs(target):
+        from git_credential_bbjwt.system.folder import open_to_append
+
+        try:
+            fd = open_to_append(target)
+        except OSError:
+            return
+        try:
+            from time import strftime
+
+            _write(fd, f"{strftime('%Y-%m-%dT%H:%M:%S%z')} [{os.getpid()}] {what}")
+        finally:
+            os.close(fd)

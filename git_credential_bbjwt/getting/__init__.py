@@ -1,0 +1,1 @@
+"""From a credential request to its answer."""

@@ -1,0 +1,171 @@
+"""Git's ``http.*`` settings for a URL, as git itself resolves them (git-config(1), ``http.<url>.*``)."""
+
+import os
+import threading
+
+from git_credential_bbjwt.core.output import trace, warning
+from git_credential_bbjwt.system import child_process
+
+
+class HttpSetting:
+    """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that counts for every URL."""
+
+    def __init__(self, scope: str, url: str, name: str, value: str) -> None:
+        self.scope = scope
+        self.url = url
+        self.name = name
+        self.value = value
+
+
+class Settings:
+    """The ``http.*`` settings that count for one URL, by lower-case name without the leading ``http.``."""
+
+    def __init__(self, values: dict[str, list[str]]) -> None:
+        self._values = values
+
+    def last(self, name: str) -> str | None:
+        """The value of a setting that has one; None where it is not set."""
+        values = self._values.get(name)
+        return values[-1] if values else None
+
+    def every(self, name: str) -> list[str]:
+        """The values of a setting that may have several: an empty one forgets those before it."""
+        found: list[str] = []
+        for value in self._values.get(name, []):
+            found = [*found, value] if value else []
+        return found
+
+
+#: The scopes (git-config(1), ``--show-scope``) of what whoever made a repository wrote. Git itself obeys it, for what
+#: git sends opens that repository alone; a JWT opens the whole workspace.
+FOLDERS_OWN = ("local", "worktree")
+
+
+class HttpSettings:
+    """What git's configuration says of ``http.*``: one ``git config``, under way at once, for all URLs.
+
+    A setting that stands in a repository's own configuration does not count; one warning names those that would have
+    chosen the way to Bitbucket. Conditional includes of the user's own files count as they do for git.
+    """
+
+    _COMMAND = ("git", "config", "-z", "--get-regexp", r"^http\.")
+
+    def __init__(self) -> None:
+        self._process: child_process.Spawned | None = None
+        self._settings: list[HttpSetting] | None = None
+        self._lock = threading.Lock()
+        self._has_warned = False
+        try:
+            command = [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]]
+            self._process = child_process.Spawned(command, child_process.for_git())
+        except OSError as problem:
+            trace(f"git's http.* settings are not known: {problem.strerror}")
+
+    def for_url(self, url: str) -> Settings:
+        """Return the settings that count for ``url``."""
+        with self._lock:  # Two connections ask at the same time.
+            if self._settings is None:
+                self._settings = self._read()
+        best: dict[str, tuple[int, int, int]] = {}
+        values: dict[str, list[str]] = {}
+        ignored = []
+        for setting in self._settings:
+            rank = url_match(setting.url, url) if setting.url else (0, 0, 0)
+            if rank is None:
+                continue
+            if setting.scope in FOLDERS_OWN:
+                if setting.name in CHOOSE_THE_WAY:
+                    ignored.append(f"http.{setting.name}")
+                continue
+            if rank >= best.get(setting.name, rank):
+                best[setting.name] = rank
+                values.setdefault(setting.name, []).append(setting.value)
+        if ignored and not self._has_warned:
+            self._has_warned = True
+            warning(
+                f"not obeyed, for a repository's own configuration may not choose the way to {url.split('/')[2]}: "
+                f"{', '.join(sorted(set(ignored)))}; put it into your own: git config --global"
+            )
+        return Settings(values)
+
+    def _read(self) -> list[HttpSetting]:
+        if self._process is None:
+            return []
+        status, output = self._process.finish()
+        fields = output.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        if status == _GIT_USAGE:
+            # Git before 2.26 has no --show-scope; without a repository there is nothing of one to be told apart.
+            fields = [field for entry in self._without_repository() for field in ("global", entry)]
+        settings = []
+        for scope, entry in zip(fields[::2], fields[1::2], strict=True):
+            key, _, value = entry.partition("\n")
+            url, _, name = key.partition(".")[2].rpartition(".")
+            settings.append(HttpSetting(scope, url, name.lower(), value))
+        return settings
+
+    def _without_repository(self) -> list[str]:
+        import subprocess
+
+        environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
+        command = [child_process.find(self._COMMAND[0]), *self._COMMAND[1:]]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False
+        )
+        return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
+
+
+#: The settings of ``http.*`` that say by whom, and to whom, a request is carried.
+CHOOSE_THE_WAY = frozenset(
+    {
+        "curloptresolve",
+        "pinnedpubkey",
+        "proxy",
+        "proxyauthmethod",
+        "proxysslcainfo",
+        "proxysslcert",
+        "proxysslkey",
+        "sslcainfo",
+        "sslcapath",
+        "sslcert",
+        "sslcerttype",
+        "sslcipherlist",
+        "sslkey",
+        "sslkeytype",
+        "sslverify",
+        "sslversion",
+    }
+)
+
+# Exit status of git for an option that it does not know.
+_GIT_USAGE = 129
+
+
+def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
+    """How well a section's URL matches ``url``, the better the greater; None where it does not.
+
+    Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
+    then the longest host, the longest path and a user name win, in this order.
+    """
+    from urllib.parse import urlsplit  # Loaded by then: who needs settings has a URL to go to.
+
+    try:
+        wanted, given = urlsplit(pattern), urlsplit(url)
+        same_port = (wanted.port or 443) == (given.port or 443)
+    except ValueError:
+        return None
+    if wanted.scheme.lower() != given.scheme or not same_port:
+        return None
+    if wanted.username is not None and wanted.username != given.username:
+        return None
+    labels, found = (wanted.hostname or "").split("."), (given.hostname or "").split(".")
+    if len(labels) != len(found) or any(one not in ("*", other) for one, other in zip(labels, found, strict=True)):
+        return None
+    path = wanted.path.rstrip("/")
+    if given.path.rstrip("/") != path and not given.path.startswith(path + "/"):
+        return None
+    return len(wanted.hostname or ""), len(path), int(wanted.username is not None)
+
+
+def is_false(value: str) -> bool:
+    """Whether git takes ``value`` for a false boolean (git-config(1), "Values")."""
+    return value.lower() in ("false", "no", "off", "0", "")

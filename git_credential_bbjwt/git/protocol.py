@@ -1,0 +1,183 @@
+"""Git's credential protocol: a request in, an answer out, and its limits.
+
+Sources: git-credential(1), "INPUT/OUTPUT FORMAT" (attributes, ``state[]``, ``continue``), gitcredentials(7) (``quit``).
+Values are bytes; only a line feed ends a line, so that a carriage return stays inside its value and makes it match
+nothing (CVE-2024-52006).
+
+What each call needs of a wing stands in its front room, this file: a module of its own costs the fast path a hundredth
+of a Python start.
+"""
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.core.failures import MalformedRequestError
+
+#: Longest line of a request in bytes, its line feed not counted.
+MAX_LINE = 65_535
+
+# Git itself sends a few kilobytes; `wwwauth[]` repeats what a server chose to send, so the whole is bounded too.
+_MAX_REQUEST = 4 * 1024 * 1024
+
+
+class Request:
+    """One credential request. An attribute that was not sent is None; lists are tuples in the order they came."""
+
+    __slots__ = ("capabilities", "host", "password", "path", "protocol", "state")
+
+    def __init__(
+        self,
+        protocol: bytes | None,
+        host: bytes,
+        path: bytes | None,
+        password: bytes | None,
+        capabilities: tuple[bytes, ...],
+        state: tuple[bytes, ...],
+    ) -> None:
+        self.protocol = protocol
+        self.host = host
+        self.path = path
+        self.password = password
+        self.capabilities = capabilities
+        self.state = state
+
+
+def read_all(fd: int) -> bytes:
+    """Read up to the blank line or the end of file that ends a request.
+
+    Raises MalformedRequestError when the request is longer than any git would send.
+    """
+    data = b""
+    while chunk := _read(fd):
+        data += chunk
+        if data.startswith(b"\n") or b"\n\n" in data:
+            break
+        if len(data) > _MAX_REQUEST:
+            raise _malformed("the credential request is longer than any git sends")
+    return data
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65_536)
+    except OSError as problem:
+        raise _malformed(f"cannot read the credential request: {problem.strerror}") from problem
+
+
+def _malformed(what: str) -> "MalformedRequestError":
+    from git_credential_bbjwt.core.failures import MalformedRequestError
+
+    return MalformedRequestError(what)
+
+
+def parse_request(data: bytes) -> Request:
+    """Parse a request; unknown attributes are ignored, as git asks of helpers.
+
+    Raises MalformedRequestError for a line without ``=``, a NUL, a line over `MAX_LINE`, and a request without host.
+    """
+    single: dict[bytes, bytes] = {}
+    lists: dict[bytes, list[bytes]] = {b"capability[]": [], b"state[]": []}
+    for line in data.split(b"\n"):
+        if not line:
+            break
+        if len(line) > MAX_LINE:
+            raise _malformed(f"a line of the credential request is over {MAX_LINE} bytes long")
+        if b"\0" in line:
+            raise _malformed("the credential request holds a NUL byte")
+        key, equals, value = line.partition(b"=")
+        if not equals:
+            # The line is not repeated: it may be a password.
+            raise _malformed("a line of the credential request has no '='")
+        if key not in lists:
+            single[key] = value
+        elif value:
+            lists[key].append(value)
+        else:
+            lists[key].clear()  # An empty value resets the list: git-credential(1).
+    host = single.get(b"host")
+    if host is None:
+        raise _malformed("the credential request does not name a host")
+    return Request(
+        single.get(b"protocol"),
+        host,
+        single.get(b"path"),
+        single.get(b"password"),
+        tuple(lists[b"capability[]"]),
+        tuple(lists[b"state[]"]),
+    )
+
+
+def format_answer(attributes: list[tuple[str, str]]) -> bytes:
+    """Return the lines of an answer.
+
+    Raises ValueError for a value that would break the protocol: a line break would let whoever chose the value (a
+    server, say) write attributes of its own (CVE-2020-5260).
+    """
+    lines = []
+    for key, value in attributes:
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"a value of {key} that breaks the credential protocol")
+        lines.append(f"{key}={value}\n")
+    return "".join(lines).encode("ascii")
+
+
+def write_answer(data: bytes) -> None:
+    """Write the whole of ``data`` to standard output; git reading no more is no error of ours.
+
+    Raises CredentialError where it cannot be written.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(1, view) :]
+    except BrokenPipeError:
+        pass
+    except OSError as problem:
+        from git_credential_bbjwt.core.failures import CredentialError
+
+        raise CredentialError(f"cannot write the answer: {problem.strerror}") from problem
+
+
+#: How many characters of a token's SHA-256 name it.
+FINGERPRINT_LENGTH = 16
+
+#: User name of every token ("Use OAuth on Bitbucket Cloud").
+USERNAME = "x-token-auth"
+
+#: Makes git stop at once instead of asking other helpers or a person.
+QUIT = format_answer([("quit", "1")])
+
+# Tells our `state[]` entries from those of other helpers.
+_STATE_PREFIX = "bbjwt:"
+
+
+def refused_fingerprints(request: Request) -> list[str]:
+    """The fingerprints of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
+    return [
+        entry.decode("ascii", "replace").removeprefix(_STATE_PREFIX)[:FINGERPRINT_LENGTH]
+        for entry in request.state
+        if entry.startswith(_STATE_PREFIX.encode())
+    ]
+
+
+def state_entry(fingerprint: str) -> str:
+    """The ``state[]`` entry that names a token by its `fingerprint_of`."""
+    return _STATE_PREFIX + fingerprint
+
+
+def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> bytes:
+    """The answer that carries a token just minted. ``expires`` is a Unix time, None where it is not known."""
+    end = [] if expires is None else [("password_expiry_utc", str(expires))]
+    return format_answer([("username", username), ("password", token), *end])
+
+
+def cached_answer(
+    request: Request, token: str, expires: int | None, fingerprint: str, username: str = USERNAME
+) -> bytes:
+    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it."""
+    answer = fresh_answer(token, expires, username)
+    if b"state" in request.capabilities:
+        mine = [("state[]", state_entry(fingerprint)), ("continue", "1")]
+        answer = format_answer([("capability[]", "state")]) + answer + format_answer(mine)
+    return answer

@@ -1,0 +1,56 @@
+"""Run git and find out its version."""
+
+from functools import cache
+
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.system import child_process
+
+#: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").
+SETTINGS_BY_ENVIRONMENT = (2, 31)
+
+#: Git since which a ``credential.<url>`` section counts for all URLs below its path; before, it had to be the very same
+#: path ("Git v2.26 Release Notes").
+SECTIONS_FOR_PATHS = (2, 26)
+
+
+class GitError(CredentialError):
+    """Git itself could not do what it was asked."""
+
+
+def run_git(*arguments: str, check: bool = True) -> str:
+    """Run git and return its standard output. Raises GitError when it fails (unless ``check`` is off) or is missing."""
+    import subprocess
+
+    try:
+        done = subprocess.run(
+            [child_process.find("git"), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=child_process.for_git(),
+        )
+    except OSError as problem:
+        raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
+    if check and done.returncode != 0:
+        reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ").removeprefix("error: ")
+        raise GitError(f"git {arguments[0]} failed: {reason or f'exit status {done.returncode}'}")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+@cache
+def git_version() -> tuple[int, ...]:
+    """Return git's version, such as (2, 39, 5). Raises GitError."""
+    words = run_git("version").split()
+    numbers = words[2].split(".") if len(words) > 2 else []
+    return tuple(int(number) for number in numbers[:3] if number.isdigit())
+
+
+def dotted(version: tuple[int, ...]) -> str:
+    """Return a version as people write it."""
+    return ".".join(map(str, version))
+
+
+def need_git(since: tuple[int, ...], what: str, instead: str) -> None:
+    """Raise GitError, with the hint ``instead``, where git is older than ``what`` needs."""
+    found = git_version()
+    if found < since:
+        raise GitError(f"{what} needs git {dotted(since)} or newer, this is {dotted(found)}", instead)

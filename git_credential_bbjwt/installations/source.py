@@ -1,0 +1,195 @@
+"""Where installations come from, read as raw bytes: cheap enough for every call, exact enough to trust.
+
+`_ORDER` is the one table of them, in the order they are asked; the first whose installation serves the repository is
+used (`catalogue` decides that). A stamp of all that they say about a repository stands in its cached token's record, so
+that any change, a replaced secret included, makes the fast path step aside.
+"""
+
+import os
+import stat
+import time
+
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.system.folder import open_to_read
+from git_credential_bbjwt.system.ownership import others_can_read, why_not_ours
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    _Text = TypeVar("_Text", bound="Text")
+
+#: The one host known without any installation: Bitbucket Cloud's.
+CLOUD_HOST = "bitbucket.org"
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# A payload is two kilobytes. Anything far larger is none.
+_LONGEST_PAYLOAD = 8 * 1024 * 1024
+
+# The clock that files bear is coarse: one that was changed so shortly ago may be changed again and bear the same time.
+# Seconds.
+_SETTLED = 0.05
+
+
+class Source:
+    """One place an installation can come from: ``where`` in words, and the ``problem`` with reading it, if any.
+
+    ``exposed`` tells that other users of the machine may read a file with a secret in it.
+    """
+
+    exposed = False
+
+    def __init__(self, where: str, problem: str | None = None) -> None:
+        self.where = where
+        self.problem = problem
+
+    def may_name(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
+        """Whether this might name ``host``: False is certain, True only a reason to look closer."""
+        return self.problem is not None
+
+    def concerns(self, host: str) -> bool:
+        """Whether what is wrong with this is an error for requests to ``host``, one of ``--host``."""
+        return self.may_name(host)
+
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # a subclass needs it
+        """What changes whenever anything changes that this says about ``repository``."""
+        return "!"
+
+    def is_settled(self) -> bool:
+        """Whether what was read still stands there, and `stamp` would notice every change from now on."""
+        return True
+
+
+class Text(Source):
+    """What is read whole: one ``data``, None where there is nothing."""
+
+    data: bytes | None = None
+    _found: os.stat_result | None = None
+
+    @classmethod
+    def of(cls: "type[_Text]", where: str, data: bytes) -> "_Text":
+        """One that did not come from a file."""
+        source = cls(where)
+        source.data = data
+        return source
+
+    @classmethod
+    def in_file(cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "") -> "_Text":
+        """Read a file.
+
+        Where none is there, ``named_by`` is shown and not the path, which may be a secret by mistake.
+        """
+        try:
+            fd = open_to_read(path)
+        except FileNotFoundError as missing:
+            where = f"the file that {named_by} names" if named_by else path
+            return cls(where, None if optional else missing.strerror)
+        except (OSError, ValueError) as problem:
+            shown = path if os.path.lexists(path.replace("\0", "")) else f"the file that {named_by} names"
+            return cls(shown, getattr(problem, "strerror", None) or "not a path")
+        source = cls(path)
+        try:
+            source._read(fd)
+        except OSError as problem:
+            source.problem = problem.strerror
+        finally:
+            os.close(fd)
+        return source
+
+    def _read(self, fd: int) -> None:
+        self._found = found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            self.problem = "not a regular file"
+            return
+        self.problem = self._why_refused(fd, found)
+        data = b""
+        while chunk := os.read(fd, 1 << 20):
+            data += chunk
+            if len(data) > _LONGEST_PAYLOAD:
+                self.problem = "far too large"
+                return
+        if not data.strip():
+            self.problem = "it is empty"
+            return
+        self.exposed = others_can_read(fd, found)
+        # Of a refused one the text still tells for which hosts that is an error.
+        self.data = data
+
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:  # noqa: ARG002  # a subclass needs it
+        return None
+
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
+        if self._found is not None:
+            return _stamp_of(self._found)
+        if self.data is None:
+            return "-" if self.problem is None else "!"
+
+        from git_credential_bbjwt.system.digest import digest
+
+        return digest(self.data)
+
+    def is_settled(self) -> bool:
+        if self._found is None:
+            return True
+        again = type(self).in_file(self.where)
+        return again._found is not None and again.data == self.data and _is_settled(again._found)
+
+
+class Named(Text):
+    """A text that names the hosts it is for."""
+
+    def may_name(self, host: str) -> bool:
+        return super().may_name(host) or self.concerns(host)
+
+    def concerns(self, host: str) -> bool:
+        # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        return _holds(self.data, name.encode("utf-8", "surrogateescape"))
+
+
+class Payload(Named):
+    """One installation, perhaps with its secret."""
+
+    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:
+        return why_not_ours(fd, found)
+
+
+def _stamp_of(found: os.stat_result) -> str:
+    return f"{found.st_dev:x}.{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}"
+
+
+def _is_settled(found: os.stat_result) -> bool:
+    return abs(time.time() - found.st_ctime) > _SETTLED
+
+
+def _holds(data: bytes | None, text: bytes) -> bool:
+    if not data:
+        return False
+    data = data.lower()
+    if text in data:
+        return True
+    # JSON can spell any ASCII character as \u00xx: then only a parser knows.
+    position = data.find(b"\\u00")
+    while position >= 0:
+        if data[position + 4 : position + 5] in b"01234567":
+            return True
+        position = data.find(b"\\u00", position + 4)
+    return False
+
+
+def unpacked(data: bytes) -> bytes | None:
+    """Return the JSON of a payload that stands in a variable; None for what is neither JSON nor JSON in base64.
+
+    Variables that CI systems mask have to be base64, and editors put a byte order mark before a text.
+    """
+    data = data.strip().removeprefix(_BYTE_ORDER_MARK).strip()
+    if data[:1] in (b"{", b"["):
+        return data
+    from binascii import Error, a2b_base64
+
+    try:
+        data = a2b_base64(b"".join(data.split())).removeprefix(_BYTE_ORDER_MARK).strip()
+    except Error:
+        return None
+    return data if data.startswith(b"{") else None

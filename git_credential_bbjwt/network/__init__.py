@@ -1,0 +1,1 @@
+"""HTTPS by git's route."""

@@ -1,0 +1,252 @@
+"""How to reach a URL: the proxy, the certificates and the addresses that git itself would use for it.
+
+Sources: git-config(1), ``http.*``; git(1), ``GIT_SSL_*`` and ``GIT_PROXY_SSL_*``, which come before the configuration;
+curl(1), "ENVIRONMENT" for the proxy variables.
+"""
+
+import os
+from base64 import b64encode
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from git_credential_bbjwt.core.failures import ConnectionFailedError
+from git_credential_bbjwt.core.output import hide, trace, warning
+from git_credential_bbjwt.git.http_settings import Settings, is_false
+
+_SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
+
+_PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
+
+
+class Proxy(NamedTuple):
+    """A proxy. ``scheme`` is ``http``, ``https``, or one of curl's for SOCKS; without a user, ``userinfo`` is None."""
+
+    scheme: str
+    host: str
+    port: int
+    userinfo: tuple[bytes, bytes] | None
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def is_socks(self) -> bool:
+        """Whether it speaks SOCKS."""
+        return self.scheme in _SOCKS
+
+    @property
+    def resolves(self) -> bool:
+        """Whether a SOCKS proxy is to look names up itself (curl(1), ``--proxy``)."""
+        return self.scheme in ("socks4a", "socks5h")
+
+    @property
+    def authorization(self) -> str:
+        """The value of the ``Proxy-Authorization`` header of an HTTP proxy, or empty."""
+        if self.userinfo is None:
+            return ""
+        encoded = b64encode(b":".join(self.userinfo)).decode()
+        hide(encoded)
+        return f"Basic {encoded}"
+
+
+class Certificates(NamedTuple):
+    """Files for TLS with one peer: authorities (none: the system's), the certificate to show and its key.
+
+    ``setting`` names what in git's configuration the latter come from. Where a file holds both, ``key`` is empty.
+    """
+
+    ca_file: str
+    ca_path: str
+    cert: str
+    key: str
+    setting: str
+
+
+class Route(NamedTuple):
+    """The way to one host. ``resolve`` has the addresses that take the place of names, by host and port."""
+
+    proxy: Proxy | None
+    certificates: Certificates
+    proxy_certificates: Certificates
+    resolve: dict[tuple[str, int], list[str]]
+
+    def addresses(self, host: str, port: int) -> list[str] | None:
+        """The addresses to use instead of those that ``host`` has, if any (curl(1), ``--resolve``)."""
+        host = host.lower()
+        return self.resolve.get((host, port)) or self.resolve.get(("*", port))
+
+
+def find_route(url: str, settings: Settings) -> Route:
+    """Return the way to ``url`` by git's ``settings`` for it and the environment.
+
+    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that is not honoured and makes the
+    way narrower.
+    """
+    proxy = find_proxy(url, settings)
+    _refuse_or_warn(url, settings, proxy)
+    return Route(
+        proxy,
+        Certificates(
+            _file("GIT_SSL_CAINFO", "http.sslCAInfo", settings),
+            _file("GIT_SSL_CAPATH", "http.sslCAPath", settings),
+            _file("GIT_SSL_CERT", "http.sslCert", settings),
+            _file("GIT_SSL_KEY", "http.sslKey", settings),
+            "http.sslCert",
+        ),
+        Certificates(
+            _file("GIT_PROXY_SSL_CAINFO", "http.proxySSLCAInfo", settings),
+            "",
+            _file("GIT_PROXY_SSL_CERT", "http.proxySSLCert", settings),
+            _file("GIT_PROXY_SSL_KEY", "http.proxySSLKey", settings),
+            "http.proxySSLCert",
+        ),
+        _resolve(settings.every("curloptresolve")),
+    )
+
+
+def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
+    if "GIT_SSL_NO_VERIFY" in os.environ or is_false(settings.last("sslverify") or "true"):
+        warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
+    for one in NOT_HONOURED:
+        value = os.environ.get(one.variable) if one.variable else None
+        value = settings.last(one.name.lower()) if value is None else value
+        if not value or value.lower() in one.harmless or (one.is_of_proxy and proxy is None):
+            continue
+        what = f"git's configuration sets http.{one.name} for {url}, which this helper does not honour"
+        if not one.is_refused:
+            warning(f"{what}: {one.why}")
+            continue
+        raise ConnectionFailedError(
+            f"{what}: {one.why}", f"unset it for Bitbucket: git config --global http.{url}/.{one.name} ''"
+        )
+
+
+class _NotHonoured:
+    """A setting of git's that makes the way safer or narrower and does not count here: an error, or a warning."""
+
+    def __init__(
+        self,
+        name: str,
+        variable: str,
+        why: str,
+        *,
+        is_refused: bool = True,
+        harmless: tuple[str, ...] = (),
+        is_of_proxy: bool = False,
+    ) -> None:
+        self.name = name
+        self.variable = variable
+        self.why = why
+        self.is_refused = is_refused
+        self.harmless = harmless
+        self.is_of_proxy = is_of_proxy
+
+
+_PEM_ONLY = "only files of the type PEM are read"
+
+#: Passing these over in silence would send a JWT where git itself would not go, or would fail for no reason told.
+NOT_HONOURED = (
+    _NotHonoured("pinnedPubkey", "", "the JWT would go to whom the pin is to stop"),
+    _NotHonoured("sslCertType", "GIT_SSL_CERT_TYPE", _PEM_ONLY, harmless=("pem",)),
+    _NotHonoured("sslKeyType", "GIT_SSL_KEY_TYPE", _PEM_ONLY, harmless=("pem",)),
+    _NotHonoured(
+        "proxyAuthMethod",
+        "GIT_HTTP_PROXY_AUTHMETHOD",
+        "it knows only basic authentication for a proxy",
+        harmless=("basic", "anyauth"),
+        is_of_proxy=True,
+    ),
+    _NotHonoured("sslVersion", "GIT_SSL_VERSION", "TLS 1.2 and newer are used", is_refused=False),
+    _NotHonoured("sslCipherList", "GIT_SSL_CIPHER_LIST", "OpenSSL's own ciphers are used", is_refused=False),
+)
+
+
+def _file(variable: str, setting: str, settings: Settings) -> str:
+    """The file or folder a setting names; none for a relative path, for then the current folder would choose it."""
+    path = os.environ.get(variable) or settings.last(setting.partition(".")[2].lower()) or ""
+    path = os.path.expanduser(path)
+    if not path or os.path.isabs(path):
+        return path
+    warning(f"{setting} is a relative path and is not used: the current folder would choose the file")
+    return ""
+
+
+def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
+    """Take apart values of ``http.curloptResolve``: ``[+]HOST:PORT:ADDRESS[,ADDRESS]...``, ``-HOST:PORT`` removes."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for value in values:
+        name, _, addresses = value.strip().removeprefix("+").partition(":")
+        port, _, addresses = addresses.partition(":")
+        if not name or not port.isascii() or not port.isdigit() or not addresses:
+            if value.startswith("-") and port.isdigit():
+                found.pop((name.removeprefix("-").lower(), int(port)), None)
+                continue
+            warning("a value of http.curloptResolve in git's configuration is not HOST:PORT:ADDRESS and is not used")
+            continue
+        found[name.lower(), int(port)] = [one.strip("[] ") for one in addresses.split(",")]
+    return found
+
+
+def find_proxy(url: str, settings: Settings) -> Proxy | None:
+    """Return the proxy that ``url`` is reached through, if any. Raises ConnectionFailedError."""
+    environ = os.environ
+    chosen = settings.last("proxy")
+    if chosen is None:
+        # An upper-case name counts where the lower-case one is missing, as git does it.
+        for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            if name in environ:
+                chosen = environ[name]
+                break
+    if not chosen:
+        return None
+    if _goes_direct(urlsplit(url).hostname or ""):
+        trace(f"no_proxy: {url} is reached without the proxy")
+        return None
+    return _parse_proxy(chosen)
+
+
+def _goes_direct(host: str) -> bool:
+    """Whether ``no_proxy`` names ``host``: a name and all below it, an address, a network; ``*`` is all (curl(1))."""
+    from ipaddress import ip_address, ip_network
+
+    listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    if listed.strip() == "*":
+        return True
+    for entry in listed.replace(",", " ").lower().split():
+        name = entry.strip("[].")
+        if host == name or host.endswith("." + name):
+            return True
+        try:
+            if ip_address(host) in ip_network(name, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
+def _parse_proxy(text: str) -> Proxy:
+    try:
+        parts = urlsplit(text if "://" in text else "http://" + text)
+        host, port = parts.hostname, parts.port
+    except ValueError as problem:
+        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT) from problem
+    if parts.password:
+        hide(parts.password)
+        hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
+    if parts.scheme not in ("http", "https", *_SOCKS):
+        raise ConnectionFailedError(
+            f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
+        )
+    if not host:
+        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT)
+    userinfo = None
+    if parts.username is not None:
+        userinfo = (_decoded(parts.username), _decoded(parts.password or ""))
+    # curl's default port for http proxies, which git inherits, is 1080.
+    return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), userinfo)
+
+
+def _decoded(text: str) -> bytes:
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))

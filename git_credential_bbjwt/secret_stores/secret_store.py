@@ -1,0 +1,155 @@
+"""Where shared secrets (and, on request, tokens) are kept: the keyring, or the file a person chose instead."""
+
+import os
+from collections.abc import Callable
+
+from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
+from git_credential_bbjwt.core.output import hide, warning
+from git_credential_bbjwt.installations.payload import Installation, SecretPlace
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
+
+
+class SecretFile:
+    """The file for one client key that ``register --insecure-storage`` makes: mode 0600 in a folder of mode 0700."""
+
+    _FOLDER = "shared-secrets"
+
+    def __init__(self, config_folder: str, client_key: str) -> None:
+        self.folder_path = f"{config_folder}/{self._FOLDER}"
+        self.name = digest(client_key)
+
+    def read(self) -> str:
+        """Return the secret. Raises SecretError where it is missing or others could read it."""
+        path = f"{self.folder_path}/{self.name}"
+        hint = f"make {path} readable for its owner alone (chmod 600), or register again"
+        try:
+            if os.stat(path).st_mode & 0o077:
+                raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
+            folder = PrivateFolder(self.folder_path, create=False)
+        except OSError as problem:
+            raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", hint) from problem
+        try:
+            data = folder.read(self.name)
+        finally:
+            folder.close()
+        if not data:
+            raise SecretError(f"the shared secret in {path} cannot be used", hint)
+        secret = data.decode("utf-8", "replace")
+        hide(secret)
+        return secret
+
+    @staticmethod
+    def write_many(files: "dict[SecretFile, str]") -> None:
+        """Keep each secret in its file; all are in the same folder. Raises OSError."""
+        (path,) = {file.folder_path for file in files}
+        folder = PrivateFolder(path, create=True)
+        try:
+            folder.write_many({file.name: secret.encode() for file, secret in files.items()}, durable=True)
+        finally:
+            folder.close()
+
+    def remove(self) -> None:
+        """Remove the secret, and the folder with its last one."""
+        try:
+            folder = PrivateFolder(self.folder_path, create=False)
+        except OSError:
+            return
+        try:
+            folder.remove(self.name)
+        finally:
+            folder.close()
+        for path in (self.folder_path, os.path.dirname(self.folder_path)):
+            remove_if_empty(path)
+
+
+def shared_secret_of(installation: Installation, *, alone: bool = False) -> Callable[[], str]:
+    """Return what gives the installation's shared secret when called, and starts to fetch it now.
+
+    ``alone`` tells that no other thread of this process is at work, which lets a keyring answer sooner.
+    Raises InstallationError for an installation that has none; the call raises SecretError.
+    """
+    for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
+        if not value:
+            raise InstallationError(f"{installation.where}: {field} is missing")
+    if installation.secret_place is SecretPlace.KEYRING:
+        from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, secret_from
+
+        call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend, alone=alone)
+        owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
+        return _Once(lambda: secret_from(call.reply(), owner))
+    if installation.secret_place is SecretPlace.FILE:
+        config_folder = os.path.dirname(installation.where)
+        return _Once(SecretFile(config_folder, installation.client_key).read)
+    if not installation.shared_secret:
+        raise InstallationError(f"{installation.where}: sharedSecret is missing", f"{WHOLE_PAYLOAD}; or set BBJWT_JWT")
+    hide(installation.shared_secret)
+    return lambda: installation.shared_secret
+
+
+def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
+    """Keep the secrets in files, as ``register --insecure-storage`` asks, and see that they are there.
+
+    Raises SecretError.
+    """
+    files = {SecretFile(os.path.dirname(one.where), one.client_key): secret for one, secret in secrets}
+    try:
+        SecretFile.write_many(files)
+    except OSError as problem:
+        path = next(iter(files)).folder_path
+        raise SecretError(
+            f"cannot write {path}: {problem.strerror or problem}", "check who owns the folder"
+        ) from problem
+    for file, secret in files.items():
+        _check_same(file.read(), secret)
+
+
+def store_in_keyring(installation: Installation, secret: str) -> str:
+    """Keep ``secret`` in the keyring, see that it is there, and return the name of the backend that holds it.
+
+    A person at a terminal may be asked to unlock the keyring. Raises SecretError.
+    """
+    from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error, secret_from
+    from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+
+    prompt = os.isatty(0)
+    stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).reply()
+    if not stored.is_ok:
+        raise keyring_error(stored)
+    reply = KeyringCall("get", installation.client_key, prompt=prompt).reply()
+    if reply.outcome is Outcome.ABSENT:
+        raise SecretError(f"the keyring backend {reply.backend} keeps nothing", HEADLESS_HINT)
+    _check_same(secret_from(reply, "this installation"), secret)
+    return reply.backend
+
+
+def _check_same(found: str, secret: str) -> None:
+    if found != secret:
+        raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
+
+
+def remove_secret(installation: Installation) -> None:
+    """Remove the installation's secret from where it is kept; what cannot be removed is said."""
+    if installation.secret_place is SecretPlace.FILE:
+        SecretFile(os.path.dirname(installation.where), installation.client_key).remove()
+        return
+    from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
+    from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+
+    reply = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).reply()
+    if reply.outcome not in (Outcome.OK, Outcome.ABSENT):
+        reason = reply.reason or reply.outcome.value
+        warning(f"the shared secret of {installation.client_key} is still in the keyring: {reason}")
+
+
+class _Once:
+    """Calls ``fetch`` the first time it is called, and remembers."""
+
+    def __init__(self, fetch: Callable[[], str]) -> None:
+        self._fetch = fetch
+        self._value: str | None = None
+
+    def __call__(self) -> str:
+        if self._value is None:
+            self._value = self._fetch()
+        return self._value

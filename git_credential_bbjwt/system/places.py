@@ -1,0 +1,136 @@
+"""Where the helper's files live: the folders that platformdirs names.
+
+Importing platformdirs takes longer than a whole Python start, and a cached answer needs three of its folders. On Linux
+and the BSDs this module follows the XDG Base Directory specification itself; a test compares it with platformdirs. On
+other systems platformdirs is used.
+"""
+
+import os
+import stat
+import sys
+
+#: Distribution, keyring service and folder name.
+APP_NAME = "git-credential-bbjwt"
+
+#: Names, for the children of `exec`, the folder that their tokens are kept in.
+EXEC_FOLDER_VARIABLE = "BBJWT_EXEC_FOLDER"
+
+_XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
+
+
+def _home() -> str | None:
+    """The user's home; None where there is none (it is not for us to make one), or where it is somebody else's."""
+    home = os.environ.get("HOME", "")
+    if sys.platform != "win32" and not home.startswith("/"):
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            return None
+    try:
+        found = os.stat(home) if home.startswith("/") else None
+    except OSError:
+        return None
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        return None
+    return home if sys.platform == "win32" or found.st_uid in (0, os.geteuid()) else None
+
+
+def _belongs_to_another(path: str) -> bool:
+    """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
+    if sys.platform == "win32":
+        return False
+    while True:
+        try:
+            return os.stat(path).st_uid not in (0, os.geteuid())
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                return False
+            path = above
+
+
+def home_is_anothers() -> bool:
+    """Whether HOME is somebody else's, as for root under ``sudo -E``: nothing below it is ours to read or make."""
+    return is_anothers("HOME")
+
+
+def why_no_home() -> str:
+    """Why there is no home folder to use, for an error; empty where it is just not there."""
+    return ": HOME belongs to another user" if home_is_anothers() else ""
+
+
+def is_anothers(variable: str) -> bool:
+    """Whether ``variable`` names a home folder, or one of the XDG specification, that is somebody else's."""
+    value = os.environ.get(variable, "")
+    if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
+        return False
+    return any(_belongs_to_another(path) for path in value.split(":") if path.startswith("/"))
+
+
+def _xdg(variable: str, below_home: str) -> str | None:
+    base = os.environ.get(variable, "")
+    if not base.startswith("/") or _belongs_to_another(base):  # The specification: relative paths are to be ignored.
+        home = _home()
+        if home is None:
+            return None
+        base = home.rstrip("/") + "/" + below_home
+    return base + "/" + APP_NAME
+
+
+def user_config_folder() -> str | None:
+    """The folder of the user registry; None where the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CONFIG_HOME", ".config")
+    import platformdirs
+
+    return platformdirs.user_config_dir(APP_NAME, appauthor=False)
+
+
+def site_config_folder() -> str:
+    """The folder of the system registry."""
+    if _XDG:
+        for base in os.environ.get("XDG_CONFIG_DIRS", "").split(":"):
+            if base.startswith("/"):
+                return base + "/" + APP_NAME
+        return "/etc/xdg/" + APP_NAME
+    import platformdirs
+
+    return platformdirs.site_config_dir(APP_NAME, appauthor=False)
+
+
+def user_cache_folder() -> str | None:
+    """The folder of the token cache where there is no private runtime folder; None where the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CACHE_HOME", ".cache")
+    import platformdirs
+
+    return platformdirs.user_cache_dir(APP_NAME, appauthor=False)
+
+
+def user_runtime_base() -> str | None:
+    """The folder that ought to be the user's runtime folder. Whether it is private to the user is not checked here.
+
+    Only XDG systems have one: macOS keeps nothing in memory for a user, so its cache folder serves there.
+    """
+    if sys.platform == "win32" or not _XDG:
+        return None
+    if home_is_anothers():
+        return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
+
+
+def exec_folder() -> str | None:
+    """The folder that `exec` made for the tokens of one run; None outside of such a run."""
+    folder = os.environ.get(EXEC_FOLDER_VARIABLE, "")
+    return folder if os.path.isabs(folder) else None
+
+
+def git_home() -> str:
+    """The folder that git looks for ``.gitconfig`` in (git-config(1), "FILES"; Git for Windows asks Windows)."""
+    home = os.environ.get("HOME", "")
+    if sys.platform == "win32" and not home:
+        home = os.environ.get("HOMEDRIVE", "") + os.environ.get("HOMEPATH", "") or os.environ.get("USERPROFILE", "")
+    return home.replace("\\", "/") if sys.platform == "win32" else home

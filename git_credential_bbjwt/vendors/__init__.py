@@ -1,0 +1,1 @@
+"""What gives a token: Bitbucket for an installation, a command, a broker."""

@@ -1,0 +1,56 @@
+"""An installation command: the payload from any secret store, for one mint, and in no file."""
+
+from git_credential_bbjwt.core.failures import InstallationCommandError, InstallationError
+from git_credential_bbjwt.core.output import hide, note
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.payload import Installation, parse_payload
+from git_credential_bbjwt.system import child_process, shell
+
+# A payload is two kilobytes. Bytes.
+_LONGEST_PAYLOAD = 1024 * 1024
+
+# Lines of its standard error that are passed on.
+_MOST_LINES = 20
+
+
+def ask_command(asked: Asked, repository: Repository) -> Installation | None:
+    """Run the command about ``repository``; None where it prints nothing, for "not mine".
+
+    Raises InstallationCommandError where it fails or prints another workspace's payload, InstallationError for what is
+    no payload.
+    """
+    environment = {
+        **child_process.for_broker(),
+        "BBJWT_HOST": repository.host,
+        "BBJWT_WORKSPACE": repository.workspace,
+        "BBJWT_REPOSITORY": repository.name,
+    }
+    done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
+    where = f"the output of {asked.where}"
+    installation = None
+    try:
+        if done.status == 0 and done.output.strip() and len(done.output) <= _LONGEST_PAYLOAD:
+            installation = parse_payload(done.output, where)
+            hide(installation.shared_secret)
+    finally:
+        # Only now is it known what must not be shown of it.
+        for line in done.errors.decode("utf-8", "replace").splitlines()[-_MOST_LINES:]:
+            note(line)
+    if len(done.output) > _LONGEST_PAYLOAD:
+        raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
+    if done.status != 0:
+        raise InstallationCommandError(
+            f"{asked.where} failed with exit status {done.status}",
+            "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
+        )
+    if installation is None:
+        return None
+    if not installation.serves(repository):
+        raise InstallationCommandError(
+            f"{asked.where} printed the payload of another workspace than {repository.workspace}",
+            "it must print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
+        )
+    if not installation.shared_secret:
+        raise InstallationError(f"{where}: sharedSecret is missing")
+    return installation

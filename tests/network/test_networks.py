@@ -1,0 +1,629 @@
+"""Networks as they are: wherever git gets through the helper does, and what is lost on the way is only a delay."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.git.http_settings import CHOOSE_THE_WAY
+from git_credential_bbjwt.network.addresses import Address, first_to_connect
+from git_credential_bbjwt.network.connection import Line
+from git_credential_bbjwt.network.connections import _Try
+from git_credential_bbjwt.network.route import NOT_HONOURED
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import PROJECT, Machine, Workspace, answer, free_port, request
+from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken
+from tests.proxy import Proxy, SocksProxy
+
+# Real git and the helper side by side.
+
+
+@dataclass
+class Situation:
+    """What surrounds git and the helper: settings of git's, an environment, whom they talk to."""
+
+    machine: Machine
+    bitbucket: Emulator
+    widgets: HostedRepository
+    folder: Path
+    stack: ExitStack
+    settings: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str | None] = field(default_factory=dict)
+    arguments: list[str] = field(default_factory=list)
+    base: str = ""
+    api: str = ""
+    cwd: Path | None = None
+
+    def set(self, key: str, value: object) -> None:
+        """Set something in the user's git configuration."""
+        self.machine.git("config", "--global", "--add", key, str(value))
+
+    def proxy(self, userinfo: str = "", context: ssl.SSLContext | None = None) -> Proxy:
+        """A proxy that works."""
+        return self.stack.enter_context(Proxy(userinfo, context=context))
+
+    def socks(self, userinfo: str = "") -> SocksProxy:
+        """The same, for SOCKS."""
+        proxy = SocksProxy(userinfo)
+        self.stack.enter_context(proxy)
+        return proxy
+
+    def tls_proxy(self, clients: trustme.CA | None = None) -> tuple[Proxy, Path]:
+        """An https proxy, and its authority."""
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        if clients is not None:
+            clients.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return self.proxy(context=context), self.file("proxy-authority.pem", authority.cert_pem.bytes())
+
+    def file(self, name: str, data: bytes) -> Path:
+        """A file that only this user can read."""
+        path = self.folder / name
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return path
+
+    def another_server(self, *, name: str = "localhost", clients: trustme.CA | None = None) -> None:
+        """Have another Bitbucket in the place of the usual one."""
+        self.bitbucket = self.stack.enter_context(Emulator(self.folder / "other", name=name, clients=clients))
+        self.bitbucket.install("acme")
+        self.widgets = self.bitbucket.host_repository("acme/widgets")
+        self.trust(self.bitbucket.ca_file)
+        self.base = self.bitbucket.base_url.replace("localhost", name)
+        self.api = self.bitbucket.base_api_url.replace("localhost", name)
+
+    def trust(self, ca_file: Path | None) -> None:
+        """Have both trust this authority, by a variable, or none."""
+        value = None if ca_file is None else str(ca_file)
+        self.environment |= {"GIT_SSL_CAINFO": value, "SSL_CERT_FILE": None}
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base).netloc
+
+    def git_gets_through(self) -> bool:
+        """Whether git itself does, with a password that is good."""
+        token = "a-token-of-this-test"  # it is the emulator's
+        self.bitbucket.tokens[token] = IssuedToken("acme", {"repository"}, self.widgets.uuid, time.time() + 600)
+        helper = f"!f() {{ echo username=x-token-auth; echo password={token}; }}; f"
+        section = f"credential.{self.base}.helper"
+        words = [*self.arguments, "-c", f"{section}=", "-c", f"{section}={helper}"]
+        return self._git(*words, "ls-remote", f"{self.base}/acme/widgets.git").returncode == 0
+
+    def helper_gets_through(self) -> subprocess.CompletedProcess[str]:
+        """What the helper has to say when git asks it."""
+        payload = self.bitbucket.payload(next(iter(self.bitbucket.apps.values())))
+        self.environment["BBJWT_INSTALLATION"] = json.dumps(payload | {"baseUrl": self.base, "baseApiUrl": self.api})
+        section = f"credential.{self.base}.helper"
+        words = [*self.arguments, "-c", f"{section}=", "-c", f"{section}=bbjwt --token-store none --timeout 6"]
+        asked = request(f"{self.base}/acme/widgets.git") + "\n"
+        return self._git(*words, "-c", "credential.useHttpPath=true", "credential", "fill", data=asked)
+
+    def _git(self, *words: str, data: str = "") -> subprocess.CompletedProcess[str]:
+        environment = self.machine.env(also=self.environment)
+        return self.machine.run("git", *words, data=data, check=False, cwd=self.cwd, env=environment)
+
+
+@pytest.fixture
+def situation(acme: Workspace, tmp_path: Path) -> Iterator[Situation]:
+    """The usual scene; nothing is in the way."""
+    with ExitStack() as stack:
+        found = Situation(acme.machine, acme.bitbucket, acme.widgets, tmp_path, stack)
+        found.base, found.api = acme.bitbucket.base_url, acme.bitbucket.base_api_url
+        found.trust(acme.bitbucket.ca_file)
+        found.cwd = acme.machine.home
+        yield found
+
+
+def dead() -> str:
+    """Where nothing listens."""
+    return f"localhost:{free_port()}"
+
+
+def proxy_setting(value: str) -> Callable[[Situation], None]:
+    return lambda at: at.set("http.proxy", value.format(proxy=at.proxy().address, dead=dead(), base=at.base))
+
+
+def variable(name: str, value: str, **others: str) -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        places = {"proxy": at.proxy().address, "dead": dead(), "socks": at.socks().address}
+        at.environment |= {name: value.format(**places)} | others
+
+    return arrange
+
+
+def with_password(given: str) -> Callable[[Situation], None]:
+    return lambda at: at.set("http.proxy", f"http://{given}@{at.proxy('some one:p@ss').address}")
+
+
+def socks_with_password(given: str) -> Callable[[Situation], None]:
+    return lambda at: at.set("http.proxy", f"socks5h://{given}@{at.socks('a:b').address}")
+
+
+def for_url(url: str, value: str) -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        at.set("http.proxy", f"http://{dead()}")
+        # Of the API git knows nothing, and so no path of a repository's either.
+        for pattern in (url.format(base=at.base), url.format(base=at.api).removesuffix("/acme")):
+            at.set(f"http.{pattern}.proxy", value.format(proxy=at.proxy().address))
+
+    return arrange
+
+
+def tls_proxy(*, trusted: bool, certificate: str = "none") -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        clients = trustme.CA()
+        proxy, authority = at.tls_proxy(None if certificate == "none" else clients)
+        at.set("http.proxy", f"https://{proxy.address}")
+        if trusted:
+            at.set("http.proxySSLCAInfo", authority)
+        if certificate == "shown":
+            cert, key = client_certificate(at, clients)
+            at.set("http.proxySSLCert", cert)
+            at.set("http.proxySSLKey", key)
+
+    return arrange
+
+
+def client_certificate(at: Situation, clients: trustme.CA) -> tuple[Path, Path]:
+    """A certificate, and its key."""
+    issued = clients.issue_cert("client.example")
+    return (
+        at.file("client.pem", issued.cert_chain_pems[0].bytes()),
+        at.file("client.key", issued.private_key_pem.bytes()),
+    )
+
+
+def client(how: str) -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        clients = trustme.CA()
+        at.another_server(clients=clients)
+        cert, key = client_certificate(at, trustme.CA() if how == "of another authority" else clients)
+        if how == "by a variable":
+            at.environment |= {"GIT_SSL_CERT": str(cert), "GIT_SSL_KEY": str(key)}
+        elif how == "in one file":
+            at.set("http.sslCert", at.file("both.pem", key.read_bytes() + cert.read_bytes()))
+        elif how == "for this URL":
+            for base in (at.base, at.api):
+                at.set(f"http.{base}.sslCert", cert)
+                at.set(f"http.{base}.sslKey", key)
+        elif how == "with a password":
+            encrypted = at.folder / "encrypted.key"
+            at.machine.run("openssl", "pkey", "-in", key, "-out", encrypted, "-aes128", "-passout", "pass:x")
+            at.set("http.sslCert", cert)
+            at.set("http.sslKey", encrypted)
+        elif how != "none":
+            at.set("http.sslCert", cert)
+            at.set("http.sslKey", at.folder / "missing" if how == "without its key" else key)
+
+    return arrange
+
+
+def resolving(value: str, *more: str) -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        at.another_server(name="bitbucket.example")
+        for base in (at.base, at.api):
+            for one in (value, *more):
+                at.set("http.curloptResolve", one.format(port=urlsplit(base).port))
+
+    return arrange
+
+
+def authority(how: str) -> Callable[[Situation], None]:
+    def arrange(at: Situation) -> None:
+        good = at.bitbucket.ca_file
+        bad = at.file("bad.pem", trustme.CA().cert_pem.bytes())
+        at.trust(None)
+        if how == "configuration":
+            at.set("http.sslCAInfo", good)
+        elif how == "for this URL":
+            at.set("http.sslCAInfo", bad)
+            for base in (at.base, at.api):
+                at.set(f"http.{base}/.sslCAInfo", good)
+        elif how == "variable before configuration":
+            at.set("http.sslCAInfo", bad)
+            at.trust(good)
+        elif how == "a wrong variable":
+            at.set("http.sslCAInfo", good)
+            at.trust(bad)
+        elif how == "a wrong one":
+            at.set("http.sslCAInfo", bad)
+        elif how == "below home":
+            at.file("home/authority.pem", good.read_bytes())
+            at.set("http.sslCAInfo", "~/authority.pem")
+
+    return arrange
+
+
+def level(how: str) -> Callable[[Situation], None]:
+    """A proxy that does not work, in one of the places where git's settings stand, and the one that works after it."""
+
+    def arrange(at: Situation) -> None:
+        good = f"http://{at.proxy().address}"
+        file = at.folder / "more.config"
+        at.set("http.proxy", f"http://{dead()}")
+        if how == "command line":
+            at.arguments += ["-c", f"http.proxy={good}"]
+        elif how == "variables":
+            at.environment |= {
+                "GIT_CONFIG_COUNT": "1",
+                "GIT_CONFIG_KEY_0": "http.proxy",
+                "GIT_CONFIG_VALUE_0": good,
+            }
+        elif how == "another global file":
+            file.write_text(f"[http]\n\tproxy = {good}\n")
+            at.environment["GIT_CONFIG_GLOBAL"] = str(file)
+        elif how == "system":
+            at.machine.git("config", "--global", "--unset-all", "http.proxy")
+            file.write_text(f"[http]\n\tproxy = {good}\n")
+            at.environment |= {"GIT_CONFIG_SYSTEM": str(file), "GIT_CONFIG_NOSYSTEM": None}
+        elif how == "include":
+            file.write_text(f"[http]\n\tproxy = {good}\n")
+            at.set("include.path", file)
+        elif how == "conditional include":
+            file.write_text(f"[http]\n\tproxy = {good}\n")
+            at.set(f"includeIf.gitdir:{at.folder}/here/.path", file)
+            in_repository(at)
+
+    return arrange
+
+
+def in_repository(at: Situation, *settings: str) -> None:
+    """Have git be called within a repository that has these settings of its own."""
+    at.cwd = at.folder / "here"
+    at.machine.git("init", "-q", at.cwd)
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        at.machine.git("config", key, value, cwd=at.cwd)
+
+
+#: Situations in which git gets through, and so does the helper; or neither.
+SAME: dict[str, Callable[[Situation], object]] = {
+    "nothing special": lambda _: None,
+    "http.proxy": proxy_setting("http://{proxy}"),
+    "http.proxy without a scheme": proxy_setting("{proxy}"),
+    "http.proxy in another case": proxy_setting("HTTP://{proxy}"),
+    "http.proxy with a slash": proxy_setting("http://{proxy}/"),
+    "http.proxy, dead": proxy_setting("http://{dead}"),
+    "http.proxy with a password": with_password("some%20one:p%40ss"),
+    "http.proxy with a wrong password": with_password("some%20one:wrong-password"),
+    "http.<url>.proxy": for_url("{base}", "http://{proxy}"),
+    "http.<url>.proxy for a path": for_url("{base}/acme", "http://{proxy}"),
+    "http.<url>.proxy, empty": for_url("{base}", ""),
+    "http.<url>.proxy of another host": for_url("https://github.com", "http://{proxy}"),
+    "http.<url>.proxy with a wildcard": for_url("https://*", "http://{proxy}"),
+    "https_proxy": variable("https_proxy", "http://{proxy}"),
+    "HTTPS_PROXY": variable("HTTPS_PROXY", "http://{proxy}"),
+    "all_proxy": variable("all_proxy", "http://{proxy}"),
+    "ALL_PROXY": variable("ALL_PROXY", "http://{proxy}"),
+    "https_proxy, dead": variable("https_proxy", "http://{dead}"),
+    "http_proxy is not for https": variable("http_proxy", "http://{dead}"),
+    "https_proxy and no_proxy": variable("https_proxy", "http://{dead}", no_proxy="example.org,localhost"),
+    "https_proxy and NO_PROXY": variable("https_proxy", "http://{dead}", NO_PROXY="localhost"),
+    "no_proxy with a dot": variable("https_proxy", "http://{dead}", no_proxy=".localhost"),
+    "no_proxy for all": variable("https_proxy", "http://{dead}", no_proxy="*"),
+    "no_proxy for all, among others": variable("https_proxy", "http://{dead}", no_proxy="example.org,*"),
+    "no_proxy of a part of the name": variable("https_proxy", "http://{dead}", no_proxy="ocalhost"),
+    "no_proxy of an address": variable("https_proxy", "http://{dead}", no_proxy="127.0.0.1"),
+    "socks5": variable("all_proxy", "socks5://{socks}"),
+    "socks5h": variable("https_proxy", "socks5h://{socks}"),
+    "socks5h with a password": socks_with_password("a:b"),
+    "socks5h with a wrong password": socks_with_password("a:wrong-password"),
+    "socks5, dead": variable("all_proxy", "socks5://{dead}"),
+    "https proxy": tls_proxy(trusted=True),
+    "https proxy that is not trusted": tls_proxy(trusted=False),
+    "https proxy with a client certificate": tls_proxy(trusted=True, certificate="shown"),
+    "https proxy that wants a client certificate": tls_proxy(trusted=True, certificate="wanted"),
+    "client certificate": client("configuration"),
+    "client certificate by a variable": client("by a variable"),
+    "client certificate and key in one file": client("in one file"),
+    "client certificate for this URL": client("for this URL"),
+    "client certificate wanted": client("none"),
+    "client certificate of another authority": client("of another authority"),
+    "client certificate without its key": client("without its key"),
+    "client key with a password": client("with a password"),
+    "curloptResolve": resolving("bitbucket.example:{port}:127.0.0.1"),
+    "curloptResolve with a dead address": resolving("bitbucket.example:{port}:127.0.0.9,127.0.0.1"),
+    "curloptResolve with dead addresses alone": resolving("bitbucket.example:{port}:127.0.0.9"),
+    "curloptResolve of another host": resolving("example.org:{port}:127.0.0.1"),
+    "curloptResolve for all": resolving("*:{port}:127.0.0.1"),
+    "curloptResolve after an empty one": resolving("bitbucket.example:{port}:127.0.0.9", "", "*:{port}:127.0.0.1"),
+    "sslCAInfo": authority("configuration"),
+    "sslCAInfo for this URL": authority("for this URL"),
+    "sslCAInfo below home": authority("below home"),
+    "sslCAInfo, a wrong one": authority("a wrong one"),
+    "GIT_SSL_CAINFO": authority("variable before configuration"),
+    "GIT_SSL_CAINFO, a wrong one": authority("a wrong variable"),
+    "no authority": authority("none"),
+    "git -c": level("command line"),
+    "GIT_CONFIG_COUNT": level("variables"),
+    "GIT_CONFIG_GLOBAL": level("another global file"),
+    "the system's configuration": level("system"),
+    "an include": level("include"),
+    "a conditional include of the user's": level("conditional include"),
+    "http.sslVersion": lambda at: at.set("http.sslVersion", "tlsv1.2"),
+    "http.sslCipherList": lambda at: at.set("http.sslCipherList", "NORMAL"),
+    "http.proxyAuthMethod without a proxy": lambda at: at.set("http.proxyAuthMethod", "digest"),
+}
+
+
+def untrusted(then: Callable[[Situation], object]) -> Callable[[Situation], None]:
+    """Nobody is told of the authority, except as ``then`` does."""
+
+    def arrange(at: Situation) -> None:
+        at.trust(None)
+        then(at)
+
+    return arrange
+
+
+def relative_authority(at: Situation) -> None:
+    at.file("home/authority.pem", at.bitbucket.ca_file.read_bytes())
+    at.set("http.sslCAInfo", "authority.pem")
+
+
+def negotiating_proxy(at: Situation) -> None:
+    at.set("http.proxyAuthMethod", "negotiate")
+    at.set("http.proxy", f"http://{at.proxy().address}")
+
+
+#: Situations in which one gets through and the other does not, on purpose: whether git does, what the helper says.
+DIFFERENT: dict[str, tuple[Callable[[Situation], object], bool, str]] = {
+    "verification is never off": (
+        untrusted(lambda at: at.set("http.sslVerify", "false")),
+        True,
+        "verifies certificates all the same",
+    ),
+    "a pin would have to be honoured": (
+        lambda at: at.set("http.pinnedPubkey", "sha256//" + "A" * 43 + "="),
+        False,
+        "http.pinnedPubkey",
+    ),
+    "a repository's own proxy does not count": (
+        lambda at: in_repository(at, f"http.proxy=http://{dead()}"),
+        False,
+        "http.proxy",
+    ),
+    "a repository's own authority does not count": (
+        untrusted(lambda at: in_repository(at, f"http.sslCAInfo={at.bitbucket.ca_file}")),
+        True,
+        "http.sslcainfo",
+    ),
+    "a relative path would be the folder's choice": (
+        untrusted(relative_authority),
+        True,
+        "relative path",
+    ),
+    "another authentication than basic for a proxy": (
+        negotiating_proxy,
+        True,
+        "http.proxyAuthMethod",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_git_and_the_helper_get_through_or_neither(situation: Situation, name: str) -> None:
+    SAME[name](situation)
+    git, helper = situation.git_gets_through(), situation.helper_gets_through()
+
+    assert ("password=" in helper.stdout) == git, helper.stderr
+    assert "wrong-password" not in helper.stderr
+    if not git:
+        assert "hint: " in helper.stderr
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_where_they_differ_it_is_on_purpose_and_said(situation: Situation, name: str) -> None:
+    arrange, git_gets_through, said = DIFFERENT[name]
+    arrange(situation)
+
+    if name != "a pin would have to be honoured":  # Not every git's curl knows it.
+        assert situation.git_gets_through() == git_gets_through
+    helper = situation.helper_gets_through()
+    assert ("password=" in helper.stdout) == (name == "a repository's own proxy does not count")
+    assert said.lower() in helper.stderr.lower()
+
+
+def test_what_counts_is_in_the_man_page() -> None:
+    text = (PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt.1").read_text()
+    rows = dict(re.findall(r"^\.B http\.(\w+).*\n(.*)$", text, re.MULTILINE))
+
+    assert {name.lower() for name in rows} == CHOOSE_THE_WAY
+    for one in NOT_HONOURED:
+        assert ("error" if one.is_refused else "warning") in rows[one.name].lower()
+
+
+# Addresses.
+
+
+@contextmanager
+def silent_address(port: int) -> Iterator[str]:
+    """An address of loopback that answers nothing at all at ``port``: whoever connects hears nothing."""
+    with socket.socket() as listening, ExitStack() as stack:
+        listening.bind(("127.0.0.9", port))
+        listening.listen(0)
+        for _ in range(4):  # Once its queue is full the kernel drops what comes.
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.9", port))
+        yield "127.0.0.9"
+
+
+def resolve_to(acme: Workspace, base: str, *addresses: str) -> None:
+    """Have the name of ``base`` stand for these addresses."""
+    place = urlsplit(base)
+    value = f"{place.hostname}:{place.port}:{','.join(addresses)}"
+    acme.machine.git("config", "--global", "--add", "http.curloptResolve", value)
+
+
+def test_a_dead_first_address_costs_a_quarter_of_a_second(acme: Workspace) -> None:
+    acme.get("--token-store=none")
+    started = time.monotonic()
+    acme.get("--token-store=none")
+    usual = time.monotonic() - started
+    with ExitStack() as stack:
+        for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
+            silent = stack.enter_context(silent_address(urlsplit(base).port or 0))
+            resolve_to(acme, base, silent, "127.0.0.1")
+        started = time.monotonic()
+        assert "password" in answer(acme.get("--token-store=none"))
+        assert time.monotonic() - started < usual + 1
+
+    assert len(acme.bitbucket.helper_requests()) == 6
+
+
+def test_a_dead_address_of_the_proxy_too(acme: Workspace) -> None:
+    with Proxy() as proxy:
+        port = int(proxy.address.rpartition(":")[2])
+        with silent_address(port) as silent:
+            acme.machine.git("config", "--global", "http.curloptResolve", f"localhost:{port}:{silent},127.0.0.1")
+            started = time.monotonic()
+            assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
+            assert time.monotonic() - started < 3
+        assert len(proxy.asked) == 2  # The race is for TCP alone.
+
+
+def test_an_address_that_went_silent_is_tried_last(acme: Workspace) -> None:
+    """It accepts connections and never says a word; it is the first of both hosts' addresses."""
+    with ExitStack() as stack:
+        for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
+            stack.enter_context(socket.create_server(("127.0.0.9", urlsplit(base).port or 0)))
+            resolve_to(acme, base, "127.0.0.9", "127.0.0.1")
+        started = time.monotonic()
+        assert "password" in answer(acme.get("--timeout=9"))
+        # A third of the budget, once for both.
+        assert 2.5 < time.monotonic() - started < 6
+
+
+# What is lost on the way.
+
+
+@pytest.mark.parametrize("lost", [["api"], ["token"], ["api", "token"]])
+def test_a_request_that_is_lost_is_sent_again_beside(acme: Workspace, lost: list[str]) -> None:
+    for kind in lost:
+        acme.bitbucket.misbehave(kind, Fault(delay=60))
+    started = time.monotonic()
+    assert "password" in answer(acme.get("--timeout=12"))
+
+    assert time.monotonic() - started < 4 * len(lost) + 3
+    assert len(acme.bitbucket.helper_requests()) == 2 + len(lost)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_connection_that_waited_for_its_request_is_not_taken_for_silent(is_open: bool) -> None:
+    # As the one for the swap is, where the look-up took long; one that is not open by then is silent.
+    class Somewhere:
+        def route(self, _: str) -> object:
+            if not is_open:
+                threading.Event().wait()
+            raise OSError
+
+    somewhere: Any = Somewhere()
+    line = Line("https://localhost", somewhere)
+    time.sleep(0.2)
+    line.heard -= 60
+    one = _Try(line, SimpleQueue(), Budget(5), "GET", "/", {}, None)
+    assert (one.silent_for() < 30) == is_open
+
+
+def test_a_slow_server_still_answers_and_is_asked_three_times_at_most(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", *[Fault(delay=8)] * 9)
+    assert "password" in answer(acme.get("--timeout=12"))
+
+    assert len([one for one in acme.bitbucket.seen if one.origin == "api"]) <= 3
+
+
+def test_a_server_that_answers_in_time_is_asked_once(acme: Workspace) -> None:
+    acme.bitbucket.misbehave("api", Fault(delay=3))
+    acme.bitbucket.misbehave("token", Fault(drip=0.02))
+    assert "password" in answer(acme.get())
+
+    assert len(acme.bitbucket.helper_requests()) == 2
+
+
+def test_a_dead_proxy_fails_at_once_and_is_named(acme: Workspace) -> None:
+    place = dead()
+    started = time.monotonic()
+    done = acme.get(check=False, https_proxy=f"http://{place}")
+
+    assert_quits(done, f"the proxy {place} cannot be reached")
+    assert time.monotonic() - started < 3
+
+
+def test_a_proxy_that_refuses_is_named(acme: Workspace) -> None:
+    with Proxy("a:b") as proxy:
+        done = acme.get(check=False, https_proxy=f"http://a:c@{proxy.address}")
+
+    assert_quits(done, f"the proxy {proxy.address} refused to connect to", "407")
+
+
+def test_an_encrypted_client_key_is_an_error_and_no_prompt(situation: Situation) -> None:
+    SAME["client key with a password"](situation)
+    done = situation.helper_gets_through()
+
+    assert "encrypted" in done.stderr
+    assert "http.sslCert" in done.stderr
+    assert "Enter PEM" not in done.stderr
+
+
+def test_a_server_that_wants_a_certificate_is_named(situation: Situation) -> None:
+    SAME["client certificate wanted"](situation)
+
+    assert "client certificate" in situation.helper_gets_through().stderr
+
+
+def test_the_proxy_never_sees_the_certificate_for_the_server(situation: Situation) -> None:
+    """The proxy asks for a certificate, of any authority, and notes what it is shown."""
+    clients = trustme.CA()
+    situation.another_server(clients=clients)
+    cert, key = client_certificate(situation, clients)
+    situation.set("http.sslCert", cert)
+    situation.set("http.sslKey", key)
+    proxy, authority_file = situation.tls_proxy(clients)
+    assert proxy.context is not None
+    proxy.context.verify_mode = ssl.CERT_OPTIONAL
+    situation.set("http.proxy", f"https://{proxy.address}")
+    situation.set("http.proxySSLCAInfo", authority_file)
+
+    assert "password=" in situation.helper_gets_through().stdout
+    assert proxy.asked
+    assert proxy.shown == [None] * len(proxy.asked)
+
+
+def test_an_address_that_is_refused_at_once_is_not_taken_for_connected() -> None:
+    """No way there, as IPv6 is in most containers, and a family that the system does not know."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = Address(socket.AF_INET, listening.getsockname())
+        nowhere = [Address(socket.AF_INET, ("255.255.255.255", 1)), Address(9999, ("127.0.0.1", 1))]
+        with first_to_connect([*nowhere, there], lambda: 5.0, set()) as connected:
+            assert connected.getpeername() == listening.getsockname()
+        with pytest.raises(OSError, match=r"\w"):
+            first_to_connect(nowhere, lambda: 5.0, set())
+
+
+def test_a_server_without_an_answer_is_told_by_its_name() -> None:
+    """The race, with a resolver that has no address."""
+    script = "from git_credential_bbjwt.network.addresses import first_to_connect as f; f([], lambda: 1.0, set())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert "it has no address" in done.stderr

@@ -1,0 +1,324 @@
+"""The way to Bitbucket: proxies and certificate authorities as git has them, several addresses, verification always."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+import trustme
+
+from git_credential_bbjwt.git.http_settings import Settings
+from git_credential_bbjwt.network.route import _resolve, find_proxy
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import LATE, Workspace, answer, request
+from tests.emulator import Emulator
+from tests.proxy import Proxy, SocksProxy
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    """A proxy that wants no password."""
+    with Proxy() as running:
+        yield running
+
+
+def configure(acme: Workspace, key: str, value: str) -> None:
+    """Set something in the user's git configuration."""
+    acme.machine.git("config", "--global", key, value)
+
+
+def both_origins(acme: Workspace) -> set[str]:
+    """Host and port of the base URL and of the API."""
+    return {urlsplit(url).netloc for url in (acme.bitbucket.base_url, acme.bitbucket.base_api_url)}
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_proxy_variables(acme: Workspace, proxy: Proxy, variable: str) -> None:
+    assert "password" in answer(acme.get(also={variable: f"http://{proxy.address}"}))
+    assert set(proxy.asked) == both_origins(acme)
+
+
+def test_http_proxy_is_for_plain_http(acme: Workspace, proxy: Proxy) -> None:
+    assert "password" in answer(acme.get(http_proxy=f"http://{proxy.address}"))
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("value", ["http://{}", "{}"])
+def test_gits_http_proxy(acme: Workspace, proxy: Proxy, value: str) -> None:
+    configure(acme, "http.proxy", value.format(proxy.address))
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    assert both_origins(acme) <= set(proxy.asked)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "port"),
+    [("http://{}", 1080), ("socks5h://{}", 1080), ("{}", 1080), ("https://{}", 443), ("http://{}:81", 81)],
+)
+def test_a_proxy_without_a_port_has_curls(proxy: str, port: int) -> None:
+    found = find_proxy("https://bitbucket.org", Settings({"proxy": [proxy.format("proxy.example")]}))
+
+    assert found is not None
+    assert (found.host, found.port) == ("proxy.example", port)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (["bitbucket.org:443:10.0.0.1,[::1]"], {("bitbucket.org", 443): ["10.0.0.1", "::1"]}),
+        (["+Bitbucket.org:443:10.0.0.1"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org:443"], {}),
+        (["bitbucket.org:https:10.0.0.1"], {}),
+        (["bitbucket.org:４４３:10.0.0.1"], {}),
+        ([":443:10.0.0.1"], {}),
+        (["bitbucket.org:443:"], {}),
+        (["bitbucket.org:443:10.0.0.1", "bitbucket.org:443"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org:443:10.0.0.1", "-bitbucket.org:444"], {("bitbucket.org", 443): ["10.0.0.1"]}),
+        (["bitbucket.org"], {}),
+    ],
+)
+def test_addresses_that_git_is_told(values: list[str], found: dict[tuple[str, int], list[str]]) -> None:
+    assert _resolve(values) == found
+
+
+def test_gits_proxy_for_one_url_is_for_that_url_alone(acme: Workspace, proxy: Proxy) -> None:
+    configure(acme, f"http.{acme.bitbucket.base_api_url}.proxy", f"http://{proxy.address}")
+    acme.get()
+
+    assert proxy.asked == [urlsplit(acme.bitbucket.base_api_url).netloc]
+
+
+def test_gits_settings_of_one_command_count(acme: Workspace, proxy: Proxy) -> None:
+    acme.machine.git("-c", f"http.proxy=http://{proxy.address}", "ls-remote", acme.url)
+
+    assert both_origins(acme) <= set(proxy.asked)
+
+
+def test_an_empty_http_proxy_means_none(acme: Workspace, proxy: Proxy) -> None:
+    configure(acme, "http.proxy", "")
+
+    assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("listed", ["localhost", "*", "example.org,localhost", ".localhost", "example.org localhost"])
+@pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
+def test_no_proxy(acme: Workspace, proxy: Proxy, variable: str, listed: str) -> None:
+    changes = {variable: listed, "https_proxy": f"http://{proxy.address}"}
+
+    assert "password" in answer(acme.get(also=changes))
+    assert proxy.asked == []
+
+
+@pytest.mark.parametrize("listed", ["", "ocalhost", "localhost.example", "example.org", "10.0.0.0/8"])
+def test_no_proxy_of_others(acme: Workspace, proxy: Proxy, listed: str) -> None:
+    acme.get(no_proxy=listed, https_proxy=f"http://{proxy.address}")
+
+    assert set(proxy.asked) == both_origins(acme)
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.1.2.3/8", "10.9.9.9", True),  # As curl takes it, bits of the host and all.
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3", "10.1.2.4", False),
+        ("fd00::/8", "[fd12::1]", True),
+        ("fd00::/8", "[fe80::1]", False),
+        ("[fd12::1]", "[fd12::1]", True),
+        ("10.0.0.0/8", "bitbucket.org", False),
+        ("Bitbucket.ORG", "bitbucket.org", True),
+        ("bitbucket.org", "api.bitbucket.org", True),
+        ("10.0.0.0/99,bitbucket.org", "bitbucket.org", True),
+    ],
+)
+def test_no_proxy_of_networks_and_names(monkeypatch: pytest.MonkeyPatch, listed: str, host: str, direct: bool) -> None:
+    for name in ("NO_PROXY", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", listed)
+    found = find_proxy(f"https://{host}", Settings({"proxy": ["http://proxy.example:3128"]}))
+
+    assert (found is None) == direct
+
+
+def test_a_proxy_with_a_password(acme: Workspace) -> None:
+    with Proxy("some one:p@ss/w:rd") as proxy:
+        url = f"http://some%20one:p%40ss%2Fw%3Ard@{proxy.address}"
+        done = acme.get("--verbose", https_proxy=url)
+
+        assert "password" in answer(done)
+        assert "p@ss" not in done.stderr
+        assert "p%40ss" not in done.stderr
+
+
+def test_a_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> None:
+    with Proxy("a:b") as proxy:
+        done = acme.get(check=False, https_proxy=f"http://a:wrong-password@{proxy.address}")
+
+        assert_quits(done, "proxy", "407")
+        assert "wrong-password" not in done.stderr
+        assert len(proxy.asked) <= 2
+
+
+@pytest.mark.parametrize("value", ["gopher://localhost:1", "ftp://localhost:1", "http://", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_says_so(acme: Workspace, value: str) -> None:
+    assert_quits(acme.get(check=False, https_proxy=value), "proxy")
+
+
+@pytest.mark.parametrize(("scheme", "asked"), [("socks5h", "localhost"), ("socks5", "127.0.0.1")])
+@pytest.mark.parametrize("userinfo", ["", "someone:p@ss/word"])
+def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, userinfo: str) -> None:
+    with SocksProxy(userinfo) as proxy:
+        before = f"{quote(userinfo, safe=':')}@" if userinfo else ""
+        done = acme.get("--verbose", all_proxy=f"{scheme}://{before}{proxy.address}")
+
+    assert "password" in answer(done)
+    assert {target.rpartition(":")[0] for target in proxy.asked} == {asked}
+    assert "p@ss" not in done.stderr
+
+
+def test_a_socks_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> None:
+    proxy = SocksProxy("a:b")
+    with proxy:
+        done = acme.get(check=False, all_proxy=f"socks5h://a:wrong-password@{proxy.address}")
+
+    assert_quits(done, "proxy")
+    assert "wrong-password" not in done.stderr
+    assert proxy.refused <= 2
+
+
+def test_a_proxy_over_tls(acme: Workspace, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    both = tmp_path / "both.pem"
+    both.write_bytes(acme.bitbucket.ca_file.read_bytes() + authority.cert_pem.bytes())
+    with Proxy(context=context) as proxy:
+        changes = {"https_proxy": f"https://{proxy.address}", "GIT_SSL_CAINFO": str(both), "SSL_CERT_FILE": str(both)}
+
+        assert "password" in answer(acme.get(also=changes))
+        assert set(proxy.asked) == both_origins(acme)
+
+
+# Certificate authorities.
+
+
+def without_authorities(acme: Workspace) -> None:
+    """Forget the emulator's authority."""
+    for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO"):
+        acme.machine.environment.pop(name)
+
+
+def test_an_unknown_authority_is_refused(acme: Workspace) -> None:
+    without_authorities(acme)
+
+    assert_quits(acme.get(check=False), "certificate", "sslCAInfo")
+    assert acme.bitbucket.seen == []
+
+
+@pytest.mark.parametrize("variable", ["GIT_SSL_CAINFO", "SSL_CERT_FILE"])
+def test_an_authority_named_by_a_variable(acme: Workspace, variable: str) -> None:
+    without_authorities(acme)
+
+    assert "password" in answer(acme.get(also={variable: str(acme.bitbucket.ca_file)}))
+
+
+@pytest.mark.parametrize("key", ["http.sslCAInfo", "http.https://localhost:*.sslCAInfo", "http.{base}.sslCAInfo"])
+def test_an_authority_in_gits_configuration(acme: Workspace, key: str) -> None:
+    without_authorities(acme)
+    for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
+        name = key.format(base=base).replace("localhost:*", f"localhost:{urlsplit(base).port}")
+        configure(acme, name, str(acme.bitbucket.ca_file))
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    assert acme.bitbucket.mints() == 1
+
+
+def test_an_authority_file_that_is_none_says_so(acme: Workspace) -> None:
+    assert_quits(acme.get(check=False, GIT_SSL_CAINFO="/nowhere/ca.pem"), "/nowhere/ca.pem", "sslCAInfo")
+
+
+@pytest.mark.parametrize("how", ["http.sslVerify", "GIT_SSL_NO_VERIFY"])
+def test_verification_cannot_be_switched_off(acme: Workspace, how: str) -> None:
+    warned = "git-credential-bbjwt: warning: http.sslVerify is off"
+    changes: dict[str, str] = {}
+    if how == "http.sslVerify":
+        configure(acme, how, "false")
+    else:
+        changes = {how: "1"}
+    assert acme.get(also=changes).stderr.count(warned) == 1
+    without_authorities(acme)
+    done = acme.get("--token-store=none", check=False, also=changes)
+
+    assert_quits(done, "certificate")
+    assert done.stderr.count(warned) == 1
+
+
+def test_a_certificate_of_another_host_is_refused(acme: Workspace, tmp_path: Path) -> None:
+    with Emulator(tmp_path / "other", name="bitbucket.example") as other:
+        acme.write_installation(baseUrl=other.base_url, baseApiUrl=other.base_api_url)
+        done = acme.machine.get(f"{other.base_url}/acme/widgets", check=False, GIT_SSL_CAINFO=str(other.ca_file))
+
+    assert_quits(done, "certificate")
+    assert other.seen == []
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize("dead", ["127.0.0.2", "::1"])
+def test_the_next_address_is_tried_where_one_does_not_answer(acme: Workspace, dead: str) -> None:
+    # The fault: a resolver that names an address first at which nothing listens.
+    script = f"""
+import socket, sys
+resolve = socket.getaddrinfo
+def resolve_with_a_dead_address_first(host, port, *rest, **also):
+    family = socket.AF_INET6 if ":" in "{dead}" else socket.AF_INET
+    return [(family, socket.SOCK_STREAM, 6, "", ("{dead}", port)), *resolve(host, port, *rest, **also)]
+socket.getaddrinfo = resolve_with_a_dead_address_first
+from git_credential_bbjwt.entry import main
+main(["get"])
+"""
+    done = acme.machine.run(sys.executable, "-c", script, data=request(acme.url))
+
+    assert "password" in answer(done)
+    assert len(acme.bitbucket.helper_requests()) == 2
+
+
+def test_nothing_listens(acme: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"https://localhost:{port}"
+    acme.write_installation(baseUrl=url, baseApiUrl=url)
+    started = time.monotonic()
+
+    assert_quits(acme.machine.get(f"{url}/acme/widgets", check=False), "no answer from", "proxy")
+    assert time.monotonic() - started < 30
+
+
+def test_a_name_that_is_none(acme: Workspace) -> None:
+    url = "https://bitbucket.invalid"
+    acme.write_installation(baseUrl=url, baseApiUrl=url)
+
+    assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=10", check=False), "bitbucket.invalid")
+
+
+def test_a_server_that_accepts_and_says_nothing(acme: Workspace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://localhost:{silent.getsockname()[1]}"
+        acme.write_installation(baseUrl=url, baseApiUrl=url)
+        started = time.monotonic()
+
+        assert_quits(
+            acme.machine.get(f"{url}/acme/widgets", "--timeout=2", check=False), "gave up after 2 s: waiting for"
+        )
+        assert time.monotonic() - started < LATE

@@ -1,0 +1,219 @@
+"""A broker behind the engines that start one for real: sshd, sudo, a socket unit; on this machine alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, cannot, free_port, need, request
+from tests.proxy import Proxy
+from tests.serving.test_broker import ALLOWED, Broker, asking, broker, configure_asker, given
+
+__all__ = ["broker"]  # a fixture
+
+
+@pytest.fixture
+def sshd(acme: Workspace, broker: Broker) -> Iterator[tuple[str, Path]]:
+    """A server whose one key may run one command; gives the ssh command line that asks, and the public key's file."""
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or cannot("sshd is not installed")
+    need("ssh")
+    if os.geteuid() != 0:
+        cannot("only root can run an sshd of its own")
+    folder = acme.machine.home.parent / "ssh"
+    folder.mkdir(mode=0o700)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    for name in ("host", "key", "another"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    own = shlex.join([f"HOME={broker.home}", f"XDG_RUNTIME_DIR={broker.home}/run"])
+    command = f"export {own}; " + shlex.join(broker.command())
+    escaped = command.replace('"', '\\"')
+    (folder / "authorized_keys").write_text(f'restrict,command="{escaped}" {(folder / "key.pub").read_text()}')
+    port = free_port()
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
+        f"PidFile {folder}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nExposeAuthInfo yes\n"
+        "AcceptEnv GIT_* BBJWT_* SSL_CERT_FILE\nPermitRootLogin yes\nLogLevel ERROR\n"
+    )
+    server = subprocess.Popen([program, "-D", "-e", "-f", folder / "config"], stderr=subprocess.DEVNULL)
+    settings = ("StrictHostKeyChecking=accept-new", f"UserKnownHostsFile={folder}/known", "BatchMode=yes")
+    options = [word for setting in (*settings, "IdentitiesOnly=yes") for word in ("-o", setting)] + ["-F", "/dev/null"]
+    ssh = shlex.join(["ssh", "-T", "-q", *options, "-p", str(port), "-i", str(folder / "key"), "127.0.0.1"])
+    try:
+        end = time.monotonic() + PATIENCE
+        while subprocess.run([*shlex.split(ssh)[:-1], "127.0.0.1"], input=b"\n", capture_output=True).returncode == 255:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        broker.audit.unlink(missing_ok=True)
+        yield ssh, folder / "key.pub"
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+def test_a_job_asks_by_ssh(acme: Workspace, broker: Broker, sshd: tuple[str, Path]) -> None:
+    ssh, public = sshd
+    configure_asker(acme, ssh)
+    acme.machine.git("clone", "-q", acme.url, "w")
+    refused = acme.machine.get(acme.url.replace("widgets", "secrets"), *asking(acme, ssh), check=False)
+
+    assert_quits(refused, "hands out no token")
+    fingerprint = subprocess.run(["ssh-keygen", "-l", "-f", public], capture_output=True, text=True, check=True).stdout
+    for line, outcome in zip(broker.lines(), ("granted", "refused"), strict=True):
+        assert line["outcome"] == outcome
+        assert line["asker"] == {"by": "ssh", "address": "127.0.0.1", "key": fingerprint.split()[1]}
+
+
+def test_what_an_asker_by_ssh_tries_beside_asking(acme: Workspace, sshd: tuple[str, Path]) -> None:
+    ssh, _ = sshd
+    with Proxy() as thief:
+        variables = {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "http.proxy",
+            "GIT_CONFIG_VALUE_0": f"http://{thief.address}",
+            "BBJWT_TRACE": "1",
+            "SSL_CERT_FILE": "/nonexistent",
+        }
+        send = " ".join(f"-o SendEnv={name}" for name in variables)
+        commands = (f"cat {acme.installation}", f"{COMMAND} --installation={acme.installation} jwt acme", "sh")
+        for command in commands:
+            words = [*shlex.split(ssh.replace("ssh ", f"ssh {send} ", 1)), command]
+            done = subprocess.run(
+                words, input=request(acme.url) + "\n", capture_output=True, text=True, env=acme.machine.env(variables)
+            )
+            assert given(done)["username"] == "x-token-auth", "the one command ran, whatever was asked"
+            assert acme.app.shared_secret not in done.stdout + done.stderr
+
+    assert thief.asked == []
+    assert {frozenset(token.scopes) for token in acme.bitbucket.tokens.values()} == {frozenset({"repository"})}
+
+
+def test_a_certificate_is_audited_by_its_key_its_id_and_its_authority(
+    acme: Workspace, broker: Broker, sshd: tuple[str, Path]
+) -> None:
+    ssh, public = sshd
+    folder = public.parent
+    make = ["ssh-keygen", "-q", "-s", str(folder / "another"), "-I", "build 7", "-n", "root", "-z", "42"]
+    subprocess.run([*make, public], check=True, capture_output=True)
+    listed = folder / "authorized_keys"
+    command = listed.read_text().partition(" ssh-ed25519 ")[0]
+    listed.write_text(f"cert-authority,{command} {(folder / 'another.pub').read_text()}")
+    assert "password" in answer(acme.get(*asking(acme, ssh)))
+
+    def fingerprint(path: Path) -> str:
+        shown = subprocess.run(["ssh-keygen", "-l", "-f", path], capture_output=True, text=True, check=True).stdout
+        return shown.split()[1]
+
+    assert broker.lines()[0]["asker"] == {
+        "by": "ssh",
+        "address": "127.0.0.1",
+        "key": fingerprint(public),
+        "key_id": "build 7",
+        "serial": 42,
+        "authority": fingerprint(folder / "another.pub"),
+    }
+
+
+@pytest.fixture
+def sudo(broker: Broker) -> Iterator[list[str]]:
+    """A rule that lets the user nobody run one command line as root; gives that command line."""
+    program = need("sudo")
+    rules = Path("/etc/sudoers.d")
+    if os.geteuid() != 0 or not rules.is_dir():
+        cannot("only root can write a rule of sudo")
+    listed = broker.home / "builds"
+    listed.write_text("\n".join(ALLOWED[1::2]) + "\n")
+    command = broker.command("--allow-file", str(listed))
+    # The rule names a script, for the test's own home and authority; its words are the whole command line.
+    script = broker.home / "serve"
+    own = shlex.join([f"HOME={broker.home}", f"XDG_RUNTIME_DIR={broker.home}/run"])
+    script.write_text(f"#!/bin/sh\nexport {own}\nexec {shlex.join(command)}\n")
+    script.chmod(0o700)
+    rule = rules / f"bbjwt-test-{os.getpid()}"
+    rule.write_text(f'nobody ALL=(root) NOPASSWD: {script} ""\n')
+    rule.chmod(0o440)
+    try:
+        yield [program, "-n", str(script)]
+    finally:
+        rule.unlink()
+
+
+def as_nobody(words: list[str], data: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        input=data,
+        capture_output=True,
+        text=True,
+        user=65_534,
+        group=65_534,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": os.environ["PATH"], **variables},
+        timeout=PATIENCE,
+    )
+
+
+def test_another_user_asks_by_sudo(acme: Workspace, broker: Broker, sudo: list[str]) -> None:
+    data = request(acme.url) + "\n"
+    granted = as_nobody(sudo, data, GIT_SSL_CAINFO="/nonexistent", https_proxy="http://127.0.0.1:1")
+    refused = as_nobody(sudo, request(acme.url.replace("widgets", "secrets")) + "\n")
+
+    assert "password" in given(granted)
+    assert given(refused)["quit"] == "1"
+    assert [(line["outcome"], line["asker"]) for line in broker.lines()] == [
+        ("granted", {"by": "sudo", "uid": "65534", "user": "nobody"}),
+        ("refused", {"by": "sudo", "uid": "65534", "user": "nobody"}),
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        shutil.copy(acme.bitbucket.ca_file, home / "ca.pem")
+        helper = f'!f() {{ test "$1" != get || {shlex.join(sudo)}; }}; f'
+        settings = f"[credential]\n\thelper = {json.dumps(helper)}\n\tuseHttpPath = true\n"
+        (home / ".gitconfig").write_text(settings + f"[http]\n\tsslCAInfo = {home}/ca.pem\n")
+        for path in (home, home / "ca.pem", home / ".gitconfig"):
+            os.chown(path, 65_534, 65_534)
+        cloned = as_nobody(["git", "clone", "-q", acme.url, f"{home}/w"], HOME=name, GIT_TERMINAL_PROMPT="0")
+        assert (cloned.returncode, (home / "w/README.md").exists()) == (0, True), cloned.stderr
+    for attempt in (
+        ["cat", str(acme.installation)],
+        [*sudo, "--allow", "acme/*"],
+        [*sudo[:2], str(COMMAND), "serve", "--allow", "acme/*", "--audit", "none"],
+        [sudo[0], "-n", "BBJWT_TRACE=1", sudo[2]],
+    ):
+        done = as_nobody(attempt, data)
+        assert done.returncode != 0
+        assert "password=" not in done.stdout
+        assert acme.app.shared_secret not in done.stdout + done.stderr
+
+
+def test_a_socket_unit_starts_a_broker_for_each_request(acme: Workspace, broker: Broker) -> None:
+    program = need("systemd-socket-activate")
+    place = broker.home / "s"
+    listening = [program, "--accept", "--inetd", "--listen", str(place)]
+    for name, value in broker.environment.items():
+        listening.append(f"--setenv={name}={value}")
+    with subprocess.Popen([*listening, *broker.command()], stderr=subprocess.DEVNULL, env=broker.environment) as unit:
+        try:
+            end = time.monotonic() + LATE
+            while not place.exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            where = f"unix:{place}"
+            found = answer(acme.get(*asking(acme, where)))
+            refused = acme.machine.get(acme.url.replace("widgets", "secrets"), *asking(acme, where), check=False)
+        finally:
+            unit.terminate()
+
+    assert "password" in found
+    assert_quits(refused, "hands out no token")
+    for line in broker.lines():
+        assert isinstance(line["asker"], dict)
+        assert (line["asker"]["by"], line["asker"]["uid"]) == ("unix", os.getuid())

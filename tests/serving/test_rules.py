@@ -1,0 +1,113 @@
+"""What bounds an asker, and what an asker reads of what went wrong: the rules in isolation."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from git_credential_bbjwt.core.failures import BrokerError
+from git_credential_bbjwt.serving import serve
+from git_credential_bbjwt.tokens.cache import LOOKUPS, MINTING, TokenCache
+from tests.tokens.test_rules import WIDGETS, kept, record
+
+__all__ = ["kept"]  # a fixture
+
+NAME = "a-record"
+NOW = 2_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: NOW + 0.5)
+
+
+def written(kept: TokenCache, name: str) -> str:
+    """What stands in a file of the cache."""
+    assert kept.folder is not None
+    return (kept.folder.read(name) or b"").decode()
+
+
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        (NOW, True),
+        (NOW - 1, True),
+        (NOW - 59, True),
+        (NOW - 60, False),
+        (NOW + 1, False),
+        ("soon", False),
+        ("-1", False),
+    ],
+)
+def test_look_ups_of_the_last_minute_count(kept: TokenCache, told: int | str, counts: bool) -> None:
+    kept.write(LOOKUPS, " ".join([str(told)] * 19).encode())
+    serve._count_lookup(kept)
+    assert written(kept, LOOKUPS).split() == [str(told)] * 19 * counts + [str(NOW)]
+
+    if counts:
+        with pytest.raises(BrokerError, match="too many requests by UUIDs"):
+            serve._count_lookup(kept)
+    else:
+        serve._count_lookup(kept)
+
+
+def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
+    """Announce a mint in place of a token that ends so many seconds from now."""
+    before = record(WIDGETS, expires=expires)
+    serve._announce(kept, WIDGETS, NAME, before, [before.fingerprint] if refused else [])
+
+
+@pytest.mark.parametrize(("ago", "too_soon"), [(0, True), (59, True), (60, False), (-1, False)])
+def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
+    kept.write(NAME + MINTING, str(NOW - ago).encode())
+    if too_soon:
+        with pytest.raises(BrokerError, match=f"was made {ago} s ago because one was refused") as raised:
+            announce(kept, refused=True)
+        assert f"in {60 - ago} s" in raised.value.hint
+        assert written(kept, NAME + MINTING) == str(NOW - ago)
+    else:
+        announce(kept, refused=True)
+        assert written(kept, NAME + MINTING) == str(NOW)
+
+
+def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
+    kept.write(NAME + MINTING, str(NOW - 1).encode())
+    announce(kept, refused=False)
+    announce(kept, refused=True, expires=10)  # It was about to end.
+    serve._announce(kept, WIDGETS, NAME, None, ["0" * 16])
+
+    assert written(kept, NAME + MINTING) == str(NOW - 1)
+
+
+@pytest.mark.parametrize("told", ["", "soon", "-1"])
+def test_what_is_no_time_holds_nothing_up(kept: TokenCache, told: str) -> None:
+    kept.write(NAME + MINTING, told.encode())
+    announce(kept, refused=True)
+
+    assert written(kept, NAME + MINTING) == str(NOW)
+
+
+def test_a_folder_that_is_full_bounds_nobody(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TokenCache, "write", full)
+    why = "cannot write to its own folder: No space left on device"
+    with pytest.raises(BrokerError, match=why):
+        announce(kept, refused=False)
+    with pytest.raises(BrokerError, match=why):
+        serve._count_lookup(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("plain ~!", "plain ~!"),
+        ("a\nb\x7f\x1b", r"a\nb\x7f\x1b"),
+        ("naïve", r"na\xefve"),
+        ("x" * 501, "x" * 500),
+    ],
+)
+def test_an_asker_reads_five_hundred_printable_characters(text: str, read: str) -> None:
+    assert serve._ascii(text) == read
