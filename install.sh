@@ -273,7 +273,7 @@ EOF
 check_payload='
 import sys
 sys.path.insert(0, sys.argv[2])
-from git_credential_bbjwt.failures import CredentialError
+from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 try:
     with open(sys.argv[1], "rb") as file:

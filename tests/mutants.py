@@ -25,7 +25,7 @@ PACKAGE = "git_credential_bbjwt"
 
 #: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
 ROOMS = {
-    "git/protocol": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git/test_clone.py tests/serving",
+    "git/protocol": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git tests/serving",
     "core/repository": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
     "installations/source": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands tests/serving",

@@ -8,6 +8,8 @@ import os
 import stat
 import sys
 
+__all__ = ["OwnFolder", "file_name", "open_to_append", "open_to_read"]
+
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.files import PrivateFolder as OwnFolder
     from git_credential_bbjwt.system.windows.files import open_to_append, open_to_read

@@ -4,6 +4,15 @@ import os
 import stat
 import sys
 
+__all__ = [
+    "is_administrator",
+    "is_private",
+    "others_can_read",
+    "why_not_itself_trusted",
+    "why_not_ours",
+    "why_not_trusted",
+]
+
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.files import (
         is_administrator,
