@@ -35,7 +35,7 @@ from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.git import configure, helper_lines
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, GitError, dotted, git_version
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation, SecretPlace
+from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation, SecretPlace
 from git_credential_bbjwt.installations.sources import VARIABLES, read_sources
 from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
 from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome

@@ -15,7 +15,7 @@ from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 

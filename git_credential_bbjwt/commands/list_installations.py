@@ -18,7 +18,7 @@ from git_credential_bbjwt.core.output import note, one_line
 from git_credential_bbjwt.git.run import GitError
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL, Installation
+from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.places import site_config_folder
 
@@ -68,6 +68,8 @@ def _json(catalogue: Catalogue) -> int:
 
 def _asked_fields(one: Asked) -> dict[str, object]:
     return {
+        "kind": None,
+        "after_connect": False,
         "workspaces": [],
         "app": None,
         "client_key": None,
@@ -98,9 +100,11 @@ def _columns(one: Installation) -> tuple[str, ...]:
 
 def _fields(one: Installation) -> dict[str, object]:
     return {
+        "kind": one.kind.value,
+        "after_connect": one.after_connect,
         "workspaces": list(one.workspaces),
         "app": one.app_key,
-        "client_key": one.client_key,
+        "client_key": one.client_key or None,
         "base_url": one.base_url,
         "base_api_url": one.base_api_url,
         "secret": one.secret_place.value,

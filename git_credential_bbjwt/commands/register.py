@@ -23,13 +23,13 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, hide, note, warning
 from git_credential_bbjwt.core.repository import is_name, normal_host, parse_path, parse_url
 from git_credential_bbjwt.getting import obtain as minting
-from git_credential_bbjwt.installations.payload import (
+from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
     Installation,
     SecretPlace,
-    parse_payload,
 )
+from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryFolder
 from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.secret_stores import secret_store
@@ -74,11 +74,11 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("--workspace and --repository go with one payload, and these are several")
     registration = _Registration(RegistryFolder(system=arguments.system), insecure=arguments.insecure_storage)
     wanted = registration.check(payloads, where, asked, options)
-    if len(payloads) != 1:
+    if len(wanted) != 1:
         return registration.store_many(wanted)
     (new,) = registration.store(wanted)
     note(
-        f"registered the app {new.app_key} for {', '.join(new.workspaces)} on {new.host}; "
+        f"registered the {new.name} for {', '.join(new.workspaces)} on {new.host}; "
         f"the secret is {new.secret_place.described}, the rest in {registration.registry.path}"
     )
     return _try(arguments.repository, new, options) if arguments.repository else 0
@@ -103,7 +103,8 @@ class _Registration:
         progress = _Progress("checked", len(payloads))
         for position, data in enumerate(payloads, 1):
             try:
-                wanted.append(self._checked(position, data, where, workspaces, options))
+                for given in parse_payload(data, where):
+                    wanted.append(self._checked(position, given, where, workspaces, options))
             except InstallationError as problem:
                 if len(payloads) == 1:
                     raise
@@ -120,9 +121,8 @@ class _Registration:
         return wanted
 
     def _checked(
-        self, position: int, data: bytes, where: str, workspaces: list[str], options: HelperOptions
+        self, position: int, given: Installation, where: str, workspaces: list[str], options: HelperOptions
     ) -> _Wanted:
-        given = parse_payload(data, where)
         hide(given.shared_secret)
         _check_complete(given, where)
         named = workspaces or list(given.workspaces) or self._known_workspaces(given)
@@ -139,7 +139,9 @@ class _Registration:
 
     def _known_workspaces(self, given: Installation) -> list[str]:
         """What was said of a payload without a slug when it was registered before."""
-        same = (one for one in self.registry.of_workspace(given.workspace_uuid) if one.client_key == given.client_key)
+        same = (
+            one for one in self.registry.of_workspace(given.workspace_uuid) if one.keyring_user == given.keyring_user
+        )
         return [workspace for one in same for workspace in one.workspaces]
 
     def store(self, wanted: list[_Wanted]) -> list[Installation]:
@@ -157,9 +159,9 @@ class _Registration:
                 ]
             replaced = change.put(new)
             change.commit()
-        stored_now = {(one.host, one.client_key, one.secret_place) for one in new}
+        stored_now = {(one.host, one.keyring_user, one.secret_place) for one in new}
         for one in replaced:
-            if (one.host, one.client_key, one.secret_place) not in stored_now:
+            if (one.host, one.keyring_user, one.secret_place) not in stored_now:
                 secret_store.remove_secret(one)
         forget_workspaces(key for one in new for key in one.keys)
         return new
@@ -177,8 +179,7 @@ class _Registration:
             except CredentialError as problem:
                 progress.end()
                 for one in some:
-                    app = one.installation.app_key
-                    error(f"payload {one.position} (app {app}): {problem.what}", problem.hint)
+                    error(f"payload {one.position} ({one.installation.name}): {problem.what}", problem.hint)
                 failed += len(some)
             progress.advance(len(some))
         progress.end()
@@ -256,7 +257,7 @@ def _ask_slug(given: Installation, where: str, options: HelperOptions) -> str:
 def _check_complete(given: Installation, where: str) -> None:
     for field, value in (
         ("key", given.app_key),
-        ("clientKey", given.client_key),
+        ("clientKey", given.keyring_user),
         ("sharedSecret", given.shared_secret),
     ):
         if not value:

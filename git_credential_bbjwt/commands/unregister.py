@@ -9,7 +9,7 @@ import argparse
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import remove_secret
 from git_credential_bbjwt.tokens.stores import forget_workspaces
@@ -72,4 +72,4 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
 
 
 def _tell(installation: Installation, workspace: str) -> None:
-    note(f"unregistered {workspace} (app {installation.app_key})")
+    note(f"unregistered {workspace} ({installation.name})")

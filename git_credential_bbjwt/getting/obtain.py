@@ -24,7 +24,7 @@ from git_credential_bbjwt.git.protocol import (
     write_answer,
 )
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens.cache import ANNOUNCED, LOCK, TokenCache

@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError, Instal
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.run import run_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import CLOUD_BASE_URL
+from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
 from git_credential_bbjwt.system.lock import FileLock
 from git_credential_bbjwt.system.places import APP_NAME, git_home, site_config_folder, user_config_folder, why_no_home
 from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty

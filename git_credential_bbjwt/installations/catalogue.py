@@ -8,20 +8,18 @@ from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.asked import Asked
-from git_credential_bbjwt.installations.old_registry import OldRegistry
-from git_credential_bbjwt.installations.payload import (
-    BROKEN_ENTRY_HINT,
+from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
     Installation,
     SecretPlace,
-    json_object,
-    parse_entry,
-    parse_payload,
 )
+from git_credential_bbjwt.installations.old_registry import OldRegistry
+from git_credential_bbjwt.installations.payload import BROKEN_ENTRY_HINT, parse_entry, parse_payload
 from git_credential_bbjwt.installations.registry import OF_HOSTS, Registry, is_entry
 from git_credential_bbjwt.installations.source import Named, Payload, Source, Text
 from git_credential_bbjwt.installations.sources import Sources
+from git_credential_bbjwt.installations.wrappers import json_object
 
 #: Version of the one file that the registry was in version 1.0, and of the note that stands in its place since then.
 OLD_VERSION: int = 1
@@ -195,7 +193,7 @@ def level_of(source: Source) -> Level:
         return _Given(source, list)
     if isinstance(source, OldRegistry):
         return _Given(source, lambda: parse_old_registry(data or b"", source.where))
-    return _Given(source, lambda: [parse_payload(data or b"", source.where)])
+    return _Given(source, lambda: parse_payload(data or b"", source.where))
 
 
 def _names(one: Installation, workspace: str) -> bool:
@@ -261,51 +259,74 @@ class Catalogue:
         return [unreadable(level.source) for level in self._levels if level.source.problem is not None]
 
     def answering(self, repository: Repository, app: str) -> "list[Installation | Asked]":
-        """Who is to be asked about ``repository``, in this order: the first that has something to say counts.
+        """Return who can give a token for ``repository``, in the order in which they are asked.
 
-        After the first installation that serves it nobody is asked. None serves it where none names the workspace.
-        Raises InstallationError where a source that comes first is broken, and where two apps could serve and none was
-        chosen.
+        The first that does not say "not mine" decides. An OAuth consumer that is marked ``after_connect`` is the last
+        one, for "not mine" of all before it, and for the end of Connect. The list is empty if no source names the
+        workspace. Raises InstallationError if a source that comes first is broken, or if several apps could serve and
+        ``app`` chooses none.
         """
         asked: list[Installation | Asked] = []
+        found: Installation | None = None
+        successors: list[Installation] = []
         for level in self._levels:
             if isinstance(level, _ToBeAsked):
-                if level.names(repository.host):
+                if found is None and level.names(repository.host):
                     asked.append(level.asked)
                 continue
-            if level.problem is not None and asked:
-                continue  # Who comes before it may well answer.
-            serving = [one for one in level.of_workspace(repository.workspace) if one.serves(repository)]
-            found = self._chosen(serving, repository.workspace, app)
-            if found is not None:
-                return [*asked, found]
-        return asked
+            try:
+                serving = [one for one in level.of_workspace(repository.workspace) if one.serves(repository)]
+            except InstallationError:
+                if asked or found is not None:
+                    continue  # A source that comes before it can answer.
+                raise
+            if found is None:
+                found = chosen(serving, repository.workspace, app)
+            successors += [one for one in serving if one.after_connect]
+        if found is not None and found.is_consumer and not found.after_connect:
+            return [*asked, found]
+        if found is None and app and not asked:
+            return []
+        before = [*asked, found] if found is not None else asked
+        return [*before, *[one for one in successors[:1] if one != found]]
 
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
-        """The installation for a workspace's slug, where no repository is known; of several hosts, the first one's."""
+        """The installation for a workspace's slug, if no repository is known; of several hosts, the first one's."""
+        successor = None
         for level in self._levels:
             serving = [
                 one for one in level.of_workspace(workspace) if not one.workspaces or workspace in one.workspaces
             ]
-            found = self._chosen([one for one in serving if one.host == serving[0].host], workspace, app)
+            serving = [one for one in serving if one.host == serving[0].host]
+            found = chosen(serving, workspace, app)
             if found is not None:
                 return found
-        return None
-
-    def _chosen(self, serving: list[Installation], workspace: str, app: str) -> Installation | None:
-        serving = [one for one in serving if app in ("", one.app_key)]
-        if len(serving) > 1:
-            keys = ", ".join(sorted(one.app_key for one in serving))
-            raise InstallationError(
-                f"several apps are registered for the workspace {workspace}: {keys}",
-                "name one on the credential.helper line: bbjwt --app KEY",
-            )
-        return serving[0] if serving else None
+            if successor is None and not app:
+                successor = next((one for one in serving if one.after_connect), None)
+        return successor
 
     def warn_of_exposed(self) -> None:
         """Warn of each file with a secret or a JWT that others can read: who only names them on is told, too."""
         for where in self._exposed:
             warn_of_exposed(where)
+
+
+def chosen(serving: list[Installation], workspace: str, app: str) -> Installation | None:
+    """Return which of one source's installations for ``workspace``, the newest first, is asked for tokens.
+
+    That is the Connect app, or without any the newest OAuth consumer; ``app`` is the key of the one to use, or empty. A
+    consumer marked ``after_connect`` is chosen by its key alone. Raises InstallationError for several Connect apps.
+    """
+    apps = [one for one in serving if not one.is_consumer and app in ("", one.app_key)]
+    if len(apps) > 1:
+        keys = ", ".join(sorted(one.app_key for one in apps))
+        raise InstallationError(
+            f"several apps are registered for the workspace {workspace}: {keys}",
+            "name one on the credential.helper line: bbjwt --app KEY",
+        )
+    consumers = [one for one in serving if one.is_consumer]
+    wanted = [one for one in consumers if (one.app_key == app if app else not one.after_connect)]
+    return next(iter(apps + wanted), None)
 
 
 def warn_of_exposed(where: str) -> None:
@@ -319,12 +340,18 @@ def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
     if not injected:
         cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
         injected = [_Given(Source(jwt.where), lambda: [cloud])]
+    consumer = next((one for level in injected for one in level if one.is_consumer), None)
     for level in injected:
-        yield level if level.problem is not None else _with_token(level, jwt)
+        yield level if level.problem is not None else _with_token(level, jwt, consumer)
 
 
-def _with_token(level: Level, jwt: Text) -> Level:
+def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level:
     def given() -> list[Installation]:
+        if consumer is not None:
+            raise InstallationError(
+                f"{jwt.where} and the OAuth consumer in {consumer.where} exclude each other: a JWT is a Connect app's",
+                "leave out one of them",
+            )
         if jwt.problem is not None:
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", "check BBJWT_JWT_FILE")
         text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()

@@ -1,134 +1,56 @@
-"""Installations of Connect apps: what a lifecycle payload or an entry of the registry says.
+"""Payloads: what a Connect app's ``installed`` callback or an OAuth consumer as JSON says, and entries of the registry.
 
 Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callback.
 """
 
-import json
 from collections.abc import Iterator
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import InstallationError
-from git_credential_bbjwt.core.repository import Repository, is_name, is_uuid, normal_host
+from git_credential_bbjwt.core.repository import is_name, is_uuid, normal_host
+from git_credential_bbjwt.installations.installation import (
+    CLOUD_API_URL,
+    CLOUD_BASE_URL,
+    Installation,
+    Kind,
+    SecretPlace,
+)
 from git_credential_bbjwt.installations.source import CLOUD_HOST
-from git_credential_bbjwt.system.digest import digest
-
-CLOUD_BASE_URL = "https://bitbucket.org"
-CLOUD_API_URL = "https://api.bitbucket.org"
+from git_credential_bbjwt.installations.wrappers import APP, CONSUMER, unwrapped
 
 # Of a host and port (RFC 3986, section 3.2.2), brackets of an IPv6 address included; no user, no percent-encoding.
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]")
 
 
-class SecretPlace(Enum):
-    """Where an installation's shared secret is, by the name that ``list --json`` and the registry have for it."""
+def parse_payload(data: bytes, where: str) -> list[Installation]:
+    """Return what a payload describes, whatever it is wrapped in: a Connect app, an OAuth consumer, or the two.
 
-    KEYRING = "keyring"
-    FILE = "file"
-    PAYLOAD = "payload"
-    ELSEWHERE = "jwt"
-
-    @property
-    def is_registered(self) -> bool:
-        """Whether the installation is from a registry, which holds no secret itself."""
-        return self in (SecretPlace.KEYRING, SecretPlace.FILE)
-
-    @property
-    def described(self) -> str:
-        """The same in words."""
-        return {
-            SecretPlace.KEYRING: "in the keyring",
-            SecretPlace.FILE: "in a file of mode 0600",
-            SecretPlace.PAYLOAD: "in the payload",
-            SecretPlace.ELSEWHERE: "elsewhere, with a JWT in its place",
-        }[self]
-
-
-class Installation(NamedTuple):
-    """One app on one workspace (or several that share it).
-
-    ``workspaces`` are slugs in lower case; empty means the payload names none and any may be served. Exactly one of
-    these gives the right to a token: ``shared_secret``, ``jwt`` (signed elsewhere), or the ``secret_place`` of a
-    registered one. ``registration`` changes with each registration; ``keyring_backend`` names the backend that took the
-    secret then. ``is_exposed`` tells that others on the machine can read the file it stands in.
+    The app comes first, and a consumer beside it is its successor. ``where`` names the payload in errors. Raises
+    InstallationError, which never repeats a value of the payload.
     """
-
-    app_key: str
-    client_key: str
-    base_url: str
-    base_api_url: str
-    workspaces: tuple[str, ...]
-    workspace_uuid: str
-    secret_place: SecretPlace
-    registration: str
-    where: str
-    shared_secret: str = ""
-    jwt: str = ""
-    keyring_backend: str = ""
-    is_exposed: bool = False
-
-    @property
-    def host(self) -> str:
-        """Host, and port if it is not 443, that git uses for this installation's repositories."""
-        return normal_host(urlsplit(self.base_url).netloc)
-
-    @property
-    def keys(self) -> list[tuple[str, str]]:
-        """The host with each name that a workspace of this installation can be asked for by."""
-        uuid = [self.workspace_uuid] if self.workspace_uuid else []
-        return [(self.host, workspace) for workspace in (*self.workspaces, *uuid)]
-
-    @property
-    def identity(self) -> str:
-        """A digest that is the same only for the same installation with the same secret."""
-        return digest(
-            self.app_key,
-            self.client_key,
-            self.base_url,
-            self.base_api_url,
-            self.registration,
-            self.shared_secret,
-            self.jwt,
-        )
-
-    def is_surely_for(self, repository: Repository) -> bool:
-        """Whether it names the workspace of ``repository``, one it `serves`; else only Bitbucket knows."""
-        return repository.workspace in (*self.workspaces, self.workspace_uuid)
-
-    def serves(self, repository: Repository) -> bool:
-        """Whether a token for ``repository`` is to be asked of this installation."""
-        if repository.host != self.host:
-            return False
-        if repository.workspace.startswith("{"):
-            return repository.workspace == self.workspace_uuid or not (self.workspace_uuid or self.workspaces)
-        return not self.workspaces or repository.workspace in self.workspaces
+    found = unwrapped(data, where)
+    installations = [_connect(found[APP], where)] if APP in found else []
+    if CONSUMER in found:
+        consumer = _consumer(found[CONSUMER], where)
+        installations.append(consumer._replace(after_connect=True) if installations else consumer)
+    return installations
 
 
-def parse_payload(data: bytes, where: str) -> Installation:
-    """Return the installation that a lifecycle payload describes, bare or under ``clientInfo``.
-
-    ``where`` names the payload in errors. Raises InstallationError, which never repeats a value of the payload.
-    """
-    payload = json_object(data, where)
-    inner = payload.get("clientInfo")
-    if isinstance(inner, dict):
-        payload = inner
+def _connect(payload: dict[str, Any], where: str) -> Installation:
     for field, expected in (("productType", "bitbucket"), ("eventType", "installed")):
         if payload.get(field, expected) != expected:
             raise InstallationError(
                 f"{where}: the {field} of this payload is not {expected}",
                 "use the payload of the app's `installed` lifecycle callback from Bitbucket",
             )
-    base_url, base_api_url = _text(payload, "baseUrl", where), _text(payload, "baseApiUrl", where)
-    if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
-        base_api_url = CLOUD_API_URL
+    base_url, base_api_url = _base_urls(payload, where)
     principal = payload.get("principal")
     return Installation(
         app_key=_text(payload, "key", where),
         client_key=_text(payload, "clientKey", where),
-        base_url=_checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
-        base_api_url=_checked_base(base_api_url, "baseApiUrl", where),
+        base_url=base_url,
+        base_api_url=base_api_url,
         workspaces=tuple(_workspace_slugs(principal)),
         workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(_text(payload, "clientKey", where)),
         secret_place=SecretPlace.PAYLOAD,
@@ -138,17 +60,68 @@ def parse_payload(data: bytes, where: str) -> Installation:
     )
 
 
-def json_object(data: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object that ``data`` is. Raises InstallationError."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise InstallationError(
-            f"{where}: this is not a JSON object", "use the payload of the app's `installed` callback"
-        )
-    return found
+def _consumer(fields: dict[str, Any], where: str) -> Installation:
+    where_in = f"{where}: {CONSUMER}"
+    known = {_folded(name): name for name in _CONSUMER_FIELDS}
+    for name in fields.keys() - set(_CONSUMER_FIELDS):
+        if _folded(name) in known:  # A mark that is misspelt must not make the consumer one to be used at once.
+            raise InstallationError(f"{where_in}: write the member {known[_folded(name)]} exactly so", _CONSUMER_HINT)
+    key, secret, workspace = (_text(fields, name, where_in) for name in ("key", "secret", "workspace"))
+    for name, value in (("key", key), ("secret", secret), ("workspace", workspace)):
+        if not value:
+            raise InstallationError(f"{where_in}: {name} is missing", _CONSUMER_HINT)
+    uuid = _text(fields, "workspaceUuid", where_in).lower()
+    after_connect = fields.get("afterConnect", False)
+    for name, is_right in (
+        ("workspace", is_name(workspace.lower())),
+        ("workspaceUuid", not uuid or is_uuid(uuid)),
+        ("afterConnect", isinstance(after_connect, bool)),
+    ):
+        if not is_right:
+            raise InstallationError(f"{where_in}: {name} is not {_CONSUMER_FIELDS[name]}", _CONSUMER_HINT)
+    # No look-up is made with a consumer, so the API's address may be left out for any host.
+    base_url, base_api_url = _base_urls({"baseApiUrl": fields.get("baseUrl", ""), **fields}, where_in)
+    return Installation(
+        app_key=key,
+        client_key="",
+        base_url=base_url,
+        base_api_url=base_api_url,
+        workspaces=(workspace.lower(),),
+        workspace_uuid=uuid,
+        secret_place=SecretPlace.PAYLOAD,
+        registration="",
+        where=where,
+        shared_secret=secret,
+        kind=Kind.OAUTH_CONSUMER,
+        after_connect=bool(after_connect),
+    )
+
+
+# The members of a consumer, and what each has to be.
+_CONSUMER_FIELDS = {
+    "key": "a string",
+    "secret": "a string",
+    "workspace": "the slug of its URLs",
+    "workspaceUuid": "a UUID in braces",
+    "baseUrl": "https://HOST",
+    "baseApiUrl": "https://HOST",
+    "afterConnect": "true or false",
+}
+_CONSUMER_HINT = 'write {"oauthConsumer": {"key": "…", "secret": "…", "workspace": "SLUG"}}'
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _base_urls(fields: dict[str, Any], where: str) -> tuple[str, str]:
+    base_url, base_api_url = _text(fields, "baseUrl", where), _text(fields, "baseApiUrl", where)
+    if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
+        base_api_url = CLOUD_API_URL
+    return (
+        _checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
+        _checked_base(base_api_url, "baseApiUrl", where),
+    )
 
 
 def _text(fields: dict[str, Any], field: str, where: str) -> str:
@@ -220,7 +193,7 @@ def parse_entry(entry: object, where: str) -> Installation:
     if not isinstance(entry, dict) or not isinstance(workspaces, list) or not all(map(_is_slug, workspaces)):
         raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT)
     try:
-        place = SecretPlace(entry.get("secretPlace"))
+        place, kind = SecretPlace(entry.get("secretPlace")), Kind(entry.get("kind"))
     except ValueError as unknown:
         raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT) from unknown
     return Installation(
@@ -234,6 +207,8 @@ def parse_entry(entry: object, where: str) -> Installation:
         registration=_text(entry, "registration", where),
         where=where,
         keyring_backend=_text(entry, "keyringBackend", where),
+        kind=kind,
+        after_connect=entry.get("afterConnect") is True,
     )
 
 
@@ -247,6 +222,7 @@ def _is_slug(text: object) -> bool:
 def entry_of(installation: Installation) -> dict[str, object]:
     """Return what the registry holds of ``installation``: everything but its secret."""
     return {
+        "kind": installation.kind.value,
         "key": installation.app_key,
         "clientKey": installation.client_key,
         "baseUrl": installation.base_url,
@@ -256,4 +232,5 @@ def entry_of(installation: Installation) -> dict[str, object]:
         "secretPlace": installation.secret_place.value,
         "registration": installation.registration,
         "keyringBackend": installation.keyring_backend,
+        "afterConnect": installation.after_connect,
     }

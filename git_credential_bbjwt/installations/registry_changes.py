@@ -20,8 +20,9 @@ from git_credential_bbjwt.installations.catalogue import (
     registered,
     unreadable,
 )
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.old_registry import OldRegistry
-from git_credential_bbjwt.installations.payload import Installation, entry_of
+from git_credential_bbjwt.installations.payload import entry_of
 from git_credential_bbjwt.installations.registry import (
     REGISTRY_FILE,
     REGISTRY_FOLDER,
@@ -157,7 +158,7 @@ def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installat
 
 def entry_name(installation: Installation) -> str:
     """The file of an installation's entry."""
-    return f"installation,{digest(installation.host, installation.client_key)}"
+    return f"installation,{digest(installation.host, installation.keyring_user)}"
 
 
 def _keys(installation: Installation) -> list[str]:
@@ -199,7 +200,7 @@ class Change:
             if before is not None:
                 gone.append(before)
             for one in [other for workspace in new.workspaces for other in self.of_workspace(workspace)]:
-                if one.app_key != new.app_key or one.host != new.host or one.client_key == new.client_key:
+                if (one.name, one.host) != (new.name, new.host) or one.keyring_user == new.keyring_user:
                     continue
                 rest = tuple(w for w in one.workspaces if w not in new.workspaces)
                 if not rest and self._entry(entry_name(one)) is not None:

@@ -5,19 +5,19 @@ from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
-from git_credential_bbjwt.installations.payload import Installation, SecretPlace
+from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 
 class SecretFile:
-    """The file for one client key that ``register --insecure-storage`` makes: mode 0600 in a folder of mode 0700."""
+    """The file that ``register --insecure-storage`` makes for one ``keyring_user``: 0600, in a folder of mode 0700."""
 
     _FOLDER = "shared-secrets"
 
-    def __init__(self, config_folder: str, client_key: str) -> None:
+    def __init__(self, config_folder: str, keyring_user: str) -> None:
         self.folder_path = f"{config_folder}/{self._FOLDER}"
-        self.name = digest(client_key)
+        self.name = digest(keyring_user)
 
     def read(self) -> str:
         """Return the secret. Raises SecretError where it is missing or others could read it."""
@@ -69,20 +69,23 @@ def shared_secret_of(installation: Installation, *, alone: bool = False) -> Call
     ``alone`` tells that no other thread of this process is at work, which lets a keyring answer sooner.
     Raises InstallationError for an installation that has none; the call raises SecretError.
     """
-    for field, value in (("key", installation.app_key), ("clientKey", installation.client_key)):
+    for field, value in (("key", installation.app_key), ("clientKey", installation.keyring_user)):
         if not value:
             raise InstallationError(f"{installation.where}: {field} is missing")
     if installation.secret_place is SecretPlace.KEYRING:
         from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, secret_from
 
-        call = KeyringCall("get", installation.client_key, backend=installation.keyring_backend, alone=alone)
-        owner = f"the app {installation.app_key} on {', '.join(installation.workspaces)}"
+        call = KeyringCall("get", installation.keyring_user, backend=installation.keyring_backend, alone=alone)
+        owner = f"the {installation.name} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.reply(), owner))
     if installation.secret_place is SecretPlace.FILE:
         config_folder = os.path.dirname(installation.where)
-        return _Once(SecretFile(config_folder, installation.client_key).read)
+        return _Once(SecretFile(config_folder, installation.keyring_user).read)
     if not installation.shared_secret:
-        raise InstallationError(f"{installation.where}: sharedSecret is missing", f"{WHOLE_PAYLOAD}; or set BBJWT_JWT")
+        hint = f"{WHOLE_PAYLOAD}; or set BBJWT_JWT"
+        if installation.client_key.startswith("ari:"):
+            hint = "add the app's secret (Develop apps, on Bitbucket) to the payload as its member sharedSecret"
+        raise InstallationError(f"{installation.where}: sharedSecret is missing", hint)
     hide(installation.shared_secret)
     return lambda: installation.shared_secret
 
@@ -92,7 +95,7 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
 
     Raises SecretError.
     """
-    files = {SecretFile(os.path.dirname(one.where), one.client_key): secret for one, secret in secrets}
+    files = {SecretFile(os.path.dirname(one.where), one.keyring_user): secret for one, secret in secrets}
     try:
         SecretFile.write_many(files)
     except OSError as problem:
@@ -113,10 +116,10 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
     from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
 
     prompt = os.isatty(0)
-    stored = KeyringCall("set", installation.client_key, secret, prompt=prompt).reply()
+    stored = KeyringCall("set", installation.keyring_user, secret, prompt=prompt).reply()
     if not stored.is_ok:
         raise keyring_error(stored)
-    reply = KeyringCall("get", installation.client_key, prompt=prompt).reply()
+    reply = KeyringCall("get", installation.keyring_user, prompt=prompt).reply()
     if reply.outcome is Outcome.ABSENT:
         raise SecretError(f"the keyring backend {reply.backend} keeps nothing", HEADLESS_HINT)
     _check_same(secret_from(reply, "this installation"), secret)
@@ -131,15 +134,15 @@ def _check_same(found: str, secret: str) -> None:
 def remove_secret(installation: Installation) -> None:
     """Remove the installation's secret from where it is kept; what cannot be removed is said."""
     if installation.secret_place is SecretPlace.FILE:
-        SecretFile(os.path.dirname(installation.where), installation.client_key).remove()
+        SecretFile(os.path.dirname(installation.where), installation.keyring_user).remove()
         return
     from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
     from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
 
-    reply = KeyringCall("delete", installation.client_key, prompt=os.isatty(0)).reply()
+    reply = KeyringCall("delete", installation.keyring_user, prompt=os.isatty(0)).reply()
     if reply.outcome not in (Outcome.OK, Outcome.ABSENT):
         reason = reply.reason or reply.outcome.value
-        warning(f"the shared secret of {installation.client_key} is still in the keyring: {reason}")
+        warning(f"the shared secret of {installation.keyring_user} is still in the keyring: {reason}")
 
 
 class _Once:

@@ -28,7 +28,7 @@ from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.git.protocol import USERNAME, format_answer, parse_request, refused_fingerprints, write_answer
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.serving.audit import Audit, audit_line
 from git_credential_bbjwt.serving.client import who_asks

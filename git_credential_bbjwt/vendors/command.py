@@ -4,7 +4,10 @@ from git_credential_bbjwt.core.failures import InstallationCommandError, Install
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.asked import Asked
-from git_credential_bbjwt.installations.payload import Installation, parse_payload
+from git_credential_bbjwt.installations.catalogue import chosen
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.system import child_process, shell
 
 # A payload is two kilobytes. Bytes.
@@ -28,11 +31,12 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
     }
     done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
     where = f"the output of {asked.where}"
-    installation = None
+    printed: list[Installation] = []
     try:
         if done.status == 0 and done.output.strip() and len(done.output) <= _LONGEST_PAYLOAD:
-            installation = parse_payload(done.output, where)
-            hide(installation.shared_secret)
+            printed = parse_payload(unpacked(done.output) or done.output, where)
+            for one in printed:
+                hide(one.shared_secret)
     finally:
         # Only now is it known what must not be shown of it.
         for line in done.errors.decode("utf-8", "replace").splitlines()[-_MOST_LINES:]:
@@ -44,13 +48,15 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
             f"{asked.where} failed with exit status {done.status}",
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
         )
-    if installation is None:
+    if not printed:
         return None
-    if not installation.serves(repository):
+    serving = [one for one in printed if one.serves(repository)]
+    if not serving:
         raise InstallationCommandError(
             f"{asked.where} printed the payload of another workspace than {repository.workspace}",
             "it must print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
         )
+    installation = chosen(serving, repository.workspace, "") or serving[0]
     if not installation.shared_secret:
         raise InstallationError(f"{where}: sharedSecret is missing")
     return installation

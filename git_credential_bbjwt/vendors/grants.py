@@ -21,7 +21,7 @@ from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.git.protocol import USERNAME
 from git_credential_bbjwt.installations.asked import Asked, Command
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
-from git_credential_bbjwt.installations.payload import Installation
+from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import BROKERED

@@ -1,0 +1,127 @@
+"""Installations: one Connect app or one OAuth consumer on one workspace, wherever it was read."""
+
+from enum import Enum
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from git_credential_bbjwt.core.repository import Repository, normal_host
+from git_credential_bbjwt.system.digest import digest
+
+CLOUD_BASE_URL = "https://bitbucket.org"
+CLOUD_API_URL = "https://api.bitbucket.org"
+
+
+class Kind(Enum):
+    """What an installation is, by the name that ``list --json`` and the registry have for it."""
+
+    CONNECT = "connect"
+    OAUTH_CONSUMER = "oauth-consumer"
+
+
+class SecretPlace(Enum):
+    """Where an installation's secret is, by the name that ``list --json`` and the registry have for it."""
+
+    KEYRING = "keyring"
+    FILE = "file"
+    PAYLOAD = "payload"
+    ELSEWHERE = "jwt"
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether the installation is from a registry, which holds no secret itself."""
+        return self in (SecretPlace.KEYRING, SecretPlace.FILE)
+
+    @property
+    def described(self) -> str:
+        """The same in words."""
+        return {
+            SecretPlace.KEYRING: "in the keyring",
+            SecretPlace.FILE: "in a file of mode 0600",
+            SecretPlace.PAYLOAD: "in the payload",
+            SecretPlace.ELSEWHERE: "elsewhere, with a JWT in its place",
+        }[self]
+
+
+class Installation(NamedTuple):
+    """One Connect app on one workspace, or one OAuth consumer of a workspace.
+
+    ``app_key`` is the app's key or the consumer's; ``client_key`` is empty for a consumer. ``workspaces`` are slugs in
+    lower case. Without any, the payload names no slug, and Bitbucket alone knows which workspace it is for. Exactly one
+    of these gives the right to a token: ``shared_secret`` (for a consumer its secret), ``jwt`` (signed elsewhere), or
+    what is stored in the ``secret_place`` of a registered installation. ``registration`` changes with each
+    registration; ``keyring_backend`` is the backend that stored the secret then. ``is_exposed`` means that other users
+    of the machine can read the secret's file. ``after_connect`` marks a consumer that is used when Connect has ended.
+    """
+
+    app_key: str
+    client_key: str
+    base_url: str
+    base_api_url: str
+    workspaces: tuple[str, ...]
+    workspace_uuid: str
+    secret_place: SecretPlace
+    registration: str
+    where: str
+    shared_secret: str = ""
+    jwt: str = ""
+    keyring_backend: str = ""
+    is_exposed: bool = False
+    kind: Kind = Kind.CONNECT
+    after_connect: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host, and port if it is not 443, that git uses for this installation's repositories."""
+        return normal_host(urlsplit(self.base_url).netloc)
+
+    @property
+    def is_consumer(self) -> bool:
+        """Whether this is an OAuth consumer."""
+        return self.kind is Kind.OAUTH_CONSUMER
+
+    @property
+    def opens_workspace(self) -> bool:
+        """Whether its tokens open every repository of the workspace, whichever one was asked for."""
+        return self.is_consumer
+
+    @property
+    def keyring_user(self) -> str:
+        """The user name under which its secret is stored."""
+        return f"{self.kind.value}:{self.app_key}" if self.is_consumer else self.client_key
+
+    @property
+    def name(self) -> str:
+        """What errors and lists call it."""
+        return f"{'OAuth consumer' if self.is_consumer else 'app'} {self.app_key}"
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The host with each name that a request can have for a workspace of this installation."""
+        uuid = [self.workspace_uuid] if self.workspace_uuid else []
+        return [(self.host, workspace) for workspace in (*self.workspaces, *uuid)]
+
+    @property
+    def identity(self) -> str:
+        """A digest that is the same only for the same installation with the same secret."""
+        return digest(
+            self.kind.value,
+            self.app_key,
+            self.client_key,
+            self.base_url,
+            self.base_api_url,
+            self.registration,
+            self.shared_secret,
+            self.jwt,
+        )
+
+    def is_surely_for(self, repository: Repository) -> bool:
+        """Whether it names the workspace of ``repository``, which it `serves`; else only Bitbucket knows."""
+        return repository.workspace in (*self.workspaces, self.workspace_uuid)
+
+    def serves(self, repository: Repository) -> bool:
+        """Whether it is asked for a token for ``repository``."""
+        if repository.host != self.host:
+            return False
+        if repository.workspace.startswith("{"):
+            return repository.workspace == self.workspace_uuid or not (self.workspace_uuid or self.workspaces)
+        return not self.workspaces or repository.workspace in self.workspaces

@@ -1,0 +1,67 @@
+"""Payloads as frameworks, logs and secret stores keep them: JSON objects wrapped in others, or in strings of JSON.
+
+Sources: atlassian-connect-express (``clientInfo``, its table AddonSettings), AWS Secrets Manager (``GetSecretValue``),
+HashiCorp Vault (KV secrets engine).
+"""
+
+import json
+from typing import Any
+
+from git_credential_bbjwt.core.failures import InstallationError
+
+#: The members that hold a Connect app's payload, and an OAuth consumer.
+APP, CONSUMER = "clientInfo", "oauthConsumer"
+
+# Deeper ones are a mistake, or an attack on the parser.
+_MOST_WRAPPERS = 5
+
+_HINT = "use the payload of the app's `installed` callback, or an OAuth consumer as JSON"
+
+
+def unwrapped(data: bytes, where: str) -> dict[str, dict[str, Any]]:
+    """Return what is inside of all wrappers of ``data``: an object under `APP`, one under `CONSUMER`, or both.
+
+    ``where`` names the data in errors. Raises InstallationError, which never repeats a value of it.
+    """
+    return _opened(json_object(data, where), where, _MOST_WRAPPERS)
+
+
+def json_object(data: bytes | str, where: str) -> dict[str, Any]:
+    """Return the JSON object that ``data`` is. Raises InstallationError."""
+    try:
+        found = json.loads(data.strip().removeprefix("\ufeff") if isinstance(data, str) else data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InstallationError(f"{where}: this is not a JSON object", _HINT)
+    return found
+
+
+def _opened(found: dict[str, Any], where: str, wrappers_left: int) -> dict[str, dict[str, Any]]:
+    consumer = {CONSUMER: _object(found[CONSUMER], where)} if CONSUMER in found else {}
+    inner = _inner(found, where)
+    if inner is None:
+        is_payload = not consumer or "clientKey" in found or "sharedSecret" in found
+        return ({APP: found} if is_payload else {}) | consumer
+    if not wrappers_left:
+        raise InstallationError(f"{where}: the payload is in more than {_MOST_WRAPPERS} wrappers", _HINT)
+    return _opened(_object(inner, where), where, wrappers_left - 1) | consumer
+
+
+def _inner(found: dict[str, Any], where: str) -> object:
+    """What the wrapper ``found`` holds; None for an object that is no wrapper."""
+    if APP in found:
+        return found[APP]
+    if found.get("key") == APP and "val" in found:
+        return found["val"]
+    for name in ("body", "SecretString"):
+        if name in found:
+            return found[name]
+    if "data" in found:
+        data = _object(found["data"], where)
+        return data.get("data", data)
+    return None
+
+
+def _object(value: object, where: str) -> dict[str, Any]:
+    return value if isinstance(value, dict) else json_object(value if isinstance(value, str) else "", where)

@@ -1,0 +1,162 @@
+"""What a payload says, in every wrapper that frameworks, logs and secret stores put around it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.installations.installation import Installation, Kind
+from git_credential_bbjwt.installations.payload import entry_of, parse_entry, parse_payload
+
+UUID = "{0a0b0c0d-0102-0304-0506-0708090a0b0c}"
+APP: dict[str, Any] = {
+    "key": "app",
+    "clientKey": "connection:7",
+    "sharedSecret": "the-shared-secret",
+    "baseUrl": "https://bitbucket.org",
+    "baseApiUrl": "https://api.bitbucket.org",
+    "productType": "bitbucket",
+    "eventType": "installed",
+    "principal": {"type": "team", "username": "acme", "uuid": UUID},
+}
+CONSUMER: dict[str, Any] = {"key": "consumer", "secret": "the-consumers-secret", "workspace": "Acme"}
+
+#: How each wrapper looks around a value.
+WRAPPERS: dict[str, Any] = {
+    "clientInfo": lambda value: {"clientInfo": value},
+    "a row of AddonSettings": lambda value: {"id": 1, "clientKey": "connection:7", "key": "clientInfo", "val": value},
+    "a webhook log": lambda value: {"method": "POST", "headers": {"key": "x"}, "body": value},
+    "AWS Secrets Manager": lambda value: {"ARN": "arn:x", "Name": "bbjwt", "SecretString": value},
+    "Vault": lambda value: {"request_id": "x", "data": {"data": value, "metadata": {"version": 1}}},
+}
+
+
+def parsed(payload: object) -> list[Installation]:
+    """The installations of ``payload``."""
+    return parse_payload(json.dumps(payload).encode(), "FILE")
+
+
+def refused(payload: object) -> InstallationError:
+    """The error for ``payload``, which repeats none of its secrets."""
+    with pytest.raises(InstallationError) as raised:
+        parsed(payload)
+    for text in (raised.value.what, raised.value.hint):
+        assert "the-shared-secret" not in text
+        assert "the-consumers-secret" not in text
+    return raised.value
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["object", "string"])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("payload", [APP, {"oauthConsumer": CONSUMER}], ids=["app", "consumer"])
+def test_payload_is_found_in_each_wrapper(payload: dict[str, Any], wrapper: str, as_text: bool) -> None:
+    assert parsed(WRAPPERS[wrapper](json.dumps(payload) if as_text else payload)) == parsed(payload)
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_five_wrappers_are_opened_and_six_are_an_error(wrapper: str) -> None:
+    wrapped: object = APP
+    for depth in range(5):
+        wrapped = WRAPPERS[wrapper](json.dumps(wrapped) if depth % 2 else wrapped)
+
+    assert parsed(wrapped) == parsed(APP)
+    assert "wrappers" in refused(WRAPPERS[wrapper](wrapped)).what
+
+
+def test_different_wrappers_within_each_other_are_opened() -> None:
+    wrapped: object = APP
+    for wrap in WRAPPERS.values():
+        wrapped = wrap(json.dumps(wrapped))
+
+    assert parsed(wrapped) == parsed(APP)
+
+
+def test_byte_order_mark_and_white_space_around_a_string_of_json_are_ignored() -> None:
+    assert parsed({"SecretString": "\ufeff\n " + json.dumps(APP) + "\n"}) == parsed(APP)
+
+
+@pytest.mark.parametrize("value", ["", "null", "5", "[]", "{", 5, [], [APP], "[" * 100_000, '{"a":' * 100_000])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapper_without_an_object_is_an_error(wrapper: str, value: object) -> None:
+    assert "FILE" in refused(WRAPPERS[wrapper](value)).what
+
+
+def test_app_and_consumer_side_by_side_give_both_and_the_consumer_succeeds() -> None:
+    app, consumer = parsed({"clientInfo": APP, "oauthConsumer": CONSUMER})
+
+    assert (app.kind, app.after_connect, app.opens_workspace) == (Kind.CONNECT, False, False)
+    assert (consumer.kind, consumer.after_connect, consumer.opens_workspace) == (Kind.OAUTH_CONSUMER, True, True)
+    assert parsed({"SecretString": json.dumps({"clientInfo": json.dumps(APP), "oauthConsumer": CONSUMER})}) == [
+        app,
+        consumer,
+    ]
+    # A bare payload beside it is no less a Connect app: a consumer alone would be used at once.
+    assert parsed(APP | {"oauthConsumer": CONSUMER}) == [app, consumer]
+
+
+def test_consumer_as_it_is_written() -> None:
+    (consumer,) = parsed({"oauthConsumer": CONSUMER | {"afterConnect": True, "workspaceUuid": UUID.upper()}})
+
+    assert (consumer.app_key, consumer.shared_secret) == ("consumer", "the-consumers-secret")
+    assert (consumer.workspaces, consumer.workspace_uuid, consumer.after_connect) == (("acme",), UUID, True)
+    assert (consumer.base_url, consumer.base_api_url) == ("https://bitbucket.org", "https://api.bitbucket.org")
+    assert (consumer.keyring_user, consumer.client_key) == ("oauth-consumer:consumer", "")
+
+
+def test_consumer_of_another_host_needs_no_address_of_the_api() -> None:
+    (consumer,) = parsed({"oauthConsumer": CONSUMER | {"baseUrl": "https://git.example:8443"}})
+
+    assert (consumer.host, consumer.base_url) == ("git.example:8443", "https://git.example:8443")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"key": ""}, "key"),
+        ({"secret": None}, "secret"),
+        ({"secret": "line\nbreak"}, "secret"),
+        ({"workspace": ""}, "workspace"),
+        ({"workspace": UUID}, "workspace"),
+        ({"workspace": "a/b"}, "workspace"),
+        ({"workspaceUuid": "0a0b0c0d"}, "workspaceUuid"),
+        ({"baseUrl": "http://bitbucket.org"}, "base URL"),
+        ({"baseUrl": "https://bitbucket.org/x"}, "baseUrl"),
+        ({"afterConnect": "true"}, "afterConnect"),
+        ({"afterConnect": 1}, "afterConnect"),
+        ({"after_connect": True}, "afterConnect"),
+        ({"afterconnect": True}, "afterConnect"),
+        ({"workspaceUUID": UUID}, "workspaceUuid"),
+    ],
+)
+def test_consumer_that_cannot_be_used_names_the_member(change: dict[str, Any], named: str) -> None:
+    assert named in refused({"oauthConsumer": CONSUMER | change}).what
+
+
+@pytest.mark.parametrize("value", [None, 5, [], "", "x", [CONSUMER]])
+def test_consumer_that_is_no_object_is_an_error(value: object) -> None:
+    assert "FILE" in refused({"clientInfo": APP, "oauthConsumer": value}).what
+
+
+def test_identity_of_app_and_consumer_with_the_same_words_differs() -> None:
+    (app,) = parsed(APP | {"clientKey": ""})
+    consumer = app._replace(kind=Kind.OAUTH_CONSUMER)
+
+    assert app.identity != consumer.identity
+
+
+def test_secret_of_a_registered_app_may_be_missing() -> None:
+    (app,) = parsed({**APP, "clientKey": f"ari:cloud:bitbucket::app/{UUID}/app", "sharedSecret": ""})
+
+    assert (app.shared_secret, app.workspace_uuid) == ("", UUID)
+
+
+@pytest.mark.parametrize("payload", [APP, {"oauthConsumer": CONSUMER | {"afterConnect": True}}])
+def test_entry_of_the_registry_holds_everything_but_the_secret(payload: dict[str, Any]) -> None:
+    (one,) = parsed(payload)
+    entry = json.loads(json.dumps(entry_of(one)))
+
+    assert parse_entry(entry, "FILE") == one._replace(shared_secret="")
+    assert "secret" not in {str(value) for value in entry.values()}
