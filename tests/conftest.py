@@ -269,6 +269,22 @@ def pretend_git(machine: Machine, version: str) -> None:
 
 
 @pytest.fixture
+def git_3(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Have ``machine`` and the emulator use a git with the defaults that 3.0 will have; return it."""
+    real = shutil.which("git", path=machine.environment["PATH"])
+    git = tmp_path / "git-3" / "git"
+    git.parent.mkdir()
+    git.write_text(f"""#!/bin/sh
+export GIT_DEFAULT_HASH="${{GIT_DEFAULT_HASH:-sha256}}" GIT_DEFAULT_REF_FORMAT="${{GIT_DEFAULT_REF_FORMAT:-reftable}}"
+exec {real} -c safe.bareRepository=explicit "$@"
+""")
+    git.chmod(0o755)
+    for environment in (machine.environment, os.environ):
+        monkeypatch.setitem(environment, "PATH", os.pathsep.join([str(git.parent), environment["PATH"]]))
+    return git
+
+
+@pytest.fixture
 def bitbucket(tmp_path: Path) -> Iterator[Emulator]:
     """Bitbucket on loopback, with nothing in it."""
     with Emulator(tmp_path / "bitbucket") as emulator:

@@ -92,11 +92,11 @@ class SocksProxy(Proxy):
                 self.refused += 1
                 return
             _, _, _, kind = _read(reader, 4)
-            # An IPv4 address, or a name with its length in front.
-            host = socket.inet_ntoa(_read(reader, 4)) if kind == 1 else _read(reader, _read(reader, 1)[0]).decode()
+            host = _socks_host(reader, kind)
             port = int.from_bytes(_read(reader, 2), "big")
-            self.asked.append(f"{host}:{port}")
-            with socket.create_connection((host, port)) as there:
+            self.asked.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            # The tests' servers listen at the loopback of IPv4 alone.
+            with socket.create_connection(("localhost" if host == "::1" else host, port)) as there:
                 connection.sendall(b"\x05\0\0\x01" + bytes(6))
                 _pass_on(connection, there)
 
@@ -106,6 +106,15 @@ class SocksProxy(Proxy):
         known = f"{user}:{password}" == self._userinfo
         connection.sendall(b"\x01\0" if known else b"\x01\x01")
         return known
+
+
+def _socks_host(reader: BufferedReader, kind: int) -> str:
+    """An IPv4 or IPv6 address, or a name with its length in front (RFC 1928, section 5)."""
+    if kind == 1:
+        return socket.inet_ntoa(_read(reader, 4))
+    if kind == 4:  # Newer curl asks by IPv6 too.
+        return socket.inet_ntop(socket.AF_INET6, _read(reader, 16))
+    return _read(reader, _read(reader, 1)[0]).decode()
 
 
 class _Connection(BaseRequestHandler):

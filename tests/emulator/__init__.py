@@ -6,7 +6,8 @@ its source; a rule marked "inferred" has a switch in `Rules`.
 
 Sources, by the titles of Atlassian's pages: "Exchange a Connect JWT for an OAuth access token" (swap), "Understanding
 JWT for apps" (JWT), "Scopes for the Bitbucket Cloud REST API" (scopes), "Use OAuth on Bitbucket Cloud" (git),
-"Repositories" and "REST API introduction" (REST), RFC 6749 (errors of the swap), Git LFS API specification (LFS).
+"Repositories" and "REST API introduction" (REST), RFC 6749 (errors of the token endpoint, client credentials), Git LFS
+API specification (LFS).
 """
 
 from __future__ import annotations
@@ -22,13 +23,37 @@ from urllib.parse import quote, urlsplit
 import trustme
 
 from tests.emulator.answers import Answers
-from tests.emulator.model import TOKEN_PATH, App, Fault, HostedRepository, IssuedToken, Rules, Seen, braced_uuid
+from tests.emulator.model import (
+    IP_ALLOW_LIST,
+    OUTAGE,
+    RATE_LIMITED,
+    SILENCE,
+    TOKEN_PATH,
+    TWO_STEP_VERIFICATION,
+    App,
+    Consumer,
+    End,
+    Fault,
+    HostedRepository,
+    IssuedToken,
+    Rules,
+    Seen,
+    braced_uuid,
+    token_of,
+)
 from tests.emulator.repositories import make_bare_repository
 from tests.emulator.server import Server, authority_for
 
 __all__ = [
+    "IP_ALLOW_LIST",
+    "OUTAGE",
+    "RATE_LIMITED",
+    "SILENCE",
+    "TWO_STEP_VERIFICATION",
     "App",
+    "Consumer",
     "Emulator",
+    "End",
     "Fault",
     "HostedRepository",
     "IssuedToken",
@@ -49,6 +74,8 @@ class Emulator(Answers):
         self.folder = folder
         self.rules = Rules()
         self.apps: dict[str, App] = {}
+        #: OAuth consumers by their keys.
+        self.consumers: dict[str, Consumer] = {}
         self.repositories: list[HostedRepository] = []
         self.tokens: dict[str, IssuedToken] = {}
         self.seen: list[Seen] = []
@@ -89,9 +116,7 @@ class Emulator(Answers):
 
     def install(self, workspace: str = "acme", *, key: str = "acme-builds", scopes: str = "repository") -> App:
         """Install an app on a workspace."""
-        known = [app.workspace_uuid for app in self.apps.values() if app.workspace == workspace]
-        named = [one.workspace_uuid for one in self.repositories if one.workspace == workspace]
-        workspace_uuid = [*known, *named, braced_uuid()][0]
+        workspace_uuid = self._uuid_of(workspace)
         client_key = f"ari:cloud:bitbucket::app/{workspace_uuid}/{key}"
         if client_key in self.apps:
             client_key = f"connection:{secrets.randbelow(10**9)}"
@@ -106,6 +131,36 @@ class Emulator(Answers):
         )
         self.apps[app.client_key] = app
         return app
+
+    def add_consumer(self, workspace: str = "acme", *, scopes: str = "repository", private: bool = True) -> Consumer:
+        """Add an OAuth consumer to a workspace: a key of 32 and a secret of 76 characters (CHANGE-3052)."""
+        consumer = Consumer(
+            key=secrets.token_hex(16),
+            secret=secrets.token_hex(38),
+            workspace=workspace,
+            workspace_uuid=self._uuid_of(workspace),
+            scopes=set(scopes.split()),
+            private=private,
+        )
+        self.consumers[consumer.key] = consumer
+        return consumer
+
+    def consumer_json(self, consumer: Consumer, **changes: Any) -> dict[str, Any]:
+        """What the helper takes for an OAuth consumer of this Bitbucket."""
+        known = {
+            "key": consumer.key,
+            "secret": consumer.secret,
+            "workspace": consumer.workspace,
+            "baseUrl": self.base_url,
+            "baseApiUrl": self.base_api_url,
+        }
+        return {"oauthConsumer": known | changes}
+
+    def _uuid_of(self, workspace: str) -> str:
+        everything: list[App | Consumer | HostedRepository]
+        everything = [*self.apps.values(), *self.consumers.values(), *self.repositories]
+        known = (one.workspace_uuid for one in everything if one.workspace == workspace)
+        return next(known, None) or braced_uuid()
 
     def payload(self, app: App, **changes: Any) -> dict[str, Any]:
         """The payload of the `installed` lifecycle callback, as recorded (toolchain-oss, ``app_install_team.json``)."""
@@ -139,12 +194,10 @@ class Emulator(Answers):
     ) -> HostedRepository:
         """Create a private repository with one commit; or serve the one at ``path`` by this name too."""
         workspace, slug = full_name.split("/")
-        uuids = [r.workspace_uuid for r in self.repositories if r.workspace == workspace]
-        uuids += [app.workspace_uuid for app in self.apps.values() if app.workspace == workspace]
         if path is None:
             path = self.folder / "repositories" / f"{workspace}-{slug}.git"
             make_bare_repository(path, files or {"README.md": f"# {slug}\n"})
-        repository = HostedRepository(workspace, uuids[0] if uuids else braced_uuid(), slug, braced_uuid(), path)
+        repository = HostedRepository(workspace, self._uuid_of(workspace), slug, braced_uuid(), path)
         self.repositories.append(repository)
         return repository
 
@@ -157,9 +210,40 @@ class Emulator(Answers):
         repository.old_slugs.add(repository.slug)
         repository.slug = slug
 
+    def rename_workspace(self, workspace: str, name: str) -> None:
+        """Give a workspace another slug; nothing is found by the old one ("Change a workspace ID")."""
+        everything: list[App | Consumer | HostedRepository | IssuedToken]
+        everything = [*self.apps.values(), *self.consumers.values(), *self.repositories, *self.tokens.values()]
+        for one in everything:
+            if one.workspace == workspace:
+                one.workspace = name
+
+    def end_connect(
+        self, how: str = "gone", *, seconds: float | None = None, look_ups: bool | None = None, tokens: bool = False
+    ) -> None:
+        """End Connect as `End` says, for good or for so many seconds (a rehearsal).
+
+        What nobody knows of a swap that is not supported is whether look-ups still work; they do unless ``look_ups``.
+        """
+        if look_ups is None:
+            look_ups = how in ("gone", "unauthorized")
+        self.rules.connect_end = End(how, None if seconds is None else self.now() + seconds, look_ups, tokens)
+
+    def restore_connect(self) -> None:
+        """Let Connect work again, as after a rehearsal."""
+        self.rules.connect_end = None
+
+    def forge_token(self, workspace: str = "acme", *, lifetime: float = 4 * 3600) -> str:
+        """The token that Forge hands to a remote, a JWT with its end ("Bitbucket git operations from a remote")."""
+        scopes = {"read:app-system-token", "read:repository:bitbucket"}
+        expires = self.now() + lifetime
+        token = token_of({"iat": int(self.now()), "exp": int(expires)}, short=False)
+        self.tokens[token] = IssuedToken(workspace, scopes, None, expires, consumer="forge")
+        return token
+
     def revoke_tokens(self) -> None:
         """Make every token issued so far worthless."""
-        for token in self.tokens.values():
+        for token in list(self.tokens.values()):
             token.revoked = True
 
     def misbehave(self, kind: str, *faults: Fault) -> None:
@@ -171,8 +255,12 @@ class Emulator(Answers):
         return [one for one in self.seen if one.is_helper]
 
     def mints(self) -> int:
-        """How many tokens were issued."""
+        """How many tokens were issued, to apps and consumers."""
         return sum(1 for one in self.seen if one.path == TOKEN_PATH and one.status == 200)
+
+    def grants(self, grant_type: str) -> list[Seen]:
+        """The requests to the token endpoint for a grant, refused ones too."""
+        return [one for one in self.seen if one.form.get("grant_type") == grant_type]
 
     def now(self) -> float:
         """Unix time by this server's clock."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
-import secrets
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from tests.emulator.jwt import BadJwtError, decoded, decoded_json, query_string_hash
 from tests.emulator.model import (
+    CONSUMER_GRANT_TYPE,
     GRANT_TYPE,
     IMPLIES,
+    NEW_NAMES,
     NOT_SEEN,
     App,
+    Consumer,
+    End,
     HostedRepository,
     IssuedToken,
     RefusalError,
@@ -21,20 +25,27 @@ from tests.emulator.model import (
     Seen,
     gone,
     oauth_error,
+    old_names,
     rest_error,
     scheme_of,
+    token_of,
     with_implied,
 )
+
+_BAD_CREDENTIALS = "Token is invalid, expired, or not supported for this endpoint."
 
 
 class Answers:
     """The rules; `Emulator` has what they are about."""
 
     apps: dict[str, App]
+    consumers: dict[str, Consumer]
     repositories: list[HostedRepository]
     tokens: dict[str, IssuedToken]
     rules: Rules
     base_api_url: str
+    #: Until when the token endpoint refuses everything, by `Rules.refusal_lasts`.
+    refuses_until = 0.0
 
     def now(self) -> float:
         """Unix time by this server's clock."""
@@ -53,12 +64,31 @@ class Answers:
             app, claims = self._verified(jwt)
         except BadJwtError as bad:
             seen.reason = str(bad)
-            raise rest_error(401, f"Token is invalid, expired, or not supported for this endpoint. ({bad})") from bad
+            raise rest_error(401, f"{_BAD_CREDENTIALS} ({bad})") from bad
         seen.claims = claims
         if check_qsh and claims.get("qsh") != query_string_hash(seen.method, seen.path, seen.query):
             seen.reason = "qsh is of another request"
-            raise rest_error(401, "Token is invalid, expired, or not supported for this endpoint. (qsh)")
+            raise rest_error(401, f"{_BAD_CREDENTIALS} (qsh)")
         return app
+
+    def connect_end(self) -> End | None:
+        """Return the end of Connect that is in force now, if any."""
+        end = self.rules.connect_end
+        return end if end and (end.until is None or self.now() < end.until) else None
+
+    def check_connect(self, seen: Seen, *, swap: bool) -> None:
+        """Refuse what a Connect app wants after the end of Connect. Raises RefusalError."""
+        end = self.connect_end()
+        if end is None or not (swap or end.look_ups):
+            return
+        seen.reason = "Connect has ended"
+        if end.how == "gone":
+            raise gone("CHANGE-9999")
+        if end.how == "unauthorized":
+            raise rest_error(401, _BAD_CREDENTIALS)
+        if swap and end.how == "unsupported":
+            raise oauth_error(400, "invalid_grant", "Unsupported grant type")
+        raise rest_error(403, "Connect apps are no longer supported.")
 
     def _verified(self, jwt: str) -> tuple[App, dict[str, Any]]:
         parts = jwt.split(".")
@@ -87,7 +117,10 @@ class Answers:
     def check_token(self, token: str) -> IssuedToken | None:
         """Return what is known of an access token that still counts."""
         issued = self.tokens.get(token)
-        return issued if issued and not issued.revoked and issued.expires > self.now() else None
+        if issued is None or issued.revoked or issued.expires <= self.now():
+            return None
+        end = self.connect_end()
+        return None if end and end.tokens and not issued.consumer else issued
 
     def find(self, workspace: str, slug: str) -> HostedRepository | None:
         """Find a repository; each part may be a name in any case or a UUID in braces ("Repositories")."""
@@ -103,19 +136,34 @@ class Answers:
                 return one
         return None
 
-    def swap(self, seen: Seen) -> dict[str, Any]:
-        """The token endpoint ("Exchange a Connect JWT for an OAuth access token"). Raises RefusalError."""
+    def grant(self, seen: Seen) -> dict[str, Any]:
+        """The token endpoint. Raises RefusalError."""
         if seen.query:
             raise oauth_error(400, "invalid_request", "parameters belong in the form")
         content_type = seen.headers.get("Content-Type", "")
         if content_type != "application/x-www-form-urlencoded":
             raise oauth_error(400, "invalid_grant", "Unsupported grant type: None")
+        if self.now() < self.refuses_until:
+            raise oauth_error(400, "invalid_request", "Try again later.")
+        try:
+            if seen.form.get("grant_type") == CONSUMER_GRANT_TYPE:
+                return self._client_credentials(seen)
+            return self._swap(seen)
+        except RefusalError:
+            self.refuses_until = self.now() + self.rules.refusal_lasts
+            raise
+
+    def _swap(self, seen: Seen) -> dict[str, Any]:
+        """A JWT for a token ("Exchange a Connect JWT for an OAuth access token"). Raises RefusalError."""
+        self.check_connect(seen, swap=True)
         app = self.check_jwt(seen, check_qsh=self.rules.swap_checks_qsh)
         if seen.form.get("grant_type") != GRANT_TYPE:
             raise oauth_error(400, "invalid_grant", f"Unsupported grant type: {seen.form.get('grant_type')}")
         if set(seen.form) - {"grant_type", "scope", "bitbucket_repository"}:
             raise oauth_error(400, "invalid_request", "unknown field")
         asked = set(seen.form["scope"].split()) if "scope" in seen.form else app.scopes
+        if self.rules.takes_new_scope_names:
+            asked = old_names(asked)
         if not asked or not asked <= (
             with_implied(app.scopes) if self.rules.implied_scope_may_be_asked else app.scopes
         ):
@@ -125,15 +173,70 @@ class Answers:
             one.uuid == limit and one.workspace == app.workspace for one in self.repositories
         ):
             raise oauth_error(400, "invalid_request", "bitbucket_repository")
-        token = secrets.token_urlsafe(60) + "="
-        self.tokens[token] = IssuedToken(app.workspace, asked, limit, self.now() + self.rules.lifetime)
+        return self._issue(app.workspace, asked, limit, subject=app.client_key)
+
+    def _client_credentials(self, seen: Seen) -> dict[str, Any]:
+        """The client credentials grant (RFC 6749, section 4.4; "Use OAuth on Bitbucket Cloud"). Raises RefusalError.
+
+        Texts of refusals: SonarQube's tests; jenkinsci/bitbucket-build-status-notifier-plugin #47.
+        """
+        pair = self._basic_pair(seen)
+        if pair is None:
+            status = self.rules.wrong_consumer_status
+            problem = "Requests must be authenticated using OAuth client credentials"
+            raise oauth_error(status, "unauthorized_client", problem)
+        consumer = self.consumers.get(pair[0])
+        if consumer is None or consumer.deleted or not hmac.compare_digest(consumer.secret.encode(), pair[1].encode()):
+            seen.reason = "key or secret"
+            status = self.rules.wrong_consumer_status
+            raise oauth_error(status, "unauthorized_client", "Invalid OAuth client credentials")
+        if not consumer.private:
+            problem = (
+                'Cannot use client_credentials with a consumer marked as "public". Calls for auto generated consumers '
+                "should use urn:bitbucket:oauth2:jwt instead."
+            )
+            raise oauth_error(400, "invalid_grant", problem)
+        # Whether `scope` may narrow it is not known; nobody sends anything else.
+        if set(seen.form) != {"grant_type"}:
+            raise oauth_error(400, "invalid_request", "unknown field")
+        return self._issue(consumer.workspace, consumer.scopes, None, subject=consumer.key, consumer=consumer.key)
+
+    def _basic_pair(self, seen: Seen) -> tuple[str, str] | None:
+        """Key and secret of HTTP Basic: as they are (RFC 7617), or form-encoded (RFC 6749, section 2.3.1)."""
+        encoded = scheme_of(seen, "Basic")
+        try:
+            key, colon, secret = base64.b64decode(encoded or "", validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        if not colon:
+            return None
+        return (unquote_plus(key), unquote_plus(secret)) if self.rules.consumer_form_encoded else (key, secret)
+
+    def _issue(
+        self, workspace: str, scopes: set[str], limit: str | None, *, subject: str, consumer: str = ""
+    ) -> dict[str, Any]:
+        expires = self.now() + self.rules.lifetime
+        claims = {"sub": subject, "iat": int(self.now()), "exp": int(expires)}
+        token = token_of(claims, short=self.rules.short_tokens)
+        self.tokens[token] = IssuedToken(workspace, set(scopes), limit, expires, consumer=consumer)
         answer = {"access_token": token, "expires_in": self.rules.lifetime, "token_type": "bearer"}
         if self.rules.echoes_scope:
-            answer["scopes" if self.rules.scopes_plural else "scope"] = " ".join(sorted(_least(asked)))
+            named = sorted(_least(scopes))
+            if self.rules.new_scope_names:
+                named = [NEW_NAMES.get(name, name) for name in named]
+            answer["scopes" if self.rules.scopes_plural else "scope"] = " ".join(named)
         return answer
 
     def rest(self, seen: Seen) -> dict[str, Any]:
         """One repository or one workspace ("Repositories", "Workspaces" of the REST API). Raises RefusalError."""
+        try:
+            return self._rest(seen)
+        except RefusalError as refusal:
+            if refusal.status == 401 and self.rules.rest_challenges:
+                refusal.headers["WWW-Authenticate"] = "BitbucketCustom realm=Bitbucket.org HTTP"
+            raise
+
+    def _rest(self, seen: Seen) -> dict[str, Any]:
         parts = seen.path.split("/")
         if parts[1:3] == ["2.0", "workspaces"]:
             return self._workspace(seen, parts[3:])
@@ -146,18 +249,20 @@ class Answers:
             issued = self.check_token(bearer)
             if issued is None:
                 raise rest_error(401, "Access token expired. Use your refresh token to obtain a new access token.")
-            if "repository" not in with_implied(issued.scopes):
-                detail = {"required": ["repository"], "granted": sorted(issued.scopes)}
-                raise rest_error(403, "Your credentials lack one or more required privilege scopes.", detail)
-            allowed, limit = issued.workspace, issued.repository
+            # "How to fetch the scope of a token".
+            seen.answer_headers["x-oauth-scopes"] = ", ".join(sorted(issued.scopes))
+            allowed, limit, scopes = issued.workspace, issued.repository, issued.scopes
         else:
+            self.check_connect(seen, swap=False)
             if not self.rules.rest_takes_jwt:
-                raise rest_error(401, "Token is invalid, expired, or not supported for this endpoint.")
+                raise rest_error(401, _BAD_CREDENTIALS)
             app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
-            if "repository" not in with_implied(app.scopes):
-                detail = {"required": ["repository"], "granted": sorted(app.scopes)}
-                raise rest_error(403, "Your credentials lack one or more required privilege scopes.", detail)
-            allowed = app.workspace
+            allowed, scopes = app.workspace, app.scopes
+        if "repository" not in with_implied(scopes):
+            detail = {"required": ["repository"], "granted": sorted(scopes)}
+            raise rest_error(403, "Your credentials lack one or more required privilege scopes.", detail)
+        if self.rules.refuses and not self.rules.refuses_git_alone:
+            raise rest_error(403, self.rules.refuses)
         repository = self.find(workspace, slug)
         if repository is None:
             renamed = self.find_renamed(workspace, slug)
@@ -184,6 +289,7 @@ class Answers:
         """``GET /2.0/workspaces/{slug or UUID}``; the list is gone since 14 April 2026 (CHANGE-2770)."""
         if not names:
             raise gone("CHANGE-2770")
+        self.check_connect(seen, swap=False)
         app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
         name = unquote(names[0]).lower()
         if len(names) != 1 or name not in (app.workspace, app.workspace_uuid):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
+CONSUMER_GRANT_TYPE = "client_credentials"
 TOKEN_PATH = "/site/oauth2/access_token"
 
 
@@ -24,6 +28,20 @@ class App:
     workspace_uuid: str
     scopes: set[str]
     uninstalled: bool = False
+
+
+@dataclass
+class Consumer:
+    """An OAuth consumer of a workspace, with the scopes that its permissions give ("Use OAuth on Bitbucket Cloud")."""
+
+    key: str
+    secret: str
+    workspace: str
+    workspace_uuid: str
+    scopes: set[str]
+    #: Marked *This is a private consumer*; others may not use the client credentials grant.
+    private: bool = True
+    deleted: bool = False
 
 
 @dataclass
@@ -51,6 +69,8 @@ class IssuedToken:
     repository: str | None
     expires: float
     revoked: bool = False
+    #: The consumer's key, if a consumer got it; empty for a Connect app's.
+    consumer: str = ""
 
 
 @dataclass
@@ -67,6 +87,8 @@ class Seen:
     jwt: str = ""
     status: int = 0
     reason: str = ""
+    #: Headers that a good answer has beside the usual ones.
+    answer_headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_helper(self) -> bool:
@@ -85,12 +107,48 @@ class Fault:
     delay: float = 0.0
     #: Seconds between the bytes of the body.
     drip: float = 0.0
+    #: Send nothing, until the client goes away.
+    silent: bool = False
     #: Close with a TCP reset, nothing sent.
     reset: bool = False
     #: Close in the middle of the body.
     truncate: bool = False
     #: Change the JSON of a good answer.
     change: Callable[[dict[str, Any]], Any] | None = None
+
+
+#: An outage of the REST API (Bitbucket's status page: January 7, 2026, for 95 minutes while git worked).
+OUTAGE = Fault(status=503, body=b"<html><body>Bitbucket is unavailable</body></html>")
+
+#: The hour's allowance is used up: plain text of 46 bytes, no `Retry-After` (SharpBucket #108, Jenkins #414).
+RATE_LIMITED = Fault(
+    status=429, headers={"Content-Type": "text/plain"}, body=b"Rate limit for this resource has been exceeded"
+)
+
+#: A host that takes connections and never answers.
+SILENCE = Fault(silent=True)
+
+#: What git is told with 403 ("Error 403 when performing Git operations").
+IP_ALLOW_LIST = "To access this repository, an admin must whitelist your IP."
+TWO_STEP_VERIFICATION = "To access this repository, enable two-step authentication."
+
+
+@dataclass
+class End:
+    """The end of Connect, or its rehearsal. What a swap answers then is not known, so each way is a switch.
+
+    `how` is "gone" (410: ends of endpoints, community threads of 2026), "unauthorized" (401 like a bad JWT: ends of
+    credentials, community article 3237429), "unsupported" (400 "Unsupported grant type": what the endpoint says about a
+    grant that it does not know) or "forbidden" (403, inferred).
+    """
+
+    how: str
+    #: Unix time by the server's clock when all works again; None: for good.
+    until: float | None = None
+    #: The REST API refuses JWTs too.
+    look_ups: bool = True
+    #: Tokens that Connect apps got before are refused as well, by git too (as app passwords were).
+    tokens: bool = False
 
 
 @dataclass
@@ -103,18 +161,44 @@ class Rules:
     rename_redirects: bool = False
     #: The swap's answer names scopes as `scopes`, as until May 2026 (CHANGE-3052); now it is `scope`.
     scopes_plural: bool = False
+    #: Answers name scopes by their new names (`read:repository:bitbucket`), which Bitbucket's pages show today.
+    new_scope_names: bool = False
+    #: The swap takes a scope by its new name.
+    takes_new_scope_names: bool = False
+    #: Tokens have some 90 characters, as before May 2026 (CHANGE-3052); since then they are JWTs of about 1,900.
+    short_tokens: bool = False
     #: The REST API takes a JWT at all (else only a token).
     rest_takes_jwt: bool = True
     #: The swap checks the `qsh` of a JWT (PR-Agent and others send none, and are served).
     swap_checks_qsh: bool = True
     #: A scope may be asked for that the app has only because another brings it along.
     implied_scope_may_be_asked: bool = True
-    #: The swap's answer names the scope (that this grant does rests on the page alone).
+    #: The answer of a grant names the scope (that the swap does rests on the page alone).
     echoes_scope: bool = True
+    #: Key and secret of a consumer are form-encoded within HTTP Basic (RFC 6749, section 2.3.1; Go's oauth2 does so);
+    #: else they are as they are (Atlassian's examples: `curl -u`).
+    consumer_form_encoded: bool = False
+    #: Status for a consumer with a wrong key or secret: 400 was seen (SonarQube's tests), RFC 6749 says 401.
+    wrong_consumer_status: int = 400
     #: What git gets with a good token of another repository: nothing was found on it.
     another_repositorys_token: int = 403
     #: Ended, or rehearsing the end: every request is answered with 410 (community threads of 2026).
     gone: bool = False
+    #: Connect has ended, or rehearses it (see `Emulator.end_connect`); OAuth consumers go on.
+    connect_end: End | None = None
+    #: What every request to the REST API meets, until it is None again: `OUTAGE`, `RATE_LIMITED`, `SILENCE`.
+    rest_fault: Fault | None = None
+    #: Nobody may see a repository from here: `IP_ALLOW_LIST` or `TWO_STEP_VERIFICATION`. Git gets it as text (A), the
+    #: REST API as its error's message (inferred).
+    refuses: str = ""
+    #: `refuses` applies to git alone.
+    refuses_git_alone: bool = False
+    #: Seconds for which a refused swap makes the endpoint refuse good ones (one report of August 2026).
+    refusal_lasts: float = 0.0
+    #: A 401 of the REST API has a `WWW-Authenticate: BitbucketCustom` (seen in the community).
+    rest_challenges: bool = False
+    #: LFS answers 403 without credentials (git-lfs #2658, 2017); else 401 as for git.
+    lfs_forbids: bool = False
     #: Headers of every good answer: `Deprecation`, `Sunset`, `Link` (renovate issue 45461).
     announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
@@ -132,10 +216,41 @@ IMPLIES = {
     "pullrequest:write": {"pullrequest", "repository:write", "repository"},
 }
 
+#: The new names of scopes (Forge pages; sourcegraph/docs #1768).
+NEW_NAMES = {
+    "repository": "read:repository:bitbucket",
+    "repository:write": "write:repository:bitbucket",
+    "repository:admin": "admin:repository:bitbucket",
+    "repository:delete": "delete:repository:bitbucket",
+    "pullrequest": "read:pullrequest:bitbucket",
+    "pullrequest:write": "write:pullrequest:bitbucket",
+}
+_OLD_NAMES = {new: old for old, new in NEW_NAMES.items()}
+
 
 def with_implied(scopes: set[str]) -> set[str]:
-    """All that ``scopes`` allow."""
-    return scopes.union(*(IMPLIES.get(scope, set()) for scope in scopes))
+    """All that ``scopes`` allow, by their old names. New names do not imply each other (two projects' READMEs)."""
+    allowed = scopes.union(*(IMPLIES.get(scope, set()) for scope in scopes))
+    return allowed | old_names(scopes)
+
+
+def old_names(scopes: set[str]) -> set[str]:
+    """The scopes by their old names."""
+    return {_OLD_NAMES.get(scope, scope) for scope in scopes}
+
+
+def token_of(claims: dict[str, Any], *, short: bool) -> str:
+    """A new access token: a JWT of about 1,900 characters (aws-amplify/amplify-hosting #4105), or a short one."""
+    if short:
+        return secrets.token_urlsafe(60) + "="
+    # What Bitbucket's say is not known, and nobody else's business; the length is.
+    parts = [{"alg": "RS256", "typ": "JWT"}, claims | {"jti": secrets.token_hex(16), "context": secrets.token_hex(470)}]
+    head = ".".join(_base64url(json.dumps(part).encode()) for part in parts)
+    return f"{head}.{_base64url(secrets.token_bytes(256))}"
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 class RefusalError(Exception):

@@ -22,6 +22,8 @@ def _template(files: tuple[tuple[str, str], ...]) -> tempfile.TemporaryDirectory
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "template"
     environment = {"PATH": os.environ["PATH"], "HOME": str(path.parent), "GIT_CONFIG_NOSYSTEM": "1"}
+    # Git 3.0 has others; the clients of the tests may be older.
+    environment |= {"GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files"}
     subprocess.run(["git", "init", "-q", "--bare", "--template=", path], check=True, env=environment)
     (path / "HEAD").write_text("ref: refs/heads/main\n")
     with (path / "config").open("a") as config:
@@ -32,6 +34,7 @@ def _template(files: tuple[tuple[str, str], ...]) -> tempfile.TemporaryDirectory
     commit = "commit refs/heads/main\ncommitter Emulator <emulator@example.invalid> 1700000000 +0000\ndata 5\nFirst\n"
     for name, text in files:
         commit += f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n"
-    importing = ["git", "-C", str(path), "fast-import", "--quiet"]
+    # Named by --git-dir: with safe.bareRepository=explicit, git 3.0's default, a folder alone is none.
+    importing = ["git", "--git-dir", str(path), "fast-import", "--quiet"]
     subprocess.run(importing, input=commit.encode(), check=True, env=environment)
     return folder

@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
             self._storage(seen, body)
             return
         kind = "api" if seen.origin == "api" else "token" if seen.path == TOKEN_PATH else "git"
-        fault = emulator.take_fault(kind)
+        fault = emulator.take_fault(kind) or (emulator.rules.rest_fault if kind == "api" else None)
         if fault and self._misbehaves_at_once(seen, fault):
             return
         try:
@@ -138,18 +138,23 @@ class Handler(BaseHTTPRequestHandler):
                 seen.form = dict(fields)
                 if len(fields) != len(seen.form):
                     raise oauth_error(400, "invalid_request", "a field stands there twice")
-                answer: object = emulator.swap(seen)
+                answer: object = emulator.grant(seen)
             else:
                 answer = emulator.rest(seen)
             if fault and fault.change:
                 answer = fault.change(answer) if isinstance(answer, dict) else answer
-            self._answer(seen, 200, answer, emulator.rules.announces, fault)
+            self._answer(seen, 200, answer, emulator.rules.announces | seen.answer_headers, fault)
         except RefusalError as refusal:
             self._answer(seen, refusal.status, refusal.body, refusal.headers, fault)
 
     def _misbehaves_at_once(self, seen: Seen, fault: Fault) -> bool:
         if fault.delay:
             time.sleep(fault.delay)
+        if fault.silent:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.recv(1)  # Nothing, when the client goes away.
+            return True
         if fault.reset:
             # RST instead of FIN: zero linger.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -210,8 +215,12 @@ class Handler(BaseHTTPRequestHandler):
         repository = emulator.find(workspace, slug)
         issued = self._basic_token(seen)
         if issued is None:
+            if rest[:2] == ["info", "lfs"] and emulator.rules.lfs_forbids and "Authorization" not in self.headers:
+                raise RefusalError(403, NOT_SEEN.encode())
             # Whether the repository exists is not told either.
             raise RefusalError(401, NOT_SEEN.encode(), CHALLENGE)
+        if emulator.rules.refuses:
+            raise RefusalError(403, emulator.rules.refuses.encode())
         if repository is None or rest[0] == "wiki":  # Wikis were removed on 20 August 2026.
             raise RefusalError(404, NOT_SEEN.encode())
         pushes = "git-receive-pack" in (rest[-1], dict(seen.query).get("service"))
