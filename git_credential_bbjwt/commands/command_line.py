@@ -119,6 +119,8 @@ def execute(options: HelperOptions, words: list[str]) -> int:
         words = ["--help"]  # The operations have no help of their own: git calls them.
     if options.broker is None and os.environ.get("BBJWT_BROKER"):
         options = options.replaced(broker=os.environ["BBJWT_BROKER"])
+    if sys.stdout is None and words[:1] == ["exec"]:
+        return _run(options, words)  # The command may have no use for standard output.
     if sys.stdout is None:  # So says Python where descriptor 1 was closed.
         raise CredentialError("standard output is closed: the result cannot be written", "open it, or use a file")
     try:

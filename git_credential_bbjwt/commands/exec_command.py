@@ -1,8 +1,8 @@
 """Run one command with the helper switched on for it and its children alone.
 
 Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no configuration file is changed. For the hosts
-concerned no other helper is asked, and none is given the token to keep. Where there is no private runtime folder, as in
-containers, tokens are kept in a folder made for this run and removed at its end. The exit status is the command's.
+concerned no other helper is asked, and none is given the token to store. The helper replaces itself by the command, so
+signals and exit status are the command's own.
 
 Examples:
   git-credential-bbjwt exec -- git clone https://bitbucket.org/acme/widgets
@@ -11,28 +11,40 @@ Examples:
 
 import argparse
 import os
+import signal
 import sys
+from itertools import takewhile
+from shutil import which
+from typing import NoReturn
 
-from git_credential_bbjwt.commands.run_folder import become, run_with_folder
-from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.failures import CannotRunError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions, with_scope
+from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.git.configure import entries, executable, known_urls, shell_word
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.installation import SecretPlace
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
-from git_credential_bbjwt.system.ownership import is_private
-from git_credential_bbjwt.system.places import user_runtime_base
+from git_credential_bbjwt.system import core_dumps
+
+# The exit statuses of shells for what cannot be run, and for what is not there.
+_CANNOT_RUN, _NOT_FOUND = 126, 127
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--scope", metavar="SCOPE", help="scope of the tokens")
     parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
+    parser.add_argument(
+        "--proactive",
+        action="store_true",
+        help="make git 2.46 or later send the token of an injected installation's workspace with its first request",
+    )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="-- COMMAND [ARG ...]", help="what to run")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Become the command. Raises UsageError, and GitError for a git that is too old."""
+    """Become the command. Raises UsageError, CannotRunError, and GitError for a git that is too old."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
@@ -45,7 +57,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     catalogue.warn_of_exposed()
     for url in known_urls(catalogue):
         wanted += entries(url, helper, exclusive=True, rewrite_ssh=arguments.rewrite_ssh)
-    environment = dict(os.environ)
+    if arguments.proactive:
+        wanted += _proactive_entries(catalogue)
+    environment = _callers_environment()
     first = _config_count(environment)
     for number, (key, value) in enumerate(wanted, start=first):
         environment[f"GIT_CONFIG_KEY_{number}"] = key
@@ -57,11 +71,17 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         # Git runs the helper where the repository is.
         if environment.get(name) and os.path.exists(environment[name]):
             environment[name] = os.path.abspath(environment[name])
-    sys.stdout.flush()
-    runtime = user_runtime_base()
-    if options.token_store != "runtime" or (runtime is not None and is_private(runtime)):
-        become(words, environment)
-    return run_with_folder(words, environment)
+    _become(words, environment)
+
+
+def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
+    """The settings that make git send a token unasked, for each workspace that an injected installation names."""
+    registered = (SecretPlace.KEYRING, SecretPlace.FILE)
+    injected = takewhile(lambda one: one.secret_place not in registered, catalogue)  # The registries come last.
+    names = dict.fromkeys((one.host, workspace) for one in injected for workspace in one.workspaces)
+    if not names:
+        warning("--proactive changes nothing: no injected installation names its workspace")
+    return [(f"http.https://{host}/{workspace}/.proactiveAuth", "basic") for host, workspace in names]
 
 
 def _helper_options(options: HelperOptions) -> list[str]:
@@ -90,3 +110,69 @@ def _config_count(environment: dict[str, str]) -> int:
     if not text.isascii() or not text.isdigit():
         raise UsageError("GIT_CONFIG_COUNT in the environment is not a number", "unset it")
     return int(text)
+
+
+def _callers_environment() -> dict[str, str]:
+    """Return the environment that this process was started with.
+
+    In the C locale Python sets LC_CTYPE for itself and its children (PEP 538), which the command must not get.
+    """
+    environment = dict(os.environ)
+    name = "LC_CTYPE"
+    try:
+        with open("/proc/self/environ", "rb") as initial:
+            variables = initial.read().split(b"\0")
+    except OSError:
+        return environment
+    values = [value for value in variables if value.startswith(f"{name}=".encode())]
+    environment.pop(name, None)
+    if values:
+        environment[name] = os.fsdecode(values[0]).partition("=")[2]
+    return environment
+
+
+if sys.platform == "win32":
+    import subprocess
+
+    def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
+        """Run the command and end with its exit status; Windows cannot replace a process. Raises CannotRunError."""
+        # A console sends Ctrl-C and Ctrl-Break to the command too, which decides.
+        for number in (signal.SIGINT, signal.SIGBREAK):
+            signal.signal(number, signal.SIG_IGN)
+        program = which(words[0]) or words[0]
+        try:
+            sys.exit(subprocess.run([program, *words[1:]], env=environment, check=False).returncode)
+        except OSError as problem:
+            raise _cannot_run(words[0], problem) from problem
+
+else:
+    from errno import ENOENT, ENOEXEC
+
+    def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
+        """Replace this process by the command. Raises CannotRunError."""
+        # What Python ignores, the command would ignore too (execve(2)).
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        core_dumps.permit_as_before()
+        try:
+            if not words[0]:
+                raise FileNotFoundError(ENOENT, os.strerror(ENOENT))  # Python would raise a ValueError.
+            try:
+                os.execvpe(words[0], words, environment)
+            except OSError as problem:
+                path = which(words[0], path=environment.get("PATH"))
+                if problem.errno != ENOEXEC or path is None:
+                    raise
+                # A script without a `#!` line: execvp(3) leaves it to the shell, Python's own does not.
+                os.execve("/bin/sh", ["sh", path, *words[1:]], environment)
+        except OSError as problem:
+            raise _cannot_run(words[0], problem) from problem
+
+
+def _cannot_run(program: str, problem: OSError) -> CannotRunError:
+    folders = [""] if os.path.dirname(program) or not program else os.get_exec_path()
+    if any(os.path.lexists(os.path.join(folder, program)) for folder in folders):
+        hint = "check its mode and its #! line"
+        return CannotRunError(f"cannot run {program}: {problem.strerror}", hint, _CANNOT_RUN)
+    # A name that is not there is not repeated, because it may be a secret by mistake.
+    return CannotRunError("cannot run the command: there is no such program", "check its name and PATH", _NOT_FOUND)

@@ -1,4 +1,4 @@
-"""No dump of a process that holds a secret: it would stand in a file, or be sent somewhere (core(5))."""
+"""Keep secrets out of core dumps, which are stored in files or sent to a crash reporter (core(5))."""
 
 import sys
 
@@ -13,11 +13,23 @@ if sys.platform == "win32":
 else:
     import resource
 
-    def forbid() -> None:
-        """Keep secrets out of core dumps, ours and our children's.
+    # The soft limit that this process was started with, once it was changed.
+    _callers_limit: int | None = None
 
-        One byte rather than none: core(5) handlers behind a pipe are run at 0 too, and Linux takes 1 for "no dump at
-        all".
+    def forbid() -> None:
+        """Keep this process and its children from dumping core.
+
+        The limit is 1 byte: with a limit of 0, core(5) handlers behind a pipe are still run; Linux takes 1 for "no
+        dump at all".
         """
-        _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        global _callers_limit
+        soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+        if _callers_limit is None:
+            _callers_limit = soft
         resource.setrlimit(resource.RLIMIT_CORE, (1 if hard else 0, hard))
+
+    def permit_as_before() -> None:
+        """Set the limit that this process was started with, for the command that replaces it."""
+        if _callers_limit is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+            resource.setrlimit(resource.RLIMIT_CORE, (_callers_limit, hard))

@@ -12,9 +12,6 @@ import sys
 #: Distribution, keyring service and folder name.
 APP_NAME = "git-credential-bbjwt"
 
-#: Names, for the children of `exec`, the folder that their tokens are kept in.
-EXEC_FOLDER_VARIABLE = "BBJWT_EXEC_FOLDER"
-
 _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 
@@ -120,12 +117,6 @@ def user_runtime_base() -> str | None:
         return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
-
-
-def exec_folder() -> str | None:
-    """The folder that `exec` made for the tokens of one run; None outside of such a run."""
-    folder = os.environ.get(EXEC_FOLDER_VARIABLE, "")
-    return folder if os.path.isabs(folder) else None
 
 
 def git_home() -> str:

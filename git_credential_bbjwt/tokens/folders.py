@@ -4,7 +4,7 @@ from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.ownership import is_private
-from git_credential_bbjwt.system.places import APP_NAME, exec_folder, user_cache_folder, user_runtime_base
+from git_credential_bbjwt.system.places import APP_NAME, user_cache_folder, user_runtime_base
 from git_credential_bbjwt.tokens.record import Record, parse_record
 
 TYPE_CHECKING = False
@@ -81,10 +81,6 @@ def usable_folders(open_folder: "Callable[[str], _Folder]", *, made: bool = Fals
 
 
 def _candidates() -> "Iterator[str]":
-    for_this_run = exec_folder()
-    if for_this_run is not None:
-        yield for_this_run
-        return
     runtime = user_runtime_base()
     if runtime is not None and is_private(runtime):
         yield runtime + "/" + APP_NAME

@@ -1,11 +1,9 @@
-"""token, jwt and the machine without a secret, exec, and what all commands have in common."""
+"""token, jwt and the machine without a secret, and what all commands have in common."""
 
 from __future__ import annotations
 
 import base64
 import json
-import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 from git_credential_bbjwt import __version__, entry
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
+from tests.conftest import Machine, Workspace, answer
 from tests.emulator import Fault
 
 # token
@@ -165,82 +163,6 @@ def test_jwt_is_for_the_swap_and_short(acme: Workspace) -> None:
     for wrong in ("0", "3601", "-1", "x"):
         assert acme.machine.bbjwt("jwt", "acme", "--expires", wrong, check=False).returncode == 2
     assert acme.machine.bbjwt("jwt", "nobody", check=False).returncode == 1
-
-
-# exec
-
-
-def test_exec_touches_no_file(acme: Workspace) -> None:
-    machine = acme.machine
-    (machine.home / ".gitconfig").write_text("[credential]\n\thelper = store\n")
-    machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w")
-
-    assert (machine.home / ".gitconfig").read_text() == "[credential]\n\thelper = store\n"
-    assert not (machine.home / ".git-credentials").exists()
-    assert not (machine.home / ".config").exists()
-
-
-def test_exec_merges_with_settings_of_the_environment(acme: Workspace) -> None:
-    settings = {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": "alias.hello",
-        "GIT_CONFIG_VALUE_0": "!echo hello",
-    }
-    acme.machine.git("config", "--global", "--unset-all", f"credential.{acme.bitbucket.base_url}.helper")
-    done = acme.machine.bbjwt("exec", "--", "sh", "-c", 'git hello && git clone -q "$0" w', acme.url, also=settings)
-
-    assert done.stdout == "hello\n"
-    assert (acme.machine.home / "w/README.md").exists()
-    assert acme.machine.bbjwt("exec", "--", "true", check=False, GIT_CONFIG_COUNT="x").returncode == 2
-
-
-def test_exec_passes_options_on(acme: Workspace) -> None:
-    acme.app.scopes = {"repository:write"}
-    installation = acme.machine.home / "an installation.json"
-    acme.installation.rename(installation)
-    command = ("--installation", installation.name, "--token-store=none", "exec", "--scope", "repository:write")
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    acme.machine.bbjwt(*command, "--", "git", "clone", "-q", acme.url, "w")
-
-    assert acme.bitbucket.helper_requests()[-1].form["scope"] == "repository:write"
-    assert acme.machine.records() == []
-
-
-def test_exec_keeps_relative_paths_in_place(acme: Workspace) -> None:
-    acme.machine.git("init", "-q", "w/deep")
-    changes = {"BBJWT_INSTALLATION": acme.installation.name}
-    acme.machine.bbjwt("exec", "--", "git", "-C", "w/deep", "fetch", "-q", acme.url, also=changes)
-
-
-def test_exec_serves_registered_and_injected_hosts(acme: Workspace) -> None:
-    (acme.machine.home / ".gitconfig").unlink()
-    cloud = acme.bitbucket.payload(acme.bitbucket.install("elsewhere"), baseUrl="https://bitbucket.org")
-    acme.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(cloud))
-    acme.machine.bbjwt("exec", "--", "git", "clone", "-q", acme.url, "w")
-
-
-def test_exec_rewrites_ssh(acme: Workspace) -> None:
-    acme.machine.bbjwt("exec", "--rewrite-ssh", "--", "git", "clone", "-q", "git@localhost:acme/widgets", "w")
-
-
-def test_exec_is_the_command(machine: Machine) -> None:
-    assert machine.bbjwt("exec", "--", "sh", "-c", "exit 7", check=False).returncode == 7
-    assert machine.bbjwt("exec", "sh", "-c", "kill -TERM $$", check=False).returncode == -signal.SIGTERM
-    assert machine.bbjwt("exec", "--", "/nowhere/x", check=False).returncode in (126, 127)
-    assert machine.bbjwt("exec", "--", "no-such-command", check=False).returncode == 127
-    assert machine.bbjwt("exec", check=False).returncode == 2
-    with subprocess.Popen([COMMAND, "exec", "--", "sleep", "60"], env=machine.env()) as running:
-        time.sleep(0.5)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == -signal.SIGTERM
-
-
-def test_exec_names_the_git_it_needs(machine: Machine) -> None:
-    pretend_git(machine, "2.25.1")
-    done = machine.bbjwt("exec", "true", check=False)
-
-    assert done.returncode == 1
-    assert "2.31" in done.stderr
 
 
 # All commands

@@ -304,9 +304,6 @@ def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(places, "_XDG", False)
         assert places.user_runtime_base() is None
-    for value, folder_of_run in (("", None), ("relative", None), ("/made/for/it", "/made/for/it")):
-        monkeypatch.setenv(places.EXEC_FOLDER_VARIABLE, value)
-        assert places.exec_folder() == folder_of_run
     for value, site in (("", "/etc/xdg"), ("relative:/a:/b", "/a")):
         monkeypatch.setenv("XDG_CONFIG_DIRS", value)
         assert places.site_config_folder() == f"{site}/git-credential-bbjwt"

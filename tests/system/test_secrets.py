@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
-import sys
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.conftest import Machine, Workspace, finish, start, until_asked
+from tests.conftest import COMMAND, PATIENCE, Workspace, cannot, finish, request, start, until_asked
 from tests.emulator import Fault
 
 
@@ -166,8 +169,42 @@ def test_no_core_dump(acme: Workspace) -> None:
     assert soft in (0, 1)  # core(5): 1 means none at all, even where a program takes the dumps.
 
 
-def test_exec_leaves_core_dumps_to_the_command(machine: Machine) -> None:
-    script = "import resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
-    ours = machine.run(sys.executable, "-c", script).stdout
+@pytest.mark.parametrize("limit", [0, resource.RLIM_INFINITY])
+def test_process_that_holds_a_cached_token_dumps_no_core(acme: Workspace, tmp_path: Path, limit: int) -> None:
+    acme.get()
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if limit and not hard:
+        cannot("the hard limit for core dumps is 0")
+    full, filling = os.pipe()
+    os.set_blocking(filling, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(filling, bytes(4096)):
+            pass
+    os.set_blocking(filling, True)  # The helper waits here with its answer.
+    running = subprocess.Popen(
+        [COMMAND, "get"],
+        stdin=subprocess.PIPE,
+        stdout=filling,
+        env=acme.machine.env(),
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (limit and hard, hard)),
+    )
+    assert running.stdin is not None
+    running.stdin.write(request(acme.url).encode() + b"\n")
+    running.stdin.close()
+    asleep, deadline = 0, time.monotonic() + PATIENCE
+    while asleep < 20 and time.monotonic() < deadline:
+        state = Path(f"/proc/{running.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+        time.sleep(0.01)
+    soft, _ = resource.prlimit(running.pid, resource.RLIMIT_CORE)
+    memory = Path(f"/proc/{running.pid}/coredump_filter").read_text()
+    os.kill(running.pid, signal.SIGABRT)
+    status = os.waitpid(running.pid, 0)[1]
+    running.returncode = os.waitstatus_to_exitcode(status)
+    os.close(full)
+    os.close(filling)
 
-    assert machine.bbjwt("exec", "--", sys.executable, "-c", script).stdout == ours
+    assert running.returncode == -signal.SIGABRT
+    assert not os.WCOREDUMP(status)
+    assert soft == 1 or (soft == 0 and int(memory, 16) == 0)
