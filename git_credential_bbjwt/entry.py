@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.installations.sources import Sources
     from git_credential_bbjwt.tokens.record import Record
 
-# Git writes its request at once; nothing for that long is nobody there.
-_SECONDS_FOR_A_REQUEST = 5
-
 #: Exit status of a process that ended by SIGINT, as shells count it.
 _INTERRUPTED = 130
 
@@ -104,15 +101,6 @@ def dispatch(arguments: "list[str]") -> int:
     gc.enable()
     from git_credential_bbjwt.commands import command_line
 
-    if len(words) == 1 and not words[0].startswith("-") and not command_line.knows(words[0]):
-        # gitcredentials(7): a helper is to ignore operations it does not know, for git may come to send others. Git
-        # always sends a request, so a word without one was mistyped. It is not repeated: it may be a secret.
-        if _gets_a_request():
-            return 0
-
-        from git_credential_bbjwt.core.failures import UsageError
-
-        raise UsageError("there is no such command", command_line.meant(words[0]))
     return command_line.execute(options, words)
 
 
@@ -195,26 +183,6 @@ def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operati
 
 # Each imports what it needs and no more: git runs one of them twice per fetch.
 _OPERATIONS = {"get": _get, "store": _store, "erase": _erase, "capability": _capability}
-
-
-def _gets_a_request() -> bool:
-    """Whether somebody sends something on standard input, and soon."""
-    if os.isatty(0):
-        return False
-    import threading
-
-    found: list[bytes] = []
-
-    def read() -> None:
-        try:
-            found.append(os.read(0, 1))
-        except OSError:
-            pass  # Nobody can send anything on this.
-
-    reading = threading.Thread(target=read, daemon=True)
-    reading.start()
-    reading.join(_SECONDS_FOR_A_REQUEST)
-    return found not in ([], [b""])
 
 
 def _open_standard_descriptors() -> None:

@@ -15,7 +15,7 @@ import argparse
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.core.repository import is_name, normal_host
+from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.git.configure import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -45,14 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SLUG",
         help="only this workspace (git 2.26 or newer); may be given several times",
     )
-    parser.add_argument("--broker", metavar="WHERE", help="have the helper ask this broker: unix:/PATH, or a command")
-    parser.add_argument(
-        "--host",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help=f"host that the broker is asked about (default: {CLOUD_HOST}); may be given several times",
-    )
     parser.add_argument(
         "--exclusive", action="store_true", help="make git ask no other helper for these URLs, nor let one keep tokens"
     )
@@ -70,13 +62,10 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
-    hosts = options.hosts + tuple(normal_host(host) for host in arguments.host)
-    options = options.replaced(broker=arguments.broker or options.broker, hosts=hosts)
+    helper = helper_value(options.words())
     if options.broker is None:
-        helper = helper_value()
         urls = base_urls(Catalogue(read_sources(options)))
     else:
-        helper = helper_value((f"--broker={options.broker}", *(f"--host={host}" for host in options.hosts)))
         urls = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
     wanted = []
     for base_url in urls:

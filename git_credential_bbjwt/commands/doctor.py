@@ -29,7 +29,7 @@ from git_credential_bbjwt.core.failures import (
     RefusedError,
 )
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import error, one_line
+from git_credential_bbjwt.core.output import error, is_coloured, one_line
 from git_credential_bbjwt.core.repository import Repository, parse_url
 from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.git import configure, helper_lines
@@ -102,8 +102,7 @@ class _Printer:
     """Prints checks for a person: coloured in a terminal, plain in a log."""
 
     def __init__(self) -> None:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self._good, self._bad, self._plain = ("\033[32m", "\033[31m", "\033[0m") if colour else ("", "", "")
+        self._good, self._bad, self._plain = ("\033[32m", "\033[31m", "\033[0m") if is_coloured(1) else ("", "", "")
         # The check marks are part of what is promised, whatever the locale.
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -18,9 +18,9 @@ from shutil import which
 from typing import NoReturn
 
 from git_credential_bbjwt.core.failures import CannotRunError, UsageError
-from git_credential_bbjwt.core.options import HelperOptions, with_scope
+from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
-from git_credential_bbjwt.git.configure import entries, executable, known_urls, shell_word
+from git_credential_bbjwt.git.configure import entries, helper_value, known_urls
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import SecretPlace
@@ -33,7 +33,6 @@ _CANNOT_RUN, _NOT_FOUND = 126, 127
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--scope", metavar="SCOPE", help="scope of the tokens")
     parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
     parser.add_argument(
         "--proactive",
@@ -49,9 +48,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
     need_git(SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
-    if arguments.scope is not None:
-        options = with_scope(options, arguments.scope)
-    helper = shell_word(executable()) + "".join(f" {shell_word(word)}" for word in _helper_options(options))
+    helper = helper_value(options.words())
     wanted = []
     catalogue = Catalogue(read_sources(options))
     catalogue.warn_of_exposed()
@@ -82,26 +79,6 @@ def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
     if not names:
         warning("--proactive changes nothing: no injected installation names its workspace")
     return [(f"http.https://{host}/{workspace}/.proactiveAuth", "basic") for host, workspace in names]
-
-
-def _helper_options(options: HelperOptions) -> list[str]:
-    """The options this very command was given, for the helper it switches on."""
-    words = [f"--token-store={options.token_store}", f"--timeout={options.timeout:g}"]
-    if options.broker is None:
-        words.append(f"--scope={options.scope}")
-    else:
-        words.append(f"--broker={options.broker}")
-    if options.installation_command is not None:
-        words.append(f"--installation-command={options.installation_command}")
-    words += [f"--host={host}" for host in options.hosts]
-    if options.app:
-        words.append(f"--app={options.app}")
-    words += [f"--allow={pattern}" for pattern in options.allow]
-    if options.installation is not None:
-        words.append(f"--installation={os.path.abspath(options.installation)}")
-    if options.verbose:
-        words.append("--verbose")
-    return words
 
 
 def _config_count(environment: dict[str, str]) -> int:

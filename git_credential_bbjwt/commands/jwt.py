@@ -26,7 +26,6 @@ LONGEST = 3600
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("workspace", metavar="WORKSPACE", help="the workspace's slug")
-    parser.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on the workspace")
     parser.add_argument(
         "--expires",
         type=int,
@@ -42,8 +41,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError(f"--expires needs a number of seconds from 1 to {LONGEST}")
     workspace = arguments.workspace.lower()
     if not is_name(workspace):
-        raise UsageError("WORKSPACE is the slug that stands in the workspace's URLs")
-    installation = _find(workspace, arguments.app or options.app, options)
+        raise UsageError("WORKSPACE must be the slug in the workspace's URLs")
+    installation = _find(workspace, options)
     qsh = assertion.query_string_hash("POST", assertion.TOKEN_PATH)
     secret = shared_secret_of(installation)()
     print(
@@ -59,15 +58,15 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _find(workspace: str, app: str, options: HelperOptions) -> Installation:
+def _find(workspace: str, options: HelperOptions) -> Installation:
     catalogue = Catalogue(read_sources(options))
-    found = catalogue.choose_for_workspace(workspace, app)
+    found = catalogue.choose_for_workspace(workspace, options.app)
     if found is None:
         problems = catalogue.problems()
         if problems:
             raise problems[0]
         raise InstallationError(
-            f"no installation serves the workspace {workspace}", "git-credential-bbjwt list shows the registered ones"
+            "no installation serves this workspace", "git-credential-bbjwt list shows the registered ones"
         )
     if found.jwt:
         raise UsageError("this machine holds no secret: it works with a JWT signed elsewhere, which is not handed on")

@@ -7,7 +7,8 @@ earlier entry.
 
 Examples:
   git-credential-bbjwt register installed.json
-  git-credential-bbjwt register installed.json --repository https://bitbucket.org/acme/widgets
+  git-credential-bbjwt register installed.json \\
+      --repository https://bitbucket.org/acme/widgets
 """
 
 import argparse

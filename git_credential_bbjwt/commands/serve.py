@@ -4,14 +4,16 @@ For a forced command of sshd, a rule of sudo, or a systemd socket unit with Acce
 repository, among those that --allow names, and nothing else; each request leaves a line in the audit.
 
 Examples:
-  git-credential-bbjwt serve --allow acme/widgets --allow 'acme/lib-*' --audit syslog
-  git-credential-bbjwt serve --allow-file /etc/git-credential-bbjwt/builds --audit /var/log/bbjwt.log
+  git-credential-bbjwt serve --allow 'acme/lib-*' --audit syslog
+  git-credential-bbjwt serve --allow-file /etc/git-credential-bbjwt/builds \\
+      --audit /var/log/bbjwt.log
 """
 
 import argparse
 
 from git_credential_bbjwt.core.failures import UsageError
-from git_credential_bbjwt.core.options import HelperOptions, Pattern
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.patterns import Pattern
 
 # A list of a hundred thousand repositories is a few megabytes.
 _LONGEST_FILE = 64 * 1024 * 1024

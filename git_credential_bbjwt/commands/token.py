@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.failures import CredentialError, RefusedError
-from git_credential_bbjwt.core.options import DEFAULT_SCOPE, HelperOptions, with_scope
+from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.repository import Repository, parse_url
 from git_credential_bbjwt.getting import obtain as minting
@@ -82,42 +82,32 @@ SIDE_BY_SIDE = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("url", nargs="+", metavar="URL", help="clone URL of a repository; - reads them, one per line")
-    parser.add_argument("--scope", metavar="SCOPE", help=f"scope of the tokens (default: {DEFAULT_SCOPE})")
-    parser.add_argument("--app", metavar="KEY", help="app key, where several apps are installed on the workspace")
     parser.add_argument("--format", choices=tuple(FORMATS), default="token", help="how to print it (default: token)")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print them. Raises UsageError, NotARepositoryError, CredentialError."""
     urls = [url for word in arguments.url for url in (_read_urls() if word == "-" else [word])]
-    options = options.replaced(app=arguments.app or options.app)
     show = FORMATS[arguments.format]
     if arguments.url == urls[:1]:
         repository = parse_url(urls[0])
-        options = _chosen(options, urls[0], arguments.scope)
+        options = with_broker(options, urls[0])
         print(show(Handed(repository, options.scope, minting.get_for_person(repository, options))))
         return 0
-    return _Many(urls, options, arguments.scope, show).print()
+    return _Many(urls, options, show).print()
 
 
 def _read_urls() -> list[str]:
     return [line.strip() for line in sys.stdin if line.strip()]
 
 
-def _chosen(options: HelperOptions, url: str, scope: str | None) -> HelperOptions:
-    options = with_broker(options, url)
-    return options if scope is None else with_scope(options, scope)
-
-
 class _Many:
     """Tokens for several URLs: got side by side, printed in their order as soon as those before are."""
 
-    def __init__(
-        self, urls: list[str], options: HelperOptions, scope: str | None, show: Callable[[Handed], str]
-    ) -> None:
+    def __init__(self, urls: list[str], options: HelperOptions, show: Callable[[Handed], str]) -> None:
         self._urls = urls
         # One broker for all of them: git's configuration has it for a host, not for a repository.
-        self._options = _chosen(options, urls[0], scope) if urls else options
+        self._options = with_broker(options, urls[0]) if urls else options
         self._show = show
         self._stopped_by: RefusedError | None = None
 

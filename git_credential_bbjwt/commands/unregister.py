@@ -57,7 +57,7 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
         found = [one for one in change.of_workspace(workspace) if app in ("", one.app_key)]
         if not found:
             raise InstallationError(
-                f"no installation is registered for the workspace {workspace}", "git-credential-bbjwt list shows all"
+                "no installation is registered for this workspace", "git-credential-bbjwt list shows all"
             )
         if len(found) > 1:
             keys = ", ".join(sorted(one.app_key for one in found))

@@ -1,80 +1,36 @@
-"""The options of the ``credential.helper`` line, parsed by hand: argparse costs half a Python start."""
+"""The table of the helper's options, and the parser that reads them.
 
-from git_credential_bbjwt.core.repository import Repository, is_name, normal_host
+The parser is written by hand because argparse costs half a Python start. The table also feeds ``--help``, the helper
+line that `configure` and `exec` write, and the option tables of README and the man page (``python -m tests.options``).
+"""
+
+import os
+
+from git_credential_bbjwt.core.repository import Repository, normal_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from git_credential_bbjwt.core.failures import UsageError
+    from git_credential_bbjwt.core.patterns import Pattern
 
 #: What git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")
 
-#: The scope a clone needs and no more ("Scopes" in Bitbucket's OAuth 2.0 documentation).
+#: The scope that a clone needs ("Scopes" in Bitbucket's OAuth 2.0 documentation).
 DEFAULT_SCOPE = "repository"
 
-#: Seconds one call may take in all, unless ``--timeout`` says otherwise.
+#: Seconds that one call may take, unless ``--timeout`` names another number.
 DEFAULT_TIMEOUT = 60.0
 
-TOKEN_STORES = ("runtime", "keyring", "none")
-
-_WITH_VALUE = (
-    "--scope",
-    "--app",
-    "--installation",
-    "--installation-command",
-    "--broker",
-    "--host",
-    "--allow",
-    "--token-store",
-    "--timeout",
-)
-
-
-class Pattern:
-    """``workspace/slug``; in the slug ``*`` stands for any characters, and case is ignored."""
-
-    __slots__ = ("slug", "workspace")
-
-    def __init__(self, workspace: str, slug: str) -> None:
-        self.workspace = workspace
-        self.slug = slug
-
-    @classmethod
-    def parse(cls, text: str) -> "Pattern":
-        """Raises UsageError for what is not of this form."""
-        workspace, slash, slug = text.lower().partition("/")
-        slug = slug.removesuffix(".git")
-        if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
-            raise _usage_error("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
-        return cls(workspace, slug)
-
-    def allows(self, repository: Repository) -> bool:
-        """Whether ``repository``, by its slugs, is one of those meant."""
-        if repository.workspace != self.workspace:
-            return False
-        first, *rest = self.slug.split("*")
-        name = repository.name
-        if not rest:
-            return name == first
-        last = rest.pop()
-        if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
-            return False
-        name = name[len(first) : len(name) - len(last)]
-        for part in rest:  # The leftmost place for each is the best: it leaves most to the others.
-            position = name.find(part)
-            if position < 0:
-                return False
-            name = name[position + len(part) :]
-        return True
-
-    def __str__(self) -> str:
-        return f"{self.workspace}/{self.slug}"
+TOKEN_STORES = ("runtime", "none")
 
 
 def check_allowed(allow: "tuple[Pattern, ...]", repository: Repository) -> None:
-    """Raise NotAllowedError where there are patterns and none allows ``repository``.
+    """Raise NotAllowedError if there are patterns and none allows ``repository``.
 
-    One named by UUIDs is allowed by none: its slugs are not known here.
+    No pattern allows a repository that is named by UUIDs, because its slugs are not known here.
     """
     if allow and not any(pattern.allows(repository) for pattern in allow):
         from git_credential_bbjwt.core.failures import NotAllowedError
@@ -86,23 +42,25 @@ def check_allowed(allow: "tuple[Pattern, ...]", repository: Repository) -> None:
 
 
 class HelperOptions:
-    """What the helper line asks for. ``timeout`` is in seconds; ``app`` is the app key or empty for any.
+    """The options of a helper line, read and checked.
 
-    ``broker`` and ``installation_command`` are asked about ``hosts`` alone, by default Bitbucket Cloud's. ``allow``
-    holds the patterns of the only repositories there are tokens for; where it is empty there is one for each.
+    ``timeout`` is in seconds. ``app`` is the app key, or empty for any. ``broker`` and ``installation_command`` are
+    asked about ``hosts`` only, by default Bitbucket Cloud's. If ``allow`` has patterns, there are tokens only for the
+    repositories that they match. ``given`` has the names of the options that were given.
     """
 
     __slots__ = (
         "allow",
         "app",
         "broker",
+        "given",
         "hosts",
+        "id_token_command",
+        "id_token_file",
         "installation",
         "installation_command",
         "scope",
-        "scope_is_given",
         "timeout",
-        "timeout_is_given",
         "token_store",
         "verbose",
     )
@@ -112,102 +70,121 @@ class HelperOptions:
         self.app = ""
         self.allow: tuple[Pattern, ...] = ()
         self.broker: str | None = None
+        self.given: tuple[str, ...] = ()
         self.hosts: tuple[str, ...] = ()
+        self.id_token_command: str | None = None
+        self.id_token_file: str | None = None
         self.installation: str | None = None
         self.installation_command: str | None = None
-        self.scope_is_given = False
-        self.timeout_is_given = False
         self.token_store = "runtime"
         self.timeout = DEFAULT_TIMEOUT
         self.verbose = False
 
     def replaced(self, **changes: object) -> "HelperOptions":
-        """The same with ``changes``: what one part of the code is asked for is not written into another's options."""
+        """Return a copy with ``changes``."""
         other = HelperOptions()
         for name in self.__slots__:
             setattr(other, name, changes.get(name, getattr(self, name)))
         return other
 
+    def with_option(self, name: str, value: str) -> "HelperOptions":
+        """Return a copy with one option more. Raises UsageError."""
+        other = self.replaced()
+        other.set(OPTIONS[name], value)
+        return other
+
+    def set(self, option: "Option", value: str) -> None:
+        """Read the ``value`` of ``option``. Raises UsageError."""
+        found = option.read(value)
+        if option.is_repeatable:
+            found = (*getattr(self, option.attribute), found)
+        setattr(self, option.attribute, found)
+        self.given += (option.name,)
+
+    def check(self) -> None:
+        """Raise UsageError for options that exclude each other."""
+        if self.broker is not None and "--scope" in self.given:
+            raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
+
+    def words(self) -> list[str]:
+        """Return the options as another helper line has them: defaults are left out, paths are absolute."""
+        usual = HelperOptions()
+        words: list[str] = []
+        for option in OPTIONS.values():
+            value = getattr(self, option.attribute)
+            if value == getattr(usual, option.attribute):
+                continue
+            if not option.metavar:
+                words.append(option.name)
+            elif option.is_repeatable:
+                words += [f"{option.name}={one}" for one in value]
+            else:
+                words.append(f"{option.name}={option.written(value)}")
+        return words
+
 
 def parse_options(arguments: list[str]) -> tuple[HelperOptions, list[str]]:
     """Split ``arguments`` into the leading options and the rest.
 
-    Raises UsageError for an option whose value cannot be used. An option that is not of the helper line ends the
-    options: the commands for people know more.
+    The first word that is not an option of the table ends the options. Raises UsageError for a value that cannot be
+    used.
     """
     options = HelperOptions()
     position = 0
     while position < len(arguments):
         name, equals, value = arguments[position].partition("=")
-        if arguments[position] == "--verbose":
-            options.verbose = True
-        elif name in _WITH_VALUE:
-            if not equals:
-                position += 1
-                if position == len(arguments):
-                    raise _usage_error(f"{name} needs a value", f"write {name}=VALUE")
-                value = arguments[position]
-            _set(options, name, value)
-        else:
+        option = OPTIONS.get(name)
+        if option is None or (equals and not option.metavar):
             break
+        if option.metavar and not equals:
+            position += 1
+            if position == len(arguments):
+                raise _usage_error(f"{name} needs a value", f"write {name}=VALUE")
+            value = arguments[position]
+        options.set(option, value)
         position += 1
-    if options.broker is not None and options.scope_is_given:
-        raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
+    options.check()
     return options, arguments[position:]
 
 
-def _set(options: HelperOptions, name: str, value: str) -> None:
-    if name == "--scope":
-        options.scope = checked_scope(value)
-        options.scope_is_given = True
-    elif name == "--app":
-        if not value or not value.isascii() or not value.isprintable():
-            raise _usage_error("--app needs an app key as the app's descriptor has it")
-        options.app = value
-    elif name == "--installation":
-        if not value:
-            raise _usage_error("--installation needs the path of a file")
-        options.installation = value
-    elif name == "--installation-command":
-        if not value.strip():
-            raise _usage_error("--installation-command needs a command line")
-        options.installation_command = value
-    elif name == "--broker":
-        if not value.strip():
-            raise _usage_error("--broker needs unix:/PATH or a command line")
-        options.broker = value
-    elif name == "--host":
-        if not value or "/" in value or "@" in value:
-            raise _usage_error("--host needs a host as it stands in the URL, such as bitbucket.org")
-        options.hosts += (normal_host(value),)
-    elif name == "--allow":
-        options.allow += (Pattern.parse(value),)
-    elif name == "--token-store":
-        if value not in TOKEN_STORES:
-            raise _usage_error(f"--token-store knows {', '.join(TOKEN_STORES)}")
-        options.token_store = value
-    else:
-        options.timeout = checked_seconds(value)
-        options.timeout_is_given = True
-
-
-def with_scope(options: HelperOptions, value: str) -> HelperOptions:
-    """The options with the scope that a command's own ``--scope`` names. Raises UsageError."""
-    if options.broker is not None:
-        raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
-    return options.replaced(scope=checked_scope(value), scope_is_given=True)
-
-
-def checked_scope(value: str) -> str:
-    """Return the scope in its one spelling: its tokens sorted, one space between. Raises UsageError."""
+def _scope(value: str) -> str:
+    """Return the scopes in one spelling: by their old names, sorted, with one space between."""
     # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
     if not value.strip() or any(not " " <= character <= "~" or character in '"\\' for character in value):
         raise _usage_error("--scope needs scopes as Bitbucket names them, such as repository or repository:write")
-    return " ".join(sorted(set(value.split())))
+    if value == DEFAULT_SCOPE:
+        return value
+    from git_credential_bbjwt.core.scopes import old_names
+
+    return " ".join(sorted(old_names(value.split())))
 
 
-def checked_seconds(value: str) -> float:
-    """Return a number of seconds above zero and within a day. Raises UsageError."""
+def _app(value: str) -> str:
+    if not value or not value.isascii() or not value.isprintable():
+        raise _usage_error("--app needs an app key as in the app's descriptor, or a consumer's key")
+    return value
+
+
+def _host(value: str) -> str:
+    if not value or "/" in value or "@" in value:
+        raise _usage_error("--host needs a host as in the URL, such as bitbucket.org")
+    return normal_host(value)
+
+
+def _allow(value: str) -> "Pattern":
+    from git_credential_bbjwt.core.patterns import Pattern
+
+    return Pattern.parse(value)
+
+
+def _token_store(value: str) -> str:
+    if value not in TOKEN_STORES:
+        raise _usage_error(f"--token-store is one of {', '.join(TOKEN_STORES)}")
+    return value
+
+
+def _timeout(value: str) -> float:
+    """Return a number of seconds above zero and within a day."""
     try:
         seconds = float(value)
     except ValueError:
@@ -215,6 +192,127 @@ def checked_seconds(value: str) -> float:
     if not 0 < seconds <= 86_400:
         raise _usage_error("--timeout needs a number of seconds above 0, such as 60")
     return seconds
+
+
+def _text(name: str, what: str) -> "Callable[[str], str]":
+    """Return a reader that takes any text except blanks."""
+
+    def read(value: str) -> str:
+        if not value.strip():
+            raise _usage_error(f"{name} needs {what}")
+        return value
+
+    return read
+
+
+def _switch(value: str) -> bool:
+    return value == ""
+
+
+class Option:
+    """One option of the helper line: a row of the table.
+
+    ``metavar`` is empty for a switch. ``read`` raises UsageError, or returns the value that `HelperOptions` keeps as
+    ``attribute``. ``is_path`` marks a file's path, which `words` makes absolute because git runs the helper elsewhere.
+    ``default`` and ``meaning`` are for people.
+    """
+
+    __slots__ = ("attribute", "default", "is_path", "is_repeatable", "meaning", "metavar", "name", "read")
+
+    def __init__(
+        self,
+        name: str,
+        metavar: str,
+        read: "Callable[[str], object]",
+        meaning: str,
+        *,
+        default: str = "",
+        attribute: str = "",
+        is_path: bool = False,
+        is_repeatable: bool = False,
+    ) -> None:
+        self.name = name
+        self.metavar = metavar
+        self.read = read
+        self.meaning = meaning
+        self.default = default
+        self.attribute = attribute or name[2:].replace("-", "_")
+        self.is_path = is_path
+        self.is_repeatable = is_repeatable
+
+    def written(self, value: object) -> str:
+        """Return ``value`` as another process can use it."""
+        if isinstance(value, float):
+            return f"{value:.12g}"
+        return os.path.abspath(str(value)) if self.is_path else str(value)
+
+
+def _table(*options: Option) -> "dict[str, Option]":
+    return {option.name: option for option in options}
+
+
+#: Every option of the helper line, in the order of ``--help``.
+OPTIONS = _table(
+    Option("--scope", "SCOPE", _scope, "scopes of the token, separated by spaces", default=DEFAULT_SCOPE),
+    Option("--app", "KEY", _app, "app key, or a consumer's key, if the workspace has several"),
+    Option(
+        "--installation",
+        "FILE",
+        _text("--installation", "the path of a file"),
+        "use this payload file before any other installation",
+        is_path=True,
+    ),
+    Option(
+        "--installation-command",
+        "COMMAND",
+        _text("--installation-command", "a command line"),
+        "command line that prints the payload; it runs when a token is made",
+    ),
+    Option(
+        "--broker",
+        "WHERE",
+        _text("--broker", "unix:/PATH, an https URL or a command line"),
+        "ask this broker for tokens: unix:/PATH, an https URL, or a command line",
+    ),
+    Option(
+        "--id-token-command",
+        "COMMAND",
+        _text("--id-token-command", "a command line"),
+        "command line that prints the ID token for an https broker",
+    ),
+    Option(
+        "--id-token-file",
+        "FILE",
+        _text("--id-token-file", "the path of a file"),
+        "file with the ID token for an https broker, read each time",
+        is_path=True,
+    ),
+    Option(
+        "--host",
+        "HOST",
+        _host,
+        "what a broker or an installation command is asked about; repeatable",
+        default="bitbucket.org",
+        attribute="hosts",
+        is_repeatable=True,
+    ),
+    Option(
+        "--allow",
+        "PATTERN",
+        _allow,
+        "give tokens for WORKSPACE/SLUG only, * in SLUG for any characters; repeatable",
+        is_repeatable=True,
+    ),
+    Option(
+        "--token-store",
+        "|".join(TOKEN_STORES),
+        _token_store,
+        "keep tokens in the token cache, or nowhere",
+        default="runtime",
+    ),
+    Option("--timeout", "SECONDS", _timeout, "time for the whole call", default=f"{DEFAULT_TIMEOUT:g}"),
+    Option("--verbose", "", _switch, "trace each decision and request to standard error"),
+)
 
 
 def _usage_error(what: str, hint: str = "") -> "UsageError":

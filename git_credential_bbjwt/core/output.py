@@ -8,6 +8,8 @@ REDACTED = "[redacted]"
 # A value shorter than this is no secret worth hiding, and hiding it would blank out half of every line.
 _SHORTEST_SECRET = 6
 
+_RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
+
 _secrets: set[str] = set()
 _warned: dict[str, object] = {}
 _verbose = False
@@ -41,9 +43,18 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _write(fd: int, line: str) -> None:
+def is_coloured(fd: int) -> bool:
+    """Return whether lines on ``fd`` may have colours: on a terminal, unless NO_COLOR or TERM says otherwise."""
+    return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write(fd: int, line: str, *, mark: str = "", colour: str = "") -> None:
+    """Write ``mark`` and ``line``; on a terminal the mark has a ``colour``."""
+    text = one_line(mark + line)
+    if colour and is_coloured(fd):
+        text = f"{colour}{mark}{_PLAIN}{text[len(mark) :]}"
     try:
-        os.write(fd, one_line(line).encode("utf-8", "backslashreplace") + b"\n")
+        os.write(fd, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         # Nobody reads standard error, or the disk of the trace file is full: no reason to fail git.
         pass
@@ -51,16 +62,16 @@ def _write(fd: int, line: str) -> None:
 
 def error(what: str, hint: str = "") -> None:
     """Say what went wrong, then what to do next."""
-    _write(2, f"{PREFIX}error: {what}")
+    _write(2, what, mark=f"{PREFIX}error: ", colour=_RED)
     if hint:
-        _write(2, f"hint: {hint}")
+        _write(2, hint, mark="hint: ", colour=_YELLOW)
 
 
 def warning(what: str) -> None:
     """Say, once, what a person should know although the call goes on."""
     mine = object()
     if _warned.setdefault(what, mine) is mine:  # One step, for two threads may come with the same.
-        _write(2, f"{PREFIX}warning: {what}")
+        _write(2, what, mark=f"{PREFIX}warning: ", colour=_YELLOW)
 
 
 def note(what: str) -> None:

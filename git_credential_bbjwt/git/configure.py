@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError, InstallationError
@@ -50,7 +51,7 @@ def _for_git(path: str) -> str:
     return path
 
 
-def helper_value(options: tuple[str, ...] = ()) -> str:
+def helper_value(options: Sequence[str] = ()) -> str:
     """How git's configuration is to name the helper: by its absolute path, for cron and desktops know no PATH."""
     return " ".join(shell_word(word) for word in (executable(), *options))
 

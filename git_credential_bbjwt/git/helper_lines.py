@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import UsageError
-from git_credential_bbjwt.core.options import parse_options
+from git_credential_bbjwt.core.options import HelperOptions, parse_options
 from git_credential_bbjwt.git.http_settings import FOLDERS_OWN, url_match
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, git_version, run_git
 from git_credential_bbjwt.system.places import APP_NAME
@@ -51,10 +51,10 @@ def helpers_for(url: str) -> list[Helper]:
     return helpers
 
 
-def broker_for(url: str) -> tuple[str | None, tuple[str, ...]]:
-    """The broker, and its hosts, that our helper's line in git's configuration names for ``url``; or None.
+def broker_for(url: str) -> HelperOptions | None:
+    """Return the options of this helper's line in git's configuration for ``url``, if it names a broker.
 
-    A repository's own configuration does not count: who made the folder would choose who is asked. Raises GitError.
+    A repository's own configuration is not used: its author would choose who is asked. Raises GitError.
     """
     for helper in reversed(helpers_for(url)):
         if not helper.is_ours or helper.scope in FOLDERS_OWN:
@@ -64,8 +64,8 @@ def broker_for(url: str) -> tuple[str | None, tuple[str, ...]]:
         except (ValueError, UsageError):
             continue
         if options.broker is not None:
-            return options.broker, options.hosts
-    return None, ()
+            return options
+    return None
 
 
 def use_http_path(url: str) -> bool:

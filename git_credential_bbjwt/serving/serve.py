@@ -21,8 +21,9 @@ from git_credential_bbjwt.core.failures import (
     RefusedError,
     SecretError,
 )
-from git_credential_bbjwt.core.options import HelperOptions, Pattern
+from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, one_line
+from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository, normal_host
 from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.git.protocol import USERNAME, format_answer, parse_request, refused_fingerprints, write_answer
@@ -60,7 +61,7 @@ _NOT_HANDED_OUT = "this broker hands out no token for this repository"
 
 def serve(options: HelperOptions, patterns: tuple[Pattern, ...], audit: Audit, label: str) -> int:
     """Answer the request on standard input; return the exit status. Every answer ends with a blank line."""
-    if not options.timeout_is_given:
+    if "--timeout" not in options.given:
         options = options.replaced(timeout=DEFAULT_TIMEOUT)
     asker = who_asks() | ({"label": label} if label else {})
     _silence_a_shared_socket()

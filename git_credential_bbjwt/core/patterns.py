@@ -1,0 +1,45 @@
+"""The patterns of ``--allow``, which say for which repositories there are tokens."""
+
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.repository import Repository, is_name
+
+
+class Pattern:
+    """``workspace/slug``: in the slug ``*`` stands for any characters, and case is ignored."""
+
+    __slots__ = ("slug", "workspace")
+
+    def __init__(self, workspace: str, slug: str) -> None:
+        self.workspace = workspace
+        self.slug = slug
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Return the pattern that ``text`` spells. Raises UsageError."""
+        workspace, slash, slug = text.lower().partition("/")
+        slug = slug.removesuffix(".git")
+        if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
+            raise UsageError("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
+        return cls(workspace, slug)
+
+    def allows(self, repository: Repository) -> bool:
+        """Return whether the pattern matches ``repository``, which is named by its slugs."""
+        if repository.workspace != self.workspace:
+            return False
+        first, *rest = self.slug.split("*")
+        name = repository.name
+        if not rest:
+            return name == first
+        last = rest.pop()
+        if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+            return False
+        name = name[len(first) : len(name) - len(last)]
+        for part in rest:  # The leftmost place leaves most to the parts that follow.
+            position = name.find(part)
+            if position < 0:
+                return False
+            name = name[position + len(part) :]
+        return True
+
+    def __str__(self) -> str:
+        return f"{self.workspace}/{self.slug}"

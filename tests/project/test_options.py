@@ -1,0 +1,52 @@
+"""One table of options: README, the man page and each command's help have every option there is."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+import pytest
+
+from git_credential_bbjwt.commands.command_line import COMMANDS, parser
+from git_credential_bbjwt.core.options import OPTIONS, HelperOptions
+from tests import options
+
+
+def test_tables_are_written_by_tests_options() -> None:
+    for path, content in options.pages().items():
+        assert path.read_text(encoding="utf-8") == content, f"run: python -m tests.options ({path.name} is behind)"
+
+
+def own_options(command: str) -> list[str]:
+    """The options of a command that are not the helper's, and its arguments."""
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    found = [action.option_strings[-1:] for action in commands.choices[command]._actions]
+    return [name for names in found for name in names if name not in (*OPTIONS, "--help")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_readme_and_man_page_name_each_option_of_a_command(command: str) -> None:
+    row = re.search(rf"^\| `{command}\b.*", options.README.read_text(encoding="utf-8"), re.MULTILINE)
+    page = options.MAN_PAGE.read_text(encoding="utf-8").replace("\\-", "-").partition(".SH COMMANDS\n")[2]
+    entry = re.search(rf"^\\fB{command}\\fR.*", page, re.MULTILINE)
+
+    assert row is not None
+    assert entry is not None
+    for option in own_options(command):
+        assert option in row[0], option
+        assert option in entry[0], option
+
+
+def test_every_option_has_a_value_of_its_own_in_the_helper_line() -> None:
+    examples = {"--token-store": "none", "--timeout": "7", "--allow": "acme/widgets", "--scope": "account"}
+    given = HelperOptions()
+    for name, option in OPTIONS.items():
+        given = (
+            given.with_option(name, examples.get(name, "/x") if option.metavar else "") if name != "--host" else given
+        )
+    given = given.with_option("--host", "a.example").with_option("--host", "b.example")
+    words = given.words()
+
+    assert {word.partition("=")[0] for word in words} == set(OPTIONS)
+    assert words.count("--host=a.example") == words.count("--host=b.example") == 1
+    assert HelperOptions().words() == []
