@@ -18,7 +18,7 @@ import pytest
 from git_credential_bbjwt.core.options import TOKEN_STORES
 from git_credential_bbjwt.tokens.record import MIN_REMAINING
 from git_credential_bbjwt.tokens.stores import STORES
-from tests import desktop, tally
+from tests import tally
 from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
 from tests.emulator import Fault
 from tests.properties import whole_record
@@ -180,38 +180,6 @@ def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
     assert list(acme.machine.runtime.iterdir()) == []
     assert password(acme) != first  # Nor does it use what it did not keep,
     assert password(acme, "--token-store=none") != password(acme)  # or what others kept.
-
-
-def test_token_store_keyring_keeps_the_token_in_the_keyring_alone(acme: Workspace) -> None:
-    with desktop.session(acme.machine):
-        first = password(acme, "--token-store=keyring")
-        stored = [
-            path for path in acme.machine.home.parent.rglob("*") if path.is_file() and "bitbucket" not in path.parts
-        ]
-        assert not any(first.encode() in path.read_bytes() for path in stored)
-        assert password(acme, "--token-store=keyring") == first
-
-        data = request(acme.url) + f"username=x-token-auth\npassword={first}\n\n"
-        acme.machine.bbjwt("--token-store=keyring", "erase", data=data)
-        second = password(acme, "--token-store=keyring")
-        assert second != first
-
-        acme.machine.bbjwt("forget", "--all")
-        assert (
-            second not in acme.machine.run("secret-tool", "search", "--all", "service", "git-credential-bbjwt").stdout
-        )
-
-
-def test_a_token_in_a_file_does_not_answer_who_wants_the_keyring(acme: Workspace) -> None:
-    with desktop.session(acme.machine):
-        first = password(acme)
-        second = password(acme, "--token-store=keyring")
-
-        assert first != second
-        assert password(acme, "--token-store=keyring") == second
-        (record,) = acme.machine.records()
-        assert b"token=" not in record.read_bytes()
-        assert password(acme) not in (first, second)
 
 
 # Exact reuse.
@@ -553,7 +521,7 @@ def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> No
 
 
 def test_each_token_store_that_can_be_chosen_is_there() -> None:
-    assert tuple(STORES) == TOKEN_STORES
+    assert set(TOKEN_STORES) <= set(STORES)
 
 
 @pytest.mark.parametrize(
