@@ -13,9 +13,10 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt.bitbucket.api import checked_token, checked_uuid, server_words
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
-from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path, parse_url
+from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import NotARepositoryError
-from git_credential_bbjwt.core.repository import normal_host, parse_path, parse_url
+from git_credential_bbjwt.core.repository import normal_host, parse_path
 from tests import tally
 from tests.conftest import Workspace, answer, request
 
@@ -26,6 +27,10 @@ UUID = "{12345678-1234-1234-1234-123456789abc}"
         "acme/widgets/wiki",
         "acme/widgets.git/wiki/",
         "ac%6de/widgets",
+        "acme/widgets.git/config",
+        "acme/widgets/config",
+        "acme/widgets.git/info/refs",
+        "acme/widgets.git/annex/objects/abc/def/SHA256E-s1--0/SHA256E-s1--0",
     ],
 )
 def test_paths_of_a_repository(path: str) -> None:
@@ -101,7 +106,11 @@ HOSTILE_PATHS = [
     b"acme/x12345678-1234-1234-1234-123456789abc}",
     b"acme/{" + b"a" * 36 + b"}",
     b"acme/widgets/info",
-    b"acme/widgets/info/refs",
+    b"acme/widgets/info/refs/heads",
+    b"acme/widgets/config/x",
+    b"acme/widgets/annexes/x",
+    b"acme/widgets/annex/../../other/thing",
+    b"config/info/refs/x",
     b"acme/widgets/info/lfsx",
     b"acme/widgets/wiki/extra",
     b"acme/widgets/src/main",
@@ -207,6 +216,13 @@ def test_port_443_is_no_port() -> None:
         "HTTPS://BitBucket.org/Acme/Widgets",
         "ssh://git@bitbucket.org/acme/widgets.git",
         "git@bitbucket.org:acme/widgets.git",
+        "git@ssh.bitbucket.org:acme/widgets.git",
+        "ssh://git@ssh.bitbucket.org/acme/widgets.git",
+        "ssh://git@SSH.bitbucket.org:22/acme/widgets.git",
+        "ssh://git@bitbucket.org:22/acme/widgets",
+        "git+ssh://git@bitbucket.org/acme/widgets.git",
+        "git+ssh://git@ssh.bitbucket.org/acme/widgets.git",
+        "ssh://git@altssh.bitbucket.org:443/acme/widgets.git",
     ],
 )
 def test_urls_people_write(url: str) -> None:
@@ -223,6 +239,11 @@ def test_urls_people_write(url: str) -> None:
         "ssh://evil@bitbucket.org/a/b",
         "https:///a/b",
         "git@:a/b",
+        "git@x@bitbucket.org:a/b",
+        "ssh://git@bitbucket.org:443/a/b",
+        "ssh://git@altssh.bitbucket.org/a/b:443",
+        "ssh://git@bitbucket.org:7999/a/b",
+        "git+https://bitbucket.org/a/b",
         "",
     ],
 )

@@ -15,11 +15,10 @@ import argparse
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.core.repository import is_name
+from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.git.configure import GitConfiguration, base_urls, entries, helper_value
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.source import CLOUD_HOST
 from git_credential_bbjwt.installations.sources import read_sources
 
 

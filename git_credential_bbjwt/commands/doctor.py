@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import (
     HEADLESS_HINT,
     NEWEST_PAYLOAD,
@@ -30,7 +31,7 @@ from git_credential_bbjwt.core.failures import (
 )
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, is_coloured, one_line
-from git_credential_bbjwt.core.repository import Repository, parse_url
+from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.git import configure, helper_lines
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, GitError, dotted, git_version

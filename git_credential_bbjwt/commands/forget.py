@@ -7,10 +7,10 @@ Examples:
 
 import argparse
 
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.core.repository import parse_url
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.refusals import forget_all
 from git_credential_bbjwt.tokens.stores import forget

@@ -19,10 +19,11 @@ from json import dumps, loads
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, hide, note, warning
-from git_credential_bbjwt.core.repository import is_name, normal_host, parse_path, parse_url
+from git_credential_bbjwt.core.repository import is_name, normal_host, parse_path
 from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,

@@ -19,10 +19,11 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from git_credential_bbjwt.commands.command_line import with_broker
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError, RefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
-from git_credential_bbjwt.core.repository import Repository, parse_url
+from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting import obtain as minting
 from git_credential_bbjwt.vendors.grants import Grant
 

@@ -6,7 +6,7 @@ line that `configure` and `exec` write, and the option tables of README and the 
 
 import os
 
-from git_credential_bbjwt.core.repository import Repository, normal_host
+from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository, normal_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ OPTIONS = _table(
         "HOST",
         _host,
         "what a broker or an installation command is asked about; repeatable",
-        default="bitbucket.org",
+        default=CLOUD_HOST,
         attribute="hosts",
         is_repeatable=True,
     ),

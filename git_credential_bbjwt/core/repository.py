@@ -1,14 +1,17 @@
-"""Which repository a host and a path name, exactly or not at all.
+"""The repository that a host and a path name exactly.
 
 Sources: "Repositories" of Bitbucket's REST API (a part may be a slug or a UUID in braces), the Git LFS API
-specification (``info/lfs``), gitcredentials(7) (host and path). Wikis (``/wiki``) are gone since August 2026; their
-path is still read as the repository's.
+specification (``info/lfs``), gitprotocol-http(5) (``info/refs``), git-annex' special remotes over http (``config``,
+``annex/objects``), gitcredentials(7) (host and path). Wikis (``/wiki``) are gone since August 2026; their path is still
+read as the repository's.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from git_credential_bbjwt.core.failures import NotARepositoryError
 
+#: Bitbucket Cloud's host.
+CLOUD_HOST = "bitbucket.org"
 
 _HEX = frozenset("0123456789abcdef")
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -47,12 +50,12 @@ class Repository:
 
     @property
     def uuid(self) -> str | None:
-        """The repository's UUID in braces where the URL named it by that."""
+        """The repository's UUID in braces if the URL names it so."""
         return self.name if self.name.startswith("{") else None
 
 
 def normal_host(host: str) -> str:
-    """Return ``host`` in lower case and without the port 443 that https means anyway. Nothing else is forgiven."""
+    """Return ``host`` in lower case and without port 443, which is https' own. Nothing else is changed."""
     # Only ASCII letters change: a letter that merely looks like one must not become it.
     host = host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
     name = host.removesuffix(":443")
@@ -61,7 +64,7 @@ def normal_host(host: str) -> str:
 
 
 def is_uuid(text: str) -> bool:
-    """Whether ``text`` is a UUID in braces, lower case."""
+    """Return whether ``text`` is a UUID in braces, lower case."""
     if len(text) != 38 or text[0] != "{" or text[-1] != "}":
         return False
     groups = text[1:-1].split("-")
@@ -69,7 +72,7 @@ def is_uuid(text: str) -> bool:
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` can be a workspace or a repository slug, lower case."""
+    """Return whether ``text`` can be a workspace or a repository slug, lower case."""
     return len(text) <= _LONGEST_NAME and _SLUG.issuperset(text) and text.strip(".") != ""
 
 
@@ -96,16 +99,20 @@ def parse_path(host: str, path: bytes) -> Repository:
             raise _not_a_repository(
                 "the path is not a repository's: a workspace or repository name in it has invalid characters"
             )
-    rest = segments[2:]
-    if rest[:1] == ["wiki"]:
-        rest = rest[1:]
-    if rest and rest[:2] != ["info", "lfs"]:
+    if not _is_inside(segments[2:]):
         raise _not_a_repository("the path is not a repository's: it goes on after the repository name")
     return Repository(host, workspace, name)
 
 
+def _is_inside(rest: "list[str]") -> bool:
+    """Return whether clients ask for ``rest`` of a repository: Git LFS, git itself, git-annex (its ``config`` too)."""
+    if rest[:1] == ["wiki"]:
+        rest = rest[1:]
+    return not rest or rest[:2] == ["info", "lfs"] or rest[0] == "annex" or rest in (["info", "refs"], ["config"])
+
+
 def _decoded(segment: bytes) -> str:
-    """Percent-decode one segment; what would change the path's structure or a terminal is refused."""
+    """Percent-decode one segment. Raises NotARepositoryError for characters that change a path or a terminal."""
     pieces = segment.split(b"%")
     decoded = bytearray(pieces[0])
     for piece in pieces[1:]:
@@ -117,27 +124,3 @@ def _decoded(segment: bytes) -> str:
     if any(byte <= 0x20 or byte >= 0x7F or byte in b"/\\" for byte in decoded):
         raise _not_a_repository("the path is not a repository's: it has a character that no repository name has")
     return decoded.decode("ascii")
-
-
-def parse_url(url: str) -> Repository:
-    """Return the repository of a clone URL as people write it: https, or one of Bitbucket's two ssh forms.
-
-    Raises NotARepositoryError with the reason.
-    """
-    if url.startswith("git@") and "/" not in url.partition(":")[0]:
-        host, _, path = url.removeprefix("git@").partition(":")
-        if "@" in host:
-            raise _not_a_repository("this ssh URL is not one of Bitbucket's: its user is not git")
-    else:
-        scheme, separator, rest = url.partition("://")
-        authority, _, path = rest.partition("/")
-        user, _, host = authority.rpartition("@")
-        if not separator or scheme.lower() not in ("https", "ssh"):
-            raise _not_a_repository(
-                "this is not an https URL of a repository, such as https://bitbucket.org/acme/widgets"
-            )
-        if scheme.lower() == "ssh" and user != "git":
-            raise _not_a_repository("this ssh URL is not one of Bitbucket's: its user is not git")
-    if not host:
-        raise _not_a_repository("the URL does not name a host")
-    return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))
