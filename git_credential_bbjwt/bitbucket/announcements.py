@@ -19,6 +19,9 @@ _LINK = r"<([^<>\s]*)>([^,]*)"
 
 _LONGEST_LINK = 300
 
+# Characters of a header in which links are searched.
+_SEARCHED = 2_000
+
 
 class Announcement(NamedTuple):
     """An announced end: Unix times since when it is told and of the end itself, and the page with more; if known."""
@@ -40,15 +43,19 @@ def announced(headers: Mapping[str, str]) -> Announcement | None:
     told_since, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
     if told_since is None and ends is None:
         return None
-    links = re.findall(_LINK, headers.get("Link") or "")
+    links = re.findall(_LINK, (headers.get("Link") or "")[:_SEARCHED])
     pages = [url for url, what in links if 'rel="deprecation"' in what or 'rel="sunset"' in what]
     shown = [url for url in pages if is_shown(url)]
     return Announcement(told_since, ends, shown[0] if shown else "")
 
 
 def is_shown(link: str) -> bool:
-    """Whether ``link`` may be shown to a person."""
-    return link.startswith(ANNOUNCEMENTS) and len(link) <= _LONGEST_LINK and link.isascii() and link.isprintable()
+    """Return whether ``link`` may be shown: it is Atlassian's, and nothing in it looks like a token."""
+    if not link.startswith(ANNOUNCEMENTS) or len(link) > _LONGEST_LINK or not link.isascii():
+        return False
+    from git_credential_bbjwt.core.server_text import safe_text
+
+    return all(safe_text(part) == part for part in link.split("/"))
 
 
 def _unix_time(text: str | None) -> float | None:

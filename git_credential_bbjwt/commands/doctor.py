@@ -297,22 +297,18 @@ def _kept(repository: Repository, options: HelperOptions, budget: Budget) -> Ite
         token = STORES[record.store].token_of(record)
     if record is None or token is None:
         return
-    from git_credential_bbjwt.bitbucket.api import opens
+    from git_credential_bbjwt.bitbucket.api import check_token
     from git_credential_bbjwt.git.http_settings import HttpSettings
     from git_credential_bbjwt.network.connections import Connections
 
     origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
+    url = f"https://{repository.host}/{repository.full_name}"
     try:
-        is_open = opens(origin, repository, record.username, token)
+        check_token(origin, repository, record.username, token)
     except CredentialError as problem:
-        yield Check("kept token", False, problem.what, problem.hint)
+        yield Check("kept token", False, problem.what, problem.hint.replace(" URL", f" {url}"))
         return
-    if is_open:
-        yield Check("kept token", True, f"it opens {repository.full_name}")
-    else:
-        url = f"https://{repository.host}/{repository.full_name}"
-        what = f"the server refuses it for {repository.full_name}"
-        yield Check("kept token", False, what, f"run: git-credential-bbjwt forget {url}")
+    yield Check("kept token", True, f"it opens {repository.full_name}")
 
 
 def _lfs_cure(repository: Repository) -> str:

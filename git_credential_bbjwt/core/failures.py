@@ -97,11 +97,12 @@ class RefusedError(CredentialError):
 
     ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
     ``is_about_repository`` tells that only the repository asked for is not there or may not be seen; ``is_used_up``
-    that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_remembered``
-    that an earlier call met it.
+    that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_unknown_grant``
+    that the token endpoint does not know the grant, ``is_remembered`` that an earlier call met it.
     """
 
     is_of_swap = False
+    is_unknown_grant = False
     is_remembered = False
 
     def __init__(
@@ -127,6 +128,10 @@ class TooManyRefusedError(CredentialError):
 
 class BadAnswerError(CredentialError):
     """Bitbucket answered with success, but with something no token may be taken from."""
+
+
+class BroaderScopeError(BadAnswerError):
+    """The token of an OAuth consumer is broader than the requested scope."""
 
 
 class BudgetSpentError(CredentialError):

@@ -27,12 +27,39 @@ def hide(secret: str) -> None:
         _secrets.add(secret)
 
 
+def hidden_values() -> list[str]:
+    """Return the values that are hidden, the longest first."""
+    return sorted(_secrets, key=len, reverse=True)
+
+
 def redacted(text: str) -> str:
-    """Return ``text`` without secrets. To be asked before a text is cut: a secret that is cut is no longer known."""
+    """Return ``text`` without the hidden values and without JWTs.
+
+    Redact a text before you cut it, because a part of a secret is not recognised. The text of a server or of another
+    program needs more: `server_text.safe_text`.
+    """
     # The longest first, so that a secret within another one does not leave the other's rest visible.
-    for secret in sorted(_secrets, key=len, reverse=True):
+    for secret in hidden_values():
         text = text.replace(secret, REDACTED)
-    return text
+    return _without_jwts(text) if _JWT_START in text else text
+
+
+# The first characters of every JWT: base64 of the JSON text {".
+_JWT_START = "eyJ"
+
+# A shorter run of characters after that is no JWT.
+_SHORTEST_JWT = 20
+
+
+def _without_jwts(text: str) -> str:
+    shown, at = "", 0
+    while (start := text.find(_JWT_START, at)) >= 0:
+        end = start
+        while end < len(text) and (text[end].isalnum() or text[end] in "-_.="):
+            end += 1
+        shown += text[at:start] + (REDACTED if end - start >= _SHORTEST_JWT else text[start:end])
+        at = end
+    return shown + text[at:]
 
 
 def one_line(text: str) -> str:

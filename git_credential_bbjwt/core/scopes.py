@@ -21,3 +21,33 @@ OLD_NAMES = {
 def old_names(scopes: "Iterable[str]") -> "set[str]":
     """Return ``scopes`` by their old names; scopes with one name only stay as they are."""
     return {OLD_NAMES.get(scope, scope) for scope in scopes}
+
+
+# Scopes that a scope includes although its name does not show it.
+_INCLUDED = {
+    "pullrequest": ("repository",),
+    "pullrequest:write": ("pullrequest", "repository", "repository:write"),
+}
+
+
+def normal_scope(scope: str) -> str:
+    """Return the one spelling of ``scope``, a list of names separated by spaces: old names, each once, sorted."""
+    return " ".join(sorted(old_names(scope.split())))
+
+
+def broader_than(asked: str, granted: str) -> "list[str]":
+    """Return the names in ``granted`` that ``asked`` does not include. Both are lists of names in any spelling."""
+    return sorted(old_names(granted.split()) - _with_included(asked))
+
+
+def missing_from(asked: str, granted: str) -> "list[str]":
+    """Return the names in ``asked`` that ``granted`` does not include. Both are lists of names in any spelling."""
+    return sorted(old_names(asked.split()) - _with_included(granted))
+
+
+def _with_included(scope: str) -> "set[str]":
+    included = old_names(scope.split())
+    for name in list(included):
+        # Every `:write` scope includes the scope that reads the same.
+        included |= {*_INCLUDED.get(name, ()), name.removesuffix(":write")}
+    return included

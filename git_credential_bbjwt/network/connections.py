@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.core.budget import Budget
-from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError, RefusedError
+from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connection import Line, Network
-from git_credential_bbjwt.network.response import Response, http_time
+from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.system.light_imports import https_connection
 
 if TYPE_CHECKING:
@@ -40,23 +40,23 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 _TRIES = 5
 _FIRST_WAIT = 0.3
 
-# Bitbucket's own 429 names no time to wait, and means a rolling hour ("API request limits"): trying on only costs more.
+# A 429 without a time to wait means that an allowance is used up: further attempts only cost more.
 _TRIES_WHEN_USED_UP = 2
 
 
 class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
-    """The try failed in a way another one may not. ``wait`` is the seconds the server asked for, if it did.
+    """The attempt failed in a way that another one may not. ``final`` is what to return or raise if it was the last.
 
-    ``tries`` is how many there may be in all.
+    ``wait`` is the seconds the server asked for, if it did; ``attempts`` how many there may be in all.
     """
 
     def __init__(
-        self, final: ConnectionFailedError | RefusedError, wait: float | None = None, tries: int = _TRIES
+        self, final: "ConnectionFailedError | Response", wait: float | None = None, attempts: int = _TRIES
     ) -> None:
-        super().__init__(final.what)
+        super().__init__(f"status {final.status}" if isinstance(final, Response) else final.what)
         self.final = final
         self.wait = wait
-        self.tries = tries
+        self.attempts = attempts
 
 
 class Connections:
@@ -115,10 +115,10 @@ class Origin:
         headers: Callable[[], dict[str, str]],
         body: bytes | None = None,
     ) -> Response:
-        """Send a request and return its answer, whatever its status, after as many tries as make sense.
+        """Send a request and return its response, whatever its status, after as many attempts as make sense.
 
-        ``headers`` is asked before each try, for a JWT must be fresh. Raises ConnectionFailedError, BudgetSpentError,
-        and RefusedError for a server that stays overloaded.
+        ``headers`` is called before each attempt, because a JWT must be fresh. Raises ConnectionFailedError and
+        BudgetSpentError.
         """
         wait = _FIRST_WAIT
         for attempt in range(1, _TRIES + 1):
@@ -127,7 +127,9 @@ class Origin:
             except _Transient as problem:
                 self.close()
                 pause = problem.wait if problem.wait is not None else wait * _jitter()
-                if attempt >= problem.tries or pause >= self._budget.remaining():
+                if attempt >= problem.attempts or pause >= self._budget.remaining():
+                    if isinstance(problem.final, Response):
+                        return problem.final
                     raise problem.final from None
                 trace(f"{problem}; next try in {pause:.1f} s")
                 self._budget.doing = f"waiting for {self.host} to recover"
@@ -147,23 +149,9 @@ class Origin:
         self.is_idle = True
         trace(f"{method} {self.base_url}{target}: {response.status} in {time.monotonic() - started:.3f} s")
         if response.status in _TRANSIENT:
-            what = f"{self.host} answered {response.status}" + (": too many requests" if response.status == 429 else "")
-            wait = _seconds_to_wait(response)
+            wait = response.retry_after
             used_up = response.status == 429 and wait is None
-            if used_up:
-                what += "; the allowance of this hour is used up"
-            if wait is not None:
-                what += f", and asks to wait {wait:.0f} s"
-            final = RefusedError(
-                what,
-                "try again later; clone URLs that name the repository by its UUID cost one request less"
-                if response.status == 429
-                else "try again later",
-                status=response.status,
-                server_time=response.date,
-                is_used_up=used_up,
-            )
-            raise _Transient(final, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
+            raise _Transient(response, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
         return response
 
     def _first_response(self, begin: "Callable[[Line], _Try]", results: "SimpleQueue[_Try]") -> Response:
@@ -356,15 +344,3 @@ def _proxy_refuses(reason: str) -> bool:
     _, told, response = reason.partition("Tunnel connection failed: ")
     status = response.partition(" ")[0]
     return bool(told) and status.startswith("4") and status != "429"
-
-
-def _seconds_to_wait(response: Response) -> float | None:
-    """What ``Retry-After`` asks for, in seconds (RFC 9110, section 10.2.3: a number, or a date)."""
-    text = (response.headers.get("Retry-After") or "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:10])
-    date = http_time(text)
-    if date is None:
-        return None
-    now = response.date  # By the server's own clock where it tells it, for ours may be off.
-    return max(0.0, date - (time.time() if now is None else now))

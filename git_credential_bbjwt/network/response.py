@@ -1,10 +1,11 @@
 """An HTTP response."""
 
+import time
 from collections.abc import Mapping
 
 
 class Response:
-    """A whole HTTP answer. The names of ``headers`` may be asked for in any case."""
+    """A whole HTTP response. The names of ``headers`` may be used in any case."""
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.status = status
@@ -13,13 +14,29 @@ class Response:
 
     @property
     def date(self) -> float | None:
-        """The Unix time that the server says it is, None where it does not."""
+        """The Unix time by the server's clock, None if the response does not have it."""
         return http_time(self.headers.get("Date"))
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that ``Retry-After`` asks to wait (RFC 9110, section 10.2.3: a number, or a date)."""
+        text = (self.headers.get("Retry-After") or "").strip()
+        if text.isascii() and text.isdigit():
+            return float(text[:10])
+        when = http_time(text)
+        if when is None:
+            return None
+        now = self.date  # By the server's own clock if it is known, because this machine's may be off.
+        return max(0.0, when - (time.time() if now is None else now))
+
+
+# Characters of an HTTP date; the three forms of RFC 9110 are shorter.
+_LONGEST_DATE = 64
 
 
 def http_time(text: str | None) -> float | None:
-    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for what is none."""
-    if not text:
+    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for any other text."""
+    if not text or len(text) > _LONGEST_DATE:
         return None
     from email.utils import parsedate_to_datetime  # The libraries for HTTP load it, and without what it hardly needs.
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.bitbucket import api
+from git_credential_bbjwt.bitbucket import refusal, responses
+from git_credential_bbjwt.bitbucket.refusal import Request, refuse
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.repository import Repository
@@ -46,7 +47,7 @@ def believed(check: Callable[[], str]) -> str | None:
     ],
 )
 def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -> None:
-    assert api.checked_uuid(said(found), repository) == UUID
+    assert responses.checked_uuid(said(found), repository) == UUID
 
 
 @pytest.mark.parametrize(
@@ -66,19 +67,19 @@ def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -
 )
 def test_an_answer_about_something_else_is_not(repository: Repository, found: object) -> None:
     with pytest.raises(BadAnswerError):
-        api.checked_uuid(said(found), repository)
+        responses.checked_uuid(said(found), repository)
 
 
 @pytest.mark.parametrize("found", [{}, [], {"workspace": UUID}, {"workspace": {}}, {"workspace": {"uuid": UUID}}])
 def test_the_workspace_is_the_same_or_not_said(found: object) -> None:
-    api.check_workspace(said(found), UUID)
-    api.check_workspace(said({"workspace": {"uuid": UUID.upper()}}), UUID)
-    api.check_workspace(said({"workspace": {"uuid": OTHER}}), "")
+    responses.check_workspace(said(found), UUID)
+    responses.check_workspace(said({"workspace": {"uuid": UUID.upper()}}), UUID)
+    responses.check_workspace(said({"workspace": {"uuid": OTHER}}), "")
 
 
 def test_a_slug_that_changed_hands_is_noticed() -> None:
     with pytest.raises(AnothersWorkspaceError):
-        api.check_workspace(said({"workspace": {"uuid": OTHER}}), UUID)
+        responses.check_workspace(said({"workspace": {"uuid": OTHER}}), UUID)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_slug_that_changed_hands_is_noticed() -> None:
     ],
 )
 def test_the_full_name_of_a_repository(found: object, name: str | None) -> None:
-    assert believed(lambda: api.checked_full_name(said(found), BY_UUIDS)) == name
+    assert believed(lambda: responses.checked_full_name(said(found), BY_UUIDS)) == name
 
 
 @pytest.mark.parametrize(
@@ -111,13 +112,15 @@ def test_the_full_name_of_a_repository(found: object, name: str | None) -> None:
     ],
 )
 def test_the_slug_of_a_workspace(found: object, slug: str | None) -> None:
-    assert believed(lambda: api.checked_slug(said(found), UUID)) == slug
+    assert believed(lambda: responses.checked_slug(said(found), UUID)) == slug
 
 
-def granted(changes: dict[str, object], asked: str = "repository") -> api.AccessToken:
+def granted(changes: dict[str, object], asked: str = "repository") -> responses.AccessToken:
     """The token of an answer at the Unix time 1000; None removes what is usually in it."""
     found: dict[str, Any] = {"access_token": "token", "token_type": "Bearer", "expires_in": 7200, **changes}
-    return api.checked_token(said({name: value for name, value in found.items() if value is not None}), asked, 1000)
+    return responses.checked_token(
+        said({name: value for name, value in found.items() if value is not None}), asked, 1000
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def granted(changes: dict[str, object], asked: str = "repository") -> api.Access
     [
         ({}, 8200),
         ({"access_token": "!"}, 8200),
-        ({"access_token": "~" * 16_384}, 8200),
+        ({"access_token": "~" * 8_192}, 8200),
         ({"token_type": "bearer"}, 8200),
         ({"expires_in": 1}, 1001),
         ({"expires_in": None}, 4600),
@@ -134,6 +137,7 @@ def granted(changes: dict[str, object], asked: str = "repository") -> api.Access
         ({"scopes": "repository"}, 8200),
         ({"scopes": ["repository"], "scope": ""}, 8200),
         ({"scope": "read:repository:bitbucket"}, 8200),
+        ({"expires_in": 7200, "scope": None}, 8200),
     ],
 )
 def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
@@ -143,7 +147,7 @@ def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"access_token": value} for value in (None, 5, "", "to ken", "token\n", "tok\x7fen", "tökén", "a" * 16_385)]
+    [{"access_token": value} for value in (None, 5, "", "to ken", "token\n", "tok\x7fen", "tökén", "a" * 8_193)]
     + [{"token_type": value} for value in (None, 5, "mac")]
     + [{"expires_in": value} for value in (0, -1, "7200", 7200.0, True)]
     + [
@@ -162,7 +166,7 @@ def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
 
 def test_a_token_that_is_no_object_is_not_believed() -> None:
     with pytest.raises(BadAnswerError):
-        api.checked_token(said(["token"]), "repository", 1000)
+        responses.checked_token(said(["token"]), "repository", 1000)
 
 
 @pytest.mark.parametrize(
@@ -202,52 +206,70 @@ def test_a_scope_brings_along_what_bitbucket_says_and_no_more(asked: str, brough
     ],
 )
 def test_what_is_shown_of_an_error(body: bytes, words: tuple[str, str]) -> None:
-    assert api.server_words(body) == words
+    assert refusal.server_words(body) == words
 
 
 def test_long_words_are_cut_after_what_is_secret_was_taken_out() -> None:
     hide("a secret of this test")
-    text = "x" * 190 + " a secret of this test"
-    assert api.server_words(text.encode()) == ("", "x" * 190 + " [redacted")
+    text = "x y " * 47 + "a secret of this test yes"
+    assert refusal.server_words(text.encode()) == ("", "x y " * 47 + "[redacted] y")
 
 
-def refused(status: int, path: str = "/2.0/repositories", body: object = None, **headers: str) -> RefusedError:
-    """What an answer is taken for."""
+def refused(status: int, request: Request = Request.LOOK_UP, body: object = None, **headers: str) -> RefusedError:
+    """What a response is taken for."""
     with pytest.raises(RefusedError) as raised:
-        api._refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", path)
+        refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", request)
     assert raised.value.status == status
     return raised.value
 
 
-SWAP = "/site/oauth2/access_token"
+WRONG_PAIR = "host does not accept the OAuth consumer's key and secret"
 
 
 @pytest.mark.parametrize(
-    ("status", "path", "what", "about_repository"),
+    ("status", "request_", "what", "about_repository"),
     [
-        (401, "", "host does not accept the JWT (401): why", False),
-        (403, "", "the app may not see this repository (403): why", True),
-        (404, "", "host knows no such repository (404): why", True),
-        (410, "", "host says that this has ended, or is rehearsing its end (410): why", False),
-        (400, "", "host answered 400: why", False),
-        (500, "", "host answered 500: why", False),
-        (201, "", "host answered 201", False),
-        (399, "", "host answered with a redirect to another place, which is never followed", False),
-        *((code, SWAP, f"host refused to swap the JWT for a token ({code}): why", False) for code in (400, 401, 403)),
-        (404, SWAP, "host answered 404: why", False),
-        (410, SWAP, "host says that this has ended, or is rehearsing its end (410): why", False),
-        (500, SWAP, "host answered 500: why", False),
+        (401, Request.LOOK_UP, "host does not accept the JWT (401): why", False),
+        (403, Request.LOOK_UP, "the app has no access to this repository (403): why", True),
+        (404, Request.LOOK_UP, "host knows no such repository (404): why", True),
+        (400, Request.LOOK_UP, "host responded with 400: why", False),
+        (500, Request.LOOK_UP, "host responded with 500: why", False),
+        (201, Request.LOOK_UP, "host responded with 201", False),
+        (399, Request.LOOK_UP, "host responded with a redirect to another place, which is never followed", False),
+        *(
+            (code, Request.SWAP, f"host refused to swap the JWT for a token ({code}): why", False)
+            for code in (400, 401, 403)
+        ),
+        (404, Request.SWAP, "host responded with 404: why", False),
+        (500, Request.SWAP, "host responded with 500: why", False),
+        *(
+            (410, request, "host says that this function has ended, or is rehearsing its end (410): why", False)
+            for request in Request
+        ),
+        *(
+            (
+                code,
+                Request.CLIENT_CREDENTIALS,
+                f"{WRONG_PAIR} ({code}): why",
+                False,
+            )
+            for code in (400, 401, 403)
+        ),
+        (429, Request.SWAP, "host responded with 429: too many requests; the hour's allowance is used up: why", False),
+        (403, Request.GIT, "host does not accept the token (403): why", False),
     ],
 )
-def test_what_a_no_means(status: int, path: str, what: str, about_repository: bool) -> None:
-    refusal = refused(status, path) if path else refused(status)
+def test_what_a_refusal_means(status: int, request_: Request, what: str, about_repository: bool) -> None:
+    refusal = refused(status, request_)
     assert (refusal.what, refusal.is_about_repository) == (what, about_repository)
+    assert refusal.hint
+    assert refusal.is_of_swap == (request_ is Request.SWAP)
 
 
-def test_a_scope_that_the_app_lacks_is_told_of_the_swap_alone() -> None:
+def test_a_scope_that_the_app_lacks_is_reported_of_the_swap_alone() -> None:
     body = {"error": "invalid_scope"}
-    assert refused(400, SWAP, body).what == "the app does not have the scope asked for: invalid_scope"
-    assert refused(400, body=body).what == "host answered 400: invalid_scope"
+    assert refused(400, Request.SWAP, body).what == "the app does not have the requested scope: invalid_scope"
+    assert refused(400, body=body).what == "host responded with 400: invalid_scope"
 
 
 @pytest.mark.parametrize(
@@ -255,17 +277,57 @@ def test_a_scope_that_the_app_lacks_is_told_of_the_swap_alone() -> None:
     [
         ("https://user:secret@elsewhere.example/secret?x", "elsewhere.example"),
         ("/secret", "another place"),
-        (f"https://{'h' * 101}/", "h" * 100),
+        ("https://[", "another place"),
+        (f"https://{'h' * 101}/", "[redacted]"),
+        ("https://eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.e30.x/", "[redacted]"),
+        (f"https://{'ab1' * 30_000}/", "[redacted]"),
     ],
 )
 @pytest.mark.parametrize("status", [300, 301, 302])
 def test_of_a_redirect_the_host_is_shown(status: int, location: str, shown: str) -> None:
-    what = f"host answered with a redirect to {shown}, which is never followed"
-    assert refused(status, Location=location).what == what
+    what = f"host responded with a redirect to {shown}, which is never followed"
+    assert refused(status, body={"error": ""}, Location=location).what == what
+
+
+def test_a_redirect_to_another_workspace_names_it() -> None:
+    location = "https://api.bitbucket.org/2.0/repositories/acme-inc/widgets?fields=uuid"
+    assert "the new one names the workspace acme-inc" in refused(301, Location=location).hint
+    assert "the workspace" not in refused(301, Location=location.replace("acme-inc", "ac%20me")).hint
 
 
 @pytest.mark.parametrize(("seconds", "hinted"), [(29, False), (32, True), (-29, False), (-32, True), (None, True)])
 def test_a_clock_that_may_be_off_is_named(seconds: int | None, hinted: bool) -> None:
     headers = {} if seconds is None else {"Date": formatdate(time.time() + seconds, usegmt=True)}
-    expected = NEWEST_PAYLOAD + ("; check this machine's clock" if hinted else "")
-    assert refused(401, **headers).hint == expected
+    hint = refused(401, Request.LOOK_UP, None, **headers).hint
+    assert hint.startswith(NEWEST_PAYLOAD)
+    assert ("check this machine's clock" in hint) == hinted
+    assert "rehearsing its end, which can last hours" in hint
+
+
+@pytest.mark.parametrize(
+    ("words", "request_", "hint"),
+    [
+        ("To access this repository, an admin must whitelist your IP.", Request.GIT, "allow-list"),
+        ("To access this repository, an admin must whitelist your IP.", Request.LOOK_UP, "allow-list"),
+        ("To access this repository, enable two-step authentication.", Request.GIT, "two-step verification"),
+        (
+            'Cannot use client_credentials with a consumer marked as "public".',
+            Request.CLIENT_CREDENTIALS,
+            "*This is a private consumer*",
+        ),
+        ("Invalid OAuth client credentials", Request.CLIENT_CREDENTIALS, "register --oauth-consumer"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_hint_names_the_cause_that_bitbucket_names(words: str, request_: Request, hint: str, as_json: bool) -> None:
+    body = json.dumps({"error": "e", "error_description": words}).encode() if as_json else words.encode()
+    with pytest.raises(RefusedError) as raised:
+        refuse(Response(403, body, {}), "host", request_)
+    assert hint in raised.value.hint
+
+
+def test_a_grant_that_is_not_supported_is_marked() -> None:
+    body = {"error": "invalid_grant", "error_description": "Unsupported grant type: urn:bitbucket:oauth2:jwt"}
+    assert refused(400, Request.SWAP, body).is_unknown_grant
+    assert not refused(401, Request.SWAP, body).is_unknown_grant
+    assert not refused(400, Request.SWAP).is_unknown_grant

@@ -86,7 +86,7 @@ def test_410_is_told_as_an_end_or_its_rehearsal(acme: Workspace, kind: str, body
     acme.bitbucket.misbehave(kind, Fault(status=410, body=data))
     done = acme.get(check=False)
 
-    assert_quits(done, "ended", "rehearsing", "wait some minutes", "When Connect ends", "CHANGE-9999")
+    assert_quits(done, "ended", "rehearsing", "minutes to hours", "OAuth consumer", "When Connect ends", "CHANGE-9999")
     assert (f"{ANNOUNCED}#CHANGE-9999" in done.stderr) == (body == "json")
     assert "evil.example" not in done.stderr
     assert "uninstall" not in done.stderr

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.bitbucket.api import checked_token
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
+from git_credential_bbjwt.bitbucket.responses import checked_token
 from git_credential_bbjwt.network.response import Response
 from tests import tally
 from tests.conftest import LATE, Workspace, answer
@@ -257,7 +257,7 @@ def test_a_refused_grant_names_the_end_of_connect(acme: Workspace, status: int, 
     body = json.dumps({"error": code, "error_description": "no more"}).encode()
     acme.bitbucket.misbehave("token", Fault(status=status, body=body))
 
-    assert_quits(acme.get(check=False), code, "no more", "register", "Connect apps")
+    assert_quits(acme.get(check=False), code, "no more", "register", "ended Connect")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 418, 500, 501])

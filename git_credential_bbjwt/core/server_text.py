@@ -1,0 +1,120 @@
+"""The gate that every word of a server or another program passes before it reaches a message.
+
+Such text can hold a token: one that this helper sent, or one that it has never seen. What passes the gate is plain
+language, decoded from the usual escapes, without anything that looks like a token. The text is cut before it is
+searched, so that a page of megabytes costs no more time than a paragraph.
+"""
+
+from base64 import urlsafe_b64decode
+from html import unescape
+from itertools import pairwise
+from unicodedata import normalize
+from urllib.parse import unquote
+
+from git_credential_bbjwt.core.output import REDACTED, hidden_values, redacted
+
+#: Characters of a message that are shown, unless the caller asks for another number.
+USUAL_LENGTH = 200
+
+# Characters that are looked at. Whatever is behind them is dropped before any search.
+_LOOKED_AT = 4_000
+
+# A word with a run of letters and digits longer than this is no word of a language.
+_LONGEST_RUN = 20
+
+# A run with letters and digits in it may have so many characters ("sha256", "http2").
+_LONGEST_MIXED_RUN = 7
+
+# A whole word, with the punctuation in it, may have so many characters: two of Bitbucket's longest scope names fit.
+_LONGEST_WORD = 64
+
+# So many equal characters in a row, upper and lower case not told apart, are taken for a piece of a secret.
+_PIECE = 12
+
+
+def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
+    """Return what may be shown of ``text``: at most ``longest`` printable characters in one line, without secrets.
+
+    Words that look like a token become "[redacted]". If a piece of a value that is to be hidden is left in any
+    spelling that is known here, nothing of the text is shown.
+    """
+    if isinstance(text, bytes):
+        text = text[: 4 * _LOOKED_AT].decode("utf-8", "replace")
+    # Whole values first: a secret that the cut divides would not be recognised. Then the cut.
+    text = _decoded(redacted(text[: 4 * _LOOKED_AT])[:_LOOKED_AT])
+    text = redacted("".join(character if character.isprintable() else " " for character in normalize("NFKC", text)))
+    if _holds_piece_of_a_secret(text):
+        return REDACTED
+    shown = " ".join(word if _is_plain(word) else REDACTED for word in text.split())
+    while f"{REDACTED} {REDACTED}" in shown:
+        shown = shown.replace(f"{REDACTED} {REDACTED}", REDACTED)
+    return shown[:longest]
+
+
+def _decoded(text: str) -> str:
+    """Undo the escapes that servers use: of URLs, of HTML and of JSON; twice, as an escaped escape needs it."""
+    for _ in range(2):
+        text = unescape(unquote(text, errors="replace"))
+        if "\\" in text:
+            text = _without_backslashes(text)
+    return text
+
+
+def _without_backslashes(text: str) -> str:
+    first, *rest = text.split("\\")
+    pieces = [first]
+    for piece in rest:
+        digits = {"u": 4, "x": 2, "U": 8}.get(piece[:1], 0)
+        code = piece[1 : 1 + digits]
+        if digits and len(code) == digits and all(digit in "0123456789abcdefABCDEF" for digit in code):
+            number = int(code, 16)
+            pieces.append((chr(number) if number < 0x11_0000 else " ") + piece[1 + digits :])
+        elif piece[:1] in ("n", "r", "t"):
+            pieces.append(" " + piece[1:])
+        else:
+            pieces.append(piece)
+    return "".join(pieces)
+
+
+def _is_plain(word: str) -> bool:
+    """Whether ``word`` may be a word of a language, a number, a name, a host or a path; False for a possible token."""
+    if len(word) > _LONGEST_WORD:
+        return False
+    return all(map(_is_plain_run, "".join(c if c.isalnum() else " " for c in word).split()))
+
+
+def _is_plain_run(run: str) -> bool:
+    if len(run) > _LONGEST_RUN:
+        return False
+    if len(run) > _LONGEST_MIXED_RUN and not run.isdigit() and any(map(str.isdigit, run)):
+        return False
+    # "BitbucketCustom" is a name; base64 changes the case with every other letter.
+    changes = sum(one.islower() and other.isupper() for one, other in pairwise(run))
+    return changes < 3
+
+
+def _holds_piece_of_a_secret(text: str) -> bool:
+    """Whether a piece of a value to hide is in ``text``: divided by spaces or signs, in another case, reversed, base64.
+
+    Every position of the text is compared with every twelfth position of the values.
+    """
+    values = [_squeezed(value) for value in hidden_values()]
+    pieces = {value[at : at + _PIECE] for value in values for at in range(0, len(value) - _PIECE + 1, _PIECE)}
+    if not pieces:
+        return False
+    texts = [text, text[::-1], *_from_base64(text)]
+    return any(
+        squeezed[at : at + _PIECE] in pieces
+        for squeezed in map(_squeezed, texts)
+        for at in range(len(squeezed) - _PIECE + 1)
+    )
+
+
+def _squeezed(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).casefold()
+
+
+def _from_base64(text: str) -> list[str]:
+    """Read all of ``text`` as base64, from each of the four positions at which a group of characters may begin."""
+    text = "".join(c for c in text.replace("+", "-").replace("/", "_") if c.isascii() and (c.isalnum() or c in "-_"))
+    return [urlsafe_b64decode(text[start:][: len(text[start:]) // 4 * 4]).decode("latin-1") for start in range(4)]
