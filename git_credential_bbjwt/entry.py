@@ -77,14 +77,15 @@ def dispatch(arguments: "list[str]") -> int:
     options, words = parse_options(arguments)
     if words[:1] == ["serve"]:
         if sys.platform != "win32":
-            from git_credential_bbjwt.serving.isolation import stand_on_own_ground
+            from git_credential_bbjwt.serving.isolation import isolate
 
-            stand_on_own_ground()
+            isolate()
+            options.verbose = False  # A client reads standard error.
         else:
             from git_credential_bbjwt.core.failures import UsageError
 
             raise UsageError(
-                "serve does not run on Windows: it stands behind sshd, sudo or systemd",
+                "serve does not run on Windows: it is started by sshd or systemd",
                 "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
             )
     if options.verbose:

@@ -1,7 +1,7 @@
-"""Answer one request for a token, for those who must not hold the secret; then end.
+"""Answer one request for a token, for clients that must not hold the secret; then exit.
 
-For a forced command of sshd, a rule of sudo, or a systemd socket unit with Accept=yes. The asker chooses the
-repository, among those that --allow names, and nothing else; each request leaves a line in the audit.
+Started by a systemd socket unit with Accept=yes, or by sshd as a forced command. The client chooses the repository,
+among those that --allow names, and nothing else. Each request leaves a line in the audit.
 
 Examples:
   git-credential-bbjwt serve --allow 'acme/lib-*' --audit syslog
@@ -10,12 +10,17 @@ Examples:
 """
 
 import argparse
+import os
 
-from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.patterns import Pattern
 
-# A list of a hundred thousand repositories is a few megabytes.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.serving.answer import Rules
+
+# A list of a hundred thousand repositories is a few megabytes. Bytes.
 _LONGEST_FILE = 64 * 1024 * 1024
 
 
@@ -28,34 +33,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-file", action="append", default=[], metavar="FILE", help="file with a PATTERN on each line"
     )
     parser.add_argument("--audit", required=True, metavar="WHERE", help="syslog, none, or the absolute path of a file")
-    parser.add_argument("--asker", default="", metavar="LABEL", help="name of the asker, for the audit")
+    parser.add_argument("--asker", default="", metavar="LABEL", help="name of the client, for the audit")
+    parser.add_argument(
+        "--whole-workspace",
+        action="store_true",
+        help="hand out tokens that open every repository of the workspace, too",
+    )
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Answer. Raises UsageError, before anything is read, for an allow-list or audit that is missing or broken."""
+    """Answer. Raises UsageError, before anything is read, for a command line that is wrong.
+
+    What is wrong with a file is answered instead, because a client is waiting.
+    """
+    from git_credential_bbjwt.serving.answer import Rules
     from git_credential_bbjwt.serving.audit import audit_to
     from git_credential_bbjwt.serving.isolation import check_own_file
     from git_credential_bbjwt.serving.serve import serve
 
     patterns = options.allow + tuple(Pattern.parse(text) for text in arguments.allow)
-    for path in arguments.allow_file:
-        check_own_file(path, "--allow-file")
-        patterns += _patterns_of(path)
-    if not patterns:
-        raise UsageError("serve needs --allow PATTERN or --allow-file FILE with one in it")
-    if options.installation is not None:
-        check_own_file(options.installation, "--installation")
+    if not patterns and not arguments.allow_file:
+        raise UsageError("serve needs --allow PATTERN or --allow-file FILE")
+    for option, path in [("--allow-file", one) for one in arguments.allow_file] + [
+        ("--installation", options.installation or "/")
+    ]:
+        if not os.path.isabs(path):
+            raise UsageError(f"{option} needs an absolute path")
     audit = audit_to(arguments.audit)
-    options = options.replaced(allow=())  # What is asked for by UUIDs has to be looked up before it is held to them.
-    return serve(options, patterns, audit, arguments.asker)
+    # A request by UUIDs is looked up before it is compared with the patterns, so they are not the helper's own --allow.
+    options = options.replaced(allow=())
+
+    def rules() -> "Rules":
+        allowed = patterns
+        for path in arguments.allow_file:
+            check_own_file(path, "--allow-file")
+            allowed += patterns_of(path)
+        if options.installation is not None:
+            check_own_file(options.installation, "--installation")
+        return Rules(options, allowed, arguments.whole_workspace)
+
+    return serve(options, rules, audit, arguments.asker)
 
 
-def _patterns_of(path: str) -> tuple[Pattern, ...]:
+def patterns_of(path: str) -> tuple[Pattern, ...]:
+    """Return the patterns in a file, one per line. Raises InstallationError if it cannot be used."""
     try:
         with open(path, encoding="utf-8") as file:
             lines = [line.strip() for line in file.read(_LONGEST_FILE).splitlines()]
     except (OSError, ValueError) as problem:
-        raise UsageError(
-            f"--allow-file cannot be read: {getattr(problem, 'strerror', None) or 'not text'}"
-        ) from problem
-    return tuple(Pattern.parse(line) for line in lines if line and not line.startswith("#"))
+        why = getattr(problem, "strerror", None) or "it is not UTF-8 text"
+        raise InstallationError(f"--allow-file cannot be read: {path}: {why}", "correct the file") from problem
+    wanted = [line for line in lines if line and not line.startswith("#")]
+    if not wanted:
+        raise InstallationError(f"--allow-file is empty: {path}", "list WORKSPACE/SLUG, one per line")
+    try:
+        return tuple(Pattern.parse(line) for line in wanted)
+    except UsageError as problem:
+        raise InstallationError(f"--allow-file has a line that is no pattern: {path}", problem.what) from problem

@@ -82,6 +82,12 @@ class BrokerError(CredentialError):
     """The broker gives no token, fails, or answers with something no token may be taken from."""
 
 
+class UnkeptError(CredentialError):
+    """A broker's token cannot be kept in its folder, so it is not handed out: nothing would bound the client."""
+
+    usual_hint = "see that the broker's folder has room, and that its user may write there"
+
+
 class AuditError(CredentialError):
     """A broker's audit cannot be written, so there is no token."""
 

@@ -2,6 +2,10 @@
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PREFIX = "git-credential-bbjwt: "
 REDACTED = "[redacted]"
 
@@ -13,6 +17,13 @@ _RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
 _secrets: set[str] = set()
 _warned: dict[str, object] = {}
 _verbose = False
+_sink: "Callable[[str], None] | None" = None
+
+
+def divert(sink: "Callable[[str], None]") -> None:
+    """From now on, give each line for standard error to ``sink``, without secrets: a broker's client reads there."""
+    global _sink
+    _sink = sink
 
 
 def be_verbose() -> None:
@@ -77,6 +88,9 @@ def is_coloured(fd: int) -> bool:
 
 def _write(fd: int, line: str, *, mark: str = "", colour: str = "") -> None:
     """Write ``mark`` and ``line``; on a terminal the mark has a ``colour``."""
+    if fd == 2 and _sink is not None:
+        _sink(one_line(mark + line))
+        return
     text = one_line(mark + line)
     if colour and is_coloured(fd):
         text = f"{colour}{mark}{_PLAIN}{text[len(mark) :]}"

@@ -11,6 +11,7 @@ from git_credential_bbjwt.core.failures import (
     InstallationError,
     NotARepositoryError,
     UndecidedError,
+    UnkeptError,
 )
 from git_credential_bbjwt.core.options import HelperOptions, check_allowed
 from git_credential_bbjwt.core.output import error, note, trace, warning
@@ -36,9 +37,8 @@ from git_credential_bbjwt.vendors.grants import Grant, Grantor, Session, grantor
 # import. Seconds.
 _SWITCH_INTERVAL = 0.0005
 
-#: Called under the repository's lock, with the name of its record, before anybody is asked for a token. Raises
-#: CredentialError, and then nobody is.
-AboutToAsk = Callable[[TokenCache, Repository, str, Record | None, list[str]], None]
+#: Called under the repository's lock in place of what gets a token, which is its last argument. Raises CredentialError.
+Supervise = Callable[[TokenCache, "Wanted", Record | None, Callable[[], Grant | None]], Grant | None]
 
 
 def get(options: HelperOptions, request: Request, host: str, sources: Sources) -> int:
@@ -162,11 +162,11 @@ class Wanted:
         return None, ""
 
 
-def obtain(wanted: Wanted, budget: Budget, *, about_to_ask: AboutToAsk | None = None) -> Grant | None:
+def obtain(wanted: Wanted, budget: Budget, *, supervise: Supervise | None = None) -> Grant | None:
     """Return the token that is ``wanted``: the kept one where that may be used, else one of the first that gives one.
 
     None where none of the grantors has anything to say. One process at a time asks for one repository; the others
-    wait, and use what it got. Raises CredentialError.
+    wait, and use what it got. With ``supervise`` a token that cannot be kept is an error. Raises CredentialError.
     """
     if not wanted.store.keeps:
         # No token is kept, but what a broker gave and the server refused must not come back.
@@ -178,22 +178,27 @@ def obtain(wanted: Wanted, budget: Budget, *, about_to_ask: AboutToAsk | None = 
         kept = None if record is None else _kept(cache, record, wanted)
         if kept is not None:
             return kept
-        if about_to_ask is not None:
-            about_to_ask(cache, wanted.repository, cache.name(*wanted.key), record, wanted.refused)
-        if record is not None and record.fingerprint in wanted.refused and record.may_be_in_time():
-            cache.count_remint(*wanted.key)
-        unwanted = cache.refused(*wanted.key)
-        unwanted += [fingerprint for fingerprint in wanted.refused if fingerprint not in unwanted]
-        grant, identity = wanted.granted(unwanted)
-        if grant is None:
-            return None
-        fingerprint = fingerprint_of(grant.token.encode())
-        for one in wanted.refused if identity.startswith(BROKERED) else ():
-            cache.note_refused(*wanted.key, one, record.expires if record and record.fingerprint == one else None)
-        if fingerprint in unwanted:
-            raise BrokerError("the broker gave again a token that the server has refused", "ask who runs the broker")
-        if grant.expires is not None:
-            _keep(cache, grant, wanted, identity, fingerprint)
+        if supervise is not None:
+            return supervise(cache, wanted, record, lambda: _granted(cache, wanted, record, must_keep=True))
+        return _granted(cache, wanted, record, must_keep=False)
+
+
+def _granted(cache: TokenCache, wanted: Wanted, record: Record | None, *, must_keep: bool) -> Grant | None:
+    """Get a new token, and keep it."""
+    if record is not None and record.fingerprint in wanted.refused and record.may_be_in_time():
+        cache.count_remint(*wanted.key)
+    unwanted = cache.refused(*wanted.key)
+    unwanted += [fingerprint for fingerprint in wanted.refused if fingerprint not in unwanted]
+    grant, identity = wanted.granted(unwanted)
+    if grant is None:
+        return None
+    fingerprint = fingerprint_of(grant.token.encode())
+    for one in wanted.refused if identity.startswith(BROKERED) else ():
+        cache.note_refused(*wanted.key, one, record.expires if record and record.fingerprint == one else None)
+    if fingerprint in unwanted:
+        raise BrokerError("the broker gave again a token that the server has refused", "ask who runs the broker")
+    if grant.expires is not None:
+        _keep(cache, grant, wanted, identity, fingerprint, must_keep=must_keep)
     return grant
 
 
@@ -213,7 +218,7 @@ def _kept(cache: TokenCache, record: Record, wanted: Wanted) -> Grant | None:
     return Grant(token, record.expires, record.uuid, cached=True, minted=record.minted, username=record.username)
 
 
-def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, fingerprint: str) -> None:
+def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, fingerprint: str, *, must_keep: bool) -> None:
     assert grant.expires is not None
     record = Record(
         wanted.repository,
@@ -229,8 +234,24 @@ def _keep(cache: TokenCache, grant: Grant, wanted: Wanted, identity: str, finger
         username=grant.username,
         token=None,
     )
-    if wanted.store.put(record, grant.token):
+    if not wanted.store.put(record, grant.token):
+        return
+    if must_keep:
+        _write_in_any_case(cache, record)
+    else:
         _write(cache, record)
+
+
+def _write_in_any_case(cache: TokenCache, record: Record) -> None:
+    """Write the record; where there is no room, after tidying. Raises UnkeptError."""
+    try:
+        cache.keep(record)
+    except OSError:
+        cache.tidy()
+        try:
+            cache.keep(record)
+        except OSError as problem:
+            raise UnkeptError(f"the token cannot be kept: {problem.strerror}") from problem
 
 
 def _write(cache: TokenCache, record: Record) -> None:
@@ -248,7 +269,7 @@ def _locked(cache: TokenCache, name: str, budget: Budget) -> Iterator[None]:
             budget.doing = WAITING
             try:
                 cache.make_place_for(name)
-                held.enter_context(FileLock(cache.folder, name + LOCK))
+                held.enter_context(FileLock(cache.folder, name + LOCK, may_wait=budget.remaining))
             except OSError as problem:
                 trace(f"no lock in {cache.folder.path}: {problem.strerror}")
         yield

@@ -1,8 +1,12 @@
-"""The audit of a broker: one line of JSON for each request, before the answer. Where it fails, there is no token.
+"""The audit of a broker: one line of JSON for each request, before the answer.
+
+If the line cannot be written, there is no token.
 
 Sources: syslog(3) (the facility ``authpriv``), RFC 3164 section 4.1 (its line).
 """
 
+import errno
+import fcntl
 import json
 import os
 import socket
@@ -13,12 +17,16 @@ from typing import Protocol
 from git_credential_bbjwt.core.failures import AuditError, UsageError
 from git_credential_bbjwt.system.folder import open_to_append
 
-# Characters of a value; a line is written whole, and nobody can fill the disk with one.
-_LONGEST_VALUE = 512
+#: Characters of a value: nobody can fill the disk with one line.
+LONGEST_VALUE = 512
 
 # authpriv (10) and info (6), as RFC 3164 counts them together.
 _PRIORITY = 10 * 8 + 6
 _SYSLOG = "/dev/log"
+
+# Seconds to wait for the system's log, and for another process that writes to the same file.
+_PATIENCE = 2.0
+_PAUSE = 0.01
 
 
 class Audit(Protocol):
@@ -29,7 +37,7 @@ class Audit(Protocol):
 
 
 def audit_to(where: str) -> Audit:
-    """The audit that ``--audit`` names. Raises UsageError."""
+    """Return the audit that ``--audit`` names. Raises UsageError."""
     if where == "none":
         return _NoAudit()
     if where == "syslog":
@@ -39,16 +47,18 @@ def audit_to(where: str) -> Audit:
     raise UsageError("--audit needs syslog, none, or the absolute path of a file")
 
 
-def audit_line(asker: dict[str, object], **fields: object) -> bytes:
-    """One line; each value bounded."""
+def audit_line(asker: dict[str, object], *, longest: int = LONGEST_VALUE, **fields: object) -> bytes:
+    """Return one line; each value has at most ``longest`` characters."""
     content = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "asker": asker, **fields}
-    return json.dumps(_bounded(content)).encode()
+    return json.dumps(_bounded(content, longest)).encode()
 
 
-def _bounded(value: object) -> object:
+def _bounded(value: object, longest: int) -> object:
     if isinstance(value, dict):
-        return {key: _bounded(inner) for key, inner in value.items()}
-    return value[:_LONGEST_VALUE] if isinstance(value, str) else value
+        return {key: _bounded(inner, longest) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_bounded(inner, longest) for inner in value]
+    return value[:longest] if isinstance(value, str) else value
 
 
 class _NoAudit:
@@ -61,38 +71,57 @@ class _File:
         self._path = path
 
     def write(self, line: bytes) -> None:
-        """Append in one ``write``; what of it fails to fit is taken back."""
-        line += b"\n"
+        """Append the line in one ``write``; if only a part of it fits, take that part back."""
         try:
             fd = open_to_append(self._path)
             try:
                 found = os.fstat(fd)
                 if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
                     raise AuditError(f"the audit file {self._path} is not a regular file, or others can write to it")
-                written = os.write(fd, line)
-                if written != len(line):
-                    end = os.lseek(fd, 0, os.SEEK_CUR)
-                    os.ftruncate(fd, end - written)
-                    raise AuditError(f"the audit line does not fit into {self._path}")
+                self._append(fd, line + b"\n")
             finally:
                 os.close(fd)
         except OSError as problem:
             raise AuditError(f"the audit cannot be written to {self._path}: {problem.strerror}") from problem
 
+    def _append(self, fd: int, line: bytes) -> None:
+        """Write under a lock: the part that is taken back must be this line's, not that of another process."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise AuditError(f"another process holds the audit file {self._path} locked") from None
+                time.sleep(_PAUSE)
+        before = os.fstat(fd).st_size
+        written = os.write(fd, line)
+        if written != len(line):
+            os.ftruncate(fd, before)
+            raise AuditError(f"the audit line does not fit into {self._path}")
+
 
 class _Syslog:
     def write(self, line: bytes) -> None:
-        """Hand the line to the system's log."""
+        """Send the line to the system's log."""
         text = f"<{_PRIORITY}>git-credential-bbjwt[{os.getpid()}]: ".encode() + line
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        try:
             try:
-                with socket.socket(socket.AF_UNIX, kind) as log:
-                    log.settimeout(5)
-                    log.connect(_SYSLOG)
-                    log.sendall(text + (b"\0" if kind == socket.SOCK_STREAM else b""))
-                return
+                self._send(socket.SOCK_DGRAM, text)
             except OSError as problem:
-                last = problem
-        raise AuditError(
-            f"the audit cannot be written: there is no syslog here ({_SYSLOG}: {last.strerror})",
-        ) from last
+                if problem.errno != errno.EPROTOTYPE:
+                    raise
+                self._send(socket.SOCK_STREAM, text + b"\0")
+        except OSError as problem:
+            raise AuditError(
+                f"the audit cannot be written: no syslog answers at {_SYSLOG}: {problem.strerror or 'it timed out'}",
+                "start a syslog service, or name a file: --audit /var/log/bbjwt.log",
+            ) from problem
+
+    @staticmethod
+    def _send(kind: socket.SocketKind, text: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, kind) as log:
+            log.settimeout(_PATIENCE)
+            log.connect(_SYSLOG)
+            log.sendall(text)

@@ -1,7 +1,7 @@
-"""Who asks a broker, as sshd, sudo or the kernel says: for the audit, never for a decision.
+"""The client of a broker, as sshd or the kernel knows it: for the audit, never for a decision.
 
-Sources: sshd_config(5) ``ExposeAuthInfo``; ssh(1) "ENVIRONMENT"; sudo(8) "ENVIRONMENT"; unix(7) ``SO_PEERCRED``;
-RFC 4253 section 6.6 (public keys); OpenSSH's PROTOCOL.certkeys.
+Sources: sshd_config(5) ``ExposeAuthInfo``; ssh(1) "ENVIRONMENT"; unix(7) ``SO_PEERCRED``; RFC 4253 section 6.6
+(public keys); OpenSSH's PROTOCOL.certkeys.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from base64 import b64decode, b64encode
 
 _CERTIFICATE = "-cert-v01@openssh.com"
 
-# How many strings of a certificate stand before its serial number, by the type of the key in it: the nonce and the key.
+# How many strings the key of a certificate has, by its type. They follow the nonce, and the serial number follows them.
 _KEY_FIELDS = {
     "ssh-ed25519": 1,
     "ssh-rsa": 2,
@@ -24,22 +24,16 @@ _KEY_FIELDS = {
 
 
 def who_asks() -> dict[str, object]:
-    """What is known of the asker; ``by`` says who vouches for it."""
-    environ = os.environ
-    ssh = _of_ssh()
-    if environ.get("SUDO_UID"):
-        asker: dict[str, object] = {"by": "sudo", "uid": environ["SUDO_UID"], "user": environ.get("SUDO_USER", "")}
-        return asker | ({"claimed": ssh} if ssh else {})
+    """Return what is known of the client; ``by`` names who vouches for it."""
     peer = _peer_of_socket()
     if peer is not None:
         return {"by": "unix", **peer}
-    if ssh:
-        return {"by": "ssh", **ssh}
-    return {"by": "uid", "uid": os.getuid()}
+    ssh = _of_ssh()
+    return {"by": "ssh", **ssh} if ssh else {"by": "uid", "uid": os.getuid()}
 
 
 def _peer_of_socket() -> dict[str, object] | None:
-    """The other end of standard input, where that is a socket bound to a path: sshd's own pair is bound to none."""
+    """The other end of standard input, if that is a socket bound to a path; sshd's own pair is bound to none."""
     try:
         with socket.socket(fileno=os.dup(0)) as connection:
             if connection.family != socket.AF_UNIX or not connection.getsockname():
@@ -59,7 +53,7 @@ def _of_ssh() -> dict[str, object]:
 
 
 def _key_of_ssh(path: str) -> dict[str, object]:
-    """What the file that sshd wrote for this session says of the key; nothing where the file is not this user's."""
+    """What the file that sshd wrote for this session says of the key; nothing if the file is not this user's."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):

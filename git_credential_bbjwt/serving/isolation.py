@@ -1,62 +1,88 @@
-"""A broker stands on its own ground: nothing that the asker's environment, folder or terminal says counts.
+"""Isolation of a broker from its client: nothing of the client's environment, folder or terminal is used.
 
-Sites let sshd pass ``GIT_*`` on (sshd_config(5), ``AcceptEnv``), sudo keeps the folder and the limits, and so a
-broker's JWT could go by an asker's proxy.
+sshd passes variables on if ``AcceptEnv`` says so (sshd_config(5)), so a client could otherwise choose a proxy for the
+broker's JWTs, a folder of its own for the broker's limits, or the ``git`` that the broker runs.
 """
 
 import contextlib
-import fcntl
 import os
+import pwd
+import signal
 import stat
 
-from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.system.places import APP_NAME
 
-_KEPT = (
-    "PATH",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "TZ",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "CREDENTIALS_DIRECTORY",
-    "SSH_CONNECTION",
-    "SSH_USER_AUTH",
-)
-_KEPT_PREFIXES = ("LC_", "SUDO_")
-_KEPT_WHERE_OWN = ("HOME", "XDG_")
+_KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
+_KEPT_PREFIX = "LC_"
+
+# Set by systemd (systemd.exec(5)). sshd sets SSH_CONNECTION after a client's variables, so a client cannot pass for a
+# process that systemd started.
+_KEPT_WITHOUT_SSH = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "CACHE_DIRECTORY", "STATE_DIRECTORY")
+
+_BEHIND_SUDO = ("SUDO_UID", "DOAS_USER")
+
+_USUAL_PATH = "/usr/bin:/bin"
+
+#: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
+OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")
+
+# As many links as Linux follows (path_resolution(7)).
+_MOST_LINKS = 40
 
 
-def stand_on_own_ground() -> None:
-    """Drop the asker's environment, leave the folder, the terminal and the umask. To be called before all else."""
-    for name in list(os.environ):
-        if name in _KEPT or name.startswith(_KEPT_PREFIXES):
-            continue
-        if name.startswith(_KEPT_WHERE_OWN) and all(map(_is_own, os.environ[name].split(os.pathsep))):
-            continue
-        del os.environ[name]
+def isolate() -> None:
+    """Drop the client's environment, and leave its folder, terminal and umask. To be called before anything is read.
+
+    Raises UsageError behind sudo and doas: a caller by sudo owns the limits, signals and standard error of the process.
+    """
+    if any(name in os.environ for name in _BEHIND_SUDO):
+        raise UsageError(
+            "serve does not run behind sudo or doas, because their caller controls the process",
+            "have systemd listen at a socket (Accept=yes), and ask there: --broker unix:/run/bbjwt/socket",
+        )
+    environment = _environment()
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP):
+        signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     os.umask(0o077)
     try:
         os.setsid()
-    except PermissionError:  # The leader of a process group cannot; it can give up the terminal.
+    except PermissionError:  # The leader of a process group cannot, but it can give up the terminal.
         _leave_terminal()
 
 
-def _is_own(path: str) -> bool:
-    """Whether ``path``, or the nearest folder above it, belongs to this user or root, who alone can write there."""
-    if not path.startswith("/"):
-        return False
-    while True:
-        try:
-            found = os.stat(path)
-        except OSError:
-            path = os.path.dirname(path)
-            continue
-        writable = found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX
-        return found.st_uid in (0, os.geteuid()) and not writable
+def _environment() -> dict[str, str]:
+    """The variables that may be used, and those that follow from the password database."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)}
+    if "SSH_CONNECTION" not in kept:
+        kept |= {name: os.environ[name] for name in _KEPT_WITHOUT_SSH if name in os.environ}
+    entries = [entry for entry in os.environ.get("PATH", "").split(os.pathsep) if _is_own_folder(entry)]
+    kept["PATH"] = os.pathsep.join(entries) or _USUAL_PATH
+    with contextlib.suppress(KeyError):  # A container may run as a user that its password database does not have.
+        kept["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
+    state = kept.get("STATE_DIRECTORY", "").split(":")[0]
+    folder = next((kept[name].split(":")[0] for name in OPERATORS_FOLDERS if name in kept), "")
+    if os.path.isabs(folder):
+        kept["XDG_CACHE_HOME"] = folder
+    if os.path.isabs(state) and os.path.isdir(f"{state}/{APP_NAME}"):
+        kept["XDG_CONFIG_HOME"] = state
+    return kept
+
+
+def operators_folder(variables: tuple[str, ...] = OPERATORS_FOLDERS) -> str | None:
+    """Return the broker's folder, below the first of ``variables`` that is set; None if none is."""
+    for name in variables:
+        path = os.environ.get(name, "").split(":")[0]
+        if os.path.isabs(path):
+            return f"{path.rstrip('/')}/{APP_NAME}"
+    return None
 
 
 def _leave_terminal() -> None:
+    import fcntl
     import termios
 
     try:
@@ -68,41 +94,69 @@ def _leave_terminal() -> None:
     os.close(terminal)
 
 
-def check_own_file(path: str, option: str) -> None:
-    """Raise UsageError for a file that somebody else than root or this user could have chosen the content of.
-
-    Links are followed, for Kubernetes mounts secrets by them, where each link, folder and target belongs to root or
-    this user and others cannot write it.
-    """
+def _is_own_folder(path: str) -> bool:
+    """Whether nobody but root and this user can write the folder ``path``, or replace it."""
     if not os.path.isabs(path):
-        raise UsageError(f"{option} needs an absolute path")
-    for _ in range(40):
-        _check_one(path, option)
-        above = path
-        while above != "/":
-            above = os.path.dirname(above)
-            if os.path.islink(above):
-                break
-            _check_one(above, option)
-        if os.path.islink(above):
-            path = os.path.join(os.path.dirname(above), os.readlink(above), os.path.relpath(path, above))
-        elif os.path.islink(path):
-            path = os.path.join(os.path.dirname(path), os.readlink(path))
-        else:
-            return
-        path = os.path.normpath(path)
-    raise UsageError(f"{option} is reached through too many links")
-
-
-def _check_one(path: str, option: str) -> None:
+        return False
     try:
-        found = os.lstat(path)
+        real = os.path.realpath(path, strict=True)
+        if not os.path.isdir(real) or os.stat(real).st_mode & 0o022:
+            return False
+        return all(_why_not_own(step) is None for step in _steps(path))
+    except OSError:
+        return False
+
+
+def check_own_file(path: str, option: str) -> None:
+    """Check that nobody but root and this user can have chosen the content of ``path``.
+
+    Links are followed, because Kubernetes mounts secrets by them. Each link, folder and target must belong to root or
+    this user, and others must not be able to write it. Raises InstallationError.
+    """
+    try:
+        for step in _steps(path):
+            why_not = _why_not_own(step)
+            if why_not is not None:
+                raise InstallationError(f"{option} is not used: {step} {why_not}", f"run: chmod go-w {step}")
     except OSError as problem:
-        raise UsageError(f"{option} cannot be read: {problem.strerror}") from problem
-    shared = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    loose = not stat.S_ISLNK(found.st_mode) and found.st_mode & 0o022 and not shared
-    if found.st_uid not in (0, os.geteuid()) or loose:
-        raise UsageError(
-            f"{option} is not used: {path} belongs to another user, or others can write to it",
-            f"run: chown and chmod go-w on {path}",
-        )
+        raise InstallationError(f"{option} cannot be read: {problem.filename or path}: {problem.strerror}") from problem
+
+
+def _steps(path: str) -> list[str]:
+    """Each link, folder and target on the way to ``path``, which is absolute. Raises OSError."""
+    steps = ["/"]
+    rest = [part for part in path.split("/") if part]
+    links = 0
+    while rest:
+        part = rest.pop(0)
+        if part == ".":
+            continue
+        if part == "..":
+            steps.append(os.path.dirname(steps[-1]))
+            continue
+        step = os.path.join(steps[-1], part)
+        found = os.lstat(step)
+        if not stat.S_ISLNK(found.st_mode):
+            steps.append(step)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(40, "too many links", path)
+        folder = steps[-1]
+        steps.append(step)
+        target = os.readlink(step)
+        steps.append("/" if target.startswith("/") else folder)
+        rest = [part for part in target.split("/") if part] + rest
+    return steps
+
+
+def _why_not_own(path: str) -> str | None:
+    """Why others can have written or replaced ``path`` itself; None if they cannot."""
+    found = os.lstat(path)
+    if found.st_uid not in (0, os.geteuid()):
+        return "belongs to another user"
+    if stat.S_ISLNK(found.st_mode):
+        return None
+    # In a folder with the sticky bit, such as /tmp, others cannot replace what is not theirs.
+    is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    return "can be written by others" if found.st_mode & 0o022 and not is_sticky else None

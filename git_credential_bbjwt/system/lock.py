@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 
@@ -31,19 +32,23 @@ if sys.platform == "win32":
     class FileLock:
         """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
-        Waiting has no bound of its own: `budget` bounds the whole call. A process that is suspended keeps its lock, for
-        a file that is open cannot be removed. Raises OSError where the folder cannot be written.
+        Waiting ends when ``may_wait`` raises, or with the budget's watchdog. A process that is suspended keeps its
+        lock, because a file that is open cannot be removed. Raises OSError where the folder cannot be written.
         """
 
-        def __init__(self, folder: PrivateFolder, name: str) -> None:
+        def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
+            """``may_wait`` is called before each look of one that waits, and raises when it must not wait longer."""
             self._folder = folder
             self._name = name
+            self._may_wait = may_wait
             self._path = os.path.join(folder.path, name)
             self._fd = -1
 
         def __enter__(self) -> None:
             pause = _FIRST_LOOK
             while not self._try():
+                if self._may_wait is not None:
+                    self._may_wait()
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_LOOK)
 
@@ -86,15 +91,19 @@ else:
         `budget` bounds the whole call. Raises OSError where the folder cannot be written.
         """
 
-        def __init__(self, folder: PrivateFolder, name: str) -> None:
+        def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
+            """``may_wait`` is called before each look of one that waits, and raises when it must not wait longer."""
             self._folder = folder
             self._name = name
+            self._may_wait = may_wait
             self._fd = -1
             self._released = threading.Event()
 
         def __enter__(self) -> None:
             pause = _FIRST_LOOK
             while not self._try():
+                if self._may_wait is not None:
+                    self._may_wait()
                 time.sleep(pause)
                 pause = min(pause * 1.5, _LONGEST_LOOK)
             self._renewal = threading.Thread(target=self._renew, daemon=True)

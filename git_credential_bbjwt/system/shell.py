@@ -113,8 +113,9 @@ else:
             preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
         )
         child_process.running.add(process.pid)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _end_by_signal)
+        if threading.current_thread() is threading.main_thread():  # A server's signal handlers stay as they are.
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, _end_by_signal)
 
         def end() -> None:
             child_process.kill(process.pid)

@@ -30,8 +30,12 @@ MINTING = "~minting"
 NAMED = "~named"
 _REFUSED = "~refused"
 
-#: Counts the look-ups of a broker.
+#: Begin the names of the files that count a broker's look-ups: those by UUIDs, and those that find nothing.
 LOOKUPS = "lookups"
+MISSES = "misses"
+
+#: How many of each there may be in a minute, and so how many files.
+SLOTS = 20
 
 #: Tells when Bitbucket's announcement of an end was last shown.
 ANNOUNCED = "announced"
@@ -265,9 +269,11 @@ def _is_a_part(name: str) -> bool:
 def _is_ours(name: str) -> bool:
     """Whether a file is named as a record is, or as one of the files beside it, by this version or by 1.0."""
     record, beside, ending = name.partition(_BESIDE)
+    if record in (LOOKUPS, MISSES) and len(ending) == 2 and ending.isdigit():
+        return True
     if beside and ending not in _ENDINGS:
         return False
-    if record in (LOOKUPS, ANNOUNCED) or record.count(",") == 4:
+    if record == ANNOUNCED or record.count(",") == 4:
         return True
     digest, _, rest = record.partition(".")[0].partition("-")
     return len(digest) == 32 and len(rest) in (0, 16) and _HEX.issuperset(digest + rest)

@@ -65,6 +65,8 @@ class Session:
         self._connections: Connections | None = None
         #: What Bitbucket's answers announced, if anything.
         self.announcement: Announcement | None = None
+        #: Whether anybody was asked: Bitbucket, a command, a broker.
+        self.has_asked = False
         self._lock = threading.Lock()
 
     @contextmanager
@@ -75,6 +77,7 @@ class Session:
 
         The way to it is the one that git would go for ``repository``.
         """
+        self.has_asked = True
         with self._lock:
             if self._settings is None:
                 self._settings = HttpSettings()  # Git works while the rest is imported.
@@ -149,6 +152,7 @@ class _FromCommand(Grantor):
     def grant(self, repository: Repository, scope: str, refused: list[str]) -> Grant | None:  # noqa: ARG002  # a new mint is never a refused token
         from git_credential_bbjwt.vendors.command import ask_command
 
+        self._session.has_asked = True
         self._session.budget.doing = f"waiting for {self._asked.where}"
         installation = ask_command(self._asked, repository)
         return None if installation is None else _Mint(installation, repository, scope, self._session).grant()

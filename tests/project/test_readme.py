@@ -33,8 +33,6 @@ KNOWN_BY = {
     "set up": "./install.sh installed.json",
     "set up a server": "./install.sh\n",
     "step by step": "bbjwt doctor",
-    "sudoers": "NOPASSWD",
-    "sudo asker": "'sudo -n",
     "authorized_keys": "restrict,",
     "socket unit": "[Socket]",
     "socket service": "StandardInput=socket",
@@ -333,24 +331,17 @@ def test_encrypted_file(scene: Workspace) -> None:
     assert cloned(scene)
 
 
-def test_sudoers_and_authorized_keys_are_command_lines_of_serve(newcomer: Workspace) -> None:
-    rule = RECIPES["sudoers"].partition("NOPASSWD: ")[2].strip()
+def test_authorized_keys_have_a_command_line_of_serve(newcomer: Workspace) -> None:
     key = RECIPES["authorized_keys"].partition('command="')[2].partition('"')[0]
-    assert "*" not in rule
-    asked = shlex.split(RECIPES["sudo asker"].splitlines()[0])[-1]
-    assert asked == f"sudo -n -u bbjwt {rule}"
-    builds = newcomer.machine.home / "builds"
-    builds.write_text("acme/widgets\n")
-    for line in (rule, key):
-        words = shlex.split(line.replace("/etc/git-credential-bbjwt/builds", str(builds)).replace("syslog", "none"))
-        refused = newcomer.machine.run(COMMAND, *words[1:], data="host=elsewhere.example\nprotocol=https\n\n")
-        assert refused.stdout == "\n"
+    words = shlex.split(key.replace("syslog", "none"))
+    refused = newcomer.machine.run(COMMAND, *words[1:], data="host=elsewhere.example\nprotocol=https\n\n")
+    assert refused.stdout == "\n"
 
 
-@pytest.mark.parametrize("broker", ["sudo", "'ssh", "unix:"])
+@pytest.mark.parametrize("broker", ["'ssh", "unix:"])
 def test_askers_are_configured(newcomer: Workspace, broker: str) -> None:
     start = f"git-credential-bbjwt configure --broker {broker}"
-    typed(newcomer, recipe(newcomer, "sudo asker") if broker == "sudo" else inline(newcomer, start))
+    typed(newcomer, inline(newcomer, start))
     key = "credential.https://bitbucket.org.helper"
     assert "--broker=" in newcomer.machine.git("config", key).stdout
 

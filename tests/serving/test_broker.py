@@ -12,6 +12,7 @@ import socket
 import socketserver
 import stat
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +25,24 @@ from git_credential_bbjwt.core.failures import AuditError, BrokerError
 from git_credential_bbjwt.serving import audit
 from git_credential_bbjwt.vendors.broker import _checked, _end_of
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
+from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, finish, request, start
 from tests.emulator import Fault
 from tests.proxy import Proxy
 
 ALLOWED = ("--allow", "acme/widgets", "--allow", "acme/lib-*")
+
+
+# `serve` takes its home from the password database, which only root could change: this is the command, with a password
+# database of its own.
+_SCRIPT = """#!{python} -ISXutf8
+import pwd, sys
+sys.path.insert(0, {installed!r})
+found = list(pwd.getpwuid({uid}))
+found[5] = {home!r}
+pwd.getpwuid = lambda uid: pwd.struct_passwd(found)
+from git_credential_bbjwt.entry import main
+main(sys.argv[1:])
+"""
 
 
 class Broker:
@@ -41,17 +55,17 @@ class Broker:
         (self.home / "run").mkdir(parents=True)
         (self.home / "run").chmod(0o700)
         (self.home / ".gitconfig").write_text(f"[http]\n\tsslCAInfo = {acme.bitbucket.ca_file}\n")
-        self.environment = {
-            "HOME": str(self.home),
-            "PATH": acme.machine.environment["PATH"],
-            "XDG_RUNTIME_DIR": str(self.home / "run"),
-        }
+        self.program = self.home / "git-credential-bbjwt"
+        script = _SCRIPT.format(python=sys.executable, installed=INSTALLED, uid=os.geteuid(), home=str(self.home))
+        self.program.write_text(script)
+        self.program.chmod(0o755)
+        self.environment = {"PATH": acme.machine.environment["PATH"], "RUNTIME_DIRECTORY": str(self.home / "run")}
 
     def command(self, *allowed: str, audit: str | Path | None = None, options: tuple[str, ...] = ()) -> list[str]:
-        """The command line a forced command or a rule of sudo would name."""
+        """The command line that a forced command or a unit would have."""
         installation = f"--installation={self.acme.installation}"
         where = str(self.audit if audit is None else audit)
-        return [str(COMMAND), installation, *options, "serve", *(allowed or ALLOWED), "--audit", where]
+        return [str(self.program), installation, *options, "serve", *(allowed or ALLOWED), "--audit", where]
 
     def where(self, *allowed: str) -> str:
         """The WHERE of an asker: a shell's command line."""
@@ -295,8 +309,6 @@ def test_what_cannot_be_bounded_or_audited_is_not_handed_out(acme: Workspace, br
         ["--allow", "acme", "--audit", "none"],
         ["--allow", "acme/widgets", "--audit", "relative"],
         ["--allow-file", "relative", "--audit", "none"],
-        ["--allow-file", "/nonexistent", "--audit", "none"],
-        ["--allow-file", "/dev/null", "--audit", "none"],
     ],
 )
 def test_who_runs_a_broker_has_chosen_both(broker: Broker, words: list[str]) -> None:
@@ -317,7 +329,7 @@ def test_a_file_of_patterns(acme: Workspace, broker: Broker) -> None:
     linked.symlink_to("builds")
     assert broker.serve(request(acme.url) + "\n", "--allow-file", str(linked)).returncode == 1
     listed.chmod(0o666)
-    assert broker.serve(request(acme.url) + "\n", "--allow-file", str(linked)).returncode == 2
+    assert_not_set_up(broker, "--allow-file", str(linked))
 
 
 def test_one_repository_under_its_four_names(acme: Workspace, broker: Broker) -> None:
@@ -763,11 +775,61 @@ def test_an_end_of_19_digits_is_no_time() -> None:
 
 def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:
     acme.write_installation(sharedSecret="")
-    done = broker.serve(request(acme.url) + "\n")
+    assert str(acme.installation) in assert_not_set_up(broker)
 
-    assert "its audit says why" in done.stdout
-    assert str(acme.installation) not in done.stdout
-    assert str(acme.installation) in str(broker.lines()[0]["reason"])
+
+NOT_SET_UP = "this broker is not set up; its log says why"
+
+
+def assert_not_set_up(broker: Broker, *allowed: str, also: dict[str, str] | None = None) -> str:
+    """Check that a request is answered with no word of the cause; return what the audit says of it."""
+    done = broker.serve(request(broker.acme.url) + "\n", *allowed, also=also)
+
+    assert done.stdout == f"quit=1\nbbjwt-error={NOT_SET_UP}\n\n"
+    assert (done.stderr, done.returncode) == (f"git-credential-bbjwt: error: {NOT_SET_UP}\n", 1)
+    line = broker.lines()[-1]
+    assert line["outcome"] == "error"
+    return str(line["reason"])
+
+
+@pytest.mark.parametrize("content", [None, "", "# nothing\n", "*/widgets\n", "acme\n", "\xff\n"])
+def test_an_allow_file_that_cannot_be_used_is_answered(broker: Broker, content: str | None) -> None:
+    listed = broker.home / "builds"
+    if content is not None:
+        listed.write_text(content, encoding="latin-1")
+
+    assert str(listed) in assert_not_set_up(broker, "--allow-file", str(listed))
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}"])
+def test_an_installation_that_cannot_be_used_is_answered(acme: Workspace, broker: Broker, content: str | None) -> None:
+    acme.installation.unlink()
+    if content is not None:
+        acme.installation.write_text(content)
+
+    assert str(acme.installation) in assert_not_set_up(broker)
+
+
+def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -> None:
+    text = broker.program.read_text()
+    fault = f"import base64, json\ndef fault(*_, **__): raise KeyError({acme.app.shared_secret!r})\n"
+    fault += "from git_credential_bbjwt.serving import answer\nanswer.parse_request = fault\n"
+    broker.program.write_text(text.replace("main(sys", fault + "main(sys"))
+    cause = assert_not_set_up(broker)
+
+    assert cause.startswith("internal error: KeyError in ")
+    assert acme.app.shared_secret not in cause
+
+
+@pytest.mark.parametrize("variable", ["SUDO_UID", "DOAS_USER"])
+def test_a_broker_behind_sudo_refuses_and_names_the_socket(acme: Workspace, broker: Broker, variable: str) -> None:
+    done = broker.serve(request(acme.url) + "\n", also={variable: "1000"})
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "behind sudo or doas" in done.stderr
+    assert "unix:/run/bbjwt/socket" in done.stderr
+    assert broker.lines() == []
+    assert acme.bitbucket.seen == []
 
 
 def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:

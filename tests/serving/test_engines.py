@@ -1,13 +1,11 @@
-"""A broker behind the engines that start one for real: sshd, sudo, a socket unit; on this machine alone."""
+"""A broker behind the engines that start one for real: sshd, a socket unit; on this machine alone."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, cannot, free_port, need, request
 from tests.proxy import Proxy
-from tests.serving.test_broker import ALLOWED, Broker, asking, broker, configure_asker, given
+from tests.serving.test_broker import Broker, asking, broker, configure_asker, given
 
 __all__ = ["broker"]  # a fixture
 
@@ -34,8 +32,7 @@ def sshd(acme: Workspace, broker: Broker) -> Iterator[tuple[str, Path]]:
     Path("/run/sshd").mkdir(exist_ok=True)
     for name in ("host", "key", "another"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    own = shlex.join([f"HOME={broker.home}", f"XDG_RUNTIME_DIR={broker.home}/run"])
-    command = f"export {own}; " + shlex.join(broker.command())
+    command = shlex.join(broker.command())
     escaped = command.replace('"', '\\"')
     (folder / "authorized_keys").write_text(f'restrict,command="{escaped}" {(folder / "key.pub").read_text()}')
     port = free_port()
@@ -121,78 +118,6 @@ def test_a_certificate_is_audited_by_its_key_its_id_and_its_authority(
         "serial": 42,
         "authority": fingerprint(folder / "another.pub"),
     }
-
-
-@pytest.fixture
-def sudo(broker: Broker) -> Iterator[list[str]]:
-    """A rule that lets the user nobody run one command line as root; gives that command line."""
-    program = need("sudo")
-    rules = Path("/etc/sudoers.d")
-    if os.geteuid() != 0 or not rules.is_dir():
-        cannot("only root can write a rule of sudo")
-    listed = broker.home / "builds"
-    listed.write_text("\n".join(ALLOWED[1::2]) + "\n")
-    command = broker.command("--allow-file", str(listed))
-    # The rule names a script, for the test's own home and authority; its words are the whole command line.
-    script = broker.home / "serve"
-    own = shlex.join([f"HOME={broker.home}", f"XDG_RUNTIME_DIR={broker.home}/run"])
-    script.write_text(f"#!/bin/sh\nexport {own}\nexec {shlex.join(command)}\n")
-    script.chmod(0o700)
-    rule = rules / f"bbjwt-test-{os.getpid()}"
-    rule.write_text(f'nobody ALL=(root) NOPASSWD: {script} ""\n')
-    rule.chmod(0o440)
-    try:
-        yield [program, "-n", str(script)]
-    finally:
-        rule.unlink()
-
-
-def as_nobody(words: list[str], data: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words,
-        input=data,
-        capture_output=True,
-        text=True,
-        user=65_534,
-        group=65_534,
-        extra_groups=[],
-        cwd="/",
-        env={"PATH": os.environ["PATH"], **variables},
-        timeout=PATIENCE,
-    )
-
-
-def test_another_user_asks_by_sudo(acme: Workspace, broker: Broker, sudo: list[str]) -> None:
-    data = request(acme.url) + "\n"
-    granted = as_nobody(sudo, data, GIT_SSL_CAINFO="/nonexistent", https_proxy="http://127.0.0.1:1")
-    refused = as_nobody(sudo, request(acme.url.replace("widgets", "secrets")) + "\n")
-
-    assert "password" in given(granted)
-    assert given(refused)["quit"] == "1"
-    assert [(line["outcome"], line["asker"]) for line in broker.lines()] == [
-        ("granted", {"by": "sudo", "uid": "65534", "user": "nobody"}),
-        ("refused", {"by": "sudo", "uid": "65534", "user": "nobody"}),
-    ]
-    with tempfile.TemporaryDirectory() as name:
-        home = Path(name)
-        shutil.copy(acme.bitbucket.ca_file, home / "ca.pem")
-        helper = f'!f() {{ test "$1" != get || {shlex.join(sudo)}; }}; f'
-        settings = f"[credential]\n\thelper = {json.dumps(helper)}\n\tuseHttpPath = true\n"
-        (home / ".gitconfig").write_text(settings + f"[http]\n\tsslCAInfo = {home}/ca.pem\n")
-        for path in (home, home / "ca.pem", home / ".gitconfig"):
-            os.chown(path, 65_534, 65_534)
-        cloned = as_nobody(["git", "clone", "-q", acme.url, f"{home}/w"], HOME=name, GIT_TERMINAL_PROMPT="0")
-        assert (cloned.returncode, (home / "w/README.md").exists()) == (0, True), cloned.stderr
-    for attempt in (
-        ["cat", str(acme.installation)],
-        [*sudo, "--allow", "acme/*"],
-        [*sudo[:2], str(COMMAND), "serve", "--allow", "acme/*", "--audit", "none"],
-        [sudo[0], "-n", "BBJWT_TRACE=1", sudo[2]],
-    ):
-        done = as_nobody(attempt, data)
-        assert done.returncode != 0
-        assert "password=" not in done.stdout
-        assert acme.app.shared_secret not in done.stdout + done.stderr
 
 
 def test_a_socket_unit_starts_a_broker_for_each_request(acme: Workspace, broker: Broker) -> None:

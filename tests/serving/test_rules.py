@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import pytest
 
-from git_credential_bbjwt.core.failures import BrokerError
-from git_credential_bbjwt.serving import serve
-from git_credential_bbjwt.tokens.cache import LOOKUPS, MINTING, TokenCache
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import BudgetSpentError
+from git_credential_bbjwt.serving import limits
+from git_credential_bbjwt.serving.answer import _ascii
+from git_credential_bbjwt.tokens.cache import LOOKUPS, MINTING, SLOTS, TokenCache
 from tests.tokens.test_rules import WIDGETS, kept, record
 
 __all__ = ["kept"]  # a fixture
@@ -28,43 +31,59 @@ def written(kept: TokenCache, name: str) -> str:
     return (kept.folder.read(name) or b"").decode()
 
 
-@pytest.mark.parametrize(
-    ("told", "counts"),
-    [
-        (NOW, True),
-        (NOW - 1, True),
-        (NOW - 59, True),
-        (NOW - 60, False),
-        (NOW + 1, False),
-        ("soon", False),
-        ("-1", False),
-    ],
-)
-def test_look_ups_of_the_last_minute_count(kept: TokenCache, told: int | str, counts: bool) -> None:
-    kept.write(LOOKUPS, " ".join([str(told)] * 19).encode())
-    serve._count_lookup(kept)
-    assert written(kept, LOOKUPS).split() == [str(told)] * 19 * counts + [str(NOW)]
+def slots(kept: TokenCache) -> limits.Slots:
+    assert kept.folder is not None
+    return limits.Slots(kept.folder, LOOKUPS, "too many")
 
+
+@pytest.mark.parametrize(
+    ("told", "counts"), [(NOW, True), (NOW - 59, True), (NOW - 60, False), (NOW + 1, False), ("soon", False)]
+)
+def test_look_ups_of_the_last_minute_are_counted(kept: TokenCache, told: int | str, counts: bool) -> None:
+    assert kept.folder is not None
+    for number in range(SLOTS):
+        kept.write(f"{LOOKUPS}~{number:02}", f"{told:>20}".encode())
+    budget = Budget(10)
     if counts:
-        with pytest.raises(BrokerError, match="too many requests by UUIDs"):
-            serve._count_lookup(kept)
+        with pytest.raises(limits.LimitError, match="too many") as raised, slots(kept).one(budget):
+            pass
+        assert raised.value.seconds == max(1, 60 - (NOW - int(told)))
     else:
-        serve._count_lookup(kept)
+        for _ in range(SLOTS):
+            with slots(kept).one(budget) as slot:
+                slot.spend()
+        with pytest.raises(limits.LimitError), slots(kept).one(budget):
+            pass
+
+
+def test_a_look_up_that_is_not_spent_gives_its_slot_back(kept: TokenCache) -> None:
+    budget = Budget(10)
+    for _ in range(SLOTS + 5):
+        with slots(kept).one(budget):
+            pass
+
+
+def test_one_that_finds_all_slots_held_waits_for_its_budget(kept: TokenCache) -> None:
+    with contextlib.ExitStack() as held:
+        for _ in range(SLOTS):
+            held.enter_context(slots(kept).one(Budget(10)))
+        with pytest.raises(BudgetSpentError), slots(kept).one(Budget(0.2)):
+            pass
 
 
 def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
     """Announce a mint in place of a token that ends so many seconds from now."""
     before = record(WIDGETS, expires=expires)
-    serve._announce(kept, WIDGETS, NAME, before, [before.fingerprint] if refused else [])
+    limits.announce(kept, WIDGETS, NAME, before, [before.fingerprint] if refused else [])
 
 
 @pytest.mark.parametrize(("ago", "too_soon"), [(0, True), (59, True), (60, False), (-1, False)])
 def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
     kept.write(NAME + MINTING, str(NOW - ago).encode())
     if too_soon:
-        with pytest.raises(BrokerError, match=f"was made {ago} s ago because one was refused") as raised:
+        with pytest.raises(limits.LimitError, match=f"was made {ago} s ago because one was refused") as raised:
             announce(kept, refused=True)
-        assert f"in {60 - ago} s" in raised.value.hint
+        assert raised.value.seconds == 60 - ago
         assert written(kept, NAME + MINTING) == str(NOW - ago)
     else:
         announce(kept, refused=True)
@@ -75,7 +94,7 @@ def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
     kept.write(NAME + MINTING, str(NOW - 1).encode())
     announce(kept, refused=False)
     announce(kept, refused=True, expires=10)  # It was about to end.
-    serve._announce(kept, WIDGETS, NAME, None, ["0" * 16])
+    limits.announce(kept, WIDGETS, NAME, None, ["0" * 16])
 
     assert written(kept, NAME + MINTING) == str(NOW - 1)
 
@@ -88,16 +107,17 @@ def test_what_is_no_time_holds_nothing_up(kept: TokenCache, told: str) -> None:
     assert written(kept, NAME + MINTING) == str(NOW)
 
 
-def test_a_folder_that_is_full_bounds_nobody(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(TokenCache, "write", full)
+    monkeypatch.setattr("os.pwrite", full)
     why = "cannot write to its own folder: No space left on device"
-    with pytest.raises(BrokerError, match=why):
+    with pytest.raises(limits.CannotLimitError, match=why):
         announce(kept, refused=False)
-    with pytest.raises(BrokerError, match=why):
-        serve._count_lookup(kept)
+    with pytest.raises(limits.CannotLimitError, match=why), slots(kept).one(Budget(10)):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -110,4 +130,4 @@ def test_a_folder_that_is_full_bounds_nobody(kept: TokenCache, monkeypatch: pyte
     ],
 )
 def test_an_asker_reads_five_hundred_printable_characters(text: str, read: str) -> None:
-    assert serve._ascii(text) == read
+    assert _ascii(text) == read

@@ -1,0 +1,387 @@
+"""The answer of a broker to one request, whoever carries it: a socket, sshd, or a web server.
+
+The operator chose the `Rules`. The client chooses the repository and nothing else. Between two requests there is no
+state except in the broker's own folder, so an `Answering` can be used in a process for one request and in any thread
+of a process for many.
+
+What a client reads is decided here and fails closed: only the words of errors that cannot be about the installation
+reach it. The audit has the rest.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import (
+    AnothersWorkspaceError,
+    AuditError,
+    BadAnswerError,
+    BudgetSpentError,
+    ConnectionFailedError,
+    CredentialError,
+    MalformedRequestError,
+    NotARepositoryError,
+    RefusedError,
+    TooManyRefusedError,
+    UndecidedError,
+)
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import one_line
+from git_credential_bbjwt.core.patterns import Pattern
+from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.getting.obtain import Wanted, obtain
+from git_credential_bbjwt.git.protocol import USERNAME, Request, format_answer, parse_request, refused_fingerprints
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, audit_line
+from git_credential_bbjwt.serving.limits import (
+    NO_FOLDER,
+    NO_FOLDER_HINT,
+    CannotLimitError,
+    LimitError,
+    Slots,
+    announce,
+    end_announcement,
+)
+from git_credential_bbjwt.system.lock import WAITING
+from git_credential_bbjwt.tokens.cache import LOOKUPS, MISSES, NAMED, TokenCache
+from git_credential_bbjwt.tokens.record import Record, fingerprint_of
+from git_credential_bbjwt.vendors import grants
+
+# Seconds for which a repository's name, looked up by its UUIDs, is valid: the longest life of a token.
+_NAME_LIFE = 7200
+
+# Characters of a token's SHA-256 in the audit.
+_DIGEST = 12
+
+# Characters of a reason that a client reads.
+_LONGEST_REASON = 500
+
+# Seconds that a call may take to notice by itself that its budget is spent.
+_GRACE = 0.05
+
+NOT_ALLOWED = "this broker hands out no token for this repository"
+NO_AUDIT = "the audit cannot be written, so there is no token"
+NOT_SET_UP = "this broker is not set up; its log says why"
+
+_WAITING_FOR_BITBUCKET = "waiting for Bitbucket"
+
+#: What the budget is spent on while the request is still to come.
+WAITING_FOR_REQUEST = "waiting for the request"
+
+
+class Kind(Enum):
+    """What a request came to."""
+
+    TOKEN = "token"
+    #: No installation names the host or workspace.
+    NOTHING = "nothing"
+    #: The request is not in git's format.
+    MALFORMED = "malformed"
+    #: No pattern allows the repository, or it is not there.
+    NOT_ALLOWED = "not allowed"
+    #: A limit is reached; ``retry_after`` says when to ask again.
+    TOO_MANY = "too many"
+    #: Bitbucket gives no token, or cannot be reached.
+    BITBUCKET = "bitbucket"
+    #: The token would open the whole workspace.
+    WHOLE_WORKSPACE = "whole workspace"
+    #: The installation, the allow-list or the broker's folder cannot be used.
+    NOT_SET_UP = "not set up"
+    #: The budget is spent.
+    TIMEOUT = "timeout"
+    #: The audit cannot be written.
+    NO_AUDIT = "no audit"
+    #: A fault of the helper.
+    INTERNAL = "internal"
+
+    @property
+    def outcome(self) -> str:
+        """The audit's ``outcome``."""
+        return _OUTCOMES.get(self, "error")
+
+
+_OUTCOMES = {Kind.TOKEN: "granted", Kind.NOTHING: "nothing to say", Kind.NOT_ALLOWED: "refused"}
+
+
+class Rules(NamedTuple):
+    """What a broker's operator decided: scope, app, installation, store, hosts and budget are in ``options``."""
+
+    options: HelperOptions
+    patterns: tuple[Pattern, ...]
+    whole_workspace: bool = False
+
+    def allow(self, repository: Repository) -> bool:
+        """Whether a client may have a token for ``repository``, named by its slugs."""
+        return any(pattern.allows(repository) for pattern in self.patterns)
+
+
+class Answer(NamedTuple):
+    """What a request came to: the ``lines`` for the client, which end with a blank line, and the audit's fields.
+
+    ``reason`` is what the client reads, ``cause`` what the audit has in its place. ``expires`` is a Unix time;
+    ``digest`` begins the token's SHA-256; ``retry_after`` are seconds.
+    """
+
+    kind: Kind
+    lines: bytes
+    repository: str = ""
+    reason: str = ""
+    cause: str = ""
+    expires: int | None = None
+    digest: str = ""
+    retry_after: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that answers so."""
+        return 0 if self.kind in (Kind.TOKEN, Kind.NOTHING) else 1
+
+
+class NotAllowedError(CredentialError):
+    """No pattern allows the repository, or it is not there: a client cannot tell."""
+
+
+def no_token(kind: Kind, reason: str, cause: str = "", repository: str = "", retry_after: int | None = None) -> Answer:
+    """Return an answer without a token. The client reads ``reason``, the audit has ``cause`` if there is one."""
+    reason = _ascii(one_line(reason))
+    lines = format_answer([("quit", "1"), ("bbjwt-error", reason)]) + b"\n"
+    return Answer(kind, lines, repository, reason, one_line(cause) or reason, retry_after=retry_after)
+
+
+def audited(
+    answer: Answer,
+    audit: Audit,
+    asker: dict[str, object],
+    scope: str,
+    *,
+    longest: int = LONGEST_VALUE,
+    **also: object,
+) -> Answer:
+    """Write the audit's line and return ``answer``; without the line there is no token.
+
+    ``also`` are further fields; each value has at most ``longest`` characters.
+    """
+    line = audit_line(
+        asker,
+        longest=longest,
+        repository=answer.repository,
+        scope=scope,
+        outcome=answer.kind.outcome,
+        reason=answer.cause,
+        expires=answer.expires,
+        digest=answer.digest,
+        **also,
+    )
+    try:
+        audit.write(line)
+    except AuditError as problem:
+        return no_token(Kind.NO_AUDIT, NO_AUDIT, problem.what, answer.repository)
+    return answer
+
+
+def in_time(budget: Budget, answering: "Answering", read: Callable[[], bytes]) -> Answer:
+    """Return the answer to the request that ``read`` returns, or that there is none when the budget ends.
+
+    The work is done by another thread, so that nothing it is stuck in can delay the end. What it comes to afterwards
+    is in the token cache at the most: nobody is given it.
+    """
+    found: list[Answer] = []
+    work = threading.Thread(target=lambda: found.append(answering.answer(read)), daemon=True)
+    work.start()
+    try:
+        work.join(budget.remaining() + _GRACE)
+    except BudgetSpentError:
+        pass
+    return found[0] if found else answering.too_late()
+
+
+class Answering:
+    """The answer to one request, by `Rules` and within a budget."""
+
+    def __init__(self, rules: Rules, budget: Budget) -> None:
+        self._rules = rules
+        self._options = rules.options
+        self._budget = budget
+        self._session = grants.Session(budget, ask_all_the_same=False)
+        self._repository = ""
+
+    def answer(self, read: Callable[[], bytes]) -> Answer:
+        """Return the answer to the request that ``read`` returns. Raises nothing."""
+        try:
+            self._budget.doing = WAITING_FOR_REQUEST
+            return self._answer(parse_request(read()))
+        except CredentialError as problem:
+            return self._refusal(problem)
+        except Exception as problem:  # Whatever it is: the client gets an answer, and the audit its line.
+            return no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem), self._repository)
+
+    def too_late(self) -> Answer:
+        """Return the answer for a budget that is spent."""
+        return self._refusal(self._budget.spent())
+
+    def _answer(self, request: Request) -> Answer:
+        sources = read_sources(self._options)
+        catalogue = Catalogue(sources)
+        repository, why_not = _repository_of(request, catalogue)
+        if repository is None:
+            return self._nothing(why_not)
+        self._repository = repository.full_name
+        asked = catalogue.answering(repository, self._options.app)
+        if not asked:
+            return self._nothing("no installation names the workspace")
+        cache = TokenCache.open(create=True)
+        if cache.folder is None or self._options.token_store == "none":
+            raise CannotLimitError(NO_FOLDER, NO_FOLDER_HINT)
+        try:
+            if repository.uuid is not None or repository.workspace.startswith("{"):
+                repository = self._named(repository, asked, cache)
+                self._repository = repository.full_name
+            if not self._rules.allow(repository):
+                raise NotAllowedError(NOT_ALLOWED)
+            grantors = [grants.grantor(one, self._session) for one in asked]
+            wanted = Wanted(repository, grantors, self._options, sources, refused_fingerprints(request))
+            grant = _cached(cache, wanted) or obtain(wanted, self._budget, supervise=self._supervise)
+        finally:
+            cache.folder.close()
+        if grant is None:
+            return self._nothing("nobody asked has anything to say")
+        end = [] if grant.expires is None else [("password_expiry_utc", str(grant.expires))]
+        return Answer(
+            Kind.TOKEN,
+            format_answer([("username", USERNAME), ("password", grant.token), *end]) + b"\n",
+            self._repository,
+            expires=grant.expires,
+            digest=fingerprint_of(grant.token.encode())[:_DIGEST],
+        )
+
+    def _nothing(self, why: str) -> Answer:
+        return Answer(Kind.NOTHING, b"\n", self._repository, cause=why)
+
+    def _named(self, repository: Repository, asked: list[Installation | Asked], cache: TokenCache) -> Repository:
+        """The repository by its one name, looked up if it was asked for by UUIDs.
+
+        Raises NotAllowedError, the same whether it is not there or may not be seen; LimitError.
+        """
+        installation = asked[-1]
+        if not isinstance(installation, Installation):
+            raise NotAllowedError(NOT_ALLOWED)
+        assert cache.folder is not None
+        name = cache.name(repository, self._options.scope, self._options.app) + NAMED
+        known = (cache.folder.read(name) or b"").decode("ascii", "replace").split(" ")
+        if len(known) == 2 and known[1].isdigit() and int(known[1]) > time.time():
+            full_name = known[0]
+        else:
+            slots = Slots(cache.folder, LOOKUPS, "too many requests by UUIDs in a minute")
+            with slots.one(self._budget) as slot:
+                slot.spend()
+                try:
+                    full_name = grants.look_up_name(repository, installation, self._session)
+                except RefusedError as refused:
+                    if refused.status not in (403, 404):
+                        raise
+                    raise NotAllowedError(NOT_ALLOWED) from refused
+            cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode())
+        workspace, _, slug = full_name.partition("/")
+        return Repository(repository.host, workspace, slug)
+
+    def _supervise(
+        self, cache: TokenCache, wanted: Wanted, record: Record | None, mint: Callable[[], grants.Grant | None]
+    ) -> grants.Grant | None:
+        """Mint within the limits: what finds nothing is counted, what a refused token is the reason of is rare."""
+        assert cache.folder is not None
+        name = cache.name(*wanted.key)
+        announce(cache, wanted.repository, name, record, wanted.refused)
+        try:
+            if cache.remembered_uuid(wanted.repository) is not None:
+                return mint()  # It was there lately: whoever floods the broker with other names does not stop it.
+            slots = Slots(cache.folder, MISSES, "too many requests for repositories that are not there in a minute")
+            with slots.one(self._budget) as slot:
+                try:
+                    grant = mint()
+                except (RefusedError, AnothersWorkspaceError) as refused:
+                    if self._session.has_asked and getattr(refused, "is_about_repository", True):
+                        slot.spend()
+                    raise
+                if grant is None and self._session.has_asked:
+                    slot.spend()
+                return grant
+        finally:
+            end_announcement(cache, name)
+
+    def _refusal(self, problem: CredentialError) -> Answer:
+        """The answer for an error: what the client may read of it, and what the audit has."""
+        kind, reason, retry_after = Kind.NOT_SET_UP, NOT_SET_UP, None
+        if isinstance(problem, NotAllowedError):
+            kind, reason = Kind.NOT_ALLOWED, problem.what
+        elif isinstance(problem, MalformedRequestError):
+            kind, reason = Kind.MALFORMED, problem.what
+        elif isinstance(problem, LimitError):
+            kind, reason, retry_after = Kind.TOO_MANY, f"{problem.what}; {problem.hint}", problem.seconds
+        elif isinstance(problem, TooManyRefusedError):
+            kind, reason, retry_after = Kind.TOO_MANY, problem.what, 60
+        elif isinstance(problem, CannotLimitError):
+            reason = problem.what
+        elif isinstance(problem, BudgetSpentError):
+            doing = self._budget.doing
+            doing = doing if doing in (WAITING_FOR_REQUEST, WAITING) else _WAITING_FOR_BITBUCKET
+            kind, reason = Kind.TIMEOUT, f"gave up after {self._budget.seconds:g} s: {doing}"
+        elif isinstance(problem, (RefusedError, BadAnswerError, AnothersWorkspaceError)):
+            # What follows may be the server's words, and those may name the installation.
+            kind, reason = Kind.BITBUCKET, problem.what.partition(": ")[0]
+        elif isinstance(problem, (ConnectionFailedError, UndecidedError)):
+            kind, reason = Kind.BITBUCKET, "this broker got no answer from Bitbucket; its log says why"
+        cause = f"{problem.what} ({problem.hint})" if problem.hint else problem.what
+        return no_token(kind, reason, cause, self._repository, retry_after)
+
+
+def _repository_of(request: Request, catalogue: Catalogue) -> tuple[Repository | None, str]:
+    """The repository that ``request`` is about; None, and why, if this broker has nothing to say.
+
+    Raises InstallationError if a source cannot be read that might have named the host.
+    """
+    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    if not catalogue.names_host(host):
+        for problem in catalogue.problems():
+            raise problem
+        return None, "no installation names the host"
+    if request.protocol != b"https":
+        return None, "the request is not about https"
+    if request.path is None:
+        return None, "the request names no repository"
+    try:
+        return parse_path(host, request.path), ""
+    except NotARepositoryError as problem:
+        return None, problem.what
+
+
+def _cached(cache: TokenCache, wanted: Wanted) -> grants.Grant | None:
+    """The kept token that may be handed out: found without the repository's lock, which a mint holds for seconds."""
+    record = cache.find(*wanted.key)
+    identities = tuple(one.identity for one in wanted.grantors)
+    if record is None or not record.may_answer(wanted.store.name, wanted.refused, identities=identities):
+        return None
+    token = wanted.store.token_of(record)
+    if token is None:
+        return None
+    return grants.Grant(token, record.expires, record.uuid, cached=True, minted=record.minted, username=record.username)
+
+
+def described_bug(problem: BaseException) -> str:
+    """What the audit has of an exception: its type and where it was raised, but none of its words."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+    errno = f" {problem.strerror}" if isinstance(problem, OSError) and problem.strerror else ""
+    return f"internal error: {type(problem).__name__}{errno}{where}, Python {sys.version.split()[0]}"
+
+
+def _ascii(text: str) -> str:
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text)[:_LONGEST_REASON]
