@@ -801,7 +801,7 @@ def test_an_allow_file_that_cannot_be_used_is_answered(broker: Broker, content: 
     assert str(listed) in assert_not_set_up(broker, "--allow-file", str(listed))
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "{}"])
+@pytest.mark.parametrize("content", [None, "", "{", "[5]"])
 def test_an_installation_that_cannot_be_used_is_answered(acme: Workspace, broker: Broker, content: str | None) -> None:
     acme.installation.unlink()
     if content is not None:

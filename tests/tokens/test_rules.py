@@ -224,8 +224,8 @@ OURS = [
     "0f" * 16 + "~reminted",
     "0f" * 16 + "-" + "0f" * 8,
     "0f" * 16 + ".lock",
-    "lookups",
-    "lookups~lock",
+    "lookups~00",
+    "misses~19",
     "announced",
     "announced~new",
 ]
