@@ -216,7 +216,9 @@ def _run(options: HelperOptions, words: list[str]) -> int:
 
         be_verbose()
     if options.broker is None and "--broker" in COMMANDS[name].options and os.environ.get("BBJWT_BROKER"):
-        options = options.replaced(broker=os.environ["BBJWT_BROKER"])
+        from git_credential_bbjwt.core.where import Where
+
+        options = options.replaced(broker=Where.parse(os.environ["BBJWT_BROKER"], "BBJWT_BROKER").text)
     options.check()
     status: int = _module(name).execute(options, arguments)
     return status

@@ -165,6 +165,12 @@ def _app(value: str) -> str:
     return value
 
 
+def _broker(value: str) -> str:
+    from git_credential_bbjwt.core.where import Where
+
+    return Where.parse(value).text
+
+
 def _host(value: str) -> str:
     if not value or "/" in value or "@" in value:
         raise _usage_error("--host needs a host as in the URL, such as bitbucket.org")
@@ -271,7 +277,7 @@ OPTIONS = _table(
     Option(
         "--broker",
         "WHERE",
-        _text("--broker", "unix:/PATH, an https URL or a command line"),
+        _broker,
         "ask this broker for tokens: unix:/PATH, an https URL, or a command line",
     ),
     Option(
