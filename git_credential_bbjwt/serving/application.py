@@ -1,0 +1,273 @@
+"""The https broker: a WSGI application that answers jobs which prove their identity with an ID token.
+
+A worker lives long. What one request needs is closed with it, nothing ends the process, and what is remembered is
+bounded. Sources: PEP 3333 (WSGI); RFC 6750 (``Bearer``); README.md in this folder, "Answers".
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import AuditError, CredentialError
+from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.serving.answer import (
+    NOT_ALLOWED,
+    NOT_SET_UP,
+    Answer,
+    Answering,
+    Kind,
+    Rules,
+    in_time,
+    no_token,
+)
+from git_credential_bbjwt.serving.id_token import NotAcceptedError
+from git_credential_bbjwt.serving.identities import Identity, RequestLimit, checked, matching_rules
+from git_credential_bbjwt.serving.isolation import check_own_file
+from git_credential_bbjwt.serving.issuer_keys import KeysNotAvailableError
+from git_credential_bbjwt.serving.policy import Policy
+from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+_PATH, _HEALTH_PATH = "/git-credentials", "/healthz"
+
+# A request is a few hundred bytes, and a client sends it at once. Bytes, seconds.
+_LONGEST_BODY = 64 * 1024
+_BODY_PATIENCE = 10
+
+# Seconds after which keys that are not available now may be.
+_KEYS_RETRY = 10
+
+_STATUS = {
+    Kind.TOKEN: 200,
+    Kind.NOTHING: 200,
+    Kind.MALFORMED: 400,
+    Kind.NOT_ALLOWED: 403,
+    Kind.TOO_MANY: 429,
+    Kind.INTERNAL: 500,
+    Kind.BITBUCKET: 502,
+    Kind.WHOLE_WORKSPACE: 502,
+    Kind.NOT_SET_UP: 502,
+    Kind.NO_AUDIT: 503,
+    Kind.TIMEOUT: 504,
+}
+
+
+# What the audit calls an answer that was given before the request was read.
+_KINDS = {401: Kind.NOT_ALLOWED, 403: Kind.NOT_ALLOWED, 429: Kind.TOO_MANY, 503: Kind.NOT_SET_UP}
+
+
+class _Refusal(Exception):  # noqa: N818  # it never leaves this module: an answer before the request was read
+    """What a request is answered with before it is handed on. ``anonymous`` tells that no identity was proved."""
+
+    def __init__(self, status: int, reason: str, *headers: tuple[str, str], anonymous: bool = False) -> None:
+        super().__init__(reason)
+        answer = no_token(_KINDS.get(status, Kind.MALFORMED), reason)
+        self.response = _Response(status, answer, headers, anonymous)
+
+
+class _Response(NamedTuple):
+    """What a client reads. ``answer`` is what the audit says of it."""
+
+    status: int
+    answer: Answer
+    headers: tuple[tuple[str, str], ...] = ()
+    anonymous: bool = False
+
+
+class Application:
+    """The application. One object serves all threads of a worker."""
+
+    def __init__(self, path: str) -> None:
+        """Read the configuration in the file ``path``, and fetch the keys that it needs. Raises PolicyError."""
+        self._in_force = PolicyInForce(path)
+        self._limit = RequestLimit()
+        self._begun = threading.Lock()
+        self._process = 0
+        self._begin()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        """Answer one request (PEP 3333)."""
+        if self._process != os.getpid():  # The server loaded this before it made its workers.
+            self._begin()
+        method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
+        if path == _HEALTH_PATH and method in ("GET", "HEAD"):
+            healthy = self._is_healthy()
+            body = b"" if method == "HEAD" or not healthy else b"ok\n"
+            return _respond(start_response, 200 if healthy else 503, body)
+        if path not in (_PATH, _HEALTH_PATH):
+            return _respond(start_response, 404, b"")
+        if path == _HEALTH_PATH or method != "POST":
+            return _respond(start_response, 405, b"", [("Allow", "POST" if path == _PATH else "GET, HEAD")])
+        try:
+            return self._answer(environ, start_response)
+        except Exception as problem:  # The server would print a traceback.
+            error(f"internal error: {type(problem).__name__}", "set BBJWT_TRACE=1 to see where")
+            return _respond(start_response, 500, b"")
+
+    def _begin(self) -> None:
+        with self._begun:
+            if self._process != os.getpid():
+                self._in_force.begin()
+                self._process = os.getpid()
+
+    def _is_healthy(self) -> bool:
+        policy = self._in_force.current().policy
+        try:
+            _check_installation(policy)
+            return not Catalogue(read_sources(policy.options)).problems()
+        except CredentialError:
+            return False
+
+    def _answer(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
+        state = self._in_force.current()
+        asker: dict[str, object] = {"by": "oidc", "address": environ.get("REMOTE_ADDR", "")}
+        if environ.get("HTTP_X_FORWARDED_FOR"):
+            asker["claimed"] = environ["HTTP_X_FORWARDED_FOR"]
+        try:
+            identity = self._identity(environ, state, asker)
+            response = _answered(environ, state.policy, identity)
+        except _Refusal as refusal:
+            response = refusal.response
+        answer = response.answer
+        try:
+            state.log.write(
+                asker,
+                anonymous=response.anonymous,
+                repository=answer.repository,
+                scope=state.policy.scope,
+                outcome=answer.kind.outcome,
+                reason=answer.cause or answer.reason,
+                expires=answer.expires,
+                digest=answer.digest,
+                status=response.status,
+            )
+        except AuditError as problem:
+            error(problem.what, problem.hint)
+            refused = no_token(Kind.NO_AUDIT, "the audit cannot be written, so there is no token")
+            return _respond(start_response, 503, refused.lines)
+        if response.status == 500:
+            error(answer.cause)
+            return _respond(start_response, 500, b"")
+        return _respond(start_response, response.status, answer.lines, response.headers)
+
+    def _identity(self, environ: Environ, state: State, asker: dict[str, object]) -> Identity:
+        """Return who asks, and write it into ``asker``. Raises _Refusal."""
+        scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").strip().partition(" ")
+        if scheme.lower() != "bearer" or not text.strip():
+            raise _Refusal(401, "the request has no ID token", ("WWW-Authenticate", "Bearer"), anonymous=True)
+        try:
+            token = checked(text.strip(), state.policy, state.keys)
+        except NotAcceptedError as problem:
+            challenge = ("WWW-Authenticate", 'Bearer error="invalid_token"')
+            raise _Refusal(401, problem.what, challenge, anonymous=True) from problem
+        except KeysNotAvailableError as problem:
+            raise _Refusal(503, problem.what, ("Retry-After", str(_KEYS_RETRY)), anonymous=True) from problem
+        identity = Identity(token, matching_rules(token, state.policy))
+        asker |= identity.described()
+        wait = self._limit.seconds_to_wait(token, state.policy.per_minute)
+        if wait:
+            raise _Refusal(429, f"too many requests; ask again in {wait} s", ("Retry-After", str(wait)))
+        if not identity.rules:
+            raise _Refusal(403, NOT_ALLOWED)
+        return identity
+
+
+def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response:
+    """Answer a request of a known identity. Raises _Refusal."""
+    budget = Budget(policy.timeout)
+    body = _body(environ)
+    try:
+        _check_installation(policy)
+    except CredentialError as problem:
+        return _Response(502, no_token(Kind.NOT_SET_UP, NOT_SET_UP, problem.what))
+    rules = Rules(policy.options, identity.patterns, policy.whole_workspace)
+    answer = in_time(budget, Answering(rules, budget), lambda: body)
+    headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)
+    return _Response(_STATUS[answer.kind], answer, headers, anonymous=answer.kind is Kind.MALFORMED)
+
+
+def _check_installation(policy: Policy) -> None:
+    """Raise CredentialError for an installation's file that others could have written."""
+    if policy.installation is not None:
+        check_own_file(policy.installation, "installation")
+
+
+def _body(environ: Environ) -> bytes:
+    """Return the request's body. Raises _Refusal."""
+    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if kind != "text/plain":
+        raise _Refusal(415, "the request's Content-Type is not text/plain", anonymous=True)
+    stated = environ.get("CONTENT_LENGTH", "") or ""
+    length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None
+    if length is None and stated:
+        raise _Refusal(400, "the request's Content-Length is not a number", anonymous=True)
+    if length is None and not environ.get("wsgi.input_terminated"):
+        length = 0
+    too_long = _Refusal(413, f"the request is over {_LONGEST_BODY} bytes long", anonymous=True)
+    if length is not None and length > _LONGEST_BODY:
+        raise too_long
+    late = threading.Event()
+    started = time.monotonic()
+    timer = _end_of_patience(environ, late)
+    try:
+        data: bytes = environ["wsgi.input"].read(_LONGEST_BODY + 1 if length is None else length)
+    except Exception as problem:  # Each server has its own for a client that has gone, or a chunk that is none.
+        if late.is_set() or isinstance(problem, TimeoutError) or time.monotonic() - started > _BODY_PATIENCE:
+            raise _Refusal(408, f"the request did not arrive within {_BODY_PATIENCE} s") from problem
+        raise _Refusal(400, "the request is incomplete", anonymous=True) from problem
+    finally:
+        if timer is not None:
+            timer.cancel()
+    if length is None and len(data) > _LONGEST_BODY:
+        raise too_long
+    if length is not None and len(data) < length:
+        if late.is_set():
+            raise _Refusal(408, f"the request did not arrive within {_BODY_PATIENCE} s")
+        raise _Refusal(400, "the request is incomplete", anonymous=True)
+    if b"\n\n" not in data:
+        raise _Refusal(400, "the request is incomplete: it does not end with a blank line", anonymous=True)
+    return data
+
+
+def _end_of_patience(environ: Environ, late: threading.Event) -> threading.Timer | None:
+    """Have the reading side of gunicorn's socket end in time; other servers bound slow requests themselves."""
+    connection = environ.get("gunicorn.socket")
+    if not isinstance(connection, socket.socket):
+        return None
+
+    def end() -> None:
+        late.set()
+        try:
+            # Not by the method of a TLS socket, which would end the encryption of the answer, too.
+            socket.socket.shutdown(connection, socket.SHUT_RD)
+        except OSError:
+            pass  # It was closed meanwhile.
+
+    timer = threading.Timer(_BODY_PATIENCE, end)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _respond(
+    start_response: StartResponse, status: int, body: bytes, headers: Iterable[tuple[str, str]] = ()
+) -> list[bytes]:
+    start_response(
+        f"{status} {HTTPStatus(status).phrase}",
+        [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Cache-Control", "no-store"),
+            ("Content-Length", str(len(body))),
+            *headers,
+        ],
+    )
+    return [body] if body else []

@@ -1,0 +1,218 @@
+"""What a rule of the https broker says about a token's claims: is it sound, and does a token match it?
+
+Source of the rules: the operators' page (README.md in this folder), "Rules". A regular expression is not used on
+purpose: six stars and a branch name of 250 characters took 25 s, and whoever names a branch chooses the name.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+#: Names that a rule cannot decide about: the rule's own settings do.
+_OWN_SETTINGS = {"iss": "issuer", "aud": "audience"}
+
+# Names that say nothing about whose job it is.
+_ABOUT_THE_TOKEN = frozenset({"iss", "aud", "exp", "iat", "nbf", "jti"})
+
+# A string of these characters alone matches everything, or nothing.
+_SAYS_NOTHING = frozenset("*/:@")
+
+# No platform's claims are nested deeper than two tables.
+_DEEPEST = 10
+
+
+class Difference(NamedTuple):
+    """The first claim that differs, with the token's value (None: not there) and the rule's.
+
+    ``name`` is that of a nested claim with its tables', ``outer.inner``.
+    """
+
+    name: str
+    found: object
+    wanted: object
+
+
+class _Platform(NamedTuple):
+    """An issuer that serves everybody, and the claims that name an owner there: whole, or by a beginning and an end."""
+
+    exactly: tuple[str, ...]
+    by_prefix: dict[str, tuple[str, str]]
+
+
+# Sources: docs.github.com "OpenID Connect reference"; docs.gitlab.com "OpenID Connect (OIDC) Authentication Using ID
+# Tokens"; buildkite.com/docs "OIDC with Buildkite" (all read in November 2026).
+_PLATFORMS = {
+    "https://token.actions.githubusercontent.com": _Platform(
+        ("repository_id", "repository_owner_id", "repository_owner", "enterprise", "enterprise_id"),
+        {"repository": ("", "/"), "sub": ("repo:", "/")},
+    ),
+    "https://gitlab.com": _Platform(
+        ("project_id", "namespace_id"),
+        {"project_path": ("", "/"), "namespace_path": ("", "/"), "sub": ("project_path:", "/")},
+    ),
+    "https://agent.buildkite.com": _Platform(
+        ("organization_id", "organization_slug", "pipeline_id"), {"sub": ("organization:", ":")}
+    ),
+}
+
+# The path of a group itself has no slash.
+_WHOLE_TOO = ("namespace_path",)
+
+
+def difference(wanted: dict[str, object], claims: dict[str, object]) -> Difference | None:
+    """Return the first claim of ``claims`` that is not as the rule's ``wanted`` says; None if the rule matches."""
+    return _first_difference("", wanted, claims)
+
+
+def _first_difference(prefix: str, wanted: dict[str, object], found: dict[str, object]) -> Difference | None:
+    for name, value in wanted.items():
+        if isinstance(value, dict):
+            inner = found.get(name)
+            if not isinstance(inner, dict):
+                return Difference(prefix + name, inner, value)
+            deeper = _first_difference(f"{prefix}{name}.", value, inner)
+            if deeper is not None:
+                return deeper
+        elif name not in found or not matches(value, found[name]):
+            return Difference(prefix + name, found.get(name), value)
+    return None
+
+
+def matches(wanted: object, found: object) -> bool:
+    """Return whether one value of a token is as one value of a rule says.
+
+    The time grows at most with the product of both lengths.
+    """
+    if isinstance(found, list):
+        if any(isinstance(one, (list, dict)) for one in found):
+            return False
+        return any(matches(wanted, one) for one in found)
+    if isinstance(wanted, list):
+        return any(matches(one, found) for one in wanted)
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and _first_difference("", wanted, found) is None
+    if isinstance(wanted, str):
+        return isinstance(found, str) and _fits(wanted, found)
+    return type(found) is type(wanted) and found == wanted
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Return whether ``text`` fits ``pattern``; ``*`` is any characters except ``/`` and ``:``, ``**`` any at all.
+
+    All places in the pattern that the text so far may lead to are followed at once, as the bits of one number
+    (Baeza-Yates and Gonnet, "A new approach to text searching", 1992).
+    """
+    if "*" not in pattern:
+        return pattern == text
+    literals: dict[str, int] = {}
+    stars = within_a_part = 0  # the places of `*` and `**`, and of `*` alone
+    place = 0
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        run = len(pattern) - len(pattern[position:].lstrip("*")) - position if character == "*" else 0
+        if run:
+            stars |= 1 << place
+            within_a_part |= (run == 1) << place
+        else:
+            literals[character] = literals.get(character, 0) | 1 << place
+        place += 1
+        position += max(run, 1)
+    reached = 1 | (stars & 1) << 1
+    for character in text:
+        stays = stars & ~within_a_part if character in "/:" else stars
+        reached = (reached & literals.get(character, 0)) << 1 | reached & stays
+        reached |= (reached & stars) << 1  # A star may also be empty. No two of them are neighbours.
+        if not reached:
+            return False
+    return bool(reached >> place & 1)
+
+
+def complaint(issuer: str, claims: dict[str, object]) -> str:
+    """Return what is wrong with a rule's ``claims``, empty if nothing is."""
+    for name in claims:
+        if name in _OWN_SETTINGS:
+            return f"claims cannot name {name}: that is the setting {_OWN_SETTINGS[name]}"
+    wrong = _wrong_value("claims", claims)
+    if wrong:
+        return wrong
+    platform = _PLATFORMS.get(issuer.lower().rstrip("/").removesuffix(":443"))
+    if platform is not None:
+        if not any(_names_owner(platform, name, value) for name, value in claims.items()):
+            return f"this would trust everybody's jobs at {issuer}: {_how_to_name_owner(platform)}"
+    elif not any(_narrows(value) for name, value in claims.items() if name not in _ABOUT_THE_TOKEN):
+        return "claims need at least one, besides exp, iat, nbf and jti, that does not begin with a wildcard"
+    return ""
+
+
+def _wrong_value(name: str, value: object, depth: int = 0) -> str:
+    """Say what no value in a rule may be."""
+    if isinstance(value, (dict, list)):
+        if not value:
+            return f"{name} is empty"
+        if depth > _DEEPEST:
+            return "its tables are nested too deep"
+        inner = value.items() if isinstance(value, dict) else ((name, one) for one in value)
+        for inner_name, one in inner:
+            if isinstance(value, list) and isinstance(one, list):
+                return f"{name} has a list in a list"
+            wrong = _wrong_value(str(inner_name), one, depth + 1)
+            if wrong:
+                return wrong
+        return ""
+    if isinstance(value, str):
+        if not value.strip() or all(character in _SAYS_NOTHING or character.isspace() for character in value):
+            return f"{name} has a string that says nothing: empty, or of wildcards, slashes, colons, @ and blanks alone"
+        return ""
+    return (
+        "" if isinstance(value, (bool, int)) else f"{name} must be a string, an integer, a boolean, a list or a table"
+    )
+
+
+def _names_owner(platform: _Platform, name: str, value: object) -> bool:
+    """Return whether a claim, in each of its alternatives, names one owner."""
+    if isinstance(value, list):
+        return all(_names_owner(platform, name, one) for one in value)
+    if name in platform.exactly:
+        return type(value) is int or (isinstance(value, str) and "*" not in value)
+    if name not in platform.by_prefix or not isinstance(value, str):
+        return False
+    if name in _WHOLE_TOO and "*" not in value:
+        return True
+    begins, ends = platform.by_prefix[name]
+    if not value.startswith(begins):
+        return False
+    owner, end, _ = value.removeprefix(begins).partition(ends)
+    return bool(end and "*" not in owner and owner.strip("/:@ \t"))
+
+
+def _how_to_name_owner(platform: _Platform) -> str:
+    begun = [f"{name} = {begins}OWNER{ends}…" for name, (begins, ends) in platform.by_prefix.items()]
+    return f"claims must name the owner, without a wildcard, by {', '.join(platform.exactly)}, {' or '.join(begun)}"
+
+
+def _narrows(value: object) -> bool:
+    """Return whether a value, in each of its alternatives, does not begin with a wildcard."""
+    if isinstance(value, dict):
+        return any(_narrows(one) for one in value.values())
+    if isinstance(value, list):
+        return all(_narrows(one) for one in value)
+    return not (isinstance(value, str) and value.startswith("*"))
+
+
+def named_claims(wanted: dict[str, object], claims: dict[str, object]) -> dict[str, object]:
+    """Return the part of ``claims`` that a rule names, in its shape, for the audit."""
+    found: dict[str, object] = {}
+    for name, value in wanted.items():
+        inner = claims.get(name)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        found[name] = named_claims(value, inner) if both else inner  # type: ignore[arg-type]  # both are objects
+    return found
+
+
+def leaves(claims: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each claim of a rule with its full name, for people."""
+    for name, value in claims.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,192 @@
+"""The https broker under a real web server, for tests: gunicorn with an issuer and Bitbucket on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import trustme
+
+from tests.conftest import INSTALLED, PATIENCE, Workspace, free_port, request
+from tests.issuer import AUDIENCE, IssuerServer, write_policy
+
+APPLICATION = "git_credential_bbjwt.serving.wsgi:application"
+
+#: The recipe of the operators' page, without the address.
+RECIPE = (
+    *("--worker-class", "gthread", "--workers", "2", "--threads", "16", "--timeout", "60"),
+    *("--limit-request-field_size", "32768", "--no-control-socket"),
+)
+
+
+class Reply(NamedTuple):
+    """A response of the broker."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """The body's attributes."""
+        return dict(line.partition("=")[::2] for line in self.body.splitlines() if line)
+
+
+class HttpsBroker:
+    """A broker for acme/widgets and acme/lib-*: `start` runs it, by default as the operators' page says."""
+
+    def __init__(self, scene: Workspace, folder: Path) -> None:
+        self.scene = scene
+        self.folder = folder
+        folder.mkdir(mode=0o700)
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        self.authorities = folder / "authorities.pem"
+        self.authorities.write_bytes(scene.bitbucket.ca_file.read_bytes() + authority.cert_pem.bytes())
+        self.certificate, self.key = folder / "certificate.pem", folder / "key.pem"
+        certificate.cert_chain_pems[0].write_to_path(str(self.certificate))
+        certificate.private_key_pem.write_to_path(str(self.key))
+        self.issuer = IssuerServer(context, "P-256")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config = folder / "broker.toml"
+        self.write()
+        self.cache = folder / "cache"
+        self.cache.mkdir(mode=0o700)
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        self.environment = {
+            **kept,
+            "HOME": str(folder),
+            "XDG_CACHE_HOME": str(self.cache),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "SSL_CERT_FILE": str(self.authorities),
+            "BBJWT_BROKER_CONFIG": str(self.config),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def rule(self, **changes: Any) -> dict[str, Any]:
+        """The usual rule; a change to None leaves a setting out."""
+        usual = {
+            "issuer": self.issuer.url,
+            "claims": {"repository_id": "74"},
+            "allow": ["acme/widgets", "acme/lib-*"],
+        }
+        return {name: value for name, value in {**usual, **changes}.items() if value is not None}
+
+    def write(self, *rules: dict[str, Any], **settings: Any) -> None:
+        """Write the configuration, in one step."""
+        usual: dict[str, Any] = {"installation": str(self.scene.installation), "hosts": [self.scene.bitbucket.host]}
+        write_policy(self.config, *(rules or [self.rule()]), **{**usual, **settings})
+
+    def start(self, *command: str, tls: bool = False, ready: int | None = 200) -> HttpsBroker:
+        """Run gunicorn as the recipe says, or another ``command``; wait until ``/healthz`` answers ``ready``."""
+        if tls:
+            self.url = f"https://localhost:{self.port}"
+        gunicorn = str(Path(sys.executable).with_name("gunicorn"))
+        keys = ["--certfile", str(self.certificate), "--keyfile", str(self.key)] if tls else []
+        usual = [gunicorn, "--bind", f"127.0.0.1:{self.port}", *RECIPE, *keys, APPLICATION]
+        self.process = subprocess.Popen(
+            list(command) or usual,
+            stdin=subprocess.DEVNULL,
+            stdout=(self.folder / "audit").open("ab"),
+            stderr=(self.folder / "log").open("ab"),
+            env=self.environment,
+            cwd=self.folder,
+            start_new_session=True,
+        )
+        end = time.monotonic() + PATIENCE
+        while ready is not None:
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < end, self.log()
+            try:
+                if self.send("GET", "/healthz").status == ready:
+                    break
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.05)
+        return self
+
+    def stop(self) -> int:
+        """Send TERM, and wait for the end; return its status."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE)
+        self.process = None
+        return status
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.issuer.close()
+        self.stop()
+        assert "Traceback" not in self.log()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection to the broker."""
+        if self.url.startswith("http:"):
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        context = ssl.create_default_context(cafile=self.authorities)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=PATIENCE, context=context)
+
+    def send(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str | None] | None = None
+    ) -> Reply:
+        """Send one request."""
+        connection = self.connect()
+        try:
+            kept = {name: value for name, value in (headers or {}).items() if value is not None}
+            connection.request(method, path, body, kept)
+            response = connection.getresponse()
+            text = response.read().decode()
+            return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, text)
+        finally:
+            connection.close()
+
+    def ask(
+        self,
+        token: str | None = None,
+        *,
+        name: str = "acme/widgets",
+        body: bytes | None = None,
+        also: Mapping[str, str | None] | None = None,
+        extra: str = "",
+    ) -> Reply:
+        """Ask for a repository as the client does; ``token`` is by default one of the issuer."""
+        if body is None:
+            body = f"{request(f'{self.scene.bitbucket.base_url}/{name}')}{extra}\n".encode()
+        token = self.issuer.token() if token is None else token
+        headers: dict[str, str | None] = {
+            "Content-Type": "text/plain; charset=utf-8",
+            "Accept": "text/plain",
+            "Authorization": f"Bearer {token}",
+        }
+        return self.send("POST", "/git-credentials", body, {**headers, **(also or {})})
+
+    def log(self) -> str:
+        """What was written to standard error."""
+        path = self.folder / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The audit's lines."""
+        return [json.loads(line) for line in (self.folder / "audit").read_text().splitlines()]
+
+    def workers(self) -> list[int]:
+        """The workers' process numbers."""
+        assert self.process is not None
+        return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
+
+
+__all__ = ["APPLICATION", "AUDIENCE", "INSTALLED", "RECIPE", "HttpsBroker", "Reply"]
