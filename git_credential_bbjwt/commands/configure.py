@@ -1,34 +1,46 @@
 """Switch the helper on in git's configuration, for the registered hosts or some of their workspaces.
 
-Writes credential.URL.helper and credential.URL.useHttpPath through git config itself; running it again changes nothing,
-and `unconfigure` removes exactly what was written.
+Writes credential.URL.helper and credential.URL.useHttpPath. The options of the helper that are given are written on the
+helper line. Without any, a line that is there keeps its options; to drop them, run unconfigure first. Running it again
+changes nothing.
 
 Examples:
   git-credential-bbjwt configure
   git-credential-bbjwt configure --exclusive --rewrite-ssh
-  git-credential-bbjwt configure --workspace acme
+  git-credential-bbjwt configure --workspace acme --proactive
   git-credential-bbjwt configure --broker 'ssh -T broker'
 """
 
 import argparse
+import os
+import shlex
+from collections.abc import Iterable
 
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import note
+from git_credential_bbjwt.core.output import note, warning
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
-from git_credential_bbjwt.git.configure import GitConfiguration, base_urls, entries, helper_value
-from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, need_git
+from git_credential_bbjwt.git import helper_lines
+from git_credential_bbjwt.git.configuration_file import Entry
+from git_credential_bbjwt.git.configure import Level, base_urls, entries, helper_value, proactive_entry
+from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
+
+# Each is a setting of its own. So many are written in a second or two.
+_MOST_WORKSPACES = 100
+
+# Lines that a person reads.
+_MOST_LINES = 20
 
 
 def add_level(parser: argparse.ArgumentParser) -> None:
     """Declare which of git's configuration files is meant."""
     level = parser.add_mutually_exclusive_group()
     meant = {
-        "global": "write to your git configuration (default)",
-        "system": "write to the configuration for all users",
-        "local": "write to this repository's configuration only",
+        "global": "in your git configuration (default)",
+        "system": "in the configuration for all users",
+        "local": "in this repository's configuration only",
     }
     for name, whose in meant.items():
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, default="global", help=whose)
@@ -42,38 +54,108 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SLUG",
-        help="only this workspace (git 2.26 or newer); may be given several times",
+        help="only this workspace (git 2.26 or newer); repeatable",
     )
     parser.add_argument(
         "--exclusive", action="store_true", help="make git ask no other helper for these URLs, nor let one keep tokens"
     )
     parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
+    parser.add_argument(
+        "--proactive",
+        action="store_true",
+        help="make git 2.46 or newer send the token with its first request to these workspaces",
+    )
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Write the settings. Raises UsageError and GitError."""
-    for workspace in arguments.workspace:
-        if not is_name(workspace.lower()):
-            raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
-    if arguments.workspace:
+    """Write the settings. Raises UsageError and CredentialError."""
+    workspaces = [workspace.lower() for workspace in arguments.workspace]
+    if not all(map(is_name, workspaces)):
+        raise UsageError("--workspace needs the slug in the workspace's URLs")
+    if workspaces:
         need_git(
             SECTIONS_FOR_PATHS,
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
+    catalogue = Catalogue(read_sources(options))
+    hosts = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
+    bases = base_urls(catalogue) if options.broker is None else hosts
+    urls = [f"{base}/{workspace}" for base in bases for workspace in workspaces] or bases
+    exclusive = arguments.exclusive or os.name == "nt"
     helper = helper_value(options.words())
-    if options.broker is None:
-        urls = base_urls(Catalogue(read_sources(options)))
-    else:
-        urls = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
-    wanted = []
-    for base_url in urls:
-        for url in [f"{base_url}/{workspace}" for workspace in arguments.workspace] or [base_url]:
-            wanted += entries(url, helper, exclusive=arguments.exclusive, rewrite_ssh=arguments.rewrite_ssh)
-    changed = GitConfiguration(arguments.level).write(wanted)
-    if not changed:
+    wanted: list[Entry] = []
+    for url in urls:
+        wanted += entries(url, helper, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh)
+    if arguments.proactive:
+        wanted += [proactive_entry(url) for url in (urls if workspaces else _known_workspaces(catalogue))]
+    level = Level(arguments.level)
+    written = level.write(wanted, has_options=bool(options.words()))
+    level.replace_other_urls(urls)
+    show(f"git config --{arguments.level} {_spelled(*entry)}" for entry in written)
+    if not written:
         note(f"git's {arguments.level} configuration has it already")
-        return 0
-    for key, value in wanted:
-        note(f"git config --{arguments.level} {key} {value!r}")
+    helper_lines.read_again()
+    _say_what_was_kept(urls, options)
+    _warn_of_others(urls)
+    if arguments.proactive and git_version() < PROACTIVE:
+        note(
+            f"--proactive has no effect yet: git {dotted(PROACTIVE)} or newer uses it, this is {dotted(git_version())}"
+        )
     return 0
+
+
+def show(lines: Iterable[str]) -> None:
+    """Show what was done to git's configuration; more than a screen of it is counted."""
+    shown = list(lines)
+    for line in shown[:_MOST_LINES]:
+        note(line)
+    if len(shown) > _MOST_LINES:
+        note(f"and {len(shown) - _MOST_LINES} settings more")
+
+
+def _spelled(key: str, value: str) -> str:
+    how = "--add" if key.endswith((".helper", ".insteadOf")) else "--replace-all"
+    return f"{how} {shlex.quote(key)} {shlex.quote(value)}"
+
+
+def _known_workspaces(catalogue: Catalogue) -> list[str]:
+    """Return the URLs of the workspaces that installations name. Raises UsageError if there are none, or too many."""
+    urls: dict[str, None] = {}
+    for one in catalogue:
+        urls.update(dict.fromkeys(f"https://{one.host}/{workspace}" for workspace in one.workspaces))
+        if len(urls) > _MOST_WORKSPACES:
+            raise UsageError(f"--proactive is for {_MOST_WORKSPACES} workspaces at most", "name them: --workspace SLUG")
+    if not urls:
+        raise UsageError("--proactive is for workspaces, and no installation names one", "name it: --workspace SLUG")
+    return list(urls)
+
+
+def _say_what_was_kept(urls: list[str], options: HelperOptions) -> None:
+    if options.words():
+        return
+    for url in urls:
+        kept = [word.partition("=")[0] for helper in _this_one(url) for word in helper.options if word[:2] == "--"]
+        if kept:
+            names = ", ".join(dict.fromkeys(kept))
+            note(f"the helper line for {url} keeps its options ({names}); to drop them, run unconfigure first")
+
+
+def _this_one(url: str) -> list[helper_lines.Helper]:
+    return [helper for helper in helper_lines.helpers_for(url) if helper.is_this_one]
+
+
+def _warn_of_others(urls: list[str]) -> None:
+    """Warn of helpers that are asked first or store tokens. Raises GitError."""
+    for url in urls:
+        helpers = helper_lines.helpers_for(url)
+        places = [place for place, helper in enumerate(helpers) if helper.is_this_one]
+        for place, helper in enumerate(helpers if places else ()):
+            if place < places[0]:
+                what = "is asked before this helper, and may answer with another password"
+            elif helper.stores:
+                what = "is offered this helper's tokens after use, and stores them"
+            else:
+                continue
+            remedy = "to ask this helper only: git-credential-bbjwt configure --exclusive"
+            warning(f"{helper.name} ({helper.file}) {what} for {url}; {remedy}")

@@ -212,7 +212,7 @@ def _git() -> str:
 def _helpers(url: str) -> str:
     remedy = "run: git-credential-bbjwt configure"
     helpers = helper_lines.helpers_for(url)
-    ours = [position for position, helper in enumerate(helpers) if helper.is_ours]
+    ours = [position for position, helper in enumerate(helpers) if helper.is_this_one]
     if not ours:
         raise GitError(f"git does not ask this helper for {url}", remedy)
     before = helpers[: ours[0]]

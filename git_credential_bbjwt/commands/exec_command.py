@@ -20,7 +20,7 @@ from typing import NoReturn
 from git_credential_bbjwt.core.failures import CannotRunError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
-from git_credential_bbjwt.git.configure import entries, helper_value, known_urls
+from git_credential_bbjwt.git.configure import entries, helper_value, known_urls, proactive_entry
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import SecretPlace
@@ -78,7 +78,7 @@ def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
     names = dict.fromkeys((one.host, workspace) for one in injected for workspace in one.workspaces)
     if not names:
         warning("--proactive changes nothing: no injected installation names its workspace")
-    return [(f"http.https://{host}/{workspace}/.proactiveAuth", "basic") for host, workspace in names]
+    return [proactive_entry(f"https://{host}/{workspace}") for host, workspace in names]
 
 
 def _config_count(environment: dict[str, str]) -> int:

@@ -1,15 +1,20 @@
-"""Remove from git's configuration exactly what `configure` wrote there.
+"""Remove this helper's entries from git's configuration, and the settings that belong to them.
+
+The settings beside an entry (useHttpPath, proactiveAuth, insteadOf, an empty helper) go if no other helper is left for
+the URL.
 
 Example:
   git-credential-bbjwt unconfigure
 """
 
 import argparse
+import shlex
 
-from git_credential_bbjwt.commands.configure import add_level
+from git_credential_bbjwt.commands.configure import add_level, show
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.git.configure import GitConfiguration
+from git_credential_bbjwt.git import helper_lines
+from git_credential_bbjwt.git.configure import Level
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
-    """Remove the settings. Raises GitError."""
-    removed = GitConfiguration(arguments.level).remove()
-    which = f"git's {arguments.level} configuration"
-    note(f"{which} is as it was" if removed else f"{which} has nothing that configure wrote")
+    """Remove the settings. Raises CredentialError."""
+    removed = Level(arguments.level).remove()
+    show(f"removed {key} {shlex.quote(value)}" for key, value in removed)
+    if not removed:
+        note(f"git's {arguments.level} configuration does not name this helper")
+    warn_of_entries_left()
     return 0
+
+
+def warn_of_entries_left() -> None:
+    """Name the entries of this helper that other files have. Raises GitError."""
+    helper_lines.read_again()
+    for helper in helper_lines.every():
+        if helper.is_this_one:
+            note(f"{helper.file} still names this helper, by {helper.key}")

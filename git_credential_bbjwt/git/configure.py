@@ -1,38 +1,41 @@
-"""What `configure` writes into git's configuration, and a journal of it, so that `unconfigure` removes exactly that."""
+"""What `configure` and `exec` write into git's configuration, and what `unconfigure` removes.
 
-import json
+An entry of this helper is recognised by its value: the program that it names. The settings beside it (``useHttpPath``,
+``proactiveAuth``, ``insteadOf``, a reset) belong to the helpers of the same URL, and go with the last one.
+"""
+
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError, InstallationError
-from git_credential_bbjwt.git import helper_lines
-from git_credential_bbjwt.git.run import run_git
+from git_credential_bbjwt.core.clone_urls import ssh_forms
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.git.configuration_file import (
+    ConfigurationFile,
+    Entry,
+    file_to_write,
+    files_to_read,
+    normal_key,
+)
+from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
-from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.places import APP_NAME, git_home, site_config_folder, user_config_folder, why_no_home
-from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
-
-_JOURNAL = "configured.json"
-
-Entry = tuple[str, str]
+from git_credential_bbjwt.system.places import APP_NAME
 
 
 def base_urls(catalogue: Catalogue) -> list[str]:
-    """The base URLs to configure: the registered ones; else an injected installation's; else Bitbucket Cloud's."""
+    """Return the base URLs to configure: those of registered installations, else those of `known_urls`."""
     return [f"https://{host}" for host in catalogue.registered_hosts()] or known_urls(catalogue)
 
 
 def known_urls(catalogue: Catalogue) -> list[str]:
-    """The base URLs of all installations there are; Bitbucket Cloud's where there are none."""
+    """Return the base URLs of all installations; without any, Bitbucket Cloud's."""
     return [f"https://{host}" for host in catalogue.hosts()] or [CLOUD_BASE_URL]
 
 
 def executable() -> str:
-    """The absolute path of the installed command. Raises CredentialError where it is not installed."""
+    """Return the absolute path of the installed command, as git takes it. Raises CredentialError."""
     called = sys.argv[0]
     if os.path.basename(called).removesuffix(".exe") == APP_NAME:
         return _for_git(called)
@@ -43,7 +46,7 @@ def executable() -> str:
 
 
 def _for_git(path: str) -> str:
-    """An absolute path as the shell takes it that git runs a helper by; on Windows it knows no backslashes."""
+    """Return an absolute path as the shell takes it that git runs a helper by, which on Windows is a Unix shell."""
     path = os.path.abspath(path)
     if os.name == "nt":
         path = path.replace("\\", "/")
@@ -52,239 +55,151 @@ def _for_git(path: str) -> str:
 
 
 def helper_value(options: Sequence[str] = ()) -> str:
-    """How git's configuration is to name the helper: by its absolute path, for cron and desktops know no PATH."""
+    """Return how git's configuration names the helper: by its absolute path, because cron and desktops have no PATH."""
     return " ".join(shell_word(word) for word in (executable(), *options))
 
 
-def shell_word(path: str) -> str:
+def shell_word(text: str) -> str:
     """Escape a word for the shell that git runs a helper by; quotes would hide from git that a path is absolute."""
-    return "".join(c if c.isalnum() or c in "/._-+@%=:," else "\\" + c for c in path)
+    return "".join(c if c.isalnum() or c in "/._-+@%=:," else "\\" + c for c in text)
 
 
-def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool) -> list[Entry]:
-    """The settings for one URL, in the order git has to read them (gitcredentials(7), git-config(1))."""
+def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool, proactive: bool = False) -> list[Entry]:
+    """Return the settings for one URL, in the order in which git reads them (gitcredentials(7), git-config(1))."""
     section = f"credential.{url}"
     wanted = [(f"{section}.helper", "")] if exclusive else []
     wanted += [(f"{section}.helper", helper), (f"{section}.useHttpPath", "true")]
     if rewrite_ssh:
-        host, _, workspace = url.removeprefix("https://").partition("/")
-        # ssh has a port of its own: the forms of the site name none.
-        name = host[: host.rfind("]") + 1] or host.partition(":")[0]
-        tail = f"{workspace}/" if workspace else ""
-        for form in (f"git@{name}:{tail}", f"ssh://git@{name}/{tail}"):
-            wanted.append((f"url.{url}/.insteadOf", form))
+        wanted += _instead_of(url)
+    if proactive:
+        wanted.append(proactive_entry(url))
     return wanted
 
 
-class GitConfiguration:
-    """One of git's configuration files (``--global``, ``--system``, ``--local``) and our journal of it."""
+def _instead_of(url: str) -> list[Entry]:
+    host, _, workspace = url.removeprefix("https://").partition("/")
+    tail = f"{workspace}/" if workspace else ""
+    return [(f"url.{url}/.insteadOf", form + tail) for form in ssh_forms(host)]
 
-    def __init__(self, level: str) -> None:
-        """Raises CredentialError outside a repository for ``local``."""
-        self.level = level
-        folder = site_config_folder() if level == "system" else user_config_folder()
-        if folder is None:
-            raise InstallationError(
-                f"there is no home folder of yours to keep a journal in{why_no_home()}",
-                OWN_HOME,
-            )
-        self._folder_path = folder
-        self._name = level
-        if level == "global":
-            file = self._global_file()
-            if file != os.path.abspath(f"{git_home()}/.gitconfig"):
-                self._name = f"global {file}"
-        if level == "local":
-            self._name = "local " + os.path.abspath(run_git("rev-parse", "--git-common-dir").strip())
 
-    def _global_file(self) -> str:
-        """The file git writes ``--global`` settings into (git-config(1), "FILES"). Raises CredentialError.
+def proactive_entry(workspace_url: str) -> Entry:
+    """Return the setting that makes git 2.46 and later send the token with its first request (git-config(1))."""
+    return f"http.{workspace_url}/.proactiveAuth", "basic"
 
-        One that is no regular file is refused: git would put a file in the place of a device or a FIFO.
+
+class Level:
+    """One level of git's configuration: ``global``, ``system`` or ``local``."""
+
+    def __init__(self, name: str) -> None:
+        """Raises CredentialError if it cannot be used."""
+        self.name = name
+        self._file = file_to_write(name)
+
+    def write(self, wanted: list[Entry], *, has_options: bool) -> list[Entry]:
+        """Bring the ``wanted`` settings into the file; return those that were not there.
+
+        Earlier entries of this helper for the same URLs are replaced. Unless the new ones have options
+        (``has_options``), they take over the options of the earlier ones. Raises CredentialError.
         """
-        home = git_home()
-        xdg = (os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/git/config"
-        file = os.environ.get("GIT_CONFIG_GLOBAL", "")
-        if not file:
-            file = f"{home}/.gitconfig"
-            if not os.path.exists(file) and os.path.exists(xdg):
-                file = xdg
-        file = os.path.abspath(file)
-        if os.path.exists(file) and not os.path.isfile(file):
-            raise CredentialError(
-                f"git's global configuration is {file}, which is not a regular file: it is left as it is",
-                "switch the helper on for one command: git-credential-bbjwt exec -- git clone URL",
-            )
-        return file
-
-    def write(self, wanted: list[Entry]) -> bool:
-        """Make ``wanted`` what stands there of ours for its URLs; False where it stood there already.
-
-        What we wrote for other hosts, or for other workspaces where ``wanted`` is for workspaces too, stays.
-        """
-        with _Journal(self._folder_path, shared=self.level == "system") as journal:
-            ours = journal.entries(self._name)
-            replaced = [entry for entry in ours if any(_concerns(one, entry) for one in wanted)]
-            if set(replaced) <= set(wanted) and self._found(wanted) == wanted:
-                return False
-            self._remove(journal, replaced)
-            self._remove_dead({key for key, value in wanted if value and key.endswith(".helper")})
-            before = self._files()
-            kept = journal.created(self._name)
-            added = journal.entries(self._name)
-            resets = {key for key, value in wanted if not value}
-            changed = False
-            for key, plain in wanted:
-                value = plain
-                stands = value and (self._found([(key, value)]) or self._stands_by_name(key, value))
-                if stands and key not in resets:
-                    continue  # It is not ours to remove later.
-                if stands:
-                    # It must come after the reset, and yet be told apart from the one that stands there.
-                    value = shell_word(executable())
-                run_git("config", f"--{self.level}", "--add", key, value)
-                changed = True
-                added.append((key, value))
-                journal.set(self._name, added, kept + [path for path in self._files() if path not in before])
-            return changed
-
-    def remove(self) -> bool:
-        """Remove what is ours; False where nothing was."""
-        with _Journal(self._folder_path, shared=self.level == "system") as journal:
-            return self._remove(journal, journal.entries(self._name))
-
-    def _remove(self, journal: "_Journal", leaving: list[Entry]) -> bool:
-        for key in dict.fromkeys(key for key, _ in leaving):
-            self._unset(key, [value for of, value in leaving if of == key])
-        for path in journal.created(self._name):
-            if os.path.isfile(path) and os.path.getsize(path) == 0:
-                os.unlink(path)
-        staying = [entry for entry in journal.entries(self._name) if entry not in leaving]
-        journal.set(self._name, staying, [path for path in journal.created(self._name) if os.path.exists(path)])
-        return bool(leaving)
-
-    def _unset(self, key: str, ours: list[str]) -> None:
-        level = f"--{self.level}"
-        output = run_git("config", level, "-z", "--show-origin", "--get-all", key, check=False)
-        fields = output.split("\0")[:-1]
-        standing = fields[1::2]
-        mine = [value for value in ours if value in standing]
-        if not mine:
-            return
-        if all(standing.count(value) == 1 for value in mine):
-            for value in mine:
-                run_git("config", level, "--unset", key, _exactly(value))
-        else:
-            # The same value stands there twice, and git cannot remove one of them: ours is the later one.
-            for value in mine:
-                del standing[len(standing) - 1 - standing[::-1].index(value)]
-            run_git("config", level, "--unset-all", key)
-            for value in standing:
-                run_git("config", level, "--add", key, value)
-        # Git leaves an empty section where a comment stands before it.
-        section = key.rpartition(".")[0]
-        if _has_empty_section(fields[0].removeprefix("file:"), section):
-            run_git("config", level, "--remove-section", section)
-
-    def _stands_by_name(self, key: str, value: str) -> bool:
-        """Whether somebody wrote ``bbjwt`` there for the very command that ``value`` names by its path."""
-        if not key.endswith(".helper") or value != helper_value() or not self._found([(key, "bbjwt")]):
-            return False
-        on_path = shutil.which(APP_NAME)
-        return on_path is not None and os.path.samefile(on_path, executable())
-
-    def _remove_dead(self, keys: set[str]) -> None:
-        """Remove entries that name this helper by a path where nothing is any more: git would fail on each of them."""
-        for key in keys:
-            output = run_git("config", f"--{self.level}", "-z", "--get-all", key, check=False)
-            for value in dict.fromkeys(output.split("\0")[:-1]):
-                if helper_lines.Helper(value, "").is_dead:
-                    run_git("config", f"--{self.level}", "--unset-all", key, _exactly(value))
-
-    def _found(self, wanted: list[Entry]) -> list[Entry]:
-        """Those of ``wanted`` that stand in the file, in their order."""
-        found = []
+        written: list[Entry] = []
         for key in dict.fromkeys(key for key, _ in wanted):
-            output = run_git("config", f"--{self.level}", "-z", "--get-all", key, check=False)
-            found += [(key, value) for value in output.split("\0")[:-1]]
-        return [entry for entry in wanted if entry in found]
+            values = [value for name, value in wanted if name == key]
+            if key.endswith(".helper"):
+                written += self._write_helper(key, values, has_options=has_options)
+            elif key.endswith(".insteadOf"):
+                present = self._file.values(key)
+                missing = [(key, value) for value in values if value not in present]
+                for entry in missing:
+                    self._file.add(*entry)
+                written += missing
+            elif self._file.values(key)[-1:] != values:
+                self._file.set(key, values[-1])
+                written.append((key, values[-1]))
+        return written
 
-    def _files(self) -> list[str]:
-        """The files ``--global`` may mean (git-config(1), "FILES") that exist; other levels' files always do."""
-        if self.level != "global":
+    def _write_helper(self, key: str, values: list[str], *, has_options: bool) -> list[Entry]:
+        present = self._file.values(key)
+        earlier = [value for value in present if Helper(value).is_this_one]
+        wanted = [value for value in values if value]
+        if earlier and not has_options:
+            wanted = list(dict.fromkeys(_with_program_of(wanted[0], value) for value in earlier))
+        others = [value for value in present if value not in earlier]
+        is_exclusive = "" not in values or (earlier and present[-len(earlier) - 1 : -len(earlier)] == [""])
+        if earlier == wanted and is_exclusive:
             return []
-        home = git_home()
-        xdg = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-        candidates = [os.environ.get("GIT_CONFIG_GLOBAL", ""), f"{home}/.gitconfig", f"{xdg}/git/config"]
-        return [path for path in candidates if path and os.path.exists(path)]
+        for value in dict.fromkeys(earlier):
+            self._file.remove(key, value)
+        reset = [""] if "" in values and others[-1:] != [""] else []
+        for value in reset + wanted:
+            self._file.add(key, value)
+        return [(key, value) for value in reset + wanted]
+
+    def replace_other_urls(self, urls: list[str]) -> None:
+        """Remove this helper's entries for a whole host if ``urls`` are for its workspaces, and the other way round.
+
+        An entry that has other options than the new ones stays. Raises CredentialError.
+        """
+        new = {url: self._file.values(f"credential.{url}.helper") for url in urls}
+        for url, values in _this_helpers(self._file.settings()).items():
+            covering = [one for one in urls if one != url and (_is_below(url, one) or _is_below(one, url))]
+            if url not in urls and any(set(values) <= set(new[one]) for one in covering):
+                _remove(self._file, url, values)
+
+    def remove(self) -> list[Entry]:
+        """Remove this helper's entries, and what belongs to them; return them. Raises CredentialError."""
+        removed: list[Entry] = []
+        for file in files_to_read(self.name):
+            for url, values in _this_helpers(file.settings()).items():
+                removed += _remove(file, url, values)
+        return removed
 
 
-def _concerns(wanted: Entry, ours: Entry) -> bool:
-    """Whether ``wanted`` takes the place of ``ours``: the same URL, or one of both is for the other's whole host."""
-    # "https:", "", the host, perhaps a workspace.
-    one, other = (key.partition(".")[2].rpartition(".")[0].rstrip("/").split("/") for key, _ in (wanted, ours))
-    return one[2] == other[2] and (one == other or 3 in (len(one), len(other)))
+def _is_below(url: str, other: str) -> bool:
+    return url.startswith(other + "/")
 
 
-def _exactly(value: str) -> str:
-    """An extended regular expression that matches ``value`` alone: git before 2.30 knows no fixed values."""
-    return "^" + "".join(c if c.isalnum() else f"[{c}]" if c not in "^\\" else "\\" + c for c in value) + "$"
+def _this_helpers(settings: Iterable[Entry]) -> dict[str, list[str]]:
+    """Return this helper's values by the URL of their section, which is empty for ``credential.helper``."""
+    found: dict[str, list[str]] = {}
+    for key, value in settings:
+        if key.startswith("credential.") and key.endswith(".helper") and Helper(value).is_this_one:
+            url = key.removeprefix("credential.").removesuffix("helper").removesuffix(".")
+            found.setdefault(url, []).append(value)
+    return found
 
 
-def _has_empty_section(path: str, section: str) -> bool:
-    """Whether the last section of that name in a configuration file holds nothing, no comment either."""
-    kind, _, url = section.partition(".")
-    header = f'[{kind} "{url}"]'.encode()
-    try:
-        with open(path, "rb") as file:
-            before, found, rest = file.read().rpartition(header)
-    except OSError:
-        return False
-    return bool(found) and (not rest.strip() or rest.lstrip().startswith(b"[")) and header not in before
+def _remove(file: ConfigurationFile, url: str, values: list[str]) -> list[Entry]:
+    key = f"credential.{url}.helper" if url else "credential.helper"
+    removed = [(key, value) for value in dict.fromkeys(values)]
+    left = [value for value in file.values(key) if value not in values]
+    if any(left) and not left[-1]:
+        # The reset was for this helper only; left as the last value, it would silence the other helpers.
+        while not left[-1]:
+            left.pop()
+        file.replace(key, left)
+        return [*removed, (key, "")]
+    base = url.rstrip("/")
+    if url and not any(left):
+        instead = [(normal_key(name), value) for name, value in _instead_of(base)]
+        removed += dict.fromkeys((key, value) for value in left)
+        for name, value in file.settings():
+            section, _, rest = name.partition(".")
+            about, _, setting = rest.rpartition(".")
+            about = about.rstrip("/")
+            belongs = (
+                (section == "credential" and setting == "usehttppath" and about == base)
+                or (section == "http" and setting == "proactiveauth" and (about == base or _is_below(about, base)))
+                or (name, value) in instead
+            )
+            if belongs:
+                removed.append((name, value))
+    for key, value in dict.fromkeys(removed):
+        if value in file.values(key):
+            file.remove(key, value)
+    return removed
 
 
-class _Journal:
-    """The settings we added, by configuration file, and the files that only exist because we did."""
-
-    def __init__(self, folder_path: str, *, shared: bool) -> None:
-        self._path = f"{folder_path}/{_JOURNAL}"
-        self._folder_path = folder_path
-        self._mode = 0o755 if shared else 0o700
-        self._content: dict[str, Any] = {}
-
-    def __enter__(self) -> "_Journal":
-        try:
-            self._folder = PrivateFolder(self._folder_path, create=True, mode=self._mode)
-            self._lock = FileLock(self._folder, _JOURNAL + ".lock")
-            self._lock.__enter__()
-        except OSError as problem:
-            raise CredentialError(
-                f"cannot write {self._path}: {problem.strerror}", "check who owns the folder; --system needs root"
-            ) from problem
-        try:
-            found = json.loads(self._folder.read(_JOURNAL) or b"{}")
-        except ValueError:
-            found = {}
-        self._content = found if isinstance(found, dict) else {}
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.__exit__()
-        self._folder.close()
-        remove_if_empty(self._folder.path)
-
-    def entries(self, name: str) -> list[Entry]:
-        return [(key, value) for key, value in self._content.get(name, {}).get("entries", [])]
-
-    def created(self, name: str) -> list[str]:
-        return list(self._content.get(name, {}).get("created", []))
-
-    def set(self, name: str, entries: list[Entry], created: list[str]) -> None:
-        if entries:
-            self._content[name] = {"entries": entries, "created": created}
-        else:
-            self._content.pop(name, None)
-        if self._content:
-            self._folder.write(_JOURNAL, json.dumps(self._content, indent=2).encode() + b"\n", durable=True)
-        else:
-            self._folder.remove(_JOURNAL)
+def _with_program_of(value: str, earlier: str) -> str:
+    """Return the ``earlier`` value with its program replaced by the one of ``value``."""
+    options = Helper(earlier).options
+    return " ".join([value, *map(shell_word, options)])

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 from functools import cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -12,40 +13,83 @@ from git_credential_bbjwt.git.http_settings import FOLDERS_OWN, url_match
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, git_version, run_git
 from git_credential_bbjwt.system.places import APP_NAME
 
+#: Helpers that people use with git, each with whether it stores what git offers to it.
+KNOWN_HELPERS = {
+    "cache": True,
+    "store": True,
+    "manager": True,
+    "manager-core": True,
+    "osxkeychain": True,
+    "wincred": True,
+    "libsecret": True,
+    "gnome-keyring": True,
+    "netrc": False,
+    "oauth": False,
+    "gh": False,
+}
+
 
 class Helper(NamedTuple):
-    """One helper as git's configuration has it, and the file it stands in."""
+    """One helper as git's configuration has it: its value, what names it, git's scope of that, and its key."""
 
     value: str
-    origin: str
+    origin: str = ""
     scope: str = ""
+    key: str = ""
 
     @property
     def program(self) -> str:
         """The first word, as the shell reads it that git runs a helper by."""
-        try:
-            words = shlex.split(self.value.removeprefix("!"))
-        except ValueError:  # A quote that is not closed: the shell cannot run it either.
-            words = []
-        return words[0] if words else ""
+        return self._words[0] if self._words else ""
 
     @property
-    def is_ours(self) -> bool:
+    def options(self) -> list[str]:
+        """The words after the program."""
+        return self._words[1:]
+
+    @property
+    def _words(self) -> list[str]:
+        try:
+            return shlex.split(self.value.removeprefix("!"))
+        except ValueError:  # A quote that is not closed: the shell cannot run it either.
+            return []
+
+    @property
+    def is_this_one(self) -> bool:
         """Whether this is git-credential-bbjwt, by short name or by path."""
         return self.program == "bbjwt" or os.path.basename(self.program).removesuffix(".exe") == APP_NAME
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is ours by a path at which there is no program."""
-        return self.is_ours and os.path.isabs(self.program) and not os.access(self.program, os.X_OK)
+        """Whether it names this helper by a path at which there is no program."""
+        return self.is_this_one and os.path.isabs(self.program) and not os.access(self.program, os.X_OK)
+
+    @property
+    def name(self) -> str:
+        """A name for people. Only a program that is there is named, because other words may be a token."""
+        name = os.path.basename(self.program).removesuffix(".exe").removeprefix("git-credential-")
+        if name in KNOWN_HELPERS or shutil.which(f"git-credential-{name}") or shutil.which(self.program):
+            return name
+        return "a shell command" if self.value.startswith("!") else "another helper"
+
+    @property
+    def stores(self) -> bool:
+        """Whether it keeps the passwords that git offers to it."""
+        name = os.path.basename(self.program).removesuffix(".exe").removeprefix("git-credential-")
+        return name in KNOWN_HELPERS and KNOWN_HELPERS[name]
+
+    @property
+    def file(self) -> str:
+        """The file that names it, or what else does."""
+        return self.origin.removeprefix("file:").removesuffix(":")
 
 
 def helpers_for(url: str) -> list[Helper]:
-    """Return the helpers git asks for ``url``, the first one first. Raises GitError."""
+    """Return the helpers that git asks for ``url``, in this order. Raises GitError."""
     helpers: list[Helper] = []
-    for value, origin, scope in _settings("helper", url):
-        if value:
-            helpers.append(Helper(value, origin, scope))
+    for helper in _settings("helper", url):
+        if helper.value:
+            helpers.append(helper)
         else:
             helpers.clear()  # An empty value forgets all helpers named before.
     return helpers
@@ -57,7 +101,7 @@ def broker_for(url: str) -> HelperOptions | None:
     A repository's own configuration is not used: its author would choose who is asked. Raises GitError.
     """
     for helper in reversed(helpers_for(url)):
-        if not helper.is_ours or helper.scope in FOLDERS_OWN:
+        if not helper.is_this_one or helper.scope in FOLDERS_OWN:
             continue
         try:
             options, _ = parse_options(shlex.split(helper.value.removeprefix("!"))[1:])
@@ -70,35 +114,53 @@ def broker_for(url: str) -> HelperOptions | None:
 
 def use_http_path(url: str) -> bool:
     """Whether git sends the path with requests for ``url``. Raises GitError."""
-    return [value for value, _, _ in _settings("usehttppath", url, "--type=bool")][-1:] == ["true"]
+    return [setting.value for setting in _settings("usehttppath", url, "--type=bool")][-1:] == ["true"]
 
 
-def _settings(name: str, url: str, *options: str) -> list[tuple[str, str, str]]:
-    """The values of ``credential.NAME`` that count for ``url``, the file and the scope of each, in git's order.
+def every() -> list[Helper]:
+    """Return all helpers of all files, whatever URL they are for. Raises GitError."""
+    return _all("helper")
 
-    Of all that match the last counts, not the one that matches best: ``git config --get-urlmatch`` has another rule.
+
+def read_again() -> None:
+    """Forget what was read, after a change."""
+    _fields.cache_clear()
+
+
+def _settings(name: str, url: str, *options: str) -> list[Helper]:
+    """Return the settings ``credential.NAME`` that apply to ``url``, in git's order.
+
+    Of all that match the last one applies, not the one that matches best: ``git config --get-urlmatch`` has another
+    rule.
     """
-    fields = _fields(name, *options)
     matches = _matches if git_version() >= SECTIONS_FOR_PATHS else _is_exactly
+    settings = []
+    for setting in _all(name, *options):
+        section = setting.key.removeprefix("credential.").removesuffix(name).removesuffix(".")
+        if not section or matches(section, url):
+            settings.append(setting)
+    return settings
+
+
+def _all(name: str, *options: str) -> list[Helper]:
+    fields = _fields(name, *options)
     settings = []
     for scope, origin, setting in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
         key, _, value = setting.partition("\n")
-        section = key.removeprefix("credential.").removesuffix(name).removesuffix(".")
-        if not section or matches(section, url):
-            settings.append((value, origin, scope))
+        settings.append(Helper(value, origin, scope, key))
     return settings
 
 
 @cache
 def _fields(name: str, *options: str) -> list[str]:
-    """Scope, origin and line of each ``credential.NAME``, read once for all URLs."""
+    """Return scope, origin and line of each ``credential.NAME``, read once for all URLs."""
     pattern = rf"^credential\.(.*\.)?{name}$"
-    # Git 2.26 brought both: the rule that sections count for paths, and --show-scope.
+    # Git 2.26 brought both: the rule that sections apply to the paths below them, and --show-scope.
     is_new = git_version() >= SECTIONS_FOR_PATHS
     show = ("--show-scope", "--show-origin") if is_new else ("--show-origin",)
     output = run_git("config", "-z", *show, *options, "--get-regexp", pattern, check=False)
     fields = output.split("\0")[:-1]
-    if not is_new:  # Then what is a repository's own cannot be told, and counts as that.
+    if not is_new:  # Any of them may be a repository's own, and is treated so.
         fields = [field for pair in zip(fields[::2], fields[1::2], strict=True) for field in ("local", *pair)]
     return fields
 

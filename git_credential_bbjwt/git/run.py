@@ -12,6 +12,9 @@ SETTINGS_BY_ENVIRONMENT = (2, 31)
 #: path ("Git v2.26 Release Notes").
 SECTIONS_FOR_PATHS = (2, 26)
 
+#: Git since which ``http.proactiveAuth`` makes it send a password with its first request ("Git v2.46 Release Notes").
+PROACTIVE = (2, 46)
+
 
 class GitError(CredentialError):
     """Git itself could not do what it was asked."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Machine, Workspace
+from tests.conftest import COMMAND, Machine, Workspace, cannot
 
 CLOUD = "https://bitbucket.org"
 HELPER = f"credential.{CLOUD}.helper"
@@ -81,7 +81,7 @@ def test_one_workspace_after_the_other(machine: Machine) -> None:
     machine.bbjwt("configure", "--workspace", "acme")
     assert values(machine, HELPER) == []
     machine.bbjwt("unconfigure")
-    assert not config(machine).exists()
+    assert config(machine).read_bytes() == b""
 
 
 def test_exclusive_resets_inherited_helpers(acme: Workspace) -> None:
@@ -96,8 +96,21 @@ def test_exclusive_resets_inherited_helpers(acme: Workspace) -> None:
 
 def test_rewrite_ssh(acme: Workspace) -> None:
     acme.machine.bbjwt("configure", "--rewrite-ssh")
-    for url in ("git@localhost:acme/widgets.git", "ssh://git@localhost/acme/widgets.git"):
-        acme.machine.git("clone", "-q", url, url[:3])
+    forms = ("git@localhost:", "ssh://git@localhost/", "ssh://git@localhost:22/", "git+ssh://git@localhost/")
+    for number, form in enumerate(forms):
+        acme.machine.git("clone", "-q", f"{form}acme/widgets.git", f"{number}")
+
+
+def test_rewrite_ssh_knows_every_ssh_host_of_bitbucket(machine: Machine) -> None:
+    machine.bbjwt("configure", "--rewrite-ssh")
+    forms = [
+        form
+        for host in ("bitbucket.org", "ssh.bitbucket.org")
+        for form in (f"git@{host}:", f"ssh://git@{host}/", f"ssh://git@{host}:22/", f"git+ssh://git@{host}/")
+    ]
+    for form in (*forms, "ssh://git@altssh.bitbucket.org:443/"):
+        shown = machine.git("ls-remote", "--get-url", f"{form}acme/widgets.git").stdout
+        assert shown == f"{CLOUD}/acme/widgets.git\n"
 
 
 def test_twice_is_once(acme: Workspace) -> None:
@@ -114,9 +127,6 @@ CONFIGURATIONS: dict[str, bytes] = {
     "empty": b"",
     "of a person": b"# mine\n[user]\n\tname = A\n[credential]\n\thelper = store ; trailing\n\n[alias]\n\tx = y\n",
     "the same section": b'[credential "https://bitbucket.org"]\n\tusername = me\n[core]\n\teditor = vi\n',
-    "the path switch is on already": b'[credential "https://bitbucket.org"]\n\tuseHttpPath = true\n',
-    "a helper of its own": b'[credential "https://bitbucket.org"]\n    helper = cache\n    # why\n',
-    "configured by hand": b'[credential "https://bitbucket.org"]\n\thelper = bbjwt\n\tuseHttpPath = true\n',
     "rewritten by hand": b'[url "https://bitbucket.org/"]\n\tinsteadOf = bb:\n',
     "carriage returns": b"[user]\r\n\tname = A\r\n",
 }
@@ -135,20 +145,37 @@ def test_unconfigure_leaves_the_file_as_it_was(machine: Machine, name: str, argu
     assert not (machine.home / ".config/git-credential-bbjwt").exists()
 
 
-def test_a_file_that_was_not_there_is_not_there_afterwards(machine: Machine) -> None:
-    machine.bbjwt("configure")
-    machine.bbjwt("unconfigure")
-
-    assert not config(machine).exists()
-
-
-def test_unconfigure_leaves_what_a_person_added_since(machine: Machine) -> None:
-    machine.bbjwt("configure")
-    machine.git("config", "--global", "--add", HELPER, "cache")
+@pytest.mark.parametrize("arguments", [[], ["--exclusive", "--rewrite-ssh"]])
+def test_unconfigure_leaves_the_settings_of_another_helper_for_the_url(machine: Machine, arguments: list[str]) -> None:
+    config(machine).write_text(f'[credential "{CLOUD}"]\n    helper = cache\n    # why\n    useHttpPath = true\n')
+    machine.bbjwt("configure", *arguments)
     machine.bbjwt("unconfigure")
 
     assert values(machine, HELPER) == ["cache"]
-    assert values(machine, PATH_SWITCH) == []
+    assert values(machine, PATH_SWITCH) == ["true"]
+    assert "# why" in config(machine).read_text()
+
+
+def test_unconfigure_removes_entries_written_by_hand_and_what_belongs_to_them(machine: Machine) -> None:
+    config(machine).write_text(
+        "[credential]\n\thelper = bbjwt --scope account\n"
+        f'[credential "{CLOUD}"]\n\thelper = /gone/git-credential-bbjwt\n\tuseHttpPath = true\n'
+        f'[credential "{CLOUD}/acme/"]\n\thelper = !git-credential-bbjwt\n\tuseHttpPath\n'
+        f'[http "{CLOUD}/acme/"]\n\tproactiveAuth = basic\n[url "{CLOUD}/"]\n\tinsteadOf = git@bitbucket.org:\n'
+    )
+    machine.bbjwt("unconfigure")
+
+    assert config(machine).read_bytes() == b""
+
+
+def test_unconfigure_names_the_entries_that_other_files_have(machine: Machine) -> None:
+    config(machine).write_text("[include]\n\tpath = more\n")
+    (machine.home / "more").write_text(f'[credential "{CLOUD}"]\n\thelper = bbjwt --app SOME\n')
+    machine.bbjwt("configure")
+    done = machine.bbjwt("unconfigure")
+
+    assert f"{machine.home}/more still names this helper, by {HELPER}" in done.stderr
+    assert "SOME" not in done.stderr
 
 
 def test_a_reset_of_the_persons_own_survives(machine: Machine) -> None:
@@ -158,6 +185,111 @@ def test_a_reset_of_the_persons_own_survives(machine: Machine) -> None:
     machine.bbjwt("unconfigure")
 
     assert values(machine, HELPER) == ["", "cache"]
+
+
+def test_options_before_configure_are_on_the_helper_line_and_in_force(acme: Workspace) -> None:
+    config(acme.machine).unlink()
+    acme.machine.bbjwt("--allow", "acme/lib-*", "--timeout=7", "--installation", acme.installation.name, "configure")
+    (value,) = values(acme.machine, f"credential.{acme.bitbucket.base_url}.helper")
+
+    # Git runs the helper in other folders.
+    assert value == f"{COMMAND} --installation={acme.installation} --allow=acme/lib-\\* --timeout=7"
+    refused = acme.machine.git("clone", "-q", acme.url, "w", check=False)
+    assert "--allow does not name acme/widgets" in refused.stderr
+
+
+def test_configure_without_options_keeps_those_of_the_line_that_is_there(machine: Machine) -> None:
+    line = "/gone/git-credential-bbjwt --allow acme/lib-\\*"
+    machine.git("config", "--global", HELPER, line)
+    done = machine.bbjwt("configure")
+
+    assert values(machine, HELPER) == [f"{COMMAND} --allow acme/lib-\\*"]
+    assert "keeps its options (--allow)" in done.stderr
+    machine.bbjwt("--allow=acme/widgets", "configure")
+    assert values(machine, HELPER) == [f"{COMMAND} --allow=acme/widgets"]
+    machine.bbjwt("unconfigure")
+    machine.bbjwt("configure")
+    assert values(machine, HELPER) == [str(COMMAND)]
+
+
+@pytest.mark.parametrize(
+    "broker", ["ssh -T broker", 'sh -c "echo a b"', "echo \\\\$HOME", "unix:/run/with blank/socket"]
+)
+def test_lines_that_configure_prints_write_the_same_when_pasted(machine: Machine, broker: str) -> None:
+    words = ["configure", "--broker", broker, "--exclusive", "--rewrite-ssh", "--workspace", "acme", "--proactive"]
+    done = machine.bbjwt(*words)
+    written = config(machine).read_bytes()
+    config(machine).unlink()
+    lines = [line.partition(": ")[2] for line in done.stderr.splitlines() if ": git config " in line]
+    machine.run("sh", "-c", "\n".join(lines))
+
+    assert config(machine).read_bytes() == written
+
+
+def test_proactive_is_for_workspaces_and_never_for_a_host(machine: Machine) -> None:
+    refused = machine.bbjwt("configure", "--proactive", check=False)
+    assert refused.returncode == 2
+    assert "--workspace" in refused.stderr
+    machine.bbjwt("configure", "--proactive", "--workspace", "acme", "--workspace", "beta")
+
+    settings = machine.git("config", "--global", "--get-regexp", "proactiveauth").stdout.splitlines()
+    assert settings == [f"http.{CLOUD}/{workspace}/.proactiveauth basic" for workspace in ("acme", "beta")]
+    machine.bbjwt("unconfigure")
+    assert config(machine).read_bytes() == b""
+
+
+def test_proactive_for_the_workspaces_that_are_registered(acme: Workspace) -> None:
+    config(acme.machine).unlink()
+    acme.machine.bbjwt("configure", "--proactive")
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    assert values(acme.machine, f"http.{acme.bitbucket.base_url}/acme/.proactiveAuth") == ["basic"]
+    assert values(acme.machine, f"credential.{acme.bitbucket.base_url}.helper") == [str(COMMAND)]
+
+
+SECRET = "hunter2hunter2"
+
+
+def test_configure_warns_of_helpers_that_are_asked_first_or_store_tokens(machine: Machine) -> None:
+    config(machine).write_text(f"[credential]\n\thelper = !echo password={SECRET}\n\thelper = store --file=x\n")
+    done = machine.bbjwt("configure")
+    first, second = (line for line in done.stderr.splitlines() if "warning" in line)
+
+    assert f"echo ({config(machine)}) is asked before this helper" in first
+    assert f"store ({config(machine)}) is asked before this helper" in second
+    assert "configure --exclusive" in first
+    assert SECRET not in done.stderr
+    machine.git("config", "--global", "--add", HELPER, "cache")
+    done = machine.bbjwt("configure")
+    assert "cache (" in done.stderr
+    assert "stores them" in done.stderr
+    machine.bbjwt("configure", "--exclusive")
+    assert "warning" not in machine.bbjwt("configure").stderr
+
+
+@pytest.mark.parametrize("value", [f"!TOKEN={SECRET} run", SECRET, f"!{SECRET}", f"'{SECRET}", f"/{SECRET}/x -y"])
+def test_words_of_another_helper_that_are_not_a_program_are_not_shown(machine: Machine, value: str) -> None:
+    machine.git("config", "--global", "credential.helper", value)
+    done = machine.bbjwt("configure")
+
+    assert "warning" in done.stderr
+    assert SECRET not in done.stderr
+
+
+def test_configuration_that_cannot_be_replaced_names_other_ways(machine: Machine) -> None:
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        cannot("only root can mount a file")
+    config(machine).write_text("[user]\n\tname = A\n")
+    script = 'mount --bind "$0" "$0" && exec "$1" configure'
+    done = machine.run("unshare", "-m", "sh", "-c", script, config(machine), COMMAND, check=False)
+
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        cannot("no mount namespace here")
+    assert done.returncode == 1
+    assert "Device or resource busy" in done.stderr
+    assert "exec -- git clone URL" in done.stderr
+    assert "configure --system" in done.stderr
+    assert config(machine).read_text() == "[user]\n\tname = A\n"
 
 
 def test_unconfigure_of_nothing_is_no_error(machine: Machine) -> None:
