@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
 
+#: The variables by which platforms prove a job's identity: passed on to an ID token command, and to no other process.
+ID_TOKEN_VARIABLES = (
+    "BBJWT_ID_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "BITBUCKET_STEP_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+)
+
+_NOT_PASSED_ON = SECRET_VARIABLES + ID_TOKEN_VARIABLES
+
 # Git's trace variables would make a child write into our output or the user's trace file.
 _TRACE_PREFIX = "GIT_TRACE"
 
@@ -31,7 +42,9 @@ def for_keyring() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in SECRET_VARIABLES and not name.startswith(_TRACE_PREFIX) and not is_anothers(name)
+        if name not in SECRET_VARIABLES + ID_TOKEN_VARIABLES
+        and not name.startswith(_TRACE_PREFIX)
+        and not is_anothers(name)
     }
 
 
@@ -49,6 +62,11 @@ def for_broker() -> dict[str, str]:
     environment = {name: value for name, value in for_keyring().items() if name not in _ASKING}
     environment["SSH_ASKPASS_REQUIRE"] = "never"
     return environment
+
+
+def for_id_token() -> dict[str, str]:
+    """Return the environment for an ID token command: as for a broker, with what proves this job's identity."""
+    return for_broker() | {name: os.environ[name] for name in ID_TOKEN_VARIABLES if name in os.environ}
 
 
 _ASKING = ("SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS")

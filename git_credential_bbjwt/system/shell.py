@@ -24,15 +24,20 @@ class Done(NamedTuple):
 _MOST_ERRORS = 64 * 1024
 
 
-def run(command: str, data: bytes, *, most: int, env: dict[str, str]) -> Done:
+def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: float | None = None) -> Done:
     """Run a command line by ``sh -c``, on Windows by ``cmd /c``, without a terminal; it ends, with all that it started.
 
-    It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL.
-    Raises CredentialError where no shell can be run.
+    It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL. It
+    ends after ``seconds``, which a process needs that does not end with its own budget. Raises CredentialError where no
+    shell can be run.
     """
     process, end = _start(command, subprocess.PIPE if data else subprocess.DEVNULL, env)
     assert process.stdout is not None
     assert process.stderr is not None
+    late = None if seconds is None else threading.Timer(seconds, end)
+    if late is not None:
+        late.daemon = True
+        late.start()
     errors = _Gathered(process.stderr.fileno(), _MOST_ERRORS)
     try:
         if process.stdin is not None:
@@ -50,8 +55,12 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str]) -> Done:
         errors.join(_GRACE)  # What it started and left behind may hold the pipe.
         return Done(status, _as_lines(output), bytes(errors.data))
     finally:
+        if late is not None:
+            late.cancel()
         end()
         process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 # Seconds for the rest of a standard error whose command has ended.
@@ -68,10 +77,14 @@ class _Gathered(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while piece := os.read(self._fd, 65_536):
                 self.data += piece
                 del self.data[: -self._most]
+        except OSError:
+            pass  # There is no more.
+        finally:
+            os.close(self._fd)
 
 
 if sys.platform == "win32":
