@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
-from tests.conftest import Machine, need
+from tests.conftest import PATIENCE, PROJECT, Machine, need
 
 
 @contextmanager
-def session(machine: Machine, *, unlocked: bool = True) -> Iterator[None]:
-    """Run a D-Bus session with gnome-keyring; ``machine``'s processes use it from now on."""
-    need("gnome-keyring-daemon")
+def bus(machine: Machine, *options: str) -> Iterator[None]:
+    """Run a D-Bus session; ``machine``'s processes use it from now on."""
     with subprocess.Popen(
-        [need("dbus-daemon"), "--session", "--nofork", "--print-address"],
+        [need("dbus-daemon"), "--session", "--nofork", "--print-address", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=machine.env(),
-    ) as bus:
-        assert bus.stdout is not None
-        machine.environment["DBUS_SESSION_BUS_ADDRESS"] = bus.stdout.readline().decode().strip()
+    ) as daemon:
+        assert daemon.stdout is not None
+        machine.environment["DBUS_SESSION_BUS_ADDRESS"] = daemon.stdout.readline().decode().strip()
+        try:
+            yield
+        finally:
+            daemon.terminate()
+    machine.environment.pop("DBUS_SESSION_BUS_ADDRESS", None)
+
+
+@contextmanager
+def session(machine: Machine, *bus_options: str, unlocked: bool = True) -> Iterator[None]:
+    """Run a D-Bus session with gnome-keyring; ``machine``'s processes use it from now on."""
+    need("gnome-keyring-daemon")
+    with bus(machine, *bus_options):
         unlock = ["--unlock"] if unlocked else []
         with subprocess.Popen(
             ["gnome-keyring-daemon", "--foreground", "--components=secrets", *unlock],
@@ -39,8 +52,21 @@ def session(machine: Machine, *, unlocked: bool = True) -> Iterator[None]:
                 yield
             finally:
                 daemon.terminate()
-                bus.terminate()
-    machine.environment.pop("DBUS_SESSION_BUS_ADDRESS")
+
+
+@contextmanager
+def service(machine: Machine, kind: str, record: Path) -> Iterator[None]:
+    """Run a D-Bus session with `tests.secret_stores.service`, which writes what it does into the file ``record``."""
+    with bus(machine), record.open("wb") as lines:
+        command = [sys.executable, "-m", "tests.secret_stores.service", kind]
+        with subprocess.Popen(command, stdout=lines, env=machine.env(), cwd=PROJECT) as running:
+            deadline = time.monotonic() + PATIENCE
+            while not record.stat().st_size and time.monotonic() < deadline:
+                time.sleep(0.01)
+            try:
+                yield
+            finally:
+                running.terminate()
 
 
 def _wait(machine: Machine) -> None:

@@ -161,10 +161,8 @@ class _Registration:
                 ]
             replaced = change.put(new)
             change.commit()
-        stored_now = {(one.host, one.keyring_user, one.secret_place) for one in new}
         for one in replaced:
-            if (one.host, one.keyring_user, one.secret_place) not in stored_now:
-                secret_store.remove_secret(one)
+            secret_store.remove_replaced_secret(one, new)
         forget_workspaces(key for one in new for key in one.keys)
         return new
 

@@ -64,10 +64,10 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
             raise InstallationError(f"several apps are registered for {workspace}: {keys}", "name one with --app KEY")
         (leaving,) = found
         left = change.take_out(leaving, workspace)
+        if left is None:
+            remove_secret(leaving)  # First: if it cannot be removed, its entry stays and is not forgotten.
         change.commit()
     forget_workspaces(leaving.keys)
-    if left is None:
-        remove_secret(leaving)
     _tell(leaving, workspace)
 
 

@@ -1,13 +1,15 @@
 """The keyring as the rest of the program has it: requests to a process of its own, and what its replies mean."""
 
 import json
+import os
+import stat
 import sys
 
-from git_credential_bbjwt.core.failures import HEADLESS_HINT, SecretError
+from git_credential_bbjwt.core.failures import HEADLESS_HINT, NEWEST_PAYLOAD, SecretError
 from git_credential_bbjwt.core.output import hide
-from git_credential_bbjwt.secret_stores.keyring_protocol import SECRET_SERVICE, KeyringReply, Outcome, command
+from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome, command
 from git_credential_bbjwt.system import child_process
-from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.system.places import APP_NAME, user_runtime_base
 
 # Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
 _UNPROMPTED_WAIT = 20.0
@@ -23,32 +25,27 @@ class KeyringCall:
         secret: str = "",
         *,
         backend: str = "",
+        only_there: bool = False,
         prompt: bool = False,
-        alone: bool = False,
     ) -> None:
         """Start the request.
 
-        ``backend`` is the one that is known to hold the secret. ``prompt`` lets the backend ask a person on the
-        terminal or by a window. ``alone`` tells that no other thread of this process is at work.
+        ``backend`` is the one that stored the secret; ``only_there`` has no other one asked to delete it. ``prompt``
+        lets the backend ask a person on the terminal or by a window.
         """
         self._prompt = prompt
-        at_once = action == "get" and not prompt and backend == SECRET_SERVICE
-        environment = child_process.for_keyring()
-        if not prompt:
-            # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
-            options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
-            environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
-            environment.pop("GPG_TTY", None)
         request = {
             "action": action,
             "service": APP_NAME,
             "username": username,
             "secret": secret,
             "backend": backend,
+            "only_there": only_there,
             "prompt": prompt,
         }
-        line = json.dumps(request).encode() + b"\n"
-        self._process = _begun(line, environment, prompt=prompt, at_once=at_once, alone=alone)
+        self._process = child_process.Spawned(
+            command(sys.path), _environment(prompt=prompt), json.dumps(request).encode() + b"\n", at_terminal=prompt
+        )
         self._reply: KeyringReply | None = None
 
     def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
@@ -69,15 +66,37 @@ class KeyringCall:
             return KeyringReply(Outcome.FAILED, reason="the keyring's process ended without an answer")
 
 
-def _begun(
-    line: bytes, environment: dict[str, str], *, prompt: bool, at_once: bool, alone: bool
-) -> child_process.Spawned:
-    if sys.platform != "win32" and at_once and alone:
-        from git_credential_bbjwt.secret_stores.keyring_process import main_at_once
+def _environment(*, prompt: bool) -> dict[str, str]:
+    environment = child_process.for_keyring()
+    bus = None if environment.get("DBUS_SESSION_BUS_ADDRESS") else _bus_in_runtime_folder()
+    if bus is not None:
+        environment["DBUS_SESSION_BUS_ADDRESS"] = bus
+    if not prompt:
+        # `pass` decrypts with gpg, which must fail instead of asking for a passphrase.
+        options = environment.get("PASSWORD_STORE_GPG_OPTS", "")
+        environment["PASSWORD_STORE_GPG_OPTS"] = f"{options} --pinentry-mode=error".strip()
+        environment.pop("GPG_TTY", None)
+    return environment
 
-        return child_process.Forked(main_at_once, environment, line)
-    words = command(sys.path, at_once=at_once)
-    return child_process.Spawned(words, environment, line, at_terminal=prompt)
+
+def _bus_in_runtime_folder() -> str | None:
+    """The address of the user's D-Bus session where systemd puts it (sd_bus_default_user(3)); None if it is not there.
+
+    A login by ssh or a cron job may have the bus without the variable that names it.
+    """
+    folder = user_runtime_base()
+    if folder is None:
+        return None
+    path = f"{folder}/bus"
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        return None
+    from urllib.parse import quote
+
+    return f"unix:path={quote(path, safe='/-_.*')}"  # D-Bus Specification, "Server Addresses".
 
 
 def secret_from(reply: KeyringReply, owner: str) -> str:
@@ -86,18 +105,47 @@ def secret_from(reply: KeyringReply, owner: str) -> str:
         hide(reply.secret)
         return reply.secret
     if reply.outcome is Outcome.ABSENT:
-        raise SecretError(f"the keyring holds no shared secret for {owner}", "run: git-credential-bbjwt register FILE")
+        beside = f", nor does {_in_use(reply)}" if reply.in_use else ""
+        raise SecretError(
+            f"the keyring backend {reply.backend} holds no shared secret for {owner}{beside}",
+            "run: git-credential-bbjwt register FILE",
+        )
+    if reply.outcome is Outcome.LOST:
+        raise SecretError(
+            f"the entry of {owner} in the keyring backend {reply.backend} is empty: the wallet has lost it",
+            NEWEST_PAYLOAD,
+        )
     raise keyring_error(reply)
+
+
+def _in_use(reply: KeyringReply) -> str:
+    return f"{reply.in_use}, which {reply.chosen_by or 'keyring'} chooses"
 
 
 def keyring_error(reply: KeyringReply) -> SecretError:
     """The error for a keyring that could not do what it was asked."""
+    backend = f" {reply.backend}" if reply.backend else ""
     if reply.outcome is Outcome.LOCKED:
         return SecretError(
-            "the keyring is locked, and nobody is asked for its password here",
-            "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
+            f"the keyring is locked, and nobody is asked for its password here (backend{backend})",
+            reply.hint
+            or "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
             "pass have gpg-agent hold the passphrase",
         )
-    if reply.outcome is Outcome.NONE:
-        return SecretError(f"there is no usable keyring: {reply.reason}", HEADLESS_HINT)
-    return SecretError(f"the keyring failed: {reply.reason}", HEADLESS_HINT)
+    if reply.outcome is Outcome.ITEM_LOCKED:
+        return SecretError(
+            "the keyring is open, but it has locked this secret and wants to ask a person before it hands it out",
+            "in KeePassXC, open Settings > Secret Service Integration and untick 'Confirm when passwords are retrieved "
+            "by clients'; or choose another keyring backend (PYTHON_KEYRING_BACKEND) and register again",
+        )
+    if reply.outcome is Outcome.UNUSABLE and reply.in_use:
+        return SecretError(
+            f"the keyring backend{backend}, which stored the shared secret, cannot be used here ({reply.reason}), and "
+            f"{_in_use(reply)}, does not hold it",
+            "make the first one usable, or register again with the other",
+        )
+    if reply.outcome is Outcome.UNUSABLE:
+        chosen = f", which {reply.chosen_by} chooses," if reply.chosen_by else ""
+        what = f"the keyring backend{backend}{chosen} cannot be used" if backend else "there is no usable keyring"
+        return SecretError(f"{what}: {reply.reason}", reply.hint or HEADLESS_HINT)
+    return SecretError(f"the keyring backend{backend} failed: {reply.reason}", HEADLESS_HINT)

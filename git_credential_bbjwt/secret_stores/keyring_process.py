@@ -1,20 +1,20 @@
-"""The only code that touches the ``keyring`` library; it runs as a process of its own, spawned or forked.
+"""The only code that uses the ``keyring`` library; it runs as a process of its own.
 
 Backends may ask for a password on the terminal, open a window, or wait for a D-Bus service for ever. In a process
-without a terminal, that its parent can end, none of that holds git up; and its heavy imports run while the parent
+without a terminal, which its parent can end, none of that holds git up; and its heavy imports run while the parent
 opens its connections.
 """
 
-import gc
-import importlib
 import json
 import os
 import sys
-from typing import Any, NoReturn
+from configparser import RawConfigParser
+from subprocess import CalledProcessError
+from typing import Any
 
-from git_credential_bbjwt.secret_stores.keyring_protocol import SECRET_SERVICE, Outcome, command
+from git_credential_bbjwt.secret_stores import secret_service
+from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome
 from git_credential_bbjwt.system import child_process
-from git_credential_bbjwt.system.light_imports import all_of_keyring, of_python, secret_service
 
 # errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
 _MACOS_WOULD_ASK = "-25308"
@@ -28,110 +28,19 @@ _LONGEST_LIFE = 60
 
 def main() -> None:
     """Answer one request."""
-    replies = _replies_alone()
-    request = json.loads(sys.stdin.buffer.readline())
-    _end_in_time(request)
-    try:
-        reply = _reply(request)
-    except Exception as problem:  # A backend is anybody's code: whatever it raises becomes an outcome.
-        locked = _MACOS_WOULD_ASK in str(problem)
-        outcome = Outcome.LOCKED if locked else Outcome.FAILED
-        reply = {"outcome": outcome, "reason": f"{type(problem).__name__}: {problem}"}
-    _write(replies, reply)
-
-
-def main_at_once() -> NoReturn:
-    """Answer a request for a secret that the Secret Service is known to hold.
-
-    To find a backend loads all there are, which takes as long as the rest of a mint. What is not certain, or not to be
-    had at once, is left to `main` in a new process in the place of this one, for this one has but half of keyring.
-    """
-    gc.disable()  # All that is loaded stays.
-    replies = _replies_alone()
-    with open(0, "rb", closefd=False) as given:  # In a copy `sys.stdin` may be at the end of what its parent was given.
-        line = given.readline()
-    request = json.loads(line)
-    _end_in_time(request)
-    secret = None
-    try:
-        if not _is_configured():
-            of_python()
-            secret = _secret_at_once(request["service"], request["username"])
-    except Exception:  # Whatever is wrong, the long way finds it too, and has words for it.
-        secret = None
-    if isinstance(secret, str):
-        _write(replies, {"outcome": Outcome.OK, "secret": secret, "backend": request["backend"]})
-    again, writing = os.pipe()
-    os.write(writing, line)
-    os.close(writing)
-    os.dup2(again, 0)
-    os.dup2(replies, 1)
-    words = command(sys.path)
-    os.execv(words[0], words)
-
-
-def _secret_at_once(service: str, username: str) -> str | None:
-    """What the Secret Service holds; None where it is locked, or has no such. Raises whatever it is that fails."""
-    backend = secret_service()
-    with _bus() as bus:
-        collection = _collection(bus, backend)
-        if collection.is_locked():
-            return None
-        # Its own way would connect once more, and unlock, which prompts.
-        backend.get_preferred_collection = lambda: collection
-        secret: str | None = backend.get_password(service, username)
-        return secret
-
-
-def _bus() -> Any:
-    import contextlib
-
-    import secretstorage
-
-    return contextlib.closing(secretstorage.dbus_init())
-
-
-def _collection(bus: Any, backend: Any) -> Any:
-    """The collection that keyring's Secret Service backend would use."""
-    import secretstorage
-
-    path = getattr(backend, "preferred_collection", None)
-    return secretstorage.Collection(bus, path) if path else secretstorage.Collection(bus)
-
-
-def _replies_alone() -> int:
-    """Have what a backend prints not end up in the reply; return where that goes."""
     replies = os.dup(1)
-    os.dup2(2, 1)
-    return replies
-
-
-def _end_in_time(request: dict[str, Any]) -> None:
+    os.dup2(2, 1)  # What a backend prints is no part of the reply.
+    request = json.loads(sys.stdin.buffer.readline())
     if not request["prompt"]:
-        # Should the parent be gone, a service that never answers must not keep this process for ever.
+        # A service that never answers must not keep this process if the parent is gone.
         child_process.end_after(_LONGEST_LIFE)
-        _forbid_windows()
-
-
-def _write(replies: int, reply: dict[str, str]) -> NoReturn:
-    os.write(replies, json.dumps(reply).encode() + b"\n")
+        _forbid_windows_of_macos()
+    reply = _ACTIONS[request["action"]](request)
+    os.write(replies, json.dumps(reply.fields()).encode() + b"\n")
     os._exit(0)  # A D-Bus connection's thread must not keep the process.
 
 
-def _is_configured() -> bool:
-    """Whether keyring has a configuration of its own, which comes before what is known (its documentation,
-    "Configuring").
-    """
-    home = os.path.expanduser("~")
-    bases = [os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"]
-    bases += [
-        os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
-    ]  # Where it once was; older ones refuse to go on then.
-    files = [f"{base}/python_keyring/keyringrc.cfg" for base in bases]
-    return bool(os.environ.get("PYTHON_KEYRING_BACKEND")) or any(map(os.path.lexists, files))
-
-
-def _forbid_windows() -> None:
+def _forbid_windows_of_macos() -> None:
     """Have macOS's Keychain fail instead of asking (Security framework, ``SecKeychainSetUserInteractionAllowed``)."""
     if sys.platform == "darwin":
         import ctypes
@@ -140,107 +49,241 @@ def _forbid_windows() -> None:
         security.SecKeychainSetUserInteractionAllowed(ctypes.c_ubyte(0))
 
 
-def _reply(request: dict[str, Any]) -> dict[str, str]:
-    from subprocess import CalledProcessError
-
-    backend = all_of_keyring().get_keyring()
+def _failure(problem: Exception, backend: str) -> KeyringReply:
+    """What an exception of a backend means: a backend is anybody's code, and can raise anything."""
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
-    described = {"backend": _name(backend)}
-    try:
-        return described | _act(backend, request)
-    except NoKeyringError as problem:
-        return {"outcome": Outcome.NONE, "reason": str(problem) or "no keyring backend is usable here"} | described
-    except EOFError:  # It read a password from where nobody is.
-        return {"outcome": Outcome.LOCKED, "reason": "its backend asks for a password"} | described
-    except CalledProcessError as problem:  # `pass`, whose gpg may not ask for a passphrase here.
-        program = os.path.basename(str(problem.cmd[0]))
-        return {"outcome": Outcome.LOCKED, "reason": f"{program} ended with status {problem.returncode}"} | described
-    except (KeyringLocked, InitError) as problem:
-        return {"outcome": Outcome.LOCKED, "reason": str(problem)} | described
-    except PasswordDeleteError:
-        return {"outcome": Outcome.ABSENT, "reason": ""} | described
+    reason = f"{type(problem).__name__}: {problem}"
+    if isinstance(problem, secret_service.LockedItemError):
+        return KeyringReply(Outcome.ITEM_LOCKED, backend=backend)
+    if isinstance(problem, EOFError):  # It read a password from where nobody is.
+        return KeyringReply(Outcome.LOCKED, reason="its backend asks for a password", backend=backend)
+    if isinstance(problem, CalledProcessError):
+        return _failure_of_program(problem, backend)
+    if isinstance(problem, NotImplementedError):
+        return KeyringReply(Outcome.UNUSABLE, reason="it cannot do that", backend=backend)
+    if isinstance(problem, (secret_service.WouldAskError, KeyringLocked, InitError)) or _MACOS_WOULD_ASK in reason:
+        return KeyringReply(Outcome.LOCKED, reason=str(problem), backend=backend)
+    if isinstance(problem, PasswordDeleteError):
+        return KeyringReply(Outcome.ABSENT, backend=backend)
+    if isinstance(problem, NoKeyringError):
+        return KeyringReply(Outcome.UNUSABLE, reason="no keyring backend is usable here", backend=backend)
+    return KeyringReply(Outcome.FAILED, reason=reason, backend=backend)
+
+
+def _failure_of_program(problem: CalledProcessError, backend: str) -> KeyringReply:
+    program = os.path.basename(str(problem.cmd[0]))
+    if program == "pass":
+        store = os.environ.get("PASSWORD_STORE_DIR") or os.path.expanduser("~/.password-store")
+        if not os.path.exists(f"{store}/.gpg-id"):
+            reason, hint = f"pass has no password store in {store} yet", "make it: pass init GPG-ID"
+            return KeyringReply(Outcome.UNUSABLE, reason=reason, backend=backend, hint=hint)
+    # Its gpg may not ask for a passphrase here.
+    return KeyringReply(Outcome.LOCKED, reason=f"{program} ended with status {problem.returncode}", backend=backend)
 
 
 def _name(backend: Any) -> str:
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
 
-def _act(backend: Any, request: dict[str, Any]) -> dict[str, str]:
-    from keyring.backends import fail, null
-    from keyring.errors import KeyringLocked, NoKeyringError
+class _InUse:
+    """The backends that keyring itself would ask now: its configured one, those of a chain, or the best of a search.
 
-    if isinstance(backend, fail.Keyring):
-        raise NoKeyringError
-    links = _links(backend)
-    if not links:
-        raise NoKeyringError("the only keyring backend here keeps secrets in a plain file, and nobody chose it")
-    backend = links[0] if len(links) == 1 else backend
-    for link in links:
-        # KEYRING_PROPERTY_*: keyring's own way, which the constructors of some file backends forget.
-        link.set_properties_from_env()
-    service, username = request["service"], request["username"]
-    # A locked backend would prompt. In a chain the ones that are open are still asked.
-    usable = [link for link in links if request["prompt"] or not _is_locked(link)]
-    if request["action"] == "describe":
+    ``name`` is that of the one or of the chain. ``chosen_by`` names the variable or file that configures it, if one
+    does. ``problem`` says why ``links`` is empty.
+    """
+
+    def __init__(self) -> None:
+        self.name = self.chosen_by = ""
+        self.links: list[Any] = []
+        self.problem: KeyringReply | None = None
+        try:
+            self._find()
+        except Exception as problem:  # The configured one cannot be loaded.
+            self.problem = _unusable(problem, self.name)
+        if self.problem is not None:
+            self.problem.chosen_by = self.chosen_by
+
+    def _find(self) -> None:
+        from keyring import core
+        from keyring.backends import fail, null
+        from keyring.backends.chainer import ChainerBackend
+        from keyring.util import platform_
+
+        variable, file = "PYTHON_KEYRING_BACKEND", os.path.join(platform_.config_root(), "keyringrc.cfg")
+        configuration = RawConfigParser()
+        configuration.read(file, encoding="utf-8")
+        if variable in os.environ:
+            self.name, self.chosen_by = os.environ[variable], variable
+        elif configuration.has_option("backend", "default-keyring"):
+            self.name, self.chosen_by = configuration.get("backend", "default-keyring"), file
+        backend = core.load_env() or core.load_config()
+        if backend is None:
+            backend = core.get_keyring()
+        self.name = _name(backend)
+        links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
+        if not self.chosen_by:  # Nobody chose to store secrets in a plain file.
+            links = [link for link in links if "Plaintext" not in type(link).__name__]
+        reason = "" if links else "the only keyring backend here stores secrets in a plain file, and nobody chose it"
+        if isinstance(backend, fail.Keyring):
+            reason = "no keyring backend is usable here"
         if isinstance(backend, null.Keyring):
-            return {"outcome": Outcome.NONE, "reason": "the null backend keeps nothing"}
-        return {"outcome": Outcome.OK if len(usable) == len(links) else Outcome.LOCKED, "reason": ""}
-    if not usable:
-        raise KeyringLocked("the keyring is locked")
-    if request["action"] == "get":
-        for link in usable:
-            secret = link.get_password(service, username)
-            if secret is not None:
-                return {"outcome": Outcome.OK, "secret": secret, "backend": _name(link)}
-        if len(usable) < len(links):
-            raise KeyringLocked("the keyring is locked")
-        return {"outcome": Outcome.ABSENT, "reason": ""}
-    if len(usable) < len(links):
-        backend = usable[0]
-    if request["action"] == "set":
-        kept = len(request["secret"].encode("utf-16-le"))
-        if "Windows" in type(backend).__module__ and kept > _MOST_ON_WINDOWS:
-            reason = f"Windows' Credential Manager keeps at most {_MOST_ON_WINDOWS} bytes, and this would be {kept}"
-            return {"outcome": Outcome.FAILED, "reason": reason}
-        backend.set_password(service, username, request["secret"])
-    else:
-        backend.delete_password(service, username)
-    return {"outcome": Outcome.OK}
+            reason = "the null backend stores nothing"
+        if reason:
+            self.problem = KeyringReply(Outcome.UNUSABLE, reason=reason, backend=self.chosen_by and self.name)
+        else:
+            self.links = links
 
 
-def _links(backend: Any) -> list[Any]:
-    """The backends behind ``backend``: those of a chain, else itself alone.
+def _unusable(problem: Exception, name: str) -> KeyringReply:
+    """The reply for a backend that could not be loaded."""
+    if isinstance(problem, CalledProcessError):
+        return _failure_of_program(problem, name)
+    return KeyringReply(Outcome.UNUSABLE, reason=f"{type(problem).__name__}: {problem}", backend=name)
 
-    One that keeps secrets in a plain file counts only where somebody chose it by keyring's own configuration.
-    """
+
+def _attempt_by_name(name: str, request: dict[str, Any]) -> KeyringReply:
+    """Ask the backend ``name``, without a search for others."""
     from keyring import core
-    from keyring.backends.chainer import ChainerBackend
 
-    links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
-    if core.load_env() or core.load_config():
-        return links
-    return [link for link in links if "Plaintext" not in type(link).__name__]
+    try:
+        backend = core.load_keyring(name)
+    except Exception:
+        try:
+            core.load_config()  # It can name a folder with backends.
+            backend = core.load_keyring(name)
+        except Exception as problem:
+            return _unusable(problem, name)
+    return _attempt(backend, request)
 
 
-def _is_locked(backend: Any) -> bool:
-    """Whether asking ``backend`` would make its service show a prompt.
+def _attempt(backend: Any, request: dict[str, Any]) -> KeyringReply:
+    """Ask one backend."""
+    name = _name(backend)
+    try:
+        # KEYRING_PROPERTY_*: keyring's own way, which the constructors of some file backends forget.
+        backend.set_properties_from_env()
+        _forbid_windows_of(backend, is_person_there=request["prompt"])
+        return _asked(backend, request)
+    except Exception as problem:
+        return _failure(problem, name)
 
-    keyring's own Secret Service backend unlocks, which prompts, before it looks anything up; so it is asked first.
-    """
+
+def _forbid_windows_of(backend: Any, *, is_person_there: bool) -> None:
+    """Have ``backend`` fail instead of opening a window. Raises KeyringLocked if it would open one now."""
+    from keyring.errors import KeyringLocked
+
     module = type(backend).__module__
-    if module == SECRET_SERVICE.rpartition(".")[0]:
-        import secretstorage
+    if module == secret_service.MODULE:
+        secret_service.forbid_windows(is_person_there=is_person_there)
+    elif not is_person_there:
+        closed = {
+            "keyring.backends.kwallet": secret_service.is_wallet_closed,
+            "keyring.backends.libsecret": secret_service.is_locked,
+        }
+        if module in closed and closed[module](backend):
+            raise KeyringLocked("the keyring is locked")
 
-        with _bus() as bus:
-            try:
-                return bool(_collection(bus, backend).is_locked())
-            except secretstorage.ItemNotFoundException:
-                return True  # No default collection yet: making one prompts for its password.
-    if module == "keyring.backends.kwallet":
-        dbus = importlib.import_module("dbus")  # keyring's own requirement for this backend
 
-        service = dbus.SessionBus().get_object(backend.bus_name, backend.object_path)
-        wallet = dbus.Interface(service, "org.kde.KWallet")
-        return not wallet.isOpen(wallet.networkWallet())
-    return False
+def _asked(backend: Any, request: dict[str, Any]) -> KeyringReply:
+    name, service, username = _name(backend), request["service"], request["username"]
+    if request["action"] == "get":
+        secret = backend.get_password(service, username)
+        if secret is None:
+            return KeyringReply(Outcome.ABSENT, backend=name)
+        return KeyringReply(Outcome.OK if secret else Outcome.LOST, secret=secret, backend=name)
+    if request["action"] == "describe":
+        is_locked = type(backend).__module__ == secret_service.MODULE and secret_service.is_locked(backend)
+        return KeyringReply(Outcome.LOCKED if is_locked else Outcome.OK, backend=name)
+    if request["action"] == "delete":
+        backend.delete_password(service, username)
+        return KeyringReply(Outcome.OK, backend=name)
+    size = len(request["secret"].encode("utf-16-le"))
+    if "Windows" in type(backend).__module__ and size > _MOST_ON_WINDOWS:
+        reason = f"Windows' Credential Manager stores at most {_MOST_ON_WINDOWS} bytes, and this would be {size}"
+        return KeyringReply(Outcome.FAILED, reason=reason, backend=name)
+    backend.set_password(service, username, request["secret"])
+    return KeyringReply(Outcome.OK, backend=name)
+
+
+# From the gravest outcome to what matters least, for a request that several backends were asked.
+_GRAVITY = (
+    Outcome.LOCKED,
+    Outcome.ITEM_LOCKED,
+    Outcome.FAILED,
+    Outcome.LOST,
+    Outcome.OK,
+    Outcome.ABSENT,
+    Outcome.UNUSABLE,
+)
+
+
+def _gravest(replies: list[KeyringReply], in_use: _InUse) -> KeyringReply:
+    if not replies:
+        return in_use.problem or KeyringReply(Outcome.UNUSABLE, reason="no other keyring backend is usable here")
+    return min(replies, key=lambda reply: _GRAVITY.index(reply.outcome))
+
+
+# The actions
+
+
+def _get(request: dict[str, Any]) -> KeyringReply:
+    """Ask the backend that stored the secret; if it cannot be used or has none, those that keyring would ask."""
+    noted = request["backend"]
+    first = _attempt_by_name(noted, request) if noted else None
+    if first is not None and first.outcome not in (Outcome.ABSENT, Outcome.UNUSABLE):
+        return first
+    in_use = _InUse()
+    others = []
+    for backend in in_use.links:
+        if _name(backend) != noted:
+            others.append(_attempt(backend, request))
+            if others[-1].outcome in (Outcome.OK, Outcome.LOST):
+                return others[-1]
+    gravest = _gravest(others, in_use)
+    if first is None or (first.outcome is Outcome.ABSENT and gravest.outcome in (Outcome.LOCKED, Outcome.ITEM_LOCKED)):
+        return gravest
+    return _beside(first, in_use)
+
+
+def _set(request: dict[str, Any]) -> KeyringReply:
+    """Store the secret in the first backend that takes it."""
+    in_use = _InUse()
+    replies = []
+    for backend in in_use.links:
+        replies.append(_attempt(backend, request))
+        if replies[-1].is_ok:
+            return replies[-1]
+    return _gravest(replies, in_use)
+
+
+def _delete(request: dict[str, Any]) -> KeyringReply:
+    """Delete the secret in the backend that stored it and, unless ``only_there``, in all that keyring would ask."""
+    noted = request["backend"]
+    first = _attempt_by_name(noted, request) if noted else None
+    if request["only_there"]:
+        return first or KeyringReply(Outcome.ABSENT)
+    in_use = _InUse()
+    gravest = _gravest([_attempt(backend, request) for backend in in_use.links if _name(backend) != noted], in_use)
+    if first is None or (first.outcome is Outcome.ABSENT and gravest.outcome is not Outcome.UNUSABLE):
+        return gravest
+    return _beside(first, in_use)
+
+
+def _beside(reply: KeyringReply, in_use: _InUse) -> KeyringReply:
+    """The reply of the backend that stored the secret, with the name of another one if that is in use."""
+    if in_use.name != reply.backend:
+        reply.in_use, reply.chosen_by = in_use.name, in_use.chosen_by
+    return reply
+
+
+def _describe(request: dict[str, Any]) -> KeyringReply:
+    """Name what is in use, and tell whether it is open."""
+    in_use = _InUse()
+    reply = _gravest([_attempt(backend, request) for backend in in_use.links], in_use)
+    if reply.is_ok:
+        reply.backend = in_use.name
+    return reply
+
+
+_ACTIONS = {"get": _get, "set": _set, "delete": _delete, "describe": _describe}

@@ -1,15 +1,13 @@
-"""What the keyring's process and who starts it both know: its command line, and what it replies.
+"""What the keyring's process and its parent both know: its command line, a request, and what it replies.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
-``username``, ``secret``, ``backend`` (known to hold it, or empty), ``prompt`` (whether a person is there to be asked).
-The reply is one on standard output: the fields of `KeyringReply`.
+``username``, ``secret``, ``backend`` (the one that stored the secret, or empty), ``only_there`` (whether no other
+backend is asked to delete it), ``prompt`` (whether a person is there to be asked). The reply is one on standard output:
+the fields of `KeyringReply`.
 """
 
 import sys
 from enum import Enum
-
-#: The backend that is asked without looking for others.
-SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 
 
 class Outcome(str, Enum):
@@ -18,33 +16,54 @@ class Outcome(str, Enum):
     OK = "ok"
     #: There is no such secret.
     ABSENT = "absent"
-    #: Somebody would have to be asked for a password.
+    #: The entry is there, and it is empty.
+    LOST = "lost"
+    #: Somebody would have to be asked for the keyring's password.
     LOCKED = "locked"
-    #: There is no backend to be used.
-    NONE = "none"
+    #: Somebody would have to be asked whether this one secret may be read.
+    ITEM_LOCKED = "item locked"
+    #: There is no backend, or the ``backend`` cannot be used.
+    UNUSABLE = "unusable"
     FAILED = "failed"
 
 
 class KeyringReply:
-    """A reply: the ``secret`` that was asked for, or the ``reason`` for another `Outcome`; the ``backend``'s name."""
+    """The reply to a request.
 
-    def __init__(self, outcome: Outcome, secret: str = "", reason: str = "", backend: str = "unknown backend") -> None:
+    ``backend`` is the name of the one that was asked, ``reason`` why it did not do what was asked. ``in_use`` names
+    the backend that keyring chose, if that is another one, and ``chosen_by`` the variable or file that chose it, if it
+    was one. ``hint`` is the next step, if the backend has one of its own.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        secret: str = "",
+        reason: str = "",
+        backend: str = "",
+        in_use: str = "",
+        chosen_by: str = "",
+        hint: str = "",
+    ) -> None:
         self.outcome = outcome
         self.secret = secret
         self.reason = reason
         self.backend = backend
+        self.in_use = in_use
+        self.chosen_by = chosen_by
+        self.hint = hint
 
     @property
     def is_ok(self) -> bool:
         """Whether what was asked for is done."""
         return self.outcome is Outcome.OK
 
+    def fields(self) -> dict[str, str]:
+        """Return the reply as it is sent."""
+        return {name: str(getattr(value, "value", value)) for name, value in vars(self).items()}
 
-def command(path: list[str], *, at_once: bool = False) -> list[str]:
-    """The command line of the process, which finds its modules where its parent does: in ``path``.
 
-    ``at_once`` is for `SECRET_SERVICE`, and leaves out `site`.
-    """
-    flags, main = ("-IS", "main_at_once") if at_once else ("-I", "main")
-    run = f"import sys; sys.path[:] = sys.argv[1:]; from {__package__}.keyring_process import {main}; {main}()"
-    return [sys.executable, flags, "-c", run, *path]
+def command(path: list[str]) -> list[str]:
+    """Return the command line of the process, which finds its modules where its parent does: in ``path``."""
+    run = f"import sys; sys.path[:] = sys.argv[1:]; from {__package__}.keyring_process import main; main()"
+    return [sys.executable, "-I", "-c", run, *path]

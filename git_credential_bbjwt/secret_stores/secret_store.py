@@ -63,10 +63,9 @@ class SecretFile:
             remove_if_empty(path)
 
 
-def shared_secret_of(installation: Installation, *, alone: bool = False) -> Callable[[], str]:
+def shared_secret_of(installation: Installation) -> Callable[[], str]:
     """Return what gives the installation's shared secret when called, and starts to fetch it now.
 
-    ``alone`` tells that no other thread of this process is at work, which lets a keyring answer sooner.
     Raises InstallationError for an installation that has none; the call raises SecretError.
     """
     for field, value in (("key", installation.app_key), ("clientKey", installation.keyring_user)):
@@ -75,7 +74,7 @@ def shared_secret_of(installation: Installation, *, alone: bool = False) -> Call
     if installation.secret_place is SecretPlace.KEYRING:
         from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, secret_from
 
-        call = KeyringCall("get", installation.keyring_user, backend=installation.keyring_backend, alone=alone)
+        call = KeyringCall("get", installation.keyring_user, backend=installation.keyring_backend)
         owner = f"the {installation.name} on {', '.join(installation.workspaces)}"
         return _Once(lambda: secret_from(call.reply(), owner))
     if installation.secret_place is SecretPlace.FILE:
@@ -119,10 +118,10 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
     stored = KeyringCall("set", installation.keyring_user, secret, prompt=prompt).reply()
     if not stored.is_ok:
         raise keyring_error(stored)
-    reply = KeyringCall("get", installation.keyring_user, prompt=prompt).reply()
+    reply = KeyringCall("get", installation.keyring_user, backend=stored.backend, prompt=prompt).reply()
     if reply.outcome is Outcome.ABSENT:
-        raise SecretError(f"the keyring backend {reply.backend} keeps nothing", HEADLESS_HINT)
-    _check_same(secret_from(reply, "this installation"), secret)
+        raise SecretError(f"the keyring backend {stored.backend} stores nothing", HEADLESS_HINT)
+    _check_same(secret_from(reply, f"the {installation.name}"), secret)
     return reply.backend
 
 
@@ -131,18 +130,41 @@ def _check_same(found: str, secret: str) -> None:
         raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
 
 
-def remove_secret(installation: Installation) -> None:
-    """Remove the installation's secret from where it is kept; what cannot be removed is said."""
+def remove_secret(installation: Installation, *, only_there: bool = False) -> None:
+    """Remove the installation's secret from where it is stored.
+
+    ``only_there`` leaves it in other backends of the keyring than the one that is noted, where it has been stored
+    again since. Raises SecretError if it cannot be removed; that it is not there is no error.
+    """
     if installation.secret_place is SecretPlace.FILE:
         SecretFile(os.path.dirname(installation.where), installation.keyring_user).remove()
         return
-    from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
+    from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
     from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
 
-    reply = KeyringCall("delete", installation.keyring_user, prompt=os.isatty(0)).reply()
+    reply = KeyringCall(
+        "delete",
+        installation.keyring_user,
+        backend=installation.keyring_backend,
+        only_there=only_there,
+        prompt=os.isatty(0),
+    ).reply()
     if reply.outcome not in (Outcome.OK, Outcome.ABSENT):
-        reason = reply.reason or reply.outcome.value
-        warning(f"the shared secret of {installation.keyring_user} is still in the keyring: {reason}")
+        raise keyring_error(reply)
+
+
+def remove_replaced_secret(old: Installation, new: list[Installation]) -> None:
+    """Remove the secret of an ``old`` registration unless one of the ``new`` ones is stored in its place.
+
+    What cannot be removed is a warning.
+    """
+    same_name = [one for one in new if (one.keyring_user, one.secret_place) == (old.keyring_user, old.secret_place)]
+    if any(one.keyring_backend == old.keyring_backend and one.where == old.where for one in same_name):
+        return
+    try:
+        remove_secret(old, only_there=bool(same_name))
+    except SecretError as problem:
+        warning(f"the replaced secret of the {old.name} is still stored: {problem.what}")
 
 
 class _Once:

@@ -7,8 +7,7 @@ from git_credential_bbjwt.system.places import is_anothers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any
 
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
@@ -85,9 +84,6 @@ else:
     # The process groups that still run, by their number.
     running: set[int] = set()
 
-    # More than a call opens.
-    _DESCRIPTORS = 256
-
     def find(program: str) -> str:
         """What to start for ``program``: the system looks it up on PATH."""
         return program
@@ -117,55 +113,41 @@ else:
             self, command: list[str], env: dict[str, str], request: bytes = b"", *, at_terminal: bool = False
         ) -> None:
             """Start it, and hand it ``request``; ``at_terminal`` lets it talk to a person there. Raises OSError."""
-
-            def start(theirs: int, answers: int) -> int:
-                actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
-                    (os.POSIX_SPAWN_DUP2, theirs, 0),
-                    (os.POSIX_SPAWN_DUP2, answers, 1),
-                ]
-                if not at_terminal:
-                    actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
-                return os.posix_spawnp(command[0], command, env, file_actions=actions, setsid=not at_terminal)
-
-            self._begin(start, request, at_terminal=at_terminal)
-
-        def _begin(self, start: "Callable[[int, int], int]", request: bytes, *, at_terminal: bool = False) -> None:
-            theirs, self._input = os.pipe()
-            self._output, answers = os.pipe()
+            stdin, to_child = os.pipe()
+            self._output, stdout = os.pipe()
+            actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+                (os.POSIX_SPAWN_DUP2, stdin, 0),
+                (os.POSIX_SPAWN_DUP2, stdout, 1),
+            ]
+            if not at_terminal:
+                actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
             try:
-                self.pid = start(theirs, answers)
+                self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setsid=not at_terminal)
             except BaseException:
                 os.close(self._output)
-                os.close(self._input)
+                os.close(to_child)
                 raise
             finally:
-                os.close(theirs)
-                os.close(answers)
+                os.close(stdin)
+                os.close(stdout)
             if not at_terminal:  # There the person ends it.
                 running.add(self.pid)
             try:
                 while request:
-                    request = request[os.write(self._input, request) :]
+                    request = request[os.write(to_child, request) :]
             except BrokenPipeError:
-                pass  # It ended without having been asked, which its output tells.
-            os.close(self._input)
+                pass  # It ended without having read its input, which its output shows.
+            os.close(to_child)
 
         def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
-            """Wait for its end; return its exit status, and its standard output.
+            """Wait for its end; return its exit status and its standard output.
 
-            Raises TimeoutError where it says nothing for ``seconds``; it is ended then.
+            Raises TimeoutError if it prints nothing for ``seconds``; it is ended then.
             """
-            data = self._read(seconds)
-            return self._reaped(), data
-
-        def _read(self, seconds: float | None, end: bytes | None = None) -> bytes:
-            """Its output, as far as an ``end`` if one is given."""
             data = b""
             while self._has_more(seconds) and (piece := os.read(self._output, 65_536)):
                 data += piece
-                if end is not None and data.endswith(end):
-                    break
-            return data
+            return self._reaped(), data
 
         def stop(self) -> None:
             """End it, whatever it does."""
@@ -189,52 +171,6 @@ else:
             _, status = os.waitpid(self.pid, 0)
             running.discard(self.pid)
             return os.waitstatus_to_exitcode(status)
-
-    class Forked(Spawned):
-        """The same, as a copy of this process: what both need is loaded once, and most of it is loaded already.
-
-        Only for who knows that no other thread is importing anything or holds a lock: in the copy there is none that
-        would release it.
-        """
-
-        def __init__(self, run: "Callable[[], NoReturn]", env: dict[str, str], request: bytes) -> None:
-            """Start ``run`` in it, with ``request`` on its standard input. Raises OSError."""
-
-            parent = os.getpid()
-
-            def start(theirs: int, answers: int) -> int:
-                pid = os.fork()
-                if pid == 0:
-                    try:
-                        _become(theirs, answers, env)
-                        if os.getppid() == parent:  # Who ended before there was a group could not end that.
-                            run()
-                    finally:
-                        os._exit(1)
-                return pid
-
-            self._begin(start, request)
-
-        def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
-            """Return 0 and one line of its output; else as `Spawned` does.
-
-            Its end is not waited for after that: a whole copy has to be let go of.
-            """
-            data = self._read(seconds, b"\n")
-            if not data.endswith(b"\n"):
-                return self._reaped(), data
-            os.close(self._output)
-            return 0, data
-
-    def _become(theirs: int, answers: int, env: dict[str, str]) -> None:
-        """In a new copy of this process: let go of all that is its parent's."""
-        os.setsid()
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        for fd, place in ((theirs, 0), (answers, 1), (nobody, 2)):
-            os.dup2(fd, place)
-        os.closerange(3, _DESCRIPTORS)
-        os.environ.clear()
-        os.environ.update(env)
 
     def end_all() -> None:
         """End what still runs, and all that it started: a call that gives up leaves no process behind."""

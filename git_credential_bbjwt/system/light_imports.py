@@ -123,26 +123,6 @@ _NOT_FOR_URLLIB3: dict[str, ModuleType | None] = {
 #: It has algorithms with public keys, and HS256 has none.
 _NOT_FOR_PYJWT: dict[str, ModuleType | None] = {"cryptography": None}
 
-_NOT_FOR_KEYRING: dict[str, ModuleType | None] = {
-    # A library of its has one cipher, for which nothing is chosen any more: it is OpenSSL's.
-    "cryptography.hazmat.backends": _stand_in("cryptography.hazmat.backends", default_backend=lambda: None),
-    "logging": _stand_in("logging", getLogger=lambda _: _Unheard()),
-    # It looks for backends by them, and which one is wanted is known.
-    "importlib.metadata": _LoadedWhenUsed("importlib.metadata"),
-    "importlib_metadata": _LoadedWhenUsed("importlib_metadata"),
-    # One function of it is used, for a list of backends that nobody asks for.
-    "jaraco.functools": _stand_in("jaraco.functools", once=lambda function: function),
-    # A library of its asks whether this is Windows, which this backend is not for.
-    "platform": _AtFirstUse("platform", system=lambda: sys.platform),
-    # A library of its has functions that fetch archives and unpack them.
-    "backports": _LoadedWhenUsed("backports"),
-    "shutil": _LoadedWhenUsed("shutil"),
-    "subprocess": _LoadedWhenUsed("subprocess"),
-    "tarfile": _LoadedWhenUsed("tarfile"),
-    "tempfile": _LoadedWhenUsed("tempfile"),
-    "urllib.request": _LoadedWhenUsed("urllib.request"),
-}
-
 
 def of_python() -> None:
     """Have modules of Python's own load what they seldom need when they need it; from now on."""
@@ -175,34 +155,6 @@ def jws_encoder() -> "PyJWS":
             return PyJWS()
 
     return _once("jwt", load)
-
-
-def secret_service() -> "Any":
-    """keyring's backend for the Secret Service, without what finds backends.
-
-    For a process that asks it once: what it lacks stays lacking.
-    """
-
-    def load() -> ModuleType:
-        _import_parts_of("keyring")
-        with _without(_NOT_FOR_KEYRING):
-            return importlib.import_module("keyring.backends.SecretService")
-
-    return _once("keyring", load).Keyring()
-
-
-def all_of_keyring() -> "Any":
-    """keyring, to find a backend, without what takes a third of its import and has nothing to do with that.
-
-    Where this is no Mac, that is also what looks for the libraries of macOS: it would run ldconfig, a compiler and a
-    linker for each, and find none.
-    """
-    if sys.platform != "darwin":
-        # Not to be imported at all, which the backend is prepared for.
-        sys.modules["keyring.backends.macOS.api"] = None  # type: ignore[assignment]  # as above
-    # The backends are not loaded yet: these are keyring's own imports.
-    with _without({"urllib.request": _NOT_FOR_KEYRING["urllib.request"]}):
-        return importlib.import_module("keyring")
 
 
 def _once(name: str, load: "Callable[[], _Loaded]") -> "_Loaded":

@@ -82,9 +82,7 @@ class Session:
             if self._settings is None:
                 self._settings = HttpSettings()  # Git works while the rest is imported.
             if installation.identity not in self._signers:
-                # A command for many repositories mints in threads; otherwise the first are those of the connections.
-                alone = self._connections is None and threading.current_thread() is threading.main_thread()
-                self._signers[installation.identity] = _signer(installation, alone=alone)
+                self._signers[installation.identity] = _signer(installation)
             signer = self._signers[installation.identity]
 
             from git_credential_bbjwt.network.connections import Connections
@@ -259,7 +257,7 @@ def look_up_workspace(installation: Installation, session: Session) -> str:
         return bitbucket.workspace_slug(installation.workspace_uuid)
 
 
-def _signer(installation: Installation, *, alone: bool) -> "Signer":
+def _signer(installation: Installation) -> "Signer":
     if installation.jwt:
         check_jwt_not_expired(installation)
 
@@ -270,7 +268,7 @@ def _signer(installation: Installation, *, alone: bool) -> "Signer":
     from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 
     # First of all the keyring, the slowest of those who work at the same time: it goes on during the next import.
-    shared_secret = shared_secret_of(installation, alone=alone)
+    shared_secret = shared_secret_of(installation)
 
     from git_credential_bbjwt.bitbucket.signing import SecretSigner
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.conftest import Machine
-
 SCRIPT = r"""
 import sys, threading
 from git_credential_bbjwt.system import light_imports
@@ -67,21 +65,3 @@ def test_libraries_load_without_what_is_not_needed_and_all_is_there_afterwards()
     for _ in range(5):
         done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_to_find_a_backend_runs_nothing_and_finds_what_keyring_finds(machine: Machine) -> None:
-    # Programs that Python's way to look for a library would run write down that they ran.
-    programs = machine.home / "programs"
-    programs.mkdir()
-    for name in ("gcc", "cc", "ld"):
-        (programs / name).write_text(f'#!/bin/sh\necho "$0" >>"{machine.home}/ran"\nexit 1\n')
-        (programs / name).chmod(0o755)
-    machine.environment["PATH"] = f"{programs}:{machine.environment['PATH']}"
-    found = "; print(type(keyring.get_keyring()), sorted(str(type(one)) for one in keyring.backend.get_all_keyring()))"
-    ours = "from git_credential_bbjwt.system.light_imports import all_of_keyring; keyring = all_of_keyring()"
-    left_out = "; import sys; assert 'urllib.request' not in sys.modules; import urllib.request; urllib.request.urlopen"
-    with_it = machine.run(sys.executable, "-I", "-c", ours + left_out + found).stdout
-
-    assert not (machine.home / "ran").exists()
-    assert machine.run(sys.executable, "-I", "-c", "import keyring" + found).stdout == with_it
-    assert "keyring.backends.SecretService.Keyring" in with_it or "keyring.backends.fail.Keyring" in with_it

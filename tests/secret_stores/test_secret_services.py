@@ -1,0 +1,212 @@
+"""Secret Services of several makes, and which of several keyring backends is asked: by the real gnome-keyring, and by
+a small service that plays KeePassXC and KDE's wallet (`tests.secret_stores.service`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import desktop
+from tests.conftest import Workspace, answer
+from tests.installations.test_registration import entry_of, registry_of
+
+SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
+NULL = "keyring.backends.null.Keyring"
+
+
+@pytest.fixture
+def scene(acme: Workspace) -> Workspace:
+    """The usual scene on a machine that does not know the installation yet."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+@contextmanager
+def played(scene: Workspace, kind: str) -> Iterator[Path]:
+    """A session with the small service; yields the record of what it did."""
+    record = scene.machine.home.parent / "record"
+    with desktop.service(scene.machine, kind, record):
+        yield record
+
+
+def at_once(started: float) -> bool:
+    """Whether so little time has gone since then that nobody was waited for."""
+    return time.monotonic() - started < 15
+
+
+# KeePassXC
+
+
+def test_item_that_is_locked_is_an_error_without_a_window_for_register_and_get(scene: Workspace) -> None:
+    started = time.monotonic()
+    with played(scene, "keepassxc") as record:
+        done = scene.machine.bbjwt("register", scene.installation, check=False)
+        assert done.returncode == 1
+        assert "Confirm when passwords are retrieved" in done.stderr
+        assert not registry_of(scene.machine).exists()
+        assert record.read_text() == "ready\nstored\n"
+        again = scene.machine.bbjwt("register", scene.installation, check=False)
+        assert "Confirm when passwords are retrieved" in again.stderr
+        assert "window" not in record.read_text()
+    assert at_once(started)
+
+
+def test_items_that_are_locked_later_open_no_window(scene: Workspace) -> None:
+    with played(scene, "keepassxc-trusting"):
+        scene.machine.bbjwt("register", scene.installation)
+    scene.machine.environment["BBJWT_TRACE"] = "1"
+    with played(scene, "keepassxc") as record:
+        # The same entry, made by another client than the helper's next process.
+        scene.machine.bbjwt("register", scene.installation, check=False)
+        for _ in range(3):
+            done = scene.get("--token-store=none", check=False)
+            assert done.stdout == "quit=1\n"
+            assert "Secret Service Integration" in done.stderr
+        gone = scene.machine.bbjwt("unregister", "acme", check=False)
+        assert gone.returncode == 1
+        assert registry_of(scene.machine).exists()
+        assert "window" not in record.read_text()
+
+
+def test_register_get_and_unregister_with_a_trusting_keepassxc(scene: Workspace) -> None:
+    with played(scene, "keepassxc-trusting") as record:
+        scene.machine.bbjwt("register", scene.installation)
+        assert "password" in answer(scene.get("--token-store=none"))
+        scene.machine.bbjwt("register", scene.installation)
+        assert "password" in answer(scene.get("--token-store=none"))
+        assert record.read_text() == "ready\nstored\nstored\n"
+
+
+# KDE's wallet
+
+
+def test_open_wallet_that_the_secret_service_calls_locked_is_asked(scene: Workspace) -> None:
+    with played(scene, "kwalletd5") as record:
+        assert "✓" in keyring_line(scene)
+        scene.machine.bbjwt("register", scene.installation)
+        assert "password" in answer(scene.get("--token-store=none"))
+        assert "window" not in record.read_text()
+
+
+def test_closed_wallet_is_an_error_without_a_window(scene: Workspace) -> None:
+    started = time.monotonic()
+    with played(scene, "kwalletd5-closed") as record:
+        assert "locked" in keyring_line(scene)
+        done = scene.machine.bbjwt("register", scene.installation, check=False)
+        assert done.returncode == 1
+        assert "the keyring is locked" in done.stderr
+        assert "window" not in record.read_text()
+    assert at_once(started)
+
+
+def keyring_line(scene: Workspace) -> str:
+    """What the doctor says of the keyring."""
+    lines = scene.machine.bbjwt("doctor", check=False).stdout.splitlines()
+    return next(line for line in lines if "keyring" in line)
+
+
+def test_wallet_that_lost_a_secret_is_named(scene: Workspace) -> None:
+    with played(scene, "forgetful"):
+        done = scene.machine.bbjwt("register", scene.installation, check=False)
+
+    assert done.returncode == 1
+    assert "the wallet has lost it" in done.stderr
+
+
+# The backend that stored the secret
+
+
+@pytest.mark.parametrize("how", ["variable", "file"])
+@pytest.mark.parametrize("backend", [NULL, "keyring.backends.fail.Keyring", "no.such.Backend"])
+def test_backend_that_stored_the_secret_is_asked_whatever_another_program_configured(
+    scene: Workspace, how: str, backend: str
+) -> None:
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation)
+        assert json.loads(entry_of(scene.machine).read_text())["keyringBackend"] == SECRET_SERVICE
+        chosen_by = configure(scene, how, backend)
+        assert "password" in answer(scene.get("--token-store=none"))
+    # Now the first cannot be used: both are named, and what configures the other.
+    done = scene.get("--token-store=none", check=False)
+
+    assert done.stdout == "quit=1\n"
+    for word in (SECRET_SERVICE, backend, chosen_by):
+        assert word in done.stderr
+
+
+def configure(scene: Workspace, how: str, backend: str) -> str:
+    """Configure a keyring backend as for another program; return the variable or file."""
+    if how == "variable":
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = backend
+        return "PYTHON_KEYRING_BACKEND"
+    file = scene.machine.home / ".config/python_keyring/keyringrc.cfg"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"[backend]\ndefault-keyring={backend}\n")
+    return str(file)
+
+
+def test_backend_that_is_out_of_reach_is_named_when_nothing_else_is_configured(scene: Workspace) -> None:
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation)
+    done = scene.get(check=False)
+
+    assert done.stdout == "quit=1\n"
+    assert SECRET_SERVICE in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_secret_that_is_gone_is_named_with_the_backend(scene: Workspace) -> None:
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation)
+        scene.machine.run("secret-tool", "clear", "service", "git-credential-bbjwt")
+        done = scene.get(check=False)
+
+    assert f"the keyring backend {SECRET_SERVICE} holds no shared secret" in done.stderr
+
+
+def test_unregister_keeps_the_entry_if_the_keyring_is_out_of_reach(scene: Workspace) -> None:
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation)
+    done = scene.machine.bbjwt("unregister", "acme", check=False)
+
+    assert done.returncode == 1
+    assert SECRET_SERVICE in done.stderr
+    assert registry_of(scene.machine).exists()
+
+
+def test_locked_keyring_is_an_error_for_register_and_unregister(scene: Workspace) -> None:
+    started = time.monotonic()
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation)
+        desktop.lock(scene.machine)
+        for command in (("register", str(scene.installation)), ("unregister", "acme")):
+            done = scene.machine.bbjwt(*command, check=False)
+            assert done.returncode == 1
+            assert "the keyring is locked" in done.stderr
+        assert registry_of(scene.machine).exists()
+    assert at_once(started)
+
+
+def test_bus_in_the_runtime_folder_is_used_without_the_variable(scene: Workspace) -> None:
+    address = f"--address=unix:path={scene.machine.runtime}/bus"
+    with desktop.session(scene.machine, address):
+        del scene.machine.environment["DBUS_SESSION_BUS_ADDRESS"]
+        scene.machine.bbjwt("register", scene.installation)
+        assert "password" in answer(scene.get("--token-store=none", DBUS_SESSION_BUS_ADDRESS=""))
+
+
+def test_keyring_that_vanishes_in_the_middle_is_an_error(scene: Workspace) -> None:
+    started = time.monotonic()
+    with played(scene, "vanishing"):
+        done = scene.machine.bbjwt("register", scene.installation, check=False)
+
+    assert done.returncode == 1
+    assert "the keyring backend keyring.backends.SecretService.Keyring" in done.stderr
+    assert "hint: " in done.stderr
+    assert at_once(started)
