@@ -2,30 +2,41 @@
 # Installs git-credential-bbjwt in an environment of its own, and switches it on in git's configuration.
 set -eu
 
+# Only absolute entries of PATH: before this, nothing but the shell's own commands may run.
+entries=$PATH:
+# shellcheck disable=SC2123  # it is filled again
+PATH=''
+while [ -n "$entries" ]; do
+    case $entries in /*) PATH=${PATH:+$PATH:}${entries%%:*} ;; esac
+    entries=${entries#*:}
+done
+export PATH="${PATH:-/usr/local/bin:/usr/bin:/bin}"
+
 usage() {
     cat <<'EOF'
-usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [--latest] [--insecure-storage]
-                    [FILE]
+usage: ./install.sh [--system] [--wheelhouse DIR] [--no-configure] [--with PACKAGE]... [--with-broker] [--latest]
+                    [--insecure-storage] [FILE]
        ./install.sh --demo [--wheelhouse DIR] [--latest]
        ./install.sh --uninstall [--system]
+       ./install.sh --fill-wheelhouse DIR
 
 FILE             the payload of the app's `installed` callback: also registers that installation
 --system         for all users: /opt and /usr/local/bin instead of your own folders (needs root)
---wheelhouse DIR install from the wheels in DIR, without a network. This fills it, on a machine like this one:
-                 pip download --require-hashes --only-binary :all: -d DIR \
-                     -r git_credential_bbjwt/installed/locked-demo.txt
-                 and the same with locked-build.txt
---latest         take the newest packages that pyproject.toml allows, which nobody has locked
+--no-configure   do not change git's configuration
 --insecure-storage
-                 keep the secret of FILE in a file of mode 0600, where there is no keyring
---no-configure   leave git's configuration alone
---with PACKAGE   install a keyring backend beside it, such as keyring-pass; it is not locked
---demo           try it with no account: a Bitbucket emulator on this machine, nothing left behind
+                 store the secret of FILE in a file of mode 0600, if there is no keyring
+--with PACKAGE   also install a keyring backend, such as keyring-pass; it is not locked. Upgrades keep it
+--with-broker    also install what the https broker needs. Upgrades keep it
+--wheelhouse DIR install from the wheels in DIR, without a network
+--fill-wheelhouse DIR
+                 download the locked wheels for machines like this one into DIR
+--latest         use the newest packages that pyproject.toml allows; they are not locked
+--demo           try it without an account: a Bitbucket emulator on this machine; leaves nothing behind
 --uninstall      remove the command, its settings in git, registered installations and cached tokens
 EOF
 }
 
-# Whatever the caller's umask: nobody else may write what is made here.
+# Nobody else may write what is made here, whatever the caller's umask.
 umask "$(printf '%04o' "$((0$(umask) | 022))")"
 
 name=git-credential-bbjwt
@@ -47,16 +58,20 @@ as_typed() {
     esac
 }
 
-# The first Python that will do: the one PYTHON names, the usual one, then the newest.
+# Print the first suitable Python: the one PYTHON names, the system's, then the newest.
 find_python() {
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+    case ${PYTHON-} in
+    /*) ;;
+    */*) fail "PYTHON=$PYTHON is relative to this folder" "set PYTHON to an absolute path, or to a name on PATH" ;;
+    esac
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.15 python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
             command -v "$candidate"
             return
         fi
-        [ "$candidate" != "${PYTHON-}" ] || fail "$PYTHON is no Python 3.10 or newer" "set PYTHON to one that is"
+        [ "$candidate" != "${PYTHON-}" ] || fail "$PYTHON is not Python 3.10 or later" "set PYTHON to one that is"
     done
-    fail "no Python 3.10 or newer found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
+    fail "no Python 3.10 or later found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
 }
 
 # Unpacks the pip that this Python brings along, where it can be found. To have it install itself takes as long as all
@@ -78,6 +93,7 @@ make_venv() {
 
 # make_environment DIR: an environment with pip or uv to fill it.
 make_environment() {
+    say "making an isolated environment with $python ..."
     # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
     [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
     if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
@@ -92,25 +108,32 @@ make_environment() {
     fi
 }
 
-# Debian splits venv off its Python.
+# Debian splits venv off its Python. Only an installation by root installs the system's package, the demo never.
 install_venv() {
     package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    lacking="$python cannot make environments: it lacks the venv module"
     if ! command -v apt-get >/dev/null; then
-        fail "$python cannot make environments: it lacks the venv module" \
-            "install your system's package for it, or uv or virtualenv"
+        fail "$lacking" "install your system's package for it, or uv or virtualenv"
     elif [ "$(id -u)" -ne 0 ]; then
-        fail "$python cannot make environments: it lacks the venv module" "run: sudo apt-get install $package"
+        fail "$lacking" "run: sudo apt-get update && sudo apt-get install -y $package"
+    elif [ "$mode" != install_it ]; then
+        fail "$lacking" "run: apt-get update && apt-get install -y $package"
     fi
-    say "$python lacks the venv module: installing $package"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$package"; } >&2 ||
-        fail "apt-get could not install $package" "run: apt-get install $package"
+    say "$python lacks the venv module: installing $package (Debian's package) ..."
+    export DEBIAN_FRONTEND=noninteractive
+    if ! shown=$(apt-get update -qq 2>&1 && apt-get install -y -qq "$package" 2>&1); then
+        say "$shown"
+        fail "apt-get could not install $package" "run: apt-get update && apt-get install -y $package"
+    fi
 }
+
+has_pip() { "$1/bin/python" -I -c 'import pip' 2>/dev/null; }
 
 # pip_install DIR ARGUMENT...: install into an environment, by pip or by uv.
 pip_install() {
     into=$1
     shift
-    if "$into/bin/python" -I -c 'import pip' 2>/dev/null; then
+    if has_pip "$into"; then
         PIP_USER=0 "$into/bin/python" -I -m pip install --quiet --no-input --disable-pip-version-check "$@"
     else
         uv --no-config pip install --quiet --compile-bytecode --reinstall-package "$name" --python "$into/bin/python" "$@"
@@ -160,11 +183,12 @@ print(f"{name} @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hex
 
 # fill_locked_and_project DIR LOCK: the project too, its wheel from the wheelhouse or built with what is locked alone.
 fill_locked_and_project() {
+    say "installing the packages of ${2##*/} ..."
     built=$1/build wheel=$(wheel_of_wheelhouse)
     if [ -z "$wheel" ]; then
         # A build by pip would fetch what nobody locked; so what builds stands in a folder of its own.
         fill_locked "$1" "$locks/locked-build.txt" --target "$built/with"
-        wheel=$("$1/bin/python" -I -c "$build_wheel" "$built/with" "$built" "$here") ||
+        wheel=$("$1/bin/python" -IB -c "$build_wheel" "$built/with" "$built" "$here") ||
             fail "the project could not be built" "see above; please report it"
     fi
     fill_locked "$1" "$2" "$("$1/bin/python" -I -c "$require_wheel" "$name" "$wheel")"
@@ -174,7 +198,7 @@ fill_locked_and_project() {
 # fill_with_project DIR LOCK EXTRA: the project and what it needs: what the lock names, or with --latest the newest.
 fill_with_project() {
     if [ -n "$latest" ]; then
-        say "note: --latest takes the newest packages that pyproject.toml allows; nobody has locked them"
+        say "installing the newest packages that pyproject.toml allows, as --latest asks for; they are not locked ..."
         fill_environment "$1" "$(project "$3")"
     else
         fill_locked_and_project "$1" "$locks/$2"
@@ -199,10 +223,10 @@ project() {
 # What is linked into the folders that man and the shells look into, below a prefix's share.
 shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
 
-# Ends with an error where one of its arguments is reached through a folder or link of somebody who is neither this user
-# nor root; the first, where it is not empty, has to be this user's own.
+# Ends with an error if one of its arguments is reached through a folder or link of somebody who is neither this user nor
+# root, or through a folder in which everybody can replace what is there. The first, unless empty, must be this user's.
 check_places='
-import os, sys
+import os, stat, sys
 home, *places = sys.argv[1:]
 if os.path.isdir(home) and os.stat(home).st_uid != os.geteuid():
     sys.exit(f"the home folder {home} belongs to another user")
@@ -211,32 +235,85 @@ for place in places:
         place = os.path.dirname(place)
     for path in (place, os.path.realpath(place)):
         while path != "/":
-            if os.lstat(path).st_uid not in (0, os.geteuid()):
+            found = os.lstat(path)
+            if found.st_uid not in (0, os.geteuid()):
                 sys.exit(f"{path} belongs to another user: nothing is installed through it")
+            if not stat.S_ISLNK(found.st_mode) and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+                sys.exit(f"everybody can write to {path}: nothing is installed through it")
             path = os.path.dirname(path)
+'
+
+# Makes a link, or replaces it in one step.
+set_link='
+import os, sys
+target, link = sys.argv[1:]
+os.symlink(target, f"{link}.{os.getpid()}")
+os.replace(f"{link}.{os.getpid()}", link)
+'
+
+# Makes a link that names this process, so that two installers never work on one folder. Ends with an error if another
+# one does; the link of one that was killed is replaced.
+take_lock='
+import os, sys
+lock, process = sys.argv[1:]
+for _ in range(9):
+    try:
+        sys.exit(os.symlink(process, lock))
+    except FileExistsError:
+        other = os.readlink(lock)
+    try:
+        os.kill(int(other), 0)
+    except ProcessLookupError:
+        os.unlink(lock)
+    else:
+        sys.exit(f"process {other} is installing there just now")
 '
 
 set_places() {
     if [ -n "$system" ]; then
         [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
+        umask 022 # All users are to run it.
         data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
-        [ -n "${HOME-}" ] || fail "HOME is not set" "set it, or use --system"
-        own_home=$HOME base=${XDG_DATA_HOME:-$HOME/.local/share}
-        data=$base/$name bin=$HOME/.local/bin share=$base level=--global
+        case ${HOME-} in
+        /*) ;;
+        *) fail "HOME is not set to an absolute path" "set it, or use --system" ;;
+        esac
+        case ${XDG_DATA_HOME-} in
+        /*) base=$XDG_DATA_HOME ;;
+        *) base=$HOME/.local/share ;; # Relative ones are invalid (XDG Base Directory Specification).
+        esac
+        own_home=$HOME data=$base/$name bin=$HOME/.local/bin share=$base level=--global
     fi
     python=$(find_python)
     "$python" -I -c "$check_places" "${own_home-}" "$data" "$bin" "$share" ||
-        fail "nothing is installed, nothing removed" "see who owns it (ls -ld), or use your own HOME: sudo -H"
+        fail "nothing is installed, nothing removed" "see who owns it and who can write to it (ls -ld)" \
+            "if HOME is another user's, use your own: sudo -H"
 }
 
-# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the folder it stands in out of its imports. UTF-8
+# lock_places: keep other installers out of the folder until this one ends.
+lock_places() {
+    mkdir -p "$data"
+    "$python" -I -c "$take_lock" "$data/installing" $$ || fail "nothing is changed" "run it again in a minute"
+}
+
+# temporary_folder: sets `place` to a new folder, and removes it at the end.
+temporary_folder() {
+    case ${TMPDIR-} in /*) ;; *) TMPDIR=/tmp ;; esac
+    export TMPDIR
+    "$python" -I -c "$check_places" '' "$TMPDIR" || fail "TMPDIR=$TMPDIR is not safe to use" "set TMPDIR to a folder of yours"
+    place=$(mktemp -d "$TMPDIR/bbjwt.XXXXXX")
+    trap 'rm -rf "$place"' EXIT
+    trap 'exit 1' HUP INT TERM
+}
+
+# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the command's own folder out of its imports. UTF-8
 # whatever the locale (Python's "UTF-8 mode", the default from 3.15) saves a fortieth of a start, and -S a fifth:
-# git_credential_bbjwt/system/site_packages.py catches up where more than the cache is needed. Until then nothing is
-# worth collecting, and our own code is looked for in the one place where it is.
+# git_credential_bbjwt/system/site_packages.py does the rest of `site` if more than the cache is needed. Until then
+# collecting garbage is switched off, and the package is looked for in its own folder alone.
 write_launcher() {
     mkdir -p "$bin"
-    # Made where nobody can have prepared a link in its place, and moved there whole.
+    # Made in the environment, where nobody can have prepared a link, and moved to its place whole.
     new=$1/$name.new
     first="#!$1/bin/python -ISXutf8"
     packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -246,7 +323,7 @@ write_launcher() {
     *) short=yes ;;
     esac
     if [ -z "$short" ] || [ ${#first} -gt 120 ]; then
-        # A kernel takes neither blanks nor long paths in a first line. What a shell runs here, Python takes for a text.
+        # Kernels accept neither blanks nor long paths in a first line. A shell runs what Python reads as a string.
         first=$(printf "#!/bin/sh\n''':'\nexec \"%s/bin/python\" -ISXutf8 \"\$0\" \"\$@\"\n'''" "$1")
     fi
     cat >"$new" <<EOF
@@ -268,18 +345,38 @@ EOF
     mv -f "$new" "$bin/$name"
 }
 
-# Ends with an error, in words, for a file that is not the payload of an installation. It runs before there is an
-# environment, and our own code needs none for this.
+# Ends with an error, in words, for a file that does not hold payloads. It runs before there is an environment, so it
+# imports nothing but the standard library and what reads payloads.
 check_payload='
-import sys
+import json, sys
 sys.path.insert(0, sys.argv[2])
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 try:
     with open(sys.argv[1], "rb") as file:
-        parse_payload(file.read(), sys.argv[1])
+        data = file.read()
+    payloads = [data]
+    try:
+        listed = json.loads(data)
+        if isinstance(listed, list) and listed:
+            payloads = [json.dumps(one).encode() for one in listed]
+    except (ValueError, RecursionError):
+        lines = [line for line in data.splitlines() if line.strip()]
+        if len(lines) > 1 and all(line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}") for line in lines):
+            payloads = lines
+    for payload in payloads:
+        parse_payload(payload, sys.argv[1])
 except (CredentialError, OSError) as problem:
     sys.exit(str(problem))
+'
+
+# Prints a URL of the first registered workspace: a pattern for the command that comes next.
+registered_url='
+import json, sys
+for one in json.load(sys.stdin):
+    if one.get("registry") and one.get("workspaces"):
+        print(one["base_url"].rstrip("/") + "/" + one["workspaces"][0] + "/REPOSITORY")
+        break
 '
 
 link_shared() {
@@ -297,37 +394,64 @@ install_it() {
         "$python" -IB -c "$check_payload" "$payload" "$here" ||
             fail "$payload is not a payload: nothing is installed" "give the app's \`installed\` payload, unchanged"
     fi
-    mkdir -p "$data"
+    say "installing $name in $data ..."
+    lock_places
     # A new environment beside the old one: an upgrade that fails leaves what worked.
     environment=$data/environment-$(date +%s)-$$
-    trap 'rm -rf "$environment"' EXIT
+    trap 'rm -rf "$environment" "$data/installing"' EXIT
     trap 'exit 1' HUP INT TERM
     cd / # No installer is to find settings, or modules, in the folder this was called from.
+    previous=''
+    if [ -e "$data/current/bin/python" ]; then
+        previous=$(cd -P "$data/current" && pwd)
+        keep_choices "$previous"
+    fi
     make_environment "$environment"
-    fill_with_project "$environment" locked.txt ''
+    fill_with_project "$environment" "locked${broker:+-broker}.txt" "${broker:+[broker]}"
     if [ -n "$packages" ]; then
-        say "note: not locked, as --with asks for it:$packages"
+        say "installing what --with asked for, which is not locked:$packages ..."
         # shellcheck disable=SC2086  # one word per package
         fill_environment "$environment" $packages
     fi
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
+    printf '%s\n' "$packages" >"$environment/with"
+    if [ -n "$broker" ]; then touch "$environment/with-broker"; fi
     write_launcher "$environment"
     link_shared "$environment"
-    trap - EXIT HUP INT TERM
+    "$python" -I -c "$set_link" "${environment##*/}" "$data/current"
+    trap 'rm -f "$data/installing"' EXIT
+    # Commands that run just now, and a broker, import from the previous environment: it goes with the next upgrade.
     for old in "$data"/environment-*; do
-        if [ "$old" != "$environment" ]; then rm -rf "$old"; fi
+        if [ "$old" != "$environment" ] && [ "$old" != "$previous" ]; then rm -rf "$old"; fi
     done
     say "installed $("$bin/$name" --version) as $bin/$name"
+    if [ -n "$broker" ]; then say "the https broker's server is $data/current/bin/gunicorn"; fi
     registered=yes
     if [ -n "$payload" ]; then
         "$bin/$name" register ${system:+--system} ${insecure:+--insecure-storage} "$payload" || registered=''
     fi
     if [ -n "$configure" ]; then
-        # Without a registered one it is the payload that names the host.
+        # If none is registered, the payload names the host.
         BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
-            say "note: git's configuration is not changed, see above; $name exec -- git clone URL needs none"
+            say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without"
     fi
+    next_step
+}
+
+# keep_choices ENVIRONMENT: an upgrade installs what --with and --with-broker installed before.
+keep_choices() {
+    if [ -e "$1/with-broker" ]; then broker=yes; fi
+    if [ -s "$1/with" ]; then
+        # shellcheck disable=SC2013  # one word per package
+        for package in $(cat "$1/with"); do
+            case " $packages " in *" $package "*) ;; *) packages="$packages $package" ;; esac
+        done
+    fi
+}
+
+# The last lines: what to do next on this machine.
+next_step() {
     command=$name
     case :$PATH: in
     *:"$bin":*) ;;
@@ -336,12 +460,19 @@ install_it() {
         say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself"
         ;;
     esac
+    url=$("$bin/$name" list --json 2>/dev/null | "$python" -I -c "$registered_url" 2>/dev/null) || url=''
     if [ -z "$registered" ]; then
         say "The secret is stored nowhere, see above. To use this payload here, do one of these:"
         say "  export BBJWT_INSTALLATION=$(as_typed "$payload")"
-        say "  $command register --insecure-storage $(as_typed "$payload")"
-    elif [ -z "$payload" ]; then
-        say "next: $command register FILE (the payload of the app's \`installed\` callback), then: $command doctor"
+        say "  $command register ${system:+--system }--insecure-storage $(as_typed "$payload")"
+    elif [ -n "$url" ] && [ -n "$configure" ]; then
+        say "next: git clone $url"
+    elif [ -n "$url" ]; then
+        say "next: $command exec -- git clone $url"
+    elif [ -n "${BBJWT_INSTALLATION-}${BBJWT_INSTALLATION_COMMAND-}${BBJWT_BROKER-}${CREDENTIALS_DIRECTORY-}" ]; then
+        say "next: $command doctor https://bitbucket.org/WORKSPACE/REPOSITORY"
+    else
+        say "next: $command register ${system:+--system }FILE (the payload of the app's \`installed\` callback)"
     fi
 }
 
@@ -355,9 +486,14 @@ remove_empty() {
 
 uninstall() {
     set_places
+    cd /
+    if [ -d "$data" ]; then lock_places && trap 'rm -f "$data/installing"' EXIT; fi
     if [ -x "$bin/$name" ]; then
+        say "removing $name from $data ..."
         "$bin/$name" unconfigure "$level" || say "note: git's configuration could not be put back, see above"
-        "$bin/$name" unregister --all ${system:+--system} || say "note: not all could be unregistered, see above"
+        "$bin/$name" unregister --all ${system:+--system} ||
+            fail "not uninstalled: the secrets that are named above are still stored" \
+                "unlock the keyring, then run again: ./install.sh --uninstall${system:+ --system}"
         "$bin/$name" forget --all || say "note: not all cached tokens could be dropped, see above"
     fi
     rm -f "$bin/$name"
@@ -375,10 +511,9 @@ uninstall() {
 demo() {
     command -v git >/dev/null || fail "git is not installed" "install git first"
     python=$(find_python)
-    place=$(mktemp -d "${TMPDIR:-/tmp}/bbjwt-demo.XXXXXX")
-    trap 'rm -rf "$place"' EXIT
-    trap 'exit 1' HUP INT TERM
-    say "preparing an environment in $place (removed at the end) ..."
+    temporary_folder
+    cd /
+    say "preparing the demo in $place, which is removed at the end ..."
     export PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1
     make_environment "$place/environment"
     fill_with_project "$place/environment" locked-demo.txt '[demo]'
@@ -386,7 +521,23 @@ demo() {
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-mode=install_it insecure='' latest='' system='' wheelhouse='' configure=yes payload='' packages=''
+# Downloads by the pip that Python brings along, or the locked one if uv made the environment.
+fill_wheelhouse() {
+    python=$(find_python)
+    temporary_folder
+    cd /
+    make_environment "$place/environment"
+    if ! has_pip "$place/environment"; then fill_locked "$place/environment" "$locks/locked-pip.txt"; fi
+    for lock in "$locks"/locked*.txt; do
+        say "downloading the wheels of ${lock##*/} ..."
+        "$place/environment/bin/python" -I -m pip download --quiet --no-input --disable-pip-version-check --no-deps \
+            --require-hashes --only-binary :all: -d "$filled" -r "$lock" ||
+            fail "the wheels of ${lock##*/} could not be downloaded" "check the network, then run it again"
+    done
+    say "next: copy $filled and this folder to the other machine; there: ./install.sh --wheelhouse DIR"
+}
+
+mode=install_it insecure='' latest='' system='' wheelhouse='' filled='' configure=yes payload='' packages='' broker=''
 while [ $# -gt 0 ]; do
     case $1 in
     --demo) mode=demo ;;
@@ -398,12 +549,23 @@ while [ $# -gt 0 ]; do
     --wheelhouse)
         [ $# -ge 2 ] || fail "--wheelhouse needs a folder"
         shift
-        [ -d "$1" ] || fail "there is no folder $1" "./install.sh --help tells how to make one"
+        [ -d "$1" ] || fail "there is no folder $1" "make it: ./install.sh --fill-wheelhouse DIR"
         wheelhouse=$(CDPATH='' cd -- "$1" && pwd)
         ;;
+    --fill-wheelhouse)
+        [ $# -ge 2 ] || fail "--fill-wheelhouse needs a folder"
+        shift
+        mode=fill_wheelhouse
+        mkdir -p -- "$1" || fail "the folder $1 cannot be made" "name a folder that you can write to"
+        filled=$(CDPATH='' cd -- "$1" && pwd)
+        ;;
+    --with-broker) broker=yes ;;
     --with)
         [ $# -ge 2 ] || fail "--with needs a package"
         shift
+        case $1 in
+        -* | *[[:space:]]*) fail "--with takes one package at a time" "for example: --with keyring-pass" ;;
+        esac
         packages="$packages $1"
         ;;
     # For tests/run: an environment with what is named, a lock and the project, or --latest and requirements.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -26,9 +27,9 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def fill(folder: Path) -> None:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        locks = [f"-r{PROJECT}/git_credential_bbjwt/installed/locked-{name}.txt" for name in ("demo", "build")]
         only_locked = ["download", "-q", "--no-deps", "--require-hashes", "--only-binary", ":all:"]
-        calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, *locks]]
+        locks = (PROJECT / "git_credential_bbjwt/installed").glob("locked*.txt")
+        calls: list[list[str | Path]] = [[*pip, *only_locked, "-d", folder, "-r", lock] for lock in locks]
         calls.append([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder])
         calls.append([*pip, "wheel", "-q", "--wheel-dir", folder, "pip", "pipx", "uv", "virtualenv", *BACKENDS])
         for call in calls:
@@ -113,10 +114,29 @@ def home_with_backends(uv_for_venv: dict[str, str], wheelhouse: Path, tmp_path_f
 
 
 def install(
-    machine: Machine, wheelhouse: Path, *arguments: str | Path, check: bool = True, shell: str = "sh"
+    machine: Machine,
+    wheelhouse: Path,
+    *arguments: str | Path,
+    check: bool = True,
+    shell: str = "sh",
+    installer: Path = INSTALLER,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run install.sh without a network."""
-    return machine.run(*shell.split(), INSTALLER, "--wheelhouse", wheelhouse, *arguments, check=check)
+    command = [*shell.split(), installer, "--wheelhouse", wheelhouse, *arguments]
+    return machine.run(*command, check=check, cwd=cwd)
+
+
+def environments(machine: Machine) -> set[Path]:
+    """The environments that install.sh made for a machine's user."""
+    return set((machine.home / ".local/share/git-credential-bbjwt").glob("environment-*"))
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the project, to change and to look for changes."""
+    ignored = shutil.ignore_patterns(".git", ".cache", "__pycache__", ".*_cache")
+    return shutil.copytree(PROJECT, tmp_path / "checkout", ignore=ignored)
 
 
 def installed(machine: Machine) -> Path:

@@ -18,7 +18,7 @@ import pytest
 from git_credential_bbjwt import __version__
 from tests import tally
 from tests.conftest import COMMAND, PATIENCE, PROJECT, Machine, Workspace, answer, cannot, need, shared_folder
-from tests.installers import INSTALLER, install, installed, make_python_without_venv
+from tests.installers import INSTALLER, environments, install, installed, make_python_without_venv
 
 Recorder = Callable[[str, object], None]
 
@@ -51,6 +51,7 @@ def test_install_clone_upgrade_uninstall(
     del machine.environment["BBJWT_INSTALLATION"]
     (machine.home / ".gitconfig").unlink()
     before = tree(machine.home)
+    pattern = f"{acme.bitbucket.base_url}/acme/REPOSITORY"
 
     first = install(machine, wheelhouse, "--no-configure", shell=shell)
     machine.run(installed(machine), "register", "--insecure-storage", payload)
@@ -60,10 +61,16 @@ def test_install_clone_upgrade_uninstall(
     assert "not on your PATH" in first.stderr
     assert machine.run(installed(machine), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
 
-    if with_what == "fresh":
-        environment = next((machine.home / ".local/share/git-credential-bbjwt").iterdir())
+    if with_what == "with_uv":
+        (oldest,) = environments(machine)
+        upgraded = install(machine, wheelhouse, "--no-configure")
+        # A command that runs just now still imports from there.
+        (newer,) = environments(machine) - {oldest}
+        assert oldest.exists()
+        assert upgraded.stderr.splitlines()[-1] == f"next: {installed(machine)} exec -- git clone {pattern}"
         install(machine, wheelhouse, "--no-configure")
-        assert not environment.exists()
+        assert newer in environments(machine)
+        assert not oldest.exists()
     acme.bitbucket.revoke_tokens()
     machine.git("fetch", "-q", cwd=machine.home / "w", check=False)
     machine.git("fetch", "-q", cwd=machine.home / "w")
@@ -94,7 +101,14 @@ def test_install_where_there_is_no_keyring(acme: Workspace, with_uv: Machine, wh
     with_uv.environment["PATH"] = f"{installed(with_uv).parent}:{with_uv.environment['PATH']}"
     done = install(with_uv, wheelhouse, "--insecure-storage", payload)
     assert "PATH" not in done.stderr
+    assert done.stderr.splitlines()[-1] == f"next: git clone {acme.bitbucket.base_url}/acme/REPOSITORY"
     with_uv.git("clone", "-q", acme.url, "once-more")
+    with_uv.run(installed(with_uv), "unregister", "--all")
+    with_uv.environment["BBJWT_INSTALLATION"] = str(payload)
+    done = install(with_uv, wheelhouse)
+    assert (
+        done.stderr.splitlines()[-1] == "next: git-credential-bbjwt doctor https://bitbucket.org/WORKSPACE/REPOSITORY"
+    )
 
 
 def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, no_wheels: Path) -> None:
@@ -106,18 +120,38 @@ def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, no_wheel
     assert not (fresh.home / ".local").exists()  # It is told before anything is made.
 
 
+@pytest.mark.parametrize("form", ["an array", "a line each"])
+def test_install_takes_a_file_of_many_payloads(acme: Workspace, fresh: Machine, no_wheels: Path, form: str) -> None:
+    several = [acme.bitbucket.payload(acme.app), acme.bitbucket.payload(acme.bitbucket.install("other"))]
+    text = json.dumps(several) if form == "an array" else "\n".join(map(json.dumps, several)) + "\n"
+    (fresh.home / "payloads").write_text(text)
+    done = install(fresh, no_wheels, fresh.home / "payloads", check=False)
+
+    assert "not a payload" not in done.stderr
+    assert "the packages that locked-build.txt names could not be installed" in done.stderr
+
+
+def programs_that_betray_themselves(folder: Path, ran: Path) -> None:
+    """Fill a folder with commands and modules, each of which writes to ``ran``."""
+    for name in ("apt-get", "cat", "date", "dirname", "git", "id", "mkdir", "mktemp", "python3", "rm", "sed", "uv"):
+        (folder / name).write_text(f'#!/bin/sh\necho {name} >>"{ran}"\n')
+        (folder / name).chmod(0o755)
+    for name in ("venv", "ensurepip", "pip", "sys", "os"):
+        (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    (folder / "uv.toml").write_text("broken")
+
+
 def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Machine, wheelhouse: Path) -> None:
     caller = fresh.home / "caller"
     caller.mkdir()
-    for name in ("venv", "ensurepip", "pip", "sys", "os"):
-        (caller / f"{name}.py").write_text(f"open({str(fresh.home / 'ran')!r}, 'w')\n")
-    (caller / "uv.toml").write_text("broken")
+    programs_that_betray_themselves(caller, fresh.home / "ran")
     precious = fresh.home / "precious"
     precious.write_text("precious")
     (fresh.home / ".local/bin").mkdir(parents=True)
     (fresh.home / ".local/bin/.git-credential-bbjwt.new").symlink_to(precious)
-    script = f'umask 000 && cd "{caller}" && exec sh "{INSTALLER}" --no-configure --wheelhouse "{wheelhouse}"'
-    fresh.run("sh", "-c", script)
+    install_it = f'/bin/sh "{INSTALLER}" --no-configure --wheelhouse "{wheelhouse}"'
+    fresh.environment["PATH"] = f":.:../caller:{fresh.environment['PATH']}:"
+    fresh.run("/bin/sh", "-c", f"umask 000 && cd '{caller}' && exec {install_it}")
 
     assert not (fresh.home / "ran").exists()
     assert precious.read_text() == "precious"
@@ -127,24 +161,141 @@ def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Mac
     ] == []
 
 
-@pytest.mark.parametrize("owned", ["the home", "a folder on the way", "a link on the way"])
-def test_install_goes_through_nothing_of_another_user(
-    fresh: Machine, no_wheels: Path, another_user: int, owned: str
-) -> None:
-    if owned == "the home":
-        os.chown(fresh.home, another_user, another_user)
-    elif owned == "a folder on the way":
-        (fresh.home / ".local").mkdir()
-        os.chown(fresh.home / ".local", another_user, another_user)
-    else:
-        (fresh.home / "elsewhere").mkdir()
-        (fresh.home / ".local").symlink_to(fresh.home / "elsewhere")
-        os.chown(fresh.home / ".local", another_user, another_user, follow_symlinks=False)
+@pytest.mark.parametrize("options", [["--demo"], ["--uninstall"], ["--fill-wheelhouse", "wheels"], ["--help"], []])
+@pytest.mark.parametrize(
+    "path", [".", ".:/usr/bin:/bin", ":/usr/bin:/bin", "/usr/bin:/bin:", "../caller:/usr/bin:/bin"]
+)
+def test_relative_entries_of_path_are_not_used(fresh: Machine, no_wheels: Path, options: list[str], path: str) -> None:
+    caller = fresh.home / "caller"
+    caller.mkdir()
+    programs_that_betray_themselves(caller, fresh.home / "ran")
+    fresh.environment |= {"PATH": path, "PIP_NO_INDEX": "1"}
+    fresh.run("/bin/sh", INSTALLER, "--wheelhouse", no_wheels, *options, cwd=caller, check=False)
+
+    assert not (fresh.home / "ran").exists()
+
+
+def test_a_relative_python_is_refused(fresh: Machine, no_wheels: Path) -> None:
+    fresh.environment["PYTHON"] = "./python3"
     refused = install(fresh, no_wheels, check=False)
 
     assert refused.returncode == 1
-    assert "belongs to another user" in refused.stderr
+    assert "PYTHON=./python3 is relative to this folder" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["the home of another", "a folder of another", "a link of another", "everybody's folder", "everybody's home"],
+)
+def test_install_goes_through_nothing_that_others_could_replace(
+    fresh: Machine, no_wheels: Path, request: pytest.FixtureRequest, wrong: str
+) -> None:
+    local = fresh.home / ".local"
+    if wrong.startswith("everybody"):
+        local.mkdir()
+        (local if "folder" in wrong else fresh.home).chmod(0o777)
+    else:
+        another_user = request.getfixturevalue("another_user")
+        if "home" in wrong:
+            os.chown(fresh.home, another_user, another_user)
+        elif "folder" in wrong:
+            local.mkdir()
+            os.chown(local, another_user, another_user)
+        else:
+            (fresh.home / "elsewhere").mkdir()
+            local.symlink_to(fresh.home / "elsewhere")
+            os.chown(local, another_user, another_user, follow_symlinks=False)
+    refused = install(fresh, no_wheels, check=False)
+
+    assert refused.returncode == 1
+    assert ("everybody can write to" if wrong.startswith("everybody") else "belongs to another user") in refused.stderr
     assert not installed(fresh).exists()
+
+
+def test_a_folder_that_everybody_can_write_is_passed_if_it_is_sticky(fresh: Machine, no_wheels: Path) -> None:
+    # As /tmp is, where the homes of these tests are.
+    (fresh.home / ".local").mkdir()
+    (fresh.home / ".local").chmod(0o1777)
+    done = install(fresh, no_wheels, check=False)
+
+    assert "making an isolated environment" in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["HOME", "TMPDIR"])
+def test_a_relative_folder_in_the_environment_is_not_used(fresh: Machine, no_wheels: Path, variable: str) -> None:
+    fresh.environment |= {variable: "here", "PIP_NO_INDEX": "1"}
+    (fresh.home / "here").mkdir()
+    mode = [] if variable == "HOME" else ["--demo"]
+    done = install(fresh, no_wheels, *mode, check=False)
+
+    assert done.returncode == 1
+    assert tree(fresh.home) == ["here"]
+
+
+def test_two_installers_never_work_on_one_folder(fresh: Machine, no_wheels: Path) -> None:
+    data = fresh.home / ".local/share/git-credential-bbjwt"
+    data.mkdir(parents=True)
+    (data / "installing").symlink_to(str(os.getpid()))
+    for options in ([], ["--uninstall"]):
+        refused = install(fresh, no_wheels, *options, check=False)
+        assert f"process {os.getpid()} is installing there just now" in refused.stderr
+        assert refused.returncode == 1
+
+    # One that was killed is over.
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (data / "installing").unlink()
+    (data / "installing").symlink_to(str(ended.pid))
+    done = install(fresh, no_wheels, check=False)
+    assert "making an isolated environment" in done.stderr
+    assert tree(data) == []
+
+
+@pytest.mark.parametrize("with_what", ["fresh", "with_uv"])
+def test_a_wheelhouse_is_filled_without_pip_on_the_machine(
+    wheelhouse: Path, with_what: str, request: pytest.FixtureRequest
+) -> None:
+    machine: Machine = request.getfixturevalue(with_what)
+    for tool in ("PIP", "UV"):
+        machine.environment |= {f"{tool}_NO_INDEX": "1", f"{tool}_FIND_LINKS": str(wheelhouse)}
+    done = machine.run("sh", INSTALLER, "--fill-wheelhouse", "wheels")
+    filled = {path.name for path in (machine.home / "wheels").iterdir()}
+
+    assert done.stderr.splitlines()[-1].startswith(f"next: copy {machine.home}/wheels ")
+    assert filled <= {path.name for path in wheelhouse.iterdir()}
+    assert {"keyring", "hatchling", "trustme", "gunicorn", "pip"} <= {name.partition("-")[0] for name in filled}
+    if with_what == "with_uv":
+        for tool in ("PIP", "UV"):
+            del machine.environment[f"{tool}_FIND_LINKS"]
+        install(machine, machine.home / "wheels", "--no-configure")
+        assert machine.run(installed(machine), "capability").returncode == 0
+
+
+def test_an_upgrade_keeps_what_was_asked_for(with_uv: Machine, wheelhouse: Path) -> None:
+    install(with_uv, wheelhouse, "--no-configure", "--with", "keyring-pass", "--with-broker")
+    done = install(with_uv, wheelhouse, "--no-configure", "--with", "keyrings.alt")
+    current = with_uv.home / ".local/share/git-credential-bbjwt/current/bin"
+
+    assert "not locked: keyrings.alt keyring-pass" in done.stderr
+    asked = "import gunicorn, keyring_pass, keyrings.alt; print(keyring_pass.__file__)"
+    before, after = sorted(environments(with_uv), key=os.path.getmtime)
+    printed = with_uv.run(current / "python", "-I", "-c", asked).stdout
+    assert Path(printed.strip()).resolve().is_relative_to(after)
+    assert before.exists()
+    assert "gunicorn (version 27" in with_uv.run(current / "gunicorn", "--version").stdout
+
+
+def test_uninstall_keeps_the_command_while_a_secret_cannot_be_removed(with_uv: Machine, wheelhouse: Path) -> None:
+    install(with_uv, wheelhouse, "--no-configure")
+    installed(with_uv).rename(installed(with_uv).with_name("real"))
+    installed(with_uv).write_text('#!/bin/sh\n[ "$1" != unregister ] || exit 1\nexec "${0%/*}/real" "$@"\n')
+    installed(with_uv).chmod(0o755)
+    refused = install(with_uv, wheelhouse, "--uninstall", check=False)
+
+    assert refused.returncode == 1
+    assert "hint: unlock the keyring, then run again: ./install.sh --uninstall\n" in refused.stderr
+    assert installed(with_uv).exists()
+    assert environments(with_uv)
 
 
 @pytest.fixture
@@ -175,7 +326,7 @@ def test_a_failed_upgrade_leaves_what_worked(settled: Machine, tmp_path: Path) -
     assert failed.returncode == 1
     assert "hint: " in failed.stderr
     assert settled.run(installed(settled), "capability").returncode == 0
-    assert len(list((settled.home / ".local/share/git-credential-bbjwt").iterdir())) == 1
+    assert len(environments(settled)) == 1
 
 
 def test_man_page_and_completions(settled: Machine) -> None:
@@ -192,12 +343,30 @@ def test_man_page_and_completions(settled: Machine) -> None:
         assert "unconfigure" in (settled.home / ".local/share" / name).read_text()
 
 
-def test_the_demo_leaves_nothing_behind(fresh: Machine, wheelhouse: Path) -> None:
-    done = install(fresh, wheelhouse, "--demo")
+def test_the_demo_leaves_nothing_behind(fresh: Machine, wheelhouse: Path, checkout: Path, git_3: Path) -> None:
+    before = tree(checkout)
+    done = install(fresh, wheelhouse, "--demo", installer=checkout / "install.sh", cwd=checkout)
 
+    assert git_3.exists()  # It works with git 3.0's defaults.
     assert "cloned: Hello from a private repository." in done.stdout
     assert done.stdout.count("error: 403") == 2
     assert tree(fresh.home) == []
+    assert tree(checkout) == before
+
+
+def test_the_checkout_is_left_as_it_was(acme: Workspace, with_uv: Machine, wheelhouse: Path, checkout: Path) -> None:
+    without_ours = with_uv.home / "wheels"
+    without_ours.mkdir()
+    for wheel in wheelhouse.iterdir():
+        if not wheel.name.startswith("git_credential_bbjwt"):
+            (without_ours / wheel.name).symlink_to(wheel)
+    before = tree(checkout)
+    install(
+        with_uv, without_ours, "--insecure-storage", acme.installation, installer=checkout / "install.sh", cwd=checkout
+    )
+    install(with_uv, without_ours, "--uninstall", installer=checkout / "install.sh", cwd=checkout)
+
+    assert tree(checkout) == before
 
 
 # Debian without python3-venv: a Python that lacks the module, and what else there is or is not.
@@ -208,7 +377,22 @@ def without_venv(fresh: Machine, tmp_path: Path) -> Path:
     """A folder for PATH whose python3 cannot make environments; git and the usual tools are there too."""
     folder = tmp_path / "debian"
     folder.mkdir()
-    basics = ("cat", "chmod", "date", "dirname", "id", "ln", "mkdir", "mv", "realpath", "rm", "rmdir", "sed", "sh")
+    basics = (
+        "cat",
+        "chmod",
+        "date",
+        "dirname",
+        "id",
+        "ln",
+        "mkdir",
+        "mktemp",
+        "mv",
+        "rm",
+        "rmdir",
+        "sed",
+        "sh",
+        "touch",
+    )
     for program in (*basics, "git"):
         (folder / program).symlink_to(need(program))
     make_python_without_venv(folder / "python3")
@@ -225,16 +409,32 @@ def fake_apt(folder: Path) -> Path:
     return folder / "apt-log"
 
 
+#: The package that Debian splits off.
+VENV = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+
+
 def test_without_venv_root_gets_the_package_installed(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
     if os.geteuid() != 0:
         cannot("only root installs packages")
     log = fake_apt(without_venv)
     done = install(fresh, no_wheels, check=False)
-    package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
 
-    assert f"lacks the venv module: installing {package}" in done.stderr
-    assert f"install -y -qq {package}" in log.read_text()
-    assert f"hint: run: apt-get install {package}" in done.stderr
+    assert f"lacks the venv module: installing {VENV}" in done.stderr
+    assert f"install -y -qq {VENV}" in log.read_text()
+    assert f"hint: run: apt-get update && apt-get install -y {VENV}" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["--demo", "--fill-wheelhouse=wheels"])
+def test_without_venv_the_demo_installs_no_system_package(
+    fresh: Machine, no_wheels: Path, without_venv: Path, mode: str
+) -> None:
+    log = fake_apt(without_venv)
+    done = install(fresh, no_wheels, *mode.split("="), check=False)
+    sudo = "" if os.geteuid() == 0 else "sudo "
+
+    assert done.returncode == 1
+    assert f"hint: run: {sudo}apt-get update && {sudo}apt-get install -y {VENV}" in done.stderr
+    assert not log.exists()
 
 
 def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
@@ -245,7 +445,7 @@ def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, no_wheels: P
     done = install(fresh, no_wheels, check=False)
 
     assert done.returncode == 1
-    assert f"hint: run: sudo apt-get install python{sys.version_info[0]}.{sys.version_info[1]}-venv" in done.stderr
+    assert f"hint: run: sudo apt-get update && sudo apt-get install -y {VENV}" in done.stderr
     assert not log.exists()
 
 
@@ -339,11 +539,13 @@ def test_for_all_users(acme: Workspace, with_uv: Machine, wheelhouse: Path) -> N
 set -e
 mount -t tmpfs none /opt
 mount -t tmpfs none /usr/local
+umask 077
 sh "{INSTALLER}" --system --wheelhouse "{wheelhouse}" --no-configure
 /usr/local/bin/git-credential-bbjwt register --system --insecure-storage "{payload}"
 /usr/local/bin/git-credential-bbjwt configure --system
 git config --system --list
 git clone -q "{acme.url}" w
+find /opt /usr/local ! -type l ! -perm -o=r
 sh "{INSTALLER}" --system --uninstall
 find /opt /usr/local -type f
 """
