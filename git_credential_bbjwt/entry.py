@@ -1,25 +1,16 @@
-"""From the command line to one operation, and from what came of it to lines and an exit status.
-
-The story of a ``get`` begins here (gitcredentials(7), "CUSTOM HELPERS"): the request is parsed, a foreign host ends it,
-a kept token answers it; everything else is `minting`'s. Up to that point nothing is imported but the front rooms of
-`git`, `installations`, `system` and `tokens` and the small modules beside this one, for git asks twice per fetch.
-"""
+"""Start the program: choose the operation, turn an error into lines and an exit status."""
 
 import gc
 import os
 import sys
 
-from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions, check_allowed, parse_options
+from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions, parse_options
 from git_credential_bbjwt.core.output import be_verbose, error, trace, tracing
-from git_credential_bbjwt.core.repository import normal_host, parse_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from git_credential_bbjwt.git.protocol import Request
-    from git_credential_bbjwt.installations.sources import Sources
-    from git_credential_bbjwt.tokens.record import Record
 
 #: Exit status of a process that ended by SIGINT, as shells count it.
 _INTERRUPTED = 130
@@ -106,62 +97,13 @@ def dispatch(arguments: "list[str]") -> int:
 
 
 def _get(options: HelperOptions) -> int:
-    """Answer a credential request: nothing for a foreign host, a kept token, or what `minting` gets.
+    from git_credential_bbjwt.getting.get import get
 
-    Raises MalformedRequestError. Every other trouble with a repository that is ours is answered with ``quit=1``.
-    """
-    from git_credential_bbjwt.git.protocol import cached_answer, parse_request, read_all, write_answer
-    from git_credential_bbjwt.installations.sources import read_sources
-
-    request = parse_request(read_all(0))
-    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
-    sources = read_sources(options)
-    if not sources.may_name(host):
-        trace(f"no installation names the host {host}: nothing to say")
-        return 0
-    record = _cached(request, host, options, sources)
-    if record is not None and record.token is not None:  # One in the keyring is `minting`'s.
-        trace(f"{record.workspace}/{record.name}: a cached token answers, Unix time {record.expires} ends it")
-        write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
-        return 0
-
-    from git_credential_bbjwt.system import core_dumps, light_imports, site_packages
-
-    core_dumps.forbid()
-    site_packages.load()
-    light_imports.of_python()
-    from git_credential_bbjwt.getting import obtain as minting
-
-    return minting.get(options, request, host, sources)
-
-
-def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
-    """Return the record that may answer just as things are, else None."""
-    if request.protocol != b"https" or request.path is None or options.token_store == "none":
-        return None
-    try:
-        repository = parse_path(host, request.path)
-        check_allowed(options.allow, repository)
-    except Exception as problem:  # Which of them it is, is only looked at where one was raised.
-        from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
-
-        if not isinstance(problem, (NotARepositoryError, NotAllowedError)):
-            raise
-        return None  # `minting` has words for it.
-
-    from git_credential_bbjwt.git.protocol import refused_fingerprints
-    from git_credential_bbjwt.tokens.folders import kept
-
-    record = kept().find(repository, options.scope, options.app)
-    if record is None:
-        return None
-    refused = refused_fingerprints(request)
-    may_answer = record.may_answer(options.token_store, refused, stamp=sources.stamp(repository))
-    return record if may_answer else None
+    return get(options)
 
 
 def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
-    """Read what git has to say and keep nothing: tokens are cached when minted, other passwords are not ours."""
+    """Read the request and keep nothing: tokens are cached when they are minted, other passwords never."""
     from git_credential_bbjwt.git.protocol import read_all
 
     read_all(0)
@@ -169,13 +111,13 @@ def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's 
 
 
 def _erase(options: HelperOptions) -> int:
-    from git_credential_bbjwt.getting import erase as erasing
+    from git_credential_bbjwt.getting.erase import erase
 
-    return erasing.erase(options)
+    return erase(options)
 
 
 def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
-    """Say what we understand beyond the oldest protocol (git-credential(1), "capability")."""
+    """Say what the helper understands beyond the oldest protocol (git-credential(1), "capability")."""
     from git_credential_bbjwt.git.protocol import write_answer
 
     write_answer(b"version 0\ncapability state\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -44,6 +45,39 @@ PATIENCE = 120
 #: What is bounded by a budget of a second or two has ended by then, on a busy machine too; what is not would take
 #: longer. Seconds.
 LATE = 6
+
+
+# A folder in memory of this process's own: tests that run side by side must not meet in the machine's.
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def _mount_own_shared_memory() -> bool:
+    """Give this process and its children a /dev/shm of their own (mount_namespaces(7)); whether that worked."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, private_and_all_below = 0x20000, 0x4000 | 0x40000
+    return bool(
+        libc.unshare(new_namespace) == 0
+        and libc.mount(b"none", b"/", None, private_and_all_below, None) == 0
+        and libc.mount(b"tmpfs", bytes(SHARED_MEMORY), b"tmpfs", 0, b"size=64m") == 0
+    )
+
+
+OWN_SHARED_MEMORY = _mount_own_shared_memory()
+
+
+@pytest.fixture
+def shared_memory() -> Path:
+    """The folder in /dev/shm that tokens are kept in without a runtime folder; there is none yet."""
+    if not OWN_SHARED_MEMORY:
+        cannot("this system allows no /dev/shm of the test's own")
+    folder = SHARED_MEMORY / f"git-credential-bbjwt-{os.geteuid()}"
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 # The tables at the end of the suite, gathered from its worker processes.

@@ -68,10 +68,12 @@ def another(payload: dict[str, Any], workspace: str) -> dict[str, Any]:
 
 
 def _fill_cache(path: Path, size: int) -> None:
-    cache = TokenCache(PrivateFolder(str(path), create=True))
+    folder = PrivateFolder(str(path), create=True)
+    cache = TokenCache(folder, folder, folder)
     now = int(time.time())
     for number in range(1, size):
-        cache.keep(whole_record(f"team{number}", minted=now, expires=now + 7200))
+        record = whole_record(f"team{number}", minted=now, expires=now + 7200)
+        cache.slot(record.repository, record.scope, record.app).keep(record)
 
 
 def measure(

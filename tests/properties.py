@@ -26,6 +26,7 @@ from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.tokens.record import Record, parse_record
+from git_credential_bbjwt.tokens.token import Token
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
@@ -151,26 +152,15 @@ def payload(data: bytes) -> None:
 
 def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) -> Record:
     """A record as a mint makes it."""
-    return Record(
-        Repository("localhost", workspace, "widgets"),
-        "repository",
-        "",
-        stamp="-",
-        identity="0" * 32,
-        uuid="",
-        fingerprint="0" * 16,
-        minted=minted,
-        expires=expires,
-        store="runtime",
-        username="x-token-auth",
-        token="t" * 80,
-    )
+    token = Token("t" * 80, minted=minted, expires=expires)
+    repository = Repository("localhost", workspace, "widgets")
+    return Record.of(token, repository, "repository", "", stamp="-", identity="0" * 32)
 
 
 def record(data: bytes) -> None:
     """A cached record is whole, with a token git can read, or it is none."""
     found = parse_record(data)
-    if found is not None and found.token is not None:
+    if found is not None:
         assert format_answer([("password", found.token)]).count(b"\n") == 1
 
 

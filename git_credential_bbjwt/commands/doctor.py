@@ -32,7 +32,7 @@ from git_credential_bbjwt.core.failures import (
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, is_coloured, one_line
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting import obtain as minting
+from git_credential_bbjwt.getting.obtain import Asking, asking_for_person
 from git_credential_bbjwt.git import configure, helper_lines
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, GitError, dotted, git_version
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -42,8 +42,8 @@ from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
 from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.stores import STORES
-from git_credential_bbjwt.vendors import grants
+from git_credential_bbjwt.vendors.connect import look_up_workspace
+from git_credential_bbjwt.vendors.session import Session, check_jwt_not_expired
 
 _P = ParamSpec("_P")
 
@@ -249,7 +249,7 @@ def _installation(one: Installation) -> str:
     if one.is_exposed:
         raise InstallationError(f"{name}: others on this machine can read it", f"run: chmod 600 {one.where}")
     if one.jwt:
-        grants.check_jwt_not_expired(one)
+        check_jwt_not_expired(one)
         return f"{name}: a JWT signed elsewhere"
     shared_secret_of(one)()
     return f"{name}: its secret is {one.secret_place.described}"
@@ -278,7 +278,7 @@ def _clock(skews: list[float]) -> Check:
 def _workspace(one: Installation, budget: Budget) -> str:
     """Whether the workspace still has the slug that it is registered with."""
     try:
-        slug = grants.look_up_workspace(one, grants.Session(budget, ask_all_the_same=True))
+        slug = look_up_workspace(one, Session(budget, TokenCache.open(create=False), for_person=True))
     except (RefusedError, BadAnswerError) as refusal:
         return f"whether {one.workspaces[0]} is still its slug, Bitbucket does not tell: {refusal.what}"
     if slug not in one.workspaces:
@@ -291,11 +291,8 @@ def _workspace(one: Installation, budget: Budget) -> str:
 
 def _kept(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
     """Whether the kept token still opens the repository: who never erases one goes on failing with a revoked one."""
-    record = TokenCache.open(create=False).find(repository, options.scope, options.app)
-    token = None
-    if record is not None and record.may_be_in_time() and record.store in STORES:
-        token = STORES[record.store].token_of(record)
-    if record is None or token is None:
+    record = TokenCache.open(create=False).slot(repository, options.scope, options.app).find()
+    if record is None or not record.is_in_time():
         return
     from git_credential_bbjwt.bitbucket.api import check_token
     from git_credential_bbjwt.git.http_settings import HttpSettings
@@ -304,7 +301,7 @@ def _kept(repository: Repository, options: HelperOptions, budget: Budget) -> Ite
     origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
     url = f"https://{repository.host}/{repository.full_name}"
     try:
-        check_token(origin, repository, record.username, token)
+        check_token(origin, repository, record.username, record.token)
     except CredentialError as problem:
         yield Check("kept token", False, problem.what, problem.hint.replace(" URL", f" {url}"))
         return
@@ -317,21 +314,21 @@ def _lfs_cure(repository: Repository) -> str:
 
 
 def _token(repository: Repository, options: HelperOptions) -> Iterator[Check]:
-    with minting.ForPerson(options.replaced(token_store="none")) as person:
+    with asking_for_person(options.replaced(token_store="none")) as person:
         yield _checked("token", _minted, repository, options, person)
         if person.session.announcement is not None:
             yield Check("announcement", True, str(person.session.announcement))
 
 
-def _minted(repository: Repository, options: HelperOptions, person: minting.ForPerson) -> str:
+def _minted(repository: Repository, options: HelperOptions, person: Asking) -> str:
     started = time.monotonic()
-    grant = person.get(repository)
+    token = person.get(repository)
     took = time.monotonic() - started
     ends = (
         "an end that is not known"
-        if grant.expires is None
-        else time.strftime("%H:%M:%S UTC", time.gmtime(grant.expires))
+        if token.expires is None
+        else time.strftime("%H:%M:%S UTC", time.gmtime(token.expires))
     )
-    if not grant.uuid:
+    if not token.uuid:
         return f"the broker gives one for {repository.full_name} in {took:.2f} s, until {ends}"
-    return f"Bitbucket gives one for {repository.full_name} ({grant.uuid}), scope {options.scope}, until {ends}"
+    return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, until {ends}"

@@ -11,9 +11,7 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.refusals import forget_all
-from git_credential_bbjwt.tokens.stores import forget
+from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +24,10 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
     """Drop them. Raises UsageError and NotARepositoryError."""
     if bool(arguments.url) == arguments.all:
         raise UsageError("give a repository's URL or --all")
-    forget_all()
+    forget_refusals()
     if arguments.all:
         dropped = forget(lambda _: True)
-        for cache in TokenCache.every_folder():
-            cache.clear()
+        clear_all()
     else:
         wanted = parse_url(arguments.url)
         dropped = forget(lambda one: one.repository == wanted)

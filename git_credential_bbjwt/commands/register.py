@@ -24,7 +24,7 @@ from git_credential_bbjwt.core.failures import CredentialError, InstallationErro
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, hide, note, warning
 from git_credential_bbjwt.core.repository import is_name, normal_host, parse_path
-from git_credential_bbjwt.getting import obtain as minting
+from git_credential_bbjwt.getting.obtain import token_for_person
 from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
@@ -37,8 +37,10 @@ from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.secret_stores import secret_store
 from git_credential_bbjwt.system import terminal
 from git_credential_bbjwt.system.ownership import others_can_read, why_not_ours
-from git_credential_bbjwt.tokens.stores import forget_workspaces
-from git_credential_bbjwt.vendors import grants
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.tidying import forget_workspaces
+from git_credential_bbjwt.vendors.connect import look_up_workspace
+from git_credential_bbjwt.vendors.session import Session
 
 # What is pasted is one payload, of two kilobytes.
 _MAX_PASTED = 1024 * 1024
@@ -245,9 +247,9 @@ def _ask_slug(given: Installation, where: str, options: HelperOptions) -> str:
     say_it = "say it: git-credential-bbjwt register FILE --workspace SLUG"
     if not given.workspace_uuid:
         raise InstallationError(f"{where} names neither the workspace's slug nor its UUID", say_it)
-    session = grants.Session(Budget(options.timeout), ask_all_the_same=True)
+    session = Session(Budget(options.timeout), TokenCache.open(create=False), for_person=True)
     try:
-        return grants.look_up_workspace(given, session)
+        return look_up_workspace(given, session)
     except CredentialError as problem:
         raise InstallationError(
             f"{where} does not name the workspace's slug, and Bitbucket does not tell it: {problem.what}", say_it
@@ -346,6 +348,6 @@ def _try(text: str, installation: Installation, options: HelperOptions) -> int:
     repository = parse_url(text) if ":" in text else parse_path(installation.host, text.encode())
     if not installation.serves(repository):
         raise UsageError(f"{repository.full_name} on {repository.host} is not of this installation")
-    minting.get_for_person(repository, options.replaced(token_store="none", app=installation.app_key))
+    token_for_person(repository, options.replaced(token_store="none", app=installation.app_key))
     note(f"got a token for {repository.full_name}: all is well")
     return 0

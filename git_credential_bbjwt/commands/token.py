@@ -24,8 +24,8 @@ from git_credential_bbjwt.core.failures import CredentialError, RefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting import obtain as minting
-from git_credential_bbjwt.vendors.grants import Grant
+from git_credential_bbjwt.getting.obtain import Asking, asking_for_person, token_for_person
+from git_credential_bbjwt.tokens.token import Token
 
 
 class Handed(NamedTuple):
@@ -33,36 +33,36 @@ class Handed(NamedTuple):
 
     repository: Repository
     scope: str
-    grant: Grant
+    token: Token
 
 
 def _token(handed: Handed) -> str:
-    return handed.grant.token
+    return handed.token.value
 
 
 def _json(handed: Handed) -> str:
     fields = {
-        "username": handed.grant.username,
-        "token": handed.grant.token,
-        "expires_at": handed.grant.expires,
+        "username": handed.token.username,
+        "token": handed.token.value,
+        "expires_at": handed.token.expires,
         # A broker does not say of which scope its tokens are.
-        "scope": handed.scope if handed.grant.uuid else None,
+        "scope": handed.scope if handed.token.uuid else None,
         "repository": handed.repository.full_name,
-        "uuid": handed.grant.uuid or None,
+        "uuid": handed.token.uuid,
     }
     return json.dumps(fields)
 
 
 def _header(handed: Handed) -> str:
-    return "Authorization: Basic " + b64encode(f"{handed.grant.username}:{handed.grant.token}".encode()).decode()
+    return "Authorization: Basic " + b64encode(f"{handed.token.username}:{handed.token.value}".encode()).decode()
 
 
 def _bearer(handed: Handed) -> str:
-    return f"Authorization: Bearer {handed.grant.token}"
+    return f"Authorization: Bearer {handed.token.value}"
 
 
 def _url(handed: Handed) -> str:
-    userinfo = f"{handed.grant.username}:{quote(handed.grant.token, safe='')}"
+    userinfo = f"{handed.token.username}:{quote(handed.token.value, safe='')}"
     return f"https://{userinfo}@{handed.repository.host}/{quote(handed.repository.full_name)}.git"
 
 
@@ -93,7 +93,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if arguments.url == urls[:1]:
         repository = parse_url(urls[0])
         options = with_broker(options, urls[0])
-        print(show(Handed(repository, options.scope, minting.get_for_person(repository, options))))
+        print(show(Handed(repository, options.scope, token_for_person(repository, options))))
         return 0
     return _Many(urls, options, show).print()
 
@@ -117,7 +117,7 @@ class _Many:
         from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it is slow to load.
 
         done = 0
-        with minting.ForPerson(self._options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
+        with asking_for_person(self._options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
             for line in workers.map(partial(self._line, person), range(len(self._urls))):
                 print(line, flush=True)
                 done += line != ""
@@ -129,7 +129,7 @@ class _Many:
             )
         return 0 if done == len(self._urls) else 1
 
-    def _line(self, person: minting.ForPerson, number: int) -> str:
+    def _line(self, person: Asking, number: int) -> str:
         if self._stopped_by is not None:
             return ""
         try:

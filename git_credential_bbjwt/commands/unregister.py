@@ -12,7 +12,7 @@ from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import remove_secret
-from git_credential_bbjwt.tokens.stores import forget_workspaces
+from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import BudgetSpentError
-from git_credential_bbjwt.core.output import note
+from git_credential_bbjwt.core.output import error, note
 from git_credential_bbjwt.system import child_process
 
 # Seconds after which a person in front of a terminal begins to wonder.
@@ -71,3 +71,8 @@ class Budget:
         """Claim the last word. It never returns when the watchdog has it already: the process is ending."""
         with self._speaker:
             self._finished = True
+
+
+def say_that_time_is_up(spent: BudgetSpentError) -> None:
+    """Print the error of a budget that is over."""
+    error(spent.what, spent.hint)

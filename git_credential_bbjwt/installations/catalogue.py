@@ -290,6 +290,11 @@ class Catalogue:
         before = [*asked, found] if found is not None else asked
         return [*before, *[one for one in successors[:1] if one != found]]
 
+    def is_certain(self, answering: "list[Installation | Asked]", repository: Repository) -> bool:
+        """Whether the last of those that `answering` found is certainly for ``repository``, not only perhaps."""
+        last = answering[-1]
+        return not isinstance(last, Installation) or last.is_surely_for(repository)
+
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
         """The installation for a workspace's slug, if no repository is known; of several hosts, the first one's."""
         successor = None

@@ -33,7 +33,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.getting.obtain import Wanted, obtain
+from git_credential_bbjwt.getting.obtain import Asking, obtain
 from git_credential_bbjwt.git.protocol import USERNAME, Request, format_answer, parse_request, refused_fingerprints
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -45,14 +45,17 @@ from git_credential_bbjwt.serving.limits import (
     NO_FOLDER_HINT,
     CannotLimitError,
     LimitError,
-    Slots,
+    LookupLimit,
     announce,
     end_announcement,
 )
 from git_credential_bbjwt.system.lock import WAITING
-from git_credential_bbjwt.tokens.cache import LOOKUPS, MISSES, NAMED, TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
 from git_credential_bbjwt.tokens.record import Record, fingerprint_of
-from git_credential_bbjwt.vendors import grants
+from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.connect import look_up_name
 
 # Seconds for which a repository's name, looked up by its UUIDs, is valid: the longest life of a token.
 _NAME_LIFE = 7200
@@ -209,7 +212,6 @@ class Answering:
         self._rules = rules
         self._options = rules.options
         self._budget = budget
-        self._session = grants.Session(budget, ask_all_the_same=False)
         self._repository = ""
 
     def answer(self, read: Callable[[], bytes]) -> Answer:
@@ -236,35 +238,49 @@ class Answering:
         asked = catalogue.answering(repository, self._options.app)
         if not asked:
             return self._nothing("no installation names the workspace")
-        cache = TokenCache.open(create=True)
-        if cache.folder is None or self._options.token_store == "none":
+        cache = TokenCache.open(create=True, is_brokers=True)
+        if cache.tokens is None or self._options.token_store == "none":
             raise CannotLimitError(NO_FOLDER, NO_FOLDER_HINT)
+        asking = Asking(self._options, sources, catalogue, self._budget, cache=cache)
         try:
             if repository.uuid is not None or repository.workspace.startswith("{"):
-                repository = self._named(repository, asked, cache)
+                repository = self._named(repository, asked, asking)
                 self._repository = repository.full_name
             if not self._rules.allow(repository):
                 raise NotAllowedError(NOT_ALLOWED)
-            grantors = [grants.grantor(one, self._session) for one in asked]
-            wanted = Wanted(repository, grantors, self._options, sources, refused_fingerprints(request))
-            grant = _cached(cache, wanted) or obtain(wanted, self._budget, supervise=self._supervise)
+            token = self._token(asking, repository, asked, refused_fingerprints(request))
         finally:
-            cache.folder.close()
-        if grant is None:
+            cache.close()
+        if token is None:
             return self._nothing("nobody asked has anything to say")
-        end = [] if grant.expires is None else [("password_expiry_utc", str(grant.expires))]
+        end = [] if token.expires is None else [("password_expiry_utc", str(token.expires))]
         return Answer(
             Kind.TOKEN,
-            format_answer([("username", USERNAME), ("password", grant.token), *end]) + b"\n",
+            format_answer([("username", USERNAME), ("password", token.value), *end]) + b"\n",
             self._repository,
-            expires=grant.expires,
-            digest=fingerprint_of(grant.token.encode())[:_DIGEST],
+            expires=token.expires,
+            digest=fingerprint_of(token.value.encode())[:_DIGEST],
         )
 
     def _nothing(self, why: str) -> Answer:
         return Answer(Kind.NOTHING, b"\n", self._repository, cause=why)
 
-    def _named(self, repository: Repository, asked: list[Installation | Asked], cache: TokenCache) -> Repository:
+    def _token(
+        self, asking: Asking, repository: Repository, asked: list[Installation | Asked], refused: list[str]
+    ) -> Token | None:
+        """The cached token, found without the lock that a mint holds for seconds; else a new one."""
+        vendors = asking.vendors(asked)
+        record = asking.slot(repository).find()
+        identities = tuple(one.identity for one in vendors)
+        if record is not None and record.may_answer(refused, identities=identities):
+            return record.to_token()
+
+        def supervise(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
+            return _supervised(asking, slot, record, refused, mint)
+
+        return obtain(asking, repository, vendors, refused, supervise=supervise)
+
+    def _named(self, repository: Repository, asked: list[Installation | Asked], asking: Asking) -> Repository:
         """The repository by its one name, looked up if it was asked for by UUIDs.
 
         Raises NotAllowedError, the same whether it is not there or may not be seen; LimitError.
@@ -272,17 +288,18 @@ class Answering:
         installation = asked[-1]
         if not isinstance(installation, Installation):
             raise NotAllowedError(NOT_ALLOWED)
-        assert cache.folder is not None
-        name = cache.name(repository, self._options.scope, self._options.app) + NAMED
-        known = (cache.folder.read(name) or b"").decode("ascii", "replace").split(" ")
+        cache = asking.cache
+        assert cache.notes is not None
+        name = asking.slot(repository).name + NAMED
+        known = (cache.read(name) or b"").decode("ascii", "replace").split(" ")
         if len(known) == 2 and known[1].isdigit() and int(known[1]) > time.time():
             full_name = known[0]
         else:
-            slots = Slots(cache.folder, LOOKUPS, "too many requests by UUIDs in a minute")
+            slots = LookupLimit(cache.notes, LOOKUPS, "too many requests by UUIDs in a minute")
             with slots.one(self._budget) as slot:
                 slot.spend()
                 try:
-                    full_name = grants.look_up_name(repository, installation, self._session)
+                    full_name = look_up_name(repository, installation, asking.session)
                 except RefusedError as refused:
                     if refused.status not in (403, 404):
                         raise
@@ -290,30 +307,6 @@ class Answering:
             cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode())
         workspace, _, slug = full_name.partition("/")
         return Repository(repository.host, workspace, slug)
-
-    def _supervise(
-        self, cache: TokenCache, wanted: Wanted, record: Record | None, mint: Callable[[], grants.Grant | None]
-    ) -> grants.Grant | None:
-        """Mint within the limits: what finds nothing is counted, what a refused token is the reason of is rare."""
-        assert cache.folder is not None
-        name = cache.name(*wanted.key)
-        announce(cache, wanted.repository, name, record, wanted.refused)
-        try:
-            if cache.remembered_uuid(wanted.repository) is not None:
-                return mint()  # It was there lately: whoever floods the broker with other names does not stop it.
-            slots = Slots(cache.folder, MISSES, "too many requests for repositories that are not there in a minute")
-            with slots.one(self._budget) as slot:
-                try:
-                    grant = mint()
-                except (RefusedError, AnothersWorkspaceError) as refused:
-                    if self._session.has_asked and getattr(refused, "is_about_repository", True):
-                        slot.spend()
-                    raise
-                if grant is None and self._session.has_asked:
-                    slot.spend()
-                return grant
-        finally:
-            end_announcement(cache, name)
 
     def _refusal(self, problem: CredentialError) -> Answer:
         """The answer for an error: what the client may read of it, and what the audit has."""
@@ -361,16 +354,29 @@ def _repository_of(request: Request, catalogue: Catalogue) -> tuple[Repository |
         return None, problem.what
 
 
-def _cached(cache: TokenCache, wanted: Wanted) -> grants.Grant | None:
-    """The kept token that may be handed out: found without the repository's lock, which a mint holds for seconds."""
-    record = cache.find(*wanted.key)
-    identities = tuple(one.identity for one in wanted.grantors)
-    if record is None or not record.may_answer(wanted.store.name, wanted.refused, identities=identities):
-        return None
-    token = wanted.store.token_of(record)
-    if token is None:
-        return None
-    return grants.Grant(token, record.expires, record.uuid, cached=True, minted=record.minted, username=record.username)
+def _supervised(
+    asking: Asking, slot: Slot, record: Record | None, refused: list[str], mint: Callable[[], Token | None]
+) -> Token | None:
+    """Mint within the limits: what finds nothing is counted, and a mint because of a refused token is rare."""
+    cache, session = asking.cache, asking.session
+    assert cache.notes is not None
+    announce(cache, slot, record, refused)
+    try:
+        if session.uuids.find(slot.repository) is not None:
+            return mint()  # It was there lately: whoever floods the broker with other names does not stop it.
+        limit = LookupLimit(cache.notes, MISSES, "too many requests for repositories that are not there in a minute")
+        with limit.one(asking.budget) as place:
+            try:
+                token = mint()
+            except (RefusedError, AnothersWorkspaceError) as problem:
+                if session.has_asked and getattr(problem, "is_about_repository", True):
+                    place.spend()
+                raise
+            if token is None and session.has_asked:
+                place.spend()
+            return token
+    finally:
+        end_announcement(cache, slot)
 
 
 def described_bug(problem: BaseException) -> str:

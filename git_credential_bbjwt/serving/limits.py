@@ -12,10 +12,11 @@ from contextlib import contextmanager
 
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.private_folder import PrivateFolder
-from git_credential_bbjwt.tokens.cache import MINTING, SLOTS, TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.names import MINTING, MOST_LOOKUPS
 from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.tokens.slot import Slot
 
 # Seconds between two mints for one repository that refused tokens are the reason of.
 _BETWEEN_REFUSALS = 60
@@ -51,8 +52,8 @@ class CannotLimitError(CredentialError):
     usual_hint = NO_FOLDER_HINT
 
 
-class Slots:
-    """At most `SLOTS` look-ups per minute, however many processes make them at the same time.
+class LookupLimit:
+    """At most `MOST_LOOKUPS` look-ups per minute, however many processes make them at the same time.
 
     Each look-up holds one of as many files locked while it is under way, and spends it for a minute if it is to be
     counted. So a burst of honest requests only waits for its turn, a killed process gives its slot back, and no two
@@ -66,7 +67,7 @@ class Slots:
         self._what = what
 
     @contextmanager
-    def one(self, budget: Budget) -> Iterator["Slot"]:
+    def one(self, budget: Budget) -> Iterator["Place"]:
         """Hold a slot. Raises LimitError if all are spent, BudgetSpentError, CannotLimitError."""
         slot = self._taken()
         while slot is None:
@@ -78,12 +79,12 @@ class Slots:
         finally:
             slot.close()
 
-    def _taken(self) -> "Slot | None":
+    def _taken(self) -> "Place | None":
         """A slot that is neither spent nor held, None if one that is held may become free."""
         first_free: float | None = None
-        for number in range(SLOTS):
+        for number in range(MOST_LOOKUPS):
             try:
-                slot = Slot(self._folder, f"{self._name}~{number:02}")
+                slot = Place(self._folder, f"{self._name}~{number:02}")
             except BlockingIOError:
                 first_free = 0.0
                 continue
@@ -99,7 +100,7 @@ class Slots:
         return None
 
 
-class Slot:
+class Place:
     """One look-up's place, held until it is closed."""
 
     def __init__(self, folder: PrivateFolder, name: str) -> None:
@@ -132,32 +133,30 @@ class Slot:
         os.close(self._fd)
 
 
-def announce(cache: TokenCache, repository: Repository, name: str, record: Record | None, refused: list[str]) -> None:
+def announce(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> None:
     """Note that a token is about to be requested, and hold refused tokens to one mint a minute.
 
-    ``name`` is that of the record, ``refused`` are fingerprints. Raises LimitError, CannotLimitError.
+    ``refused`` are fingerprints. Raises LimitError, CannotLimitError.
     """
-    assert cache.folder is not None
     now = int(time.time())
-    last = int(_seconds(cache.folder.read(name + MINTING) or b""))
-    if record is not None and record.fingerprint in refused and record.may_be_in_time():
+    last = int(_seconds(cache.read(slot.name + MINTING) or b""))
+    if record is not None and record.fingerprint in refused and record.is_in_time():
         if 0 <= now - last < _BETWEEN_REFUSALS:
             raise LimitError(
-                f"a new token for {repository.full_name} was made {now - last} s ago because one was refused",
+                f"a new token for {slot.repository.full_name} was made {now - last} s ago because one was refused",
                 _BETWEEN_REFUSALS - (now - last),
             )
         last = now
     try:
-        cache.write(name + MINTING, str(last).encode())
+        cache.write(slot.name + MINTING, str(last).encode())
     except OSError as problem:
         raise CannotLimitError(f"this broker cannot write to its own folder: {problem.strerror}") from problem
 
 
-def end_announcement(cache: TokenCache, name: str) -> None:
+def end_announcement(cache: TokenCache, slot: Slot) -> None:
     """Remove the note of `announce`, unless it has to hold refused tokens to one mint a minute."""
-    assert cache.folder is not None
-    if not 0 <= time.time() - _seconds(cache.folder.read(name + MINTING) or b"") < _BETWEEN_REFUSALS:
-        cache.folder.remove(name + MINTING)
+    if not 0 <= time.time() - _seconds(cache.read(slot.name + MINTING) or b"") < _BETWEEN_REFUSALS:
+        cache.remove(slot.name + MINTING)
 
 
 def _seconds(content: bytes) -> float:

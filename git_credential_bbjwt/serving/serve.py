@@ -30,6 +30,7 @@ from git_credential_bbjwt.serving.answer import (
 from git_credential_bbjwt.serving.audit import Audit
 from git_credential_bbjwt.serving.client import who_asks
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.tidying import tidy
 
 #: Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
 #: the reason reaches the asker.
@@ -66,7 +67,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     speaking.start()
     speaking.join(_FOR_READER)
     if answer.kind is Kind.TOKEN:
-        TokenCache.open(create=False).tidy()
+        tidy(TokenCache.open(create=False, is_brokers=True))
     return answer.status
 
 

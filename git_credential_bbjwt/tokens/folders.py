@@ -1,10 +1,17 @@
-"""The folders that hold the token cache, and the record of one repository in them."""
+"""The folders that hold cached tokens, and the one record that a cached answer reads.
+
+On Linux a token is in memory only: in the user's runtime folder, else in ``/dev/shm``. The containers of a Kubernetes
+pod share ``/dev/shm``, so a token that opens a whole workspace is not kept there.
+"""
+
+import os
+import sys
 
 from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.ownership import is_private
-from git_credential_bbjwt.system.places import APP_NAME, user_cache_folder, user_runtime_base
+from git_credential_bbjwt.system.places import APP_NAME, home_is_anothers, user_cache_folder, user_runtime_base
 from git_credential_bbjwt.tokens.record import Record, parse_record
 
 TYPE_CHECKING = False
@@ -14,76 +21,106 @@ if TYPE_CHECKING:
 
     _Folder = TypeVar("_Folder", bound=OwnFolder)
 
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # `is_in_memory` and `OwnFolder` decide whether it may be used.
 
-# A prime, so that all bytes of a name count.
+# A prime, so that all bytes of a name matter.
 _PARTS = 61
+
+# The last part of the name of a broker's slot: a broker and an asker of one user do not wait for each other.
+_BROKERS = "broker"
 
 
 def part_of(text: str) -> str:
-    """The part of the folder that ``text`` belongs in."""
+    """Return the subfolder that ``text`` belongs in: the helper never has to list a folder of 100,000 files."""
     return f"{int.from_bytes(text.encode('utf-8', 'surrogateescape'), 'big') % _PARTS:02x}"
 
 
-class Records:
-    """The records in a folder, to be found; `cache` has what it takes to keep and to drop them.
+def slot_name(repository: Repository, scope: str, app: str, *, is_brokers: bool = False) -> str:
+    """Return the file name of a slot's record, below the cache's folder."""
+    host, workspace, name = repository.host, repository.workspace, repository.name
+    folder = f"{part_of(f'{host}/{workspace}')}/{part_of(f'{name}/{scope}/{app}')}"
+    parts = (host, workspace, name, scope, app)
+    return f"{folder}/{file_name(*parts, _BROKERS) if is_brokers else file_name(*parts)}"
 
-    Without a folder nothing is found, nothing is kept, and tokens are minted each time.
+
+def read_record(folder: OwnFolder, name: str, repository: Repository, scope: str, app: str) -> Record | None:
+    """Return the record in the file ``name`` if it is of exactly this slot, whatever its age; else None."""
+    data = folder.read(name)
+    record = parse_record(data) if data else None
+    if record is None or (record.host, record.workspace, record.name, record.scope, record.app) != (
+        repository.host,
+        repository.workspace,
+        repository.name,
+        scope,
+        app,
+    ):
+        return None
+    return record
+
+
+def cached_record(repository: Repository, scope: str, app: str) -> Record | None:
+    """Return this user's record for ``repository``, whatever its age; None if there is none."""
+    folder = first_usable(token_paths(), OwnFolder)
+    if folder is None:
+        return None
+    return read_record(folder, slot_name(repository, scope, app), repository, scope, app)
+
+
+def token_paths(operators: str | None = None) -> "Iterator[str]":
+    """Yield the folders that may hold tokens; the first that can be used is used.
+
+    ``operators`` is the folder that a broker's operator gave it: then no other one is used.
     """
-
-    def __init__(self, folder: OwnFolder | None) -> None:
-        self.folder = folder
-
-    @staticmethod
-    def name(repository: Repository, scope: str, app: str) -> str:
-        """The name of the record's file, and with an ending of those beside it."""
-        host, workspace, name = repository.host, repository.workspace, repository.name
-        folder = f"{part_of(f'{host}/{workspace}')}/{part_of(f'{name}/{scope}/{app}')}"
-        return f"{folder}/{file_name(host, workspace, name, scope, app)}"
-
-    def find(self, repository: Repository, scope: str, app: str) -> Record | None:
-        """Return the record of exactly this repository, scope and app, whatever its age; None where there is none."""
-        if self.folder is None:
-            return None
-        data = self.folder.read(self.name(repository, scope, app))
-        record = parse_record(data) if data else None
-        if record is None or (record.host, record.workspace, record.name, record.scope, record.app) != (
-            repository.host,
-            repository.workspace,
-            repository.name,
-            scope,
-            app,
-        ):
-            return None
-        return record
-
-
-def kept() -> Records:
-    """The records of this user."""
-    return Records(next(usable_folders(OwnFolder), None))
-
-
-def usable_folders(open_folder: "Callable[[str], _Folder]", *, made: bool = False) -> "Iterator[_Folder]":
-    """The folders that records may be in, as ``open_folder`` opens them; the first is the one that is used.
-
-    That is the user's runtime folder where that is private to the user, else platformdirs' user cache folder. Unless
-    ``open_folder`` has ``made`` it, there may be none yet.
-    """
-    for path in _candidates():
-        try:
-            folder = open_folder(path)
-        except OSError as problem:
-            if isinstance(problem, PermissionError) and problem.filename == path:
-                warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
-            elif made or not isinstance(problem, FileNotFoundError):
-                trace(f"no token cache in {path}: {problem.strerror}")
-            continue
-        yield folder
-
-
-def _candidates() -> "Iterator[str]":
+    if operators is not None:
+        yield operators
+        return
     runtime = user_runtime_base()
     if runtime is not None and is_private(runtime):
         yield runtime + "/" + APP_NAME
-    cache = user_cache_folder()
-    if cache is not None:
-        yield cache
+    if not sys.platform.startswith("linux"):
+        cache = user_cache_folder()
+        if cache is not None:
+            yield cache
+    elif not home_is_anothers() and is_in_memory(_SHARED_MEMORY):
+        yield f"{_SHARED_MEMORY}/{APP_NAME}-{os.geteuid()}"
+
+
+def is_shared_memory(path: str) -> bool:
+    """Whether ``path``, one of `token_paths`, is in ``/dev/shm``, which other containers may share."""
+    return path.startswith(_SHARED_MEMORY + "/" + APP_NAME)
+
+
+def is_in_memory(path: str) -> bool:
+    """Whether the folder ``path`` is on a tmpfs.
+
+    The device number decides (proc_pid_mountinfo(5)): a path says nothing, because a later mount can cover it.
+    """
+    try:
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            lines = mounts.read().splitlines()
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    return any(line.split(b" ", 3)[2:3] == [number] and b" - tmpfs " in line for line in lines)
+
+
+def first_usable(
+    paths: "Iterator[str]", open_folder: "Callable[[str], _Folder]", *, create: bool = False
+) -> "_Folder | None":
+    """Return the first of ``paths`` that ``open_folder`` can open; None if it can open none."""
+    return next(usable(paths, open_folder, create=create), None)
+
+
+def usable(
+    paths: "Iterator[str]", open_folder: "Callable[[str], _Folder]", *, create: bool = False
+) -> "Iterator[_Folder]":
+    """Yield each of ``paths`` that ``open_folder`` can open. ``create`` tells that it makes what is missing."""
+    for path in paths:
+        try:
+            yield open_folder(path)
+        except OSError as problem:
+            if isinstance(problem, PermissionError) and problem.filename == path:
+                warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
+            elif create or not isinstance(problem, FileNotFoundError):
+                trace(f"no token cache in {path}: {problem.strerror}")

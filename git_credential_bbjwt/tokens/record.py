@@ -4,113 +4,22 @@ import time
 
 from git_credential_bbjwt.core.repository import Repository
 
-#: A token is used again only with this many seconds left: a clone that starts with it must be able to end with it. The
-#: README and the man page tell it in words.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.tokens.token import Token
+
+#: A cached token is used only with this many seconds left: a clone that starts with it must be able to end with it.
 MIN_REMAINING = 300
 
-# A record from the future was written while the clock was wrong: its expiry means nothing. A few seconds are a clock
-# being slewed.
+# A record from the future was written while the clock was wrong, so its end means nothing. A clock that is being slewed
+# may be off by some seconds.
 _CLOCK_SLACK = 30
 
 #: Begins the ``identity`` of a record whose token a broker gave.
 BROKERED = "broker-"
 
-_FORMAT = "bbjwt-token-record 4"
+_FORMAT = "bbjwt-token-record 5"
 _END = "end"
-
-
-class Record:
-    """One minted token and all that must be the same for using it again.
-
-    ``minted`` and ``expires`` are Unix times. ``stamp`` is that of all installation sources when it was minted,
-    ``identity`` a digest of who gave it. ``fingerprint`` is what the token is recognised by; ``store`` names the
-    token store it is kept in; ``token`` is None where that is not this record. ``username`` goes with it.
-    """
-
-    __slots__ = (
-        "app",
-        "expires",
-        "fingerprint",
-        "host",
-        "identity",
-        "minted",
-        "name",
-        "scope",
-        "stamp",
-        "store",
-        "token",
-        "username",
-        "uuid",
-        "workspace",
-    )
-
-    def __init__(
-        self,
-        repository: Repository,
-        scope: str,
-        app: str,
-        *,
-        stamp: str,
-        identity: str,
-        uuid: str,
-        fingerprint: str,
-        minted: int,
-        expires: int,
-        store: str,
-        username: str,
-        token: str | None,
-    ) -> None:
-        self.host = repository.host
-        self.workspace = repository.workspace
-        self.name = repository.name
-        self.scope = scope
-        self.app = app
-        self.stamp = stamp
-        self.identity = identity
-        self.uuid = uuid
-        self.fingerprint = fingerprint
-        self.minted = minted
-        self.expires = expires
-        self.store = store
-        self.username = username
-        self.token = token
-
-    def may_answer(
-        self, token_store: str, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()
-    ) -> bool:
-        """Whether the token may be handed out again.
-
-        It is of one who is still asked: the ``stamp`` of the sources is the same, or who gave it is one of the
-        ``identities``. It is kept where ``--token-store`` says, its fingerprint is none of the ``refused`` ones, and
-        enough of its life is left, by a clock that has not been set back since.
-        """
-        still_asked = self.stamp == stamp != "" or self.identity in identities
-        return still_asked and self.store == token_store and self.fingerprint not in refused and self.may_be_in_time()
-
-    def may_be_in_time(self) -> bool:
-        """Whether enough of its life is left, by a clock that has not been set back since."""
-        return self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
-
-    @property
-    def is_brokered(self) -> bool:
-        """Whether a broker gave it."""
-        return self.identity.startswith(BROKERED)
-
-    @property
-    def repository(self) -> Repository:
-        """The repository the token is for."""
-        return Repository(self.host, self.workspace, self.name)
-
-    def to_bytes(self) -> bytes:
-        """The record as its file holds it."""
-        lines = [_FORMAT]
-        lines += [f"{field}={getattr(self, field)}" for field in _TEXT_FIELDS]
-        lines += [f"minted={self.minted}", f"expires={self.expires}"]
-        if self.token is not None:
-            lines.append(f"token={self.token}")
-        lines += [_END, ""]
-        return "\n".join(lines).encode("ascii")
-
 
 _TEXT_FIELDS = (
     "host",
@@ -121,10 +30,110 @@ _TEXT_FIELDS = (
     "stamp",
     "identity",
     "uuid",
+    "opens",
+    "granted",
     "fingerprint",
-    "store",
     "username",
+    "token",
 )
+
+_WORKSPACE = "workspace"
+
+
+class Record:
+    """One cached token and all that must be the same for using it again.
+
+    ``host``, ``workspace``, ``name``, ``scope`` and ``app`` are those of its slot (`tokens.slot`). ``minted`` and
+    ``expires`` are Unix times. ``stamp`` is that of all sources of installations at the time of the mint, ``identity``
+    a digest of who gave the token. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for
+    a token that opens more than one repository; ``granted`` then names its scopes.
+    """
+
+    __slots__ = (*_TEXT_FIELDS, "expires", "minted")
+
+    host: str
+    workspace: str
+    name: str
+    scope: str
+    app: str
+    stamp: str
+    identity: str
+    uuid: str
+    opens: str
+    granted: str
+    fingerprint: str
+    username: str
+    token: str
+    minted: int
+    expires: int
+
+    @classmethod
+    def of(cls, token: "Token", repository: Repository, scope: str, app: str, *, stamp: str, identity: str) -> "Record":
+        """Return the record of ``token``, whose end must be known."""
+        assert token.expires is not None
+        self = cls()
+        self.host, self.workspace, self.name = repository.host, repository.workspace, repository.name
+        self.scope, self.app, self.stamp, self.identity = scope, app, stamp, identity
+        self.uuid, self.username, self.token = token.uuid or "", token.username, token.value
+        self.opens, self.granted = _WORKSPACE if token.opens_workspace else "", token.granted
+        self.fingerprint = fingerprint_of(token.value.encode())
+        self.minted, self.expires = token.minted, token.expires
+        return self
+
+    def may_answer(self, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()) -> bool:
+        """Whether the token may be handed out again.
+
+        Whoever gave it must still be asked: the ``stamp`` of the sources is the same, or the giver is one of the
+        ``identities``. It must not be one of the ``refused`` fingerprints, and it must be in time.
+        """
+        still_asked = self.stamp == stamp != "" or self.identity in identities
+        return still_asked and self.fingerprint not in refused and self.is_in_time()
+
+    def is_in_time(self) -> bool:
+        """Whether enough of its life is left, by a clock that has not been set back since the mint."""
+        return self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
+
+    @property
+    def end(self) -> str:
+        """The time of its end in words."""
+        return time.strftime("%H:%M:%S UTC", time.gmtime(self.expires))
+
+    @property
+    def is_brokered(self) -> bool:
+        """Whether a broker gave it."""
+        return self.identity.startswith(BROKERED)
+
+    @property
+    def opens_workspace(self) -> bool:
+        """Whether the token opens more than one repository."""
+        return self.opens == _WORKSPACE
+
+    @property
+    def repository(self) -> Repository:
+        """The repository that the token was requested for; its name is empty if one token serves the workspace."""
+        return Repository(self.host, self.workspace, self.name)
+
+    def to_token(self) -> "Token":
+        """Return the token, marked as cached."""
+        from git_credential_bbjwt.tokens.token import Token
+
+        return Token(
+            self.token,
+            expires=self.expires,
+            minted=self.minted,
+            uuid=self.uuid or None,
+            username=self.username,
+            opens_workspace=self.opens_workspace,
+            granted=self.granted,
+            is_cached=True,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the content of the record's file."""
+        lines = [_FORMAT]
+        lines += [f"{field}={getattr(self, field)}" for field in _TEXT_FIELDS]
+        lines += [f"minted={self.minted}", f"expires={self.expires}", _END, ""]
+        return "\n".join(lines).encode("ascii")
 
 
 def parse_record(data: bytes) -> Record | None:
@@ -134,30 +143,18 @@ def parse_record(data: bytes) -> Record | None:
         if lines[0] != _FORMAT or lines[-2:] != [_END, ""]:
             return None
         fields = dict(line.split("=", 1) for line in lines[1:-2])
-        text = [fields[field] for field in _TEXT_FIELDS]
-        token = fields.get("token")
-        if token is not None and (not token.isprintable() or " " in token or not token):
-            return None
-        return Record(
-            Repository(text[0], text[1], text[2]),
-            text[3],
-            text[4],
-            stamp=text[5],
-            identity=text[6],
-            uuid=text[7],
-            fingerprint=text[8],
-            store=text[9],
-            username=text[10],
-            minted=int(fields["minted"]),
-            expires=int(fields["expires"]),
-            token=token,
-        )
+        record = Record()
+        for field in _TEXT_FIELDS:
+            setattr(record, field, fields[field])
+        record.minted, record.expires = int(fields["minted"]), int(fields["expires"])
     except (ValueError, KeyError, IndexError):
         return None
+    token = record.token
+    return record if token and token.isprintable() and " " not in token else None
 
 
 def fingerprint_of(token: bytes) -> str:
-    """What a token is recognised by, here and in ``state[]``: the first characters of its hexadecimal SHA-256."""
+    """Return what identifies a token, here and in ``state[]``: the first digits of its hexadecimal SHA-256."""
     from hashlib import sha256  # Loads OpenSSL; an answer from the cache needs no digest.
 
     from git_credential_bbjwt.git.protocol import FINGERPRINT_LENGTH

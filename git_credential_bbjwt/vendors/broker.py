@@ -8,14 +8,18 @@ import json
 import socket
 import time
 from base64 import urlsafe_b64decode
-from typing import NamedTuple
 
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BrokerError
 from git_credential_bbjwt.core.output import hide, redacted, trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.protocol import USERNAME, format_answer, state_entry
+from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.system import child_process, shell
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.tokens.record import BROKERED
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.session import Session
 
 #: Begins a WHERE that is the path of a socket; everything else is a command line for ``sh -c``.
 SOCKET_PREFIX = "unix:"
@@ -35,15 +39,23 @@ _LONGEST_REASON = 500
 _HINT = "ask who runs the broker; git-credential-bbjwt doctor URL shows its answer, BBJWT_TRACE=1 each step"
 
 
-class Brokered(NamedTuple):
-    """A broker's token. ``expires`` is a Unix time; None where the broker did not say, and then it is not kept."""
+class Broker:
+    """The vendor that asks a broker."""
 
-    username: str
-    token: str
-    expires: int | None
+    opens_workspace = False
+
+    def __init__(self, asked: Asked, session: Session) -> None:
+        self.identity = BROKERED + digest(asked.how)
+        self._where = asked.how
+        self._session = session
+
+    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
+        """Return the broker's token; None if it has nothing to say about ``repository``. Raises BrokerError."""
+        self._session.has_asked = True
+        return ask(self._where, repository, refused, self._session.budget)
 
 
-def ask(where: str, repository: Repository, refused: list[str], budget: Budget) -> Brokered | None:
+def ask(where: str, repository: Repository, refused: list[str], budget: Budget) -> Token | None:
     """Ask the broker at ``where`` for a token; None where it has nothing to say about ``repository``.
 
     ``refused`` are the fingerprints of tokens that the server would not take, the newest last. Raises BrokerError.
@@ -92,7 +104,7 @@ def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
     return done.output, done.errors
 
 
-def _checked(answer: bytes, errors: bytes) -> Brokered | None:
+def _checked(answer: bytes, errors: bytes) -> Token | None:
     if len(answer) > _LONGEST_ANSWER:
         raise BrokerError(f"the broker answered more than {_LONGEST_ANSWER} bytes", _HINT)
     fields: dict[str, str] = {}
@@ -115,7 +127,12 @@ def _checked(answer: bytes, errors: bytes) -> Brokered | None:
     if not token or not _is_visible_ascii(token) or not username or not _is_visible_ascii(username):
         raise BrokerError("the broker's answer has no usable password", _HINT)
     hide(token)
-    return Brokered(username, token, _end_of(fields.get("password_expiry_utc"), token))
+    return Token(
+        token,
+        expires=_end_of(fields.get("password_expiry_utc"), token),
+        minted=int(time.time()),
+        username=username,
+    )
 
 
 def _end_of(stated: str | None, token: str) -> int | None:

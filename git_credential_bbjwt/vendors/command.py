@@ -9,12 +9,34 @@ from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.system import child_process, shell
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.connect import Connect
+from git_credential_bbjwt.vendors.session import Session
 
 # A payload is two kilobytes. Bytes.
 _LONGEST_PAYLOAD = 1024 * 1024
 
 # Lines of its standard error that are passed on.
 _MOST_LINES = 20
+
+
+class InstallationCommand:
+    """The vendor for an installation command: runs it, then mints for the installation that it printed."""
+
+    opens_workspace = False
+
+    def __init__(self, asked: Asked, session: Session) -> None:
+        self.identity = digest("command", asked.how)
+        self._asked = asked
+        self._session = session
+
+    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:
+        """Return a new token; None if the command prints nothing. Raises CredentialError."""
+        self._session.has_asked = True
+        self._session.budget.doing = f"waiting for {self._asked.where}"
+        installation = ask_command(self._asked, repository)
+        return None if installation is None else Connect(installation, self._session).token(repository, scope, refused)
 
 
 def ask_command(asked: Asked, repository: Repository) -> Installation | None:

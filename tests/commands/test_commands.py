@@ -217,7 +217,7 @@ def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: 
     for text in shown:
         assert "/2.0/repositories/acme/widgets" in text
         assert ": 200 in " in text
-    assert "a cached token answers" in shown[1]
+    assert "using the cached token" in shown[1]
     assert trace.stat().st_mode & 0o777 == 0o600
     secrets = [acme.app.shared_secret.removesuffix("x"), *acme.bitbucket.tokens]
     secrets += [seen.jwt for seen in acme.bitbucket.helper_requests() if seen.jwt]

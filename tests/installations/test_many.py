@@ -401,15 +401,3 @@ def test_used_up_records_go_a_little_at_a_time(acme: Workspace) -> None:
 
     assert acme.machine.records() == [precious]
     assert not leftover.exists()
-
-
-def test_what_version_1_0_left_in_the_cache_goes_too(acme: Workspace) -> None:
-    folder = acme.machine.runtime / "git-credential-bbjwt"
-    folder.mkdir(mode=0o700)
-    old = [folder / f"{'a' * 32}-{'b' * 16}{ending}" for ending in ("", ".lock", ".new")]
-    for file in old:
-        file.write_text("")
-        os.utime(file, (1, 1))
-    acme.get()
-
-    assert not any(file.exists() for file in old)

@@ -732,7 +732,7 @@ def test_every_visible_character_may_be_in_a_token(token: str) -> None:
     found = _checked(f"password={token}\n\n".encode(), b"")
 
     assert found is not None
-    assert found.token == token
+    assert found.value == token
 
 
 @pytest.mark.usefixtures("broker")

@@ -11,12 +11,12 @@ from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BudgetSpentError
 from git_credential_bbjwt.serving import limits
 from git_credential_bbjwt.serving.answer import _ascii
-from git_credential_bbjwt.tokens.cache import LOOKUPS, MINTING, SLOTS, TokenCache
-from tests.tokens.test_rules import WIDGETS, kept, record
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.names import LOOKUPS, MINTING, MOST_LOOKUPS
+from tests.tokens.test_rules import WIDGETS, kept, record, slot
 
 __all__ = ["kept"]  # a fixture
 
-NAME = "a-record"
 NOW = 2_000_000_000
 
 
@@ -27,84 +27,82 @@ def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def written(kept: TokenCache, name: str) -> str:
     """What stands in a file of the cache."""
-    assert kept.folder is not None
-    return (kept.folder.read(name) or b"").decode()
+    return (kept.read(name) or b"").decode()
 
 
-def slots(kept: TokenCache) -> limits.Slots:
-    assert kept.folder is not None
-    return limits.Slots(kept.folder, LOOKUPS, "too many")
+def limit(kept: TokenCache) -> limits.LookupLimit:
+    assert kept.notes is not None
+    return limits.LookupLimit(kept.notes, LOOKUPS, "too many")
 
 
 @pytest.mark.parametrize(
     ("told", "counts"), [(NOW, True), (NOW - 59, True), (NOW - 60, False), (NOW + 1, False), ("soon", False)]
 )
 def test_look_ups_of_the_last_minute_are_counted(kept: TokenCache, told: int | str, counts: bool) -> None:
-    assert kept.folder is not None
-    for number in range(SLOTS):
+    for number in range(MOST_LOOKUPS):
         kept.write(f"{LOOKUPS}~{number:02}", f"{told:>20}".encode())
     budget = Budget(10)
     if counts:
-        with pytest.raises(limits.LimitError, match="too many") as raised, slots(kept).one(budget):
+        with pytest.raises(limits.LimitError, match="too many") as raised, limit(kept).one(budget):
             pass
         assert raised.value.seconds == max(1, 60 - (NOW - int(told)))
     else:
-        for _ in range(SLOTS):
-            with slots(kept).one(budget) as slot:
-                slot.spend()
-        with pytest.raises(limits.LimitError), slots(kept).one(budget):
+        for _ in range(MOST_LOOKUPS):
+            with limit(kept).one(budget) as place:
+                place.spend()
+        with pytest.raises(limits.LimitError), limit(kept).one(budget):
             pass
 
 
 def test_a_look_up_that_is_not_spent_gives_its_slot_back(kept: TokenCache) -> None:
     budget = Budget(10)
-    for _ in range(SLOTS + 5):
-        with slots(kept).one(budget):
+    for _ in range(MOST_LOOKUPS + 5):
+        with limit(kept).one(budget):
             pass
 
 
 def test_one_that_finds_all_slots_held_waits_for_its_budget(kept: TokenCache) -> None:
     with contextlib.ExitStack() as held:
-        for _ in range(SLOTS):
-            held.enter_context(slots(kept).one(Budget(10)))
-        with pytest.raises(BudgetSpentError), slots(kept).one(Budget(0.2)):
+        for _ in range(MOST_LOOKUPS):
+            held.enter_context(limit(kept).one(Budget(10)))
+        with pytest.raises(BudgetSpentError), limit(kept).one(Budget(0.2)):
             pass
 
 
 def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
     """Announce a mint in place of a token that ends so many seconds from now."""
     before = record(WIDGETS, expires=expires)
-    limits.announce(kept, WIDGETS, NAME, before, [before.fingerprint] if refused else [])
+    limits.announce(kept, slot(kept), before, [before.fingerprint] if refused else [])
 
 
 @pytest.mark.parametrize(("ago", "too_soon"), [(0, True), (59, True), (60, False), (-1, False)])
 def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
-    kept.write(NAME + MINTING, str(NOW - ago).encode())
+    kept.write(slot(kept).name + MINTING, str(NOW - ago).encode())
     if too_soon:
         with pytest.raises(limits.LimitError, match=f"was made {ago} s ago because one was refused") as raised:
             announce(kept, refused=True)
         assert raised.value.seconds == 60 - ago
-        assert written(kept, NAME + MINTING) == str(NOW - ago)
+        assert written(kept, slot(kept).name + MINTING) == str(NOW - ago)
     else:
         announce(kept, refused=True)
-        assert written(kept, NAME + MINTING) == str(NOW)
+        assert written(kept, slot(kept).name + MINTING) == str(NOW)
 
 
 def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
-    kept.write(NAME + MINTING, str(NOW - 1).encode())
+    kept.write(slot(kept).name + MINTING, str(NOW - 1).encode())
     announce(kept, refused=False)
     announce(kept, refused=True, expires=10)  # It was about to end.
-    limits.announce(kept, WIDGETS, NAME, None, ["0" * 16])
+    limits.announce(kept, slot(kept), None, ["0" * 16])
 
-    assert written(kept, NAME + MINTING) == str(NOW - 1)
+    assert written(kept, slot(kept).name + MINTING) == str(NOW - 1)
 
 
 @pytest.mark.parametrize("told", ["", "soon", "-1"])
 def test_what_is_no_time_holds_nothing_up(kept: TokenCache, told: str) -> None:
-    kept.write(NAME + MINTING, told.encode())
+    kept.write(slot(kept).name + MINTING, told.encode())
     announce(kept, refused=True)
 
-    assert written(kept, NAME + MINTING) == str(NOW)
+    assert written(kept, slot(kept).name + MINTING) == str(NOW)
 
 
 def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,7 +114,7 @@ def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pyt
     why = "cannot write to its own folder: No space left on device"
     with pytest.raises(limits.CannotLimitError, match=why):
         announce(kept, refused=False)
-    with pytest.raises(limits.CannotLimitError, match=why), slots(kept).one(Budget(10)):
+    with pytest.raises(limits.CannotLimitError, match=why), limit(kept).one(Budget(10)):
         pass
 
 

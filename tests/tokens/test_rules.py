@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import TooManyRefusedError
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.tokens import cache
+from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.tokens import tidying
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.folders import is_in_memory
+from git_credential_bbjwt.tokens.names import CLOSED, REFUSED, REMINTS
+from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.tidying import clear_all, records_of, tidy
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.uuids import KnownUuids
 
 WIDGETS = Repository("bitbucket.org", "acme", "widgets")
 GADGETS = Repository("bitbucket.org", "acme", "gadgets")
@@ -22,24 +31,25 @@ UUID = "{12345678-1234-1234-1234-123456789abc}"
 SCOPE, APP = "repository", ""
 DAY = 86_400
 
-#: Seconds that a slow machine may take between two lines here: files bear the real time.
+#: Seconds that a slow machine may take between two lines here: files have the real time.
 SOON = 60
 
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenCache:
-    """An empty cache."""
+    """An empty cache with everything in one folder."""
     tmp_path.chmod(0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    return TokenCache.open(create=True)
+    folder = TokenCache.open(create=True).tokens
+    return TokenCache(folder, folder, folder)
 
 
 @pytest.fixture
 def nowhere() -> TokenCache:
-    """One without a folder."""
-    return TokenCache(None)
+    """A cache without a folder."""
+    return TokenCache(None, None, None)
 
 
 Later = Callable[[float], None]
@@ -56,35 +66,32 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     return set_clock
 
 
-def record(repository: Repository, *, expires: float = 7200, scope: str = SCOPE) -> Record:
+def slot(cache: TokenCache, repository: Repository = WIDGETS) -> Slot:
+    """The slot of a repository."""
+    return cache.slot(repository, SCOPE, APP)
+
+
+def record(repository: Repository, *, expires: float = 7200) -> Record:
     """A record that ends so many seconds from now."""
     now = int(time.time())
-    return Record(
-        repository,
-        scope,
-        APP,
-        stamp="s",
-        identity="i",
-        uuid=UUID,
-        fingerprint="f",
-        minted=now,
-        expires=now + int(expires),
-        store="runtime",
-        username="x-token-auth",
-        token="token",
-    )
+    token = Token("token", minted=now, expires=now + int(expires), uuid=UUID)
+    return Record.of(token, repository, SCOPE, APP, stamp="s", identity="i")
+
+
+def folder_of(kept: TokenCache) -> PrivateFolder:
+    """The one folder of the cache."""
+    assert kept.tokens is not None
+    return kept.tokens
 
 
 def files(kept: TokenCache) -> list[str]:
     """The names of all files below the cache."""
-    assert kept.folder is not None
-    return sorted(path.name for path in Path(kept.folder.path).rglob("*") if not path.is_dir())
+    return sorted(path.name for path in Path(folder_of(kept).path).rglob("*") if not path.is_dir())
 
 
 def put(kept: TokenCache, name: str, age: float = 0.0) -> None:
     """A file of that age."""
-    assert kept.folder is not None
-    path = Path(kept.folder.path, name)
+    path = Path(folder_of(kept).path, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"text")
     path.chmod(0o600)
@@ -92,144 +99,178 @@ def put(kept: TokenCache, name: str, age: float = 0.0) -> None:
 
 
 def test_a_uuid_is_remembered_for_30_days(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
-    assert kept.remembered_uuid(WIDGETS) is None
-    kept.remember_uuid(WIDGETS, UUID)
-    assert kept.remembered_uuid(WIDGETS) == UUID
+    known, unknown = KnownUuids(kept), KnownUuids(nowhere)
+    assert known.find(WIDGETS) is None
+    known.remember(WIDGETS, UUID)
+    assert known.find(WIDGETS) == UUID
     for seconds, remembered in ((SOON, UUID), (30 * DAY - SOON, UUID), (30 * DAY + SOON, None), (-SOON, None)):
         later(seconds)
-        assert kept.remembered_uuid(WIDGETS) == remembered, seconds
+        assert known.find(WIDGETS) == remembered, seconds
     later(SOON)
-    assert kept.remembered_uuid(GADGETS) is None
-    kept.forget_uuid(WIDGETS)
-    kept.forget_uuid(WIDGETS)
-    assert kept.remembered_uuid(WIDGETS) is None
-    kept.remember_uuid(WIDGETS, "no UUID")
-    assert kept.remembered_uuid(WIDGETS) is None
-    nowhere.remember_uuid(WIDGETS, UUID)
-    nowhere.forget_uuid(WIDGETS)
-    assert nowhere.remembered_uuid(WIDGETS) is None
-
-
-def test_the_first_of_a_day_is_told_of_each_name(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
-    told = [kept.is_first_today("announced"), kept.is_first_today("announced")]
-    for seconds in (SOON, DAY - SOON, DAY + SOON, -SOON):
-        later(seconds)
-        told.append(kept.is_first_today("announced"))
-    assert told == [True, False, False, False, True, True]
-    assert kept.is_first_today("lookups")
-    assert not nowhere.is_first_today("announced")
-
-
-def test_a_day_that_cannot_be_noted_is_none(kept: TokenCache) -> None:
-    assert kept.folder is not None
-    os.mkdir(f"{kept.folder.path}/announced")
-
-    assert not kept.is_first_today("announced")
+    assert known.find(GADGETS) is None
+    assert known.find(WIDGETS, within=2 * SOON) == UUID
+    assert known.find(WIDGETS, within=SOON / 2) is None
+    known.forget(WIDGETS)
+    known.forget(WIDGETS)
+    assert known.find(WIDGETS) is None
+    known.remember(WIDGETS, "no UUID")
+    assert known.find(WIDGETS) is None
+    unknown.remember(WIDGETS, UUID)
+    unknown.forget(WIDGETS)
+    assert unknown.find(WIDGETS) is None
 
 
 def test_refused_tokens_are_remembered_to_their_end(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
-    def refused() -> list[str]:
-        return kept.refused(WIDGETS, SCOPE, APP)
-
+    widgets = slot(kept)
     later(0)
     now = int(time.time())
-    assert refused() == []
-    kept.note_refused(WIDGETS, SCOPE, APP, "known", now + 100)
-    kept.note_refused(WIDGETS, SCOPE, APP, "unknown", None)
-    assert refused() == ["known", "unknown"]
-    assert [kept.refused(*other) for other in ((GADGETS, SCOPE, APP), (WIDGETS, "x", APP), (WIDGETS, SCOPE, "x"))] == [
-        [],
-        [],
-        [],
-    ]
-    kept.note_refused(WIDGETS, SCOPE, APP, "known", now + 100)
-    assert refused() == ["unknown", "known"]
+    assert widgets.refused() == []
+    widgets.refuse("known", now + 100)
+    widgets.refuse("unknown", None)
+    assert widgets.refused() == ["known", "unknown"]
+    others = (kept.slot(GADGETS, SCOPE, APP), kept.slot(WIDGETS, "x", APP), kept.slot(WIDGETS, SCOPE, "x"))
+    assert [other.refused() for other in others] == [[], [], []]
+    widgets.refuse("known", now + 100)
+    assert widgets.refused() == ["unknown", "known"]
     later(99)
-    assert refused() == ["unknown", "known"]
+    assert widgets.refused() == ["unknown", "known"]
     later(100)
-    assert refused() == ["unknown"]
-    kept.note_refused(WIDGETS, SCOPE, APP, "later", None)
+    assert widgets.refused() == ["unknown"]
+    widgets.refuse("later", None)
     later(0)
-    assert refused() == ["unknown", "later"]  # What had ended was not kept.
+    assert widgets.refused() == ["unknown", "later"]  # What had ended was not kept.
     later(DAY)
-    assert refused() == ["later"]
-    nowhere.note_refused(WIDGETS, SCOPE, APP, "known", None)
-    assert nowhere.refused(WIDGETS, SCOPE, APP) == []
+    assert widgets.refused() == ["later"]
+    slot(nowhere).refuse("known", None)
+    assert slot(nowhere).refused() == []
 
 
 def test_32_refused_tokens_are_remembered(kept: TokenCache) -> None:
     for number in range(34):
-        kept.note_refused(WIDGETS, SCOPE, APP, f"number-{number}", None)
+        slot(kept).refuse(f"number-{number}", None)
 
-    assert kept.refused(WIDGETS, SCOPE, APP) == [f"number-{number}" for number in range(2, 34)]
-
-
-def test_lines_of_refused_tokens_that_say_no_time_do_not_count(kept: TokenCache) -> None:
-    name = kept.name(WIDGETS, SCOPE, APP) + "~refused"
-    kept.write(name, f"one soon\ntwo {int(time.time()) + 100}\nthree\n".encode())
-
-    assert kept.refused(WIDGETS, SCOPE, APP) == ["two"]
+    assert slot(kept).refused() == [f"number-{number}" for number in range(2, 34)]
 
 
-def test_five_mints_anew_within_five_minutes(kept: TokenCache, later: Later) -> None:
+def test_lines_of_refused_tokens_without_a_time_are_ignored(kept: TokenCache) -> None:
+    kept.write(slot(kept).name + REFUSED, f"one soon\ntwo {int(time.time()) + 100}\nthree\n".encode())
+
+    assert slot(kept).refused() == ["two"]
+
+
+def test_five_tokens_replace_refused_ones_within_five_minutes(kept: TokenCache, later: Later) -> None:
     for number in range(5):
         later(number)
-        kept.count_remint(WIDGETS, SCOPE, APP)
+        slot(kept).count_remint()
     later(299)
     with pytest.raises(TooManyRefusedError, match="5 tokens for acme/widgets within 5 minutes"):
-        kept.count_remint(WIDGETS, SCOPE, APP)
-    kept.count_remint(GADGETS, SCOPE, APP)
-    later(300)  # The first does not count any more, the second does.
-    kept.count_remint(WIDGETS, SCOPE, APP)
+        slot(kept).count_remint()
+    slot(kept, GADGETS).count_remint()
+    later(300)  # The first is too old by now, the second is not.
+    slot(kept).count_remint()
     with pytest.raises(TooManyRefusedError):
-        kept.count_remint(WIDGETS, SCOPE, APP)
-    later(-1)  # A clock that was set back: those to come are none that were.
-    kept.count_remint(WIDGETS, SCOPE, APP)
+        slot(kept).count_remint()
+    later(-1)  # The clock was set back, so the counted times are in the future.
+    slot(kept).count_remint()
 
 
-def test_what_is_no_time_does_not_count(kept: TokenCache) -> None:
-    kept.write(kept.name(WIDGETS, SCOPE, APP) + "~reminted", b" ".join([b"soon"] * 9))
-    kept.count_remint(WIDGETS, SCOPE, APP)
+def test_words_that_are_no_time_are_not_counted(kept: TokenCache) -> None:
+    kept.write(slot(kept).name + REMINTS, b" ".join([b"soon"] * 9))
+    slot(kept).count_remint()
+
+
+def test_limit_says_how_long_to_wait(kept: TokenCache, later: Later) -> None:
+    limit = RateLimit(kept, "lookups", most=2, seconds=60)
+    later(0)
+    assert limit.wait() == 0
+    limit.count()
+    later(10)
+    assert limit.wait() == 0
+    limit.count()
+    assert limit.wait() == 50
+    later(59)
+    assert limit.wait() == 1
+    later(60)
+    assert limit.wait() == 0
+    limit.count()
+    assert limit.wait() == 10
+
+
+def test_closed_repository_opens_after_30_seconds(kept: TokenCache, later: Later) -> None:
+    widgets = slot(kept)
+    put(kept, widgets.name + CLOSED)
+    later(0)
+    assert 27 <= widgets.closed_for() <= 30
+    later(20)
+    assert 7 <= widgets.closed_for() <= 10
+    later(30)
+    assert widgets.closed_for() == 0
+    later(0)
+    widgets.reopen()
+    assert widgets.closed_for() == 0
+    assert slot(kept, GADGETS).closed_for() == 0
 
 
 def test_records_are_kept_found_and_dropped(kept: TokenCache, nowhere: TokenCache) -> None:
     long = Repository("bitbucket.org", "w" * 120, "r" * 120)
     every = [record(one) for one in (WIDGETS, GADGETS, OTHERS, long)]
     for one in every:
-        kept.keep(one)
-    kept.remember_uuid(WIDGETS, UUID)
-    kept.write(kept.name(WIDGETS, SCOPE, APP) + "x", b"no record")
+        slot(kept, one.repository).keep(one)
+    KnownUuids(kept).remember(WIDGETS, UUID)
+    kept.write(slot(kept).name + "x", b"no record")
 
-    assert {one.repository for one in kept.records()} == {WIDGETS, GADGETS, OTHERS, long}
-    assert {one.repository for one in kept.records_of("bitbucket.org", "acme")} == {WIDGETS, GADGETS}
-    assert {one.repository for one in kept.records_of("bitbucket.org", "w" * 120)} == {long}
-    assert list(kept.records_of("elsewhere.example", "acme")) == []
-    kept.drop(every[0])
-    kept.drop(every[0])
-    assert kept.find(WIDGETS, SCOPE, APP) is None
-    assert kept.find(GADGETS, SCOPE, APP) is not None
-    nowhere.keep(every[0])
-    nowhere.drop(every[0])
-    nowhere.clear()
-    nowhere.tidy()
-    assert (list(nowhere.records()), list(nowhere.records_of("bitbucket.org", "acme"))) == ([], [])
+    def names(host: str, workspace: str) -> set[str]:
+        return {one.repository.full_name for _, one in records_of(folder_of(kept), host, workspace)}
+
+    assert names("bitbucket.org", "acme") == {"acme/widgets", "acme/gadgets"}
+    assert names("bitbucket.org", "w" * 120) == {long.full_name}
+    assert names("elsewhere.example", "acme") == set()
+    slot(kept).drop()
+    slot(kept).drop()
+    assert slot(kept).find() is None
+    assert slot(kept, GADGETS).find() is not None
+    slot(nowhere).keep(every[0])
+    slot(nowhere).drop()
+    assert slot(nowhere).find() is None
+    tidy(nowhere)
 
 
-OURS = [
+def test_slots_of_a_broker_are_its_own(kept: TokenCache) -> None:
+    brokers = TokenCache(kept.tokens, kept.notes, kept.uuids, is_brokers=True)
+    slot(kept).keep(record(WIDGETS))
+    assert slot(brokers).find() is None
+    with slot(kept).lock(Budget(10)), slot(brokers).lock(Budget(10)):
+        slot(brokers).keep(record(WIDGETS))
+    assert slot(brokers).find() is not None
+    assert tidying.forget(lambda _: True) == 2
+    assert (slot(kept).find(), slot(brokers).find()) == (None, None)
+
+
+def test_workspace_has_one_slot_apart_from_its_repositories(kept: TokenCache) -> None:
+    slot(kept).keep(record(WIDGETS))
+    everywhere = kept.workspace_slot("bitbucket.org", "acme", APP)
+    assert everywhere.find() is None
+    token = Token("wide", minted=int(time.time()), expires=int(time.time()) + 7200, opens_workspace=True)
+    everywhere.keep(Record.of(token, everywhere.repository, everywhere.scope, APP, stamp="s", identity="i"))
+    found = everywhere.find()
+    assert found is not None
+    assert found.opens_workspace
+    assert {one.token for _, one in records_of(folder_of(kept), "bitbucket.org", "acme")} == {"token", "wide"}
+
+
+HELPERS = [
     "bitbucket.org,acme,widgets,repository,",
+    "bitbucket.org,acme,widgets,repository,,broker",
     "bitbucket.org,acme,widgets,repository,~lock",
     "bitbucket.org,acme,widgets,repository,~refused~new",
     "bitbucket.org,acme,widgets,,~uuid",
+    "bitbucket.org,acme,,,",
     "0f" * 16,
     "0f" * 16 + "~reminted",
-    "0f" * 16 + "-" + "0f" * 8,
-    "0f" * 16 + ".lock",
     "lookups~00",
     "misses~19",
-    "announced",
-    "announced~new",
 ]
-NOT_OURS = [
+OTHERS_FILES = [
     "bitbucket.org,acme,widgets,repository,~strange",
     "bitbucket.org,acme,widgets,repository",
     "bitbucket.org,acme,widgets,repository,,",
@@ -237,44 +278,41 @@ NOT_OURS = [
     "notes~lock",
     "0f" * 15,
     "0f" * 16 + "0",
-    "0f" * 16 + "-" + "0f" * 7,
-    "0f" * 16 + "-0",
-    "0f" * 16 + "-" + "0f" * 8 + "0",
+    "0f" * 16 + ".lock",
     "xy" * 16,
-    "0f" * 16 + "-" + "xy" * 8,
 ]
 
 
 @pytest.mark.parametrize("where", ["", "0a/1b/", "refusals/"])
-def test_clearing_removes_what_is_named_as_ours(kept: TokenCache, where: str) -> None:
-    for name in [*OURS, *NOT_OURS]:
+def test_clearing_removes_only_what_is_named_as_the_helpers(kept: TokenCache, where: str) -> None:
+    for name in [*HELPERS, *OTHERS_FILES]:
         put(kept, where + name)
-    kept.clear()
-    assert files(kept) == sorted(NOT_OURS)
-    assert kept.folder is not None
-    for name in NOT_OURS:
-        os.unlink(f"{kept.folder.path}/{where}{name}")
-    kept.clear()
-    assert not os.path.exists(kept.folder.path)
+    clear_all()
+    assert files(kept) == sorted(OTHERS_FILES)
+    for name in OTHERS_FILES:
+        os.unlink(f"{folder_of(kept).path}/{where}{name}")
+    clear_all()
+    assert not os.path.exists(folder_of(kept).path)
 
 
 def test_folders_that_are_no_parts_are_left_alone(kept: TokenCache) -> None:
     for folder in ("0a/1b", "0A/1b", "0a/1bc", "abc/1b", "a/1b", "xy/1b"):
         put(kept, f"{folder}/{'0f' * 16}")
-    kept.clear()
+    clear_all()
 
     assert len(files(kept)) == 5
 
 
 @pytest.mark.parametrize("where", ["", "0a/1b/", "refusals/"])
-def test_tidying_removes_what_is_used_up(kept: TokenCache, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    monkeypatch.setattr(cache, "_TIDYING", 60.0)
-    # A record's file bears the time of its end.
+def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    monkeypatch.setattr(tidying, "_TIDYING", 60.0)
+    # A record's file has the time of its end.
     ages = {
         "bitbucket.org,acme,used-up,repository,": 5,
         "bitbucket.org,acme,in-time,repository,": -60,
         "bitbucket.org,acme,widgets,repository,~reminted": DAY + 60,
         "bitbucket.org,acme,gadgets,repository,~reminted": DAY - 60,
+        "bitbucket.org,acme,widgets,repository,~lock": DAY + 60,
         "bitbucket.org,acme,widgets,,~uuid": 30 * DAY + 60,
         "bitbucket.org,acme,gadgets,,~uuid": 30 * DAY - 60,
         "0f" * 16: DAY + 60,
@@ -283,7 +321,7 @@ def test_tidying_removes_what_is_used_up(kept: TokenCache, monkeypatch: pytest.M
     }
     for name, age in ages.items():
         put(kept, where + name, age)
-    kept.tidy()
+    tidy(kept)
 
     assert files(kept) == sorted(
         [
@@ -296,20 +334,20 @@ def test_tidying_removes_what_is_used_up(kept: TokenCache, monkeypatch: pytest.M
     )
 
 
-def test_tidying_ends_in_time(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tidying_ends_in_time_unless_everything_is_asked_for(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         put(kept, f"0a/{number:02x}/{'0f' * 16}", DAY + 60)
-    monkeypatch.setattr(cache, "_TIDYING", -1.0)
-    kept.tidy()
+    monkeypatch.setattr(tidying, "_TIDYING", -1.0)
+    tidy(kept)
     assert len(files(kept)) == 8
-    monkeypatch.setattr(cache, "_TIDYING", 60.0)
-    kept.tidy()
+    tidy(kept, everything=True)
     assert files(kept) == []
 
 
-def test_asking_for_every_folder_makes_none(kept: TokenCache, tmp_path: Path) -> None:
-    assert kept.folder is not None
-    (one,) = TokenCache.every_folder()
-    assert one.folder is not None
-    assert one.folder.path == kept.folder.path
-    assert not (tmp_path / "cache").exists()
+def test_folder_is_in_memory_by_its_device_number(tmp_path: Path) -> None:
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    tmpfs = {line[2] for line in mounts if line[line.index("-") + 1] == "tmpfs"}
+    for path in ("/", "/proc", "/dev/shm", str(tmp_path)):
+        device = os.stat(path).st_dev
+        assert is_in_memory(path) == (f"{os.major(device)}:{os.minor(device)}" in tmpfs)
+    assert not is_in_memory("/nonexistent")

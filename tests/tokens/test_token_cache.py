@@ -15,11 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.core.options import TOKEN_STORES
 from git_credential_bbjwt.tokens.record import MIN_REMAINING
-from git_credential_bbjwt.tokens.stores import STORES
 from tests import tally
-from tests.conftest import LATE, Workspace, answer, finish, request, start, until_asked
+from tests.conftest import COMMAND, LATE, Workspace, answer, cannot, finish, request, start, until_asked
 from tests.emulator import Fault
 from tests.properties import whole_record
 
@@ -46,11 +44,6 @@ def test_one_record_a_repository_that_only_its_user_can_read(acme: Workspace) ->
     assert acme.bitbucket.mints() == 2
 
 
-def cache_folder(acme: Workspace) -> Path:
-    """Where tokens are where there is no private runtime folder."""
-    return acme.machine.home / ".cache/git-credential-bbjwt"
-
-
 def not_a_folder(path: Path) -> None:
     path.rmdir()
     path.write_text("")
@@ -71,40 +64,112 @@ RUNTIME_FOLDERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def on_disk(acme: Workspace) -> Path:
+    """Where UUIDs are kept, and no token."""
+    return acme.machine.home / ".cache/git-credential-bbjwt"
+
+
+def tokens_in(folder: Path, token: str) -> list[Path]:
+    """The files below ``folder`` that hold ``token``."""
+    return [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+
+
 @pytest.mark.parametrize("name", RUNTIME_FOLDERS)
-def test_a_runtime_folder_that_is_not_private_is_not_used(acme: Workspace, name: str) -> None:
+def test_tokens_are_in_dev_shm_if_the_runtime_folder_is_not_private(
+    acme: Workspace, shared_memory: Path, name: str
+) -> None:
     RUNTIME_FOLDERS[name](acme.machine.runtime)
     first = password(acme)
 
-    files = [path for path in cache_folder(acme).rglob("*") if path.is_file()]
-    assert files
-    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
-    assert stat.S_IMODE(cache_folder(acme).stat().st_mode) == 0o700
+    (record,) = tokens_in(shared_memory, first)
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (shared_memory, record.parent)} == {0o700}
+    assert tokens_in(acme.machine.home.parent, first) == []
+    assert {path.name.rpartition("~")[2] for path in on_disk(acme).rglob("*,*")} == {"uuid"}
     assert password(acme) == first
     assert not list(acme.machine.runtime.parent.glob("elsewhere/*"))
 
 
-@pytest.mark.parametrize("whose", ["runtime", "ours"])
-def test_a_folder_of_another_user_is_not_used(acme: Workspace, another_user: int, whose: str) -> None:
+@pytest.mark.parametrize("whose", ["runtime", "the helper's"])
+def test_folder_of_another_user_is_not_used(
+    acme: Workspace, shared_memory: Path, another_user: int, whose: str
+) -> None:
     prepared = acme.machine.runtime
-    if whose == "ours":
+    if whose != "runtime":
         prepared = prepared / "git-credential-bbjwt"
         prepared.mkdir(mode=0o700)
     os.chown(prepared, another_user, another_user)
     first = password(acme)
 
     assert list(acme.machine.runtime.glob("git-credential-bbjwt/*")) == []
-    assert len(list(cache_folder(acme).iterdir())) == 1
+    assert len(tokens_in(shared_memory, first)) == 1
     assert password(acme) == first
 
 
-def test_our_folder_behind_a_link_is_not_used(acme: Workspace, tmp_path: Path) -> None:
+def test_folder_behind_a_link_is_not_used(acme: Workspace, shared_memory: Path, tmp_path: Path) -> None:
     (tmp_path / "evil").mkdir(mode=0o700)
     (acme.machine.runtime / "git-credential-bbjwt").symlink_to(tmp_path / "evil")
-    acme.get()
+    first = password(acme)
 
     assert list((tmp_path / "evil").iterdir()) == []
-    assert len(list(cache_folder(acme).iterdir())) == 1
+    assert len(tokens_in(shared_memory, first)) == 1
+
+
+def chown_to_another(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65_534, 65_534)
+
+
+def make_open(folder: Path) -> None:
+    folder.mkdir()
+    folder.chmod(0o755)
+
+
+def link_away(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    elsewhere.mkdir(mode=0o700, exist_ok=True)
+    folder.symlink_to(elsewhere)
+
+
+PREPARED: dict[str, Callable[[Path], object]] = {
+    "of another user": chown_to_another,
+    "open to all": make_open,
+    "a link": link_away,
+    "a file": lambda folder: folder.write_text(""),
+}
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_no_token_is_kept_if_somebody_prepared_the_folder_in_dev_shm(
+    acme: Workspace, shared_memory: Path, another_user: int, name: str
+) -> None:
+    assert another_user
+    acme.machine.runtime.rmdir()
+    PREPARED[name](shared_memory)
+    first = password(acme)
+
+    assert tokens_in(shared_memory.parent, first) == []
+    assert tokens_in(acme.machine.home.parent, first) == []
+    assert password(acme) != first
+    shutil.rmtree(shared_memory.with_name("elsewhere"), ignore_errors=True)
+
+
+def test_no_token_is_kept_in_a_dev_shm_on_a_disk(acme: Workspace, shared_memory: Path, tmp_path: Path) -> None:
+    acme.machine.runtime.rmdir()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f'mount --bind {disk} /dev/shm && exec "$@"'
+
+    def get() -> str:
+        command = ("unshare", "-m", "sh", "-c", script, "sh", COMMAND, "get")
+        return answer(acme.machine.run(*command, data=request(acme.url) + "\n"))["password"]
+
+    assert os.stat(disk).st_dev != os.stat(shared_memory.parent).st_dev
+    first = get()
+    assert list(disk.iterdir()) == []
+    assert tokens_in(acme.machine.home.parent, first) == []
+    assert get() != first
+    assert len(acme.bitbucket.helper_requests()) == 4
 
 
 def truncate(record: Path) -> None:
@@ -132,7 +197,7 @@ BROKEN_RECORDS: dict[str, Callable[[Path], object]] = {
     "empty": lambda record: record.write_bytes(b""),
     "truncated": truncate,
     "garbage": lambda record: record.write_bytes(os.urandom(500)),
-    "another format": lambda record: replaced(record, b"record 4", b"record 1"),
+    "another format": lambda record: replaced(record, b"record 5", b"record 1"),
     "expiry is not a number": lambda record: replaced(record, b"expires=", b"expires=x"),
     "a line break in the token": lambda record: replaced(record, b"token=", b"token=a\nhost=b\ntoken="),
     "an escape in the token": lambda record: replaced(record, b"token=", b"token=\x1b"),
@@ -159,8 +224,9 @@ def test_a_record_that_is_not_whole_and_ours_counts_as_absent(acme: Workspace, n
 
 
 @pytest.mark.parametrize("spoilt", ["read-only", "full", "no home"])
-def test_where_nothing_can_be_kept_a_token_is_still_given(acme: Workspace, spoilt: str) -> None:
+def test_token_is_given_although_nothing_can_be_kept(acme: Workspace, shared_memory: Path, spoilt: str) -> None:
     acme.machine.runtime.rmdir()
+    shared_memory.write_text("not a folder")
     environment = dict(acme.machine.environment)
     if spoilt == "no home":
         environment |= {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/proc/nothing"}
@@ -172,6 +238,23 @@ def test_where_nothing_can_be_kept_a_token_is_still_given(acme: Workspace, spoil
 
     assert acme.get().stderr == ""
     assert "no token cache" in acme.get("--verbose").stderr
+
+
+def test_full_memory_gives_the_token_with_one_warning(acme: Workspace, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    fill = "mount -t tmpfs -o size=64k,nr_inodes=1k,mode=700 none $0 && mkdir -m 700 $0/git-credential-bbjwt && "
+    fill += 'dd if=/dev/zero of=$0/rest bs=4k 2>/dev/null; exec "$@"'
+    command = ("unshare", "-m", "sh", "-c", fill, full, COMMAND, "get")
+    acme.machine.environment["XDG_RUNTIME_DIR"] = str(full)
+    done = acme.machine.run(*command, data=request(acme.url) + "\n", check=False)
+    if "unshare failed" in done.stderr or "mount" in done.stderr:
+        cannot("this system allows no tmpfs of the test's own")
+
+    assert "password" in answer(done)
+    assert done.stderr.count("warning") == 1
+    assert "could not be cached" in done.stderr
+    assert tokens_in(acme.machine.home.parent, answer(done)["password"]) == []
 
 
 def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
@@ -443,22 +526,7 @@ def test_expired_records_do_not_pile_up(acme: Workspace) -> None:
     assert record not in acme.machine.records()
 
 
-def test_what_version_1_0_kept_and_a_link_to_nothing_go_in_time(acme: Workspace) -> None:
-    acme.get()
-    (record,) = acme.machine.records()
-    folder = record.parent.parent.parent
-    old, link, recent = (folder / (digits * 16) for digits in ("0f", "1f", "2f"))
-    for path in (old, recent):
-        path.write_text("{}")
-    link.symlink_to("nowhere")
-    for path in (old, link):
-        os.utime(path, (1_600_000_000, 1_600_000_000), follow_symlinks=False)
-    acme.machine.get(acme.bitbucket.url(acme.bitbucket.host_repository("acme/gadgets")))
-
-    assert [os.path.lexists(path) for path in (old, link, recent)] == [False, False, True]
-
-
-def test_forgetting_all_leaves_nothing_of_ours_and_all_of_others(acme: Workspace) -> None:
+def test_forgetting_all_leaves_only_files_of_others(acme: Workspace) -> None:
     acme.get()
     (record,) = acme.machine.records()
     leftover = record.with_name(f"{record.name}~new")
@@ -496,6 +564,7 @@ HEAVY = (
 
 _EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.output", ".core.repository", ".git", ".git.protocol"}
 _SOURCES = {
+    *(".getting", ".getting.get"),
     *(".installations", ".installations.registry", ".installations.source", ".installations.sources"),
     *(".system", ".system.folder", ".system.ownership", ".system.places"),
 }
@@ -520,10 +589,6 @@ def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> No
     assert ours == OURS.get(case, ours)
 
 
-def test_each_token_store_that_can_be_chosen_is_there() -> None:
-    assert set(TOKEN_STORES) <= set(STORES)
-
-
 @pytest.mark.parametrize(
     ("minted", "expires", "in_time"),
     [(30, 7200, True), (31, 7200, False), (0, MIN_REMAINING, True), (0, MIN_REMAINING - 1, False)],
@@ -535,4 +600,4 @@ def test_enough_of_its_life_is_left_by_a_clock_that_was_not_set_back(
     monkeypatch.setattr("time.time", lambda: float(now))
     record = whole_record(minted=now + minted, expires=now + expires)
 
-    assert record.may_be_in_time() == in_time
+    assert record.is_in_time() == in_time

@@ -1,0 +1,40 @@
+"""The names of the files in the token cache.
+
+A record is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``; what is known beside it ends with one of these endings.
+"""
+
+#: Begins each ending.
+BESIDE = "~"
+
+#: The lock of a slot or of a counter.
+LOCK = "~lock"
+
+#: When tokens of a slot were replaced because the server refused them.
+REMINTS = "~reminted"
+
+#: The newest token of a slot was refused as well.
+CLOSED = "~closed"
+
+#: Tokens that a broker must not give again.
+REFUSED = "~refused"
+
+#: The UUID of a repository.
+UUID = "~uuid"
+
+#: A broker is about to get a token.
+MINTING = "~minting"
+
+#: The name that a broker found for a repository named by UUIDs.
+NAMED = "~named"
+
+ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, UUID, MINTING, NAMED)
+
+#: The folder of remembered refusals.
+REFUSALS = "refusals"
+
+#: Begin the names of the files that count a broker's look-ups: those by UUIDs, and those that find nothing.
+LOOKUPS = "lookups"
+MISSES = "misses"
+
+#: How many of each there may be in a minute, and so how many files: ``lookups~00`` and so on.
+MOST_LOOKUPS = 20

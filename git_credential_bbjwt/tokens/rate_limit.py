@@ -1,0 +1,54 @@
+"""Limits on how often something may happen, counted in a file that all processes of the user share."""
+
+import time
+
+from git_credential_bbjwt.core.output import trace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.tokens.cache import TokenCache
+
+
+class RateLimit:
+    """At most ``most`` events within ``seconds``, counted in the cache's file ``name``.
+
+    The caller holds the lock of whatever is counted.
+    """
+
+    def __init__(self, cache: "TokenCache", name: str, *, most: int, seconds: int) -> None:
+        self._cache = cache
+        self._name = name
+        self._most = most
+        self._seconds = seconds
+
+    def wait(self) -> int:
+        """Return the seconds until the next event is allowed; 0 if one is allowed now."""
+        recent = self._recent()
+        if len(recent) < self._most:
+            return 0
+        return recent[-self._most] + self._seconds - int(time.time())
+
+    def count(self) -> None:
+        """Count an event that happens now. Raises OSError."""
+        self._write([*self._recent(), int(time.time())][-self._most :])
+
+    def touch(self) -> None:
+        """Write the file without an event, to find out whether it can be written. Raises OSError."""
+        self._write(self._recent() or [0])  # An empty file could be written to a full disk.
+
+    def try_to_count(self) -> None:
+        """Count an event that happens now, if that can be written."""
+        try:
+            self.count()
+        except OSError as problem:
+            trace(f"{self._name} could not be written: {problem.strerror}")
+
+    def _write(self, times: list[int]) -> None:
+        self._cache.write(self._name, " ".join(map(str, times)).encode())
+
+    def _recent(self) -> list[int]:
+        """The Unix times of the events that still matter, the newest last. A time to come is not one."""
+        now = int(time.time())
+        text = (self._cache.read(self._name) or b"").decode("ascii", "replace")
+        times = [int(word) for word in text.split() if word.isascii() and word.isdigit() and len(word) < 18]
+        return sorted(one for one in times if 0 <= now - one < self._seconds)

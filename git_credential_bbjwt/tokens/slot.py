@@ -1,0 +1,141 @@
+"""A slot of the token cache: the place of one token, with its lock and what is known of refused ones."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import TooManyRefusedError
+from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.system.lock import WAITING, FileLock
+from git_credential_bbjwt.tokens.folders import read_record, slot_name
+from git_credential_bbjwt.tokens.names import CLOSED, LOCK, REFUSED, REMINTS
+from git_credential_bbjwt.tokens.rate_limit import RateLimit
+from git_credential_bbjwt.tokens.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.tokens.cache import TokenCache
+
+#: How many tokens may replace a refused one, and within how many seconds: another token does not help if the server
+#: refuses each.
+MOST_REMINTS = 5
+REMINTS_WITHIN = 300
+
+#: Seconds for which a repository gets no token after its newest one was refused, too.
+CLOSED_FOR = 30
+
+# Seconds for which a refused token is named to a broker if its end is not known.
+_A_DAY = 86_400
+
+# How many refused tokens of a slot are remembered: more than a broker is told.
+_MOST_REFUSED = 32
+
+
+class Slot:
+    """The place of the token for one repository, scope and app; of a workspace's token the repository has no name.
+
+    If there is no folder, nothing is found and nothing is kept.
+    """
+
+    def __init__(self, cache: "TokenCache", repository: Repository, scope: str, app: str) -> None:
+        self._cache = cache
+        self.repository = repository
+        self.scope = scope
+        self.app = app
+        self.name = slot_name(repository, scope, app, is_brokers=cache.is_brokers)
+
+    def find(self) -> Record | None:
+        """Return the slot's record, whatever its age; None if there is none."""
+        if self._cache.tokens is None:
+            return None
+        return read_record(self._cache.tokens, self.name, self.repository, self.scope, self.app)
+
+    def can_keep(self, *, opens_workspace: bool = False) -> bool:
+        """Whether a token may be kept here."""
+        return self._cache.tokens is not None and (not opens_workspace or self._cache.keeps_workspace_tokens)
+
+    def keep(self, record: Record) -> None:
+        """Put ``record`` in place of its predecessor. Raises OSError; the predecessor is then unchanged."""
+        from git_credential_bbjwt.tokens.cache import write
+
+        if self._cache.tokens is not None:
+            write(self._cache.tokens, self.name, record.to_bytes(), until=record.expires)
+
+    def drop(self) -> None:
+        """Remove the slot's record, if there is one."""
+        if self._cache.tokens is not None:
+            self._cache.tokens.remove(self.name)
+
+    @contextlib.contextmanager
+    def lock(self, budget: Budget) -> Iterator[None]:
+        """Hold the slot's lock, so that one process at a time gets a token for it.
+
+        If no lock can be made there is nothing to share either, and the call goes on without.
+        """
+        with contextlib.ExitStack() as held:
+            if self._cache.notes is not None:
+                budget.doing = WAITING
+                try:
+                    self._cache.notes.make_folders(self.name.rpartition("/")[0])
+                    held.enter_context(FileLock(self._cache.notes, self.name + LOCK, may_wait=budget.remaining))
+                except OSError as problem:
+                    trace(f"no lock in {self._cache.notes.path}: {problem.strerror}")
+            yield
+
+    def count_remint(self) -> None:
+        """Count a token that is minted because the server refused the one before.
+
+        Raises TooManyRefusedError if that has happened too often.
+        """
+        limit = RateLimit(self._cache, self.name + REMINTS, most=MOST_REMINTS, seconds=REMINTS_WITHIN)
+        if limit.wait() > 0:
+            raise TooManyRefusedError(
+                f"the server has refused {MOST_REMINTS} tokens for {self._described} within "
+                f"{REMINTS_WITHIN // 60} minutes, so no more are requested",
+                "see what the server tells git; git-credential-bbjwt doctor URL checks each step",
+            )
+        limit.try_to_count()
+
+    @property
+    def _described(self) -> str:
+        return self.repository.full_name if self.repository.name else f"the workspace {self.repository.workspace}"
+
+    def close(self) -> None:
+        """Note that the newest token was refused as well: for `CLOSED_FOR` seconds there is none for the repository."""
+        try:
+            self._cache.write(self.name + CLOSED, b"\n")
+        except OSError as problem:
+            trace(f"the refusal could not be noted: {problem.strerror}")
+
+    def closed_for(self) -> int:
+        """Return for how many more seconds there is no token for the repository; 0 if it is not closed."""
+        age = self._cache.age(self.name + CLOSED)
+        return 0 if age is None or age >= CLOSED_FOR else max(1, round(CLOSED_FOR - age))
+
+    def reopen(self) -> None:
+        """End what `close` began."""
+        self._cache.remove(self.name + CLOSED)
+
+    def refused(self) -> list[str]:
+        """Return the fingerprints of tokens that the server refused or that were forgotten, the newest last."""
+        return [fingerprint for fingerprint, expires in self._refusals() if expires > time.time()]
+
+    def refuse(self, fingerprint: str, expires: int | None) -> None:
+        """Remember until ``expires``, a Unix time, that this token is not wanted again; for a day if that is None."""
+        until = int(time.time()) + _A_DAY if expires is None else expires
+        others = [one for one in self._refusals() if one[0] != fingerprint and one[1] > time.time()]
+        lines = [f"{one} {end}\n" for one, end in [*others, (fingerprint, until)][-_MOST_REFUSED:]]
+        try:
+            self._cache.write(self.name + REFUSED, "".join(lines).encode())
+        except OSError as problem:
+            trace(f"the refused token could not be noted: {problem.strerror}")
+
+    def _refusals(self) -> list[tuple[str, int]]:
+        found = []
+        for line in (self._cache.read(self.name + REFUSED) or b"").decode("ascii", "replace").splitlines():
+            fingerprint, _, expires = line.partition(" ")
+            if expires.isdigit():
+                found.append((fingerprint, int(expires)))
+        return found

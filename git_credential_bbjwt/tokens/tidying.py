@@ -1,0 +1,174 @@
+"""Removing cached tokens: what is past its end, what is to be forgotten, or everything."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from git_credential_bbjwt.system.folder import file_name
+from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
+from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
+from git_credential_bbjwt.tokens.folders import part_of
+from git_credential_bbjwt.tokens.names import BESIDE, ENDINGS, LOOKUPS, MISSES, REFUSALS, UUID
+from git_credential_bbjwt.tokens.record import Record, parse_record
+from git_credential_bbjwt.tokens.uuids import UUID_LIFE
+
+# Seconds that removing what is past its end may take after an answer.
+_TIDYING = 0.002
+
+# Seconds after which a file beside the records is past its end.
+_A_DAY = 86_400
+
+_ENDINGS = {(ending + more).removeprefix(BESIDE) for ending in ("", *ENDINGS) for more in ("", NOT_YET)}
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def tidy(cache: TokenCache, *, everything: bool = False) -> None:
+    """Remove what is past its end, so that the cache does not grow with every repository seen.
+
+    A little at a time, by the files' times and from a random place on, so that the cost does not grow with the cache
+    and each file gets its turn. ``everything`` takes the time it needs, for a folder that is full.
+    """
+    end = time.monotonic() + (3600.0 if everything else _TIDYING)
+    for folder in cache.folders():
+        _tidy_folder(folder, end)
+
+
+def _tidy_folder(folder: PrivateFolder, end: float) -> None:
+    names = folder.names()
+    _remove_ended(folder, "", [name for name in names if not _is_part(name)])
+    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS))
+    for part in _from_anywhere([name for name in names if _is_part(name)]):
+        for leaf in _from_anywhere(_leaves(folder, part)):
+            _remove_ended(folder, f"{leaf}/", folder.names(leaf))
+            if time.monotonic() > end:
+                return
+
+
+def _remove_ended(folder: PrivateFolder, path: str, names: list[str]) -> None:
+    for name in names:
+        # A record's file has the time of its end.
+        longest = 0 if "," in name and BESIDE not in name else UUID_LIFE if name.endswith(UUID) else _A_DAY
+        if _is_the_helpers(name) and folder.age(path + name) > longest:
+            folder.remove(path + name)
+
+
+def forget(concerns: Callable[[Record], bool]) -> int:
+    """Drop the cached tokens that ``concerns`` accepts, wherever they are kept; return how many."""
+    dropped = 0
+    for cache in every_cache():
+        for folder in cache.folders():
+            for path, record in (one for part in _parts(folder) for one in _records_in(folder, part, "")):
+                if concerns(record):
+                    _drop(cache, path, record)
+                    dropped += 1
+    return dropped
+
+
+def forget_workspaces(workspaces: Iterable[tuple[str, str]]) -> None:
+    """Drop the cached tokens of workspaces, each a host and a slug or a UUID, without reading those of others."""
+    wanted = list(dict.fromkeys(workspaces))
+    for cache in every_cache():
+        for folder in cache.folders():
+            for host, workspace in wanted:
+                for path, record in list(records_of(folder, host, workspace)):
+                    _drop(cache, path, record)
+
+
+def forget_refusals() -> None:
+    """Forget every remembered refusal."""
+    for cache in every_cache():
+        for folder in cache.folders():
+            for name in folder.names(REFUSALS):
+                folder.remove(f"{REFUSALS}/{name}")
+            folder.remove_folder(REFUSALS)
+
+
+def clear_all() -> None:
+    """Remove every file that is named as the helper's, broken records and leftovers of killed processes too.
+
+    The folders are removed as well, if nothing else is in them.
+    """
+    for cache in every_cache():
+        for folder in cache.folders():
+            _clear(folder)
+
+
+def _clear(folder: PrivateFolder) -> None:
+    for name in folder.names():
+        if not _is_part(name):
+            if _is_the_helpers(name):
+                folder.remove(name)
+            continue
+        for leaf in _leaves(folder, name):
+            _clear_subfolder(folder, leaf)
+        folder.remove_folder(name)
+    _clear_subfolder(folder, REFUSALS)
+    remove_if_empty(folder.path)
+
+
+def _clear_subfolder(folder: PrivateFolder, path: str) -> None:
+    for name in folder.names(path):
+        if _is_the_helpers(name):
+            folder.remove(f"{path}/{name}")
+    folder.remove_folder(path)
+
+
+def _drop(cache: TokenCache, path: str, record: Record) -> None:
+    slot = cache.slot(record.repository, record.scope, record.app)
+    slot.name = path  # A broker's has another one.
+    slot.drop()
+    slot.reopen()
+    if record.is_brokered:
+        slot.refuse(record.fingerprint, record.expires)
+
+
+def records_of(folder: PrivateFolder, host: str, workspace: str) -> Iterator[tuple[str, Record]]:
+    """Yield the records of one workspace with the paths of their files.
+
+    ``workspace`` is the name that was used to ask for them: a slug or a UUID.
+    """
+    name = file_name(host, workspace, "")
+    # A long workspace name is hashed, so the records' names do not begin with it.
+    beginning = name if "," in name else ""
+    for path, record in _records_in(folder, part_of(f"{host}/{workspace}"), beginning):
+        if (record.host, record.workspace) == (host, workspace):
+            yield path, record
+
+
+def _records_in(folder: PrivateFolder, part: str, beginning: str) -> Iterator[tuple[str, Record]]:
+    for leaf in _leaves(folder, part):
+        for name in folder.names(leaf):
+            if BESIDE not in name and (name.startswith(beginning) or "," not in name):
+                record = parse_record(folder.read(f"{leaf}/{name}") or b"")
+                if record is not None:
+                    yield f"{leaf}/{name}", record
+
+
+def _parts(folder: PrivateFolder) -> list[str]:
+    return [name for name in folder.names() if _is_part(name)]
+
+
+def _leaves(folder: PrivateFolder, part: str) -> list[str]:
+    return [f"{part}/{name}" for name in folder.names(part) if _is_part(name)]
+
+
+def _from_anywhere(names: list[str]) -> list[str]:
+    """The same, beginning at a place that the clock chooses."""
+    start = time.time_ns() // 1000 % len(names) if names else 0
+    return names[start:] + names[:start]
+
+
+def _is_part(name: str) -> bool:
+    return len(name) == 2 and _HEX.issuperset(name)
+
+
+def _is_the_helpers(name: str) -> bool:
+    """Whether a file is named as a record is, or as one of the files beside a record."""
+    record, beside, ending = name.partition(BESIDE)
+    if record in (LOOKUPS, MISSES) and len(ending) == 2 and ending.isdigit():
+        return True
+    if beside and ending not in _ENDINGS:
+        return False
+    if record.count(",") == 4 or (record.count(",") == 5 and record.endswith(",broker")):
+        return True
+    return len(record) == 32 and _HEX.issuperset(record)

@@ -1,0 +1,43 @@
+"""The UUIDs of repositories, remembered from earlier look-ups. They hold no secret."""
+
+from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.repository import Repository, is_uuid
+from git_credential_bbjwt.tokens.cache import TokenCache, write
+from git_credential_bbjwt.tokens.folders import slot_name
+from git_credential_bbjwt.tokens.names import UUID
+
+#: Seconds for which a UUID is remembered.
+UUID_LIFE = 30 * 86_400
+
+
+class KnownUuids:
+    """The UUIDs that repositories had when they were last looked up."""
+
+    def __init__(self, cache: TokenCache) -> None:
+        self._folder = cache.uuids
+
+    def find(self, repository: Repository, *, within: float = UUID_LIFE) -> str | None:
+        """Return the UUID that a look-up returned for ``repository`` in the last ``within`` seconds."""
+        name = _name(repository)
+        if self._folder is None or not 0 <= self._folder.age(name) < min(within, UUID_LIFE):
+            return None
+        uuid = (self._folder.read(name) or b"").decode("ascii", "replace")
+        return uuid if is_uuid(uuid) else None
+
+    def remember(self, repository: Repository, uuid: str) -> None:
+        """Remember that a look-up has just returned ``uuid``."""
+        if self._folder is None:
+            return
+        try:
+            write(self._folder, _name(repository), uuid.encode())
+        except OSError as problem:
+            trace(f"the repository's UUID could not be remembered: {problem.strerror}")
+
+    def forget(self, repository: Repository) -> None:
+        """Forget it, because the repository is no longer there."""
+        if self._folder is not None:
+            self._folder.remove(_name(repository))
+
+
+def _name(repository: Repository) -> str:
+    return slot_name(repository, "", "") + UUID

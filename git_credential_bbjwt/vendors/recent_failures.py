@@ -1,0 +1,92 @@
+"""Refusals by Bitbucket, remembered for 30 s: what it has just refused, the next process does not request again.
+
+A wrong secret in a clone with 200 submodules would lead to 400 refused requests otherwise. Each refusal is remembered
+as narrowly as it is certain (`Connect` has the table), in a file of its own among the notes of the token cache. It
+holds no token and no secret.
+"""
+
+import json
+import threading
+import time
+
+from git_credential_bbjwt.core.failures import RefusedError
+from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.names import REFUSALS
+
+#: Seconds for which a refusal is remembered.
+LIFE = 30
+
+#: How many refusals are remembered at most.
+MOST = 1000
+
+
+class RecentFailures:
+    """The refusals that this user's processes have met in the last 30 s."""
+
+    def __init__(self, cache: TokenCache, *, for_person: bool) -> None:
+        """``for_person`` ignores what was refused before this call: a person's command requests it again."""
+        self._cache = cache
+        self._since = time.time() if for_person else 0.0
+        self._lock = threading.Lock()  # Mints side by side may meet the same refusal.
+
+    def check(self, keys: list[str]) -> None:
+        """Raise the RefusedError that is remembered under one of ``keys``, with its age, if there is one."""
+        for key in keys:
+            refusal = self.find(key)
+            if refusal is not None:
+                raise refusal
+
+    def find(self, key: str) -> RefusedError | None:
+        """Return the refusal that is remembered under ``key``, with its age in its text."""
+        name = f"{REFUSALS}/{key}"
+        age = self._cache.age(name)
+        if age is None or age >= LIFE or time.time() - age < self._since:
+            return None
+        try:
+            found = json.loads(self._cache.read(name) or b"")
+            refusal = RefusedError(
+                f"{found['what']} (this was {age:.0f} s ago; the helper asks again in {max(1, round(LIFE - age))} s)",
+                f"git-credential-bbjwt token URL asks at once; {found['hint']}",
+                status=int(found["status"]),
+                is_about_repository=bool(found["is_about_repository"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+        refusal.is_remembered = True
+        return refusal
+
+    def note(self, key: str, refusal: RefusedError) -> None:
+        """Remember ``refusal`` under ``key``. A refusal that was itself remembered is not prolonged."""
+        if refusal.is_remembered:
+            return
+        content = {
+            "what": refusal.what,
+            "hint": refusal.hint,
+            "status": refusal.status,
+            "is_about_repository": refusal.is_about_repository,
+        }
+        folder = self._cache.make_notes()
+        if folder is None:
+            return
+        try:
+            with self._lock:
+                names = folder.names(REFUSALS)
+                if len(names) >= MOST:
+                    _make_room(folder, names)
+                self._cache.write(f"{REFUSALS}/{key}", json.dumps(content).encode())
+        except OSError as problem:
+            trace(f"the refusal could not be remembered: {problem.strerror}")
+
+    def end(self, keys: list[str]) -> None:
+        """Forget what is remembered under ``keys``, because it has just succeeded."""
+        for key in keys:
+            self._cache.remove(f"{REFUSALS}/{key}")
+
+
+def _make_room(folder: PrivateFolder, names: list[str]) -> None:
+    """Remove the older half, so that this need not be done each time."""
+    oldest_first = sorted(names, key=lambda name: -folder.age(f"{REFUSALS}/{name}"))
+    for name in oldest_first[: len(names) - MOST // 2]:
+        folder.remove(f"{REFUSALS}/{name}")

@@ -1,0 +1,115 @@
+"""What the mints of one call share: the budget, the connections, the signers, what was learned before."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import loads
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.git.http_settings import HttpSettings
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.uuids import KnownUuids
+from git_credential_bbjwt.vendors.recent_failures import RecentFailures
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.announcements import Announcement
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
+    from git_credential_bbjwt.bitbucket.signing import Signer
+    from git_credential_bbjwt.network.connections import Connections
+
+
+class Session:
+    """What the mints of one call share.
+
+    ``for_person`` marks a command that a person runs, for which refusals from before the call do not matter.
+    """
+
+    def __init__(self, budget: Budget, cache: TokenCache, *, for_person: bool) -> None:
+        self.budget = budget
+        self.cache = cache
+        self.for_person = for_person
+        self.failures = RecentFailures(cache, for_person=for_person)
+        self.uuids = KnownUuids(cache)
+        #: What Bitbucket's responses announced, if anything.
+        self.announcement: Announcement | None = None
+        #: Whether anyone was asked: Bitbucket, a command, a broker.
+        self.has_asked = False
+        self._signers: dict[str, Signer] = {}
+        self._settings: HttpSettings | None = None
+        self._connections: Connections | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def bitbucket(
+        self, installation: Installation, repository: Repository | None, *, needs_api: bool
+    ) -> "Iterator[Bitbucket]":
+        """Give Bitbucket as ``installation`` sees it, for one mint or look-up. Raises CredentialError.
+
+        The route is the one that git would take for ``repository``.
+        """
+        self.has_asked = True
+        with self._lock:
+            if self._settings is None:
+                self._settings = HttpSettings()  # Git works while the rest is imported.
+            if installation.identity not in self._signers:
+                self._signers[installation.identity] = _signer(installation)
+            signer = self._signers[installation.identity]
+
+            from git_credential_bbjwt.network.connections import Connections
+
+            if self._connections is None:
+                self._connections = Connections(self.budget, self._settings)
+        path = "" if repository is None else f"/{repository.full_name}.git"
+        base = self._connections.take(installation.base_url, path)
+        api = self._connections.take(installation.base_api_url) if needs_api else None
+
+        from git_credential_bbjwt.bitbucket.api import Bitbucket  # Both connections are being opened by now.
+
+        bitbucket = Bitbucket(base, api, signer)
+        try:
+            yield bitbucket
+        finally:
+            self.announcement = bitbucket.announcement or self.announcement
+            for origin in (base, api):
+                if origin is not None and origin.is_idle:
+                    self._connections.give_back(origin)
+
+
+def _signer(installation: Installation) -> "Signer":
+    if installation.jwt:
+        check_jwt_not_expired(installation)
+
+        from git_credential_bbjwt.bitbucket.signing import PresignedJwt
+
+        return PresignedJwt(installation.jwt)
+
+    from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
+
+    # The keyring is the slowest, so it is asked first and works during the next import.
+    shared_secret = shared_secret_of(installation)
+
+    from git_credential_bbjwt.bitbucket.signing import SecretSigner
+
+    return SecretSigner(installation.app_key, installation.client_key, shared_secret)
+
+
+def check_jwt_not_expired(installation: Installation) -> None:
+    """Raise InstallationError for a JWT that has expired or is none. Bitbucket checks its signature."""
+    from base64 import urlsafe_b64decode
+
+    hint = "get a new one on the machine that has the secret: git-credential-bbjwt jwt WORKSPACE"
+    hide(installation.jwt)
+    try:
+        claims = installation.jwt.split(".")[1]
+        expires = float(loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
+    except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError) as problem:
+        raise InstallationError(f"{installation.where} does not contain a JWT", hint) from problem
+    if expires <= time.time():
+        raise InstallationError(f"the JWT in {installation.where} expired at {when}", hint)
