@@ -60,12 +60,7 @@ def _drop(slot: Slot, record: Record, *, is_refused: bool) -> None:
             slot.count_remint()
         except TooManyRefusedError as too_many:
             trace(f"{too_many.what}: the newest one stays, and is not handed out for some seconds")
-            slot.close()
-            record.stamp = ""  # No answer from the cache alone: `obtain` knows that the slot is closed.
-            try:
-                slot.keep(record)
-            except OSError:
-                slot.drop()
+            slot.close(record)
             return
     else:
         slot.reopen()

@@ -133,7 +133,7 @@ def _new_token(
 ) -> Token | None:
     """Get a new token in place of ``record``, and keep it."""
     if record is not None and record.fingerprint in refused and record.is_in_time():
-        _count_remint(slot)
+        _count_remint(slot, record)
     unwanted = slot.refused()
     unwanted += [fingerprint for fingerprint in refused if fingerprint not in unwanted]
     token, identity = _first_token(vendors, slot.repository, slot.scope, unwanted)
@@ -184,11 +184,11 @@ def _check_not_closed(slot: Slot) -> None:
         )
 
 
-def _count_remint(slot: Slot) -> None:
+def _count_remint(slot: Slot, record: Record) -> None:
     try:
         slot.count_remint()
     except TooManyRefusedError:
-        slot.close()
+        slot.close(record)
         raise
 
 

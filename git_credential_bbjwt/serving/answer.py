@@ -114,11 +114,15 @@ _OUTCOMES = {Kind.TOKEN: "granted", Kind.NOTHING: "nothing to say", Kind.NOT_ALL
 
 
 class Rules(NamedTuple):
-    """What a broker's operator decided: scope, app, installation, store, hosts and budget are in ``options``."""
+    """What a broker's operator decided: scope, app, installation, store, hosts and budget are in ``options``.
+
+    ``folder`` is the absolute path of the broker's own folder, None if the operator named none.
+    """
 
     options: HelperOptions
     patterns: tuple[Pattern, ...]
     whole_workspace: bool = False
+    folder: str | None = None
 
     def allow(self, repository: Repository) -> bool:
         """Whether a client may have a token for ``repository``, named by its slugs."""
@@ -238,7 +242,7 @@ class Answering:
         asked = catalogue.answering(repository, self._options.app)
         if not asked:
             return self._nothing("no installation names the workspace")
-        cache = TokenCache.open(create=True, is_brokers=True)
+        cache = TokenCache.open(create=True, is_brokers=True, operators_folder=self._rules.folder)
         if cache.tokens is None or self._options.token_store == "none":
             raise CannotLimitError(NO_FOLDER, NO_FOLDER_HINT)
         asking = Asking(self._options, sources, catalogue, self._budget, cache=cache)

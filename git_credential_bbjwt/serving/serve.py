@@ -29,6 +29,7 @@ from git_credential_bbjwt.serving.answer import (
 )
 from git_credential_bbjwt.serving.audit import Audit
 from git_credential_bbjwt.serving.client import who_asks
+from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.tidying import tidy
 
@@ -67,7 +68,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     speaking.start()
     speaking.join(_FOR_READER)
     if answer.kind is Kind.TOKEN:
-        tidy(TokenCache.open(create=False, is_brokers=True))
+        tidy(TokenCache.open(create=False, is_brokers=True, operators_folder=operators_folder()))
     return answer.status
 
 
@@ -77,6 +78,8 @@ def _answer(options: HelperOptions, rules: Callable[[], Rules], budget: Budget) 
         found = rules()
     except CredentialError as problem:
         found, trouble = Rules(options, ()), problem
+
+    found = found._replace(folder=operators_folder())
 
     def read() -> bytes:
         request = _read_request()

@@ -102,10 +102,12 @@ class Slot:
     def _described(self) -> str:
         return self.repository.full_name if self.repository.name else f"the workspace {self.repository.workspace}"
 
-    def close(self) -> None:
+    def close(self, record: Record) -> None:
         """Note that the newest token was refused as well: for `CLOSED_FOR` seconds there is none for the repository."""
+        record.stamp = ""  # So that it is not returned without a look at the note.
         try:
             self._cache.write(self.name + CLOSED, b"\n")
+            self.keep(record)
         except OSError as problem:
             trace(f"the refusal could not be noted: {problem.strerror}")
 
