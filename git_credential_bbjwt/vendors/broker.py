@@ -1,42 +1,52 @@
-"""Asking a broker for a token: a command or a socket that answers one request in git's credential format.
+"""Asking a broker for a token: a socket, or a command that answers one request in git's credential format.
 
-Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp``); README, "Jobs that must
-not hold the secret". What it answers is checked as a stranger's.
+Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; ssh(1), "EXIT STATUS" (255 for an error of ssh itself); unix(7).
 """
 
-import json
+import os
+import re
 import socket
+import stat
 import time
-from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.budget import Budget
-from git_credential_bbjwt.core.failures import BrokerError
-from git_credential_bbjwt.core.output import hide, redacted, trace
+from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.git.protocol import USERNAME, format_answer, state_entry
+from git_credential_bbjwt.core.where import COMMAND, SOCKET, Where
+from git_credential_bbjwt.git.protocol import format_answer, state_entry
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.record import BROKERED
 from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.broker_answer import HINT, LONGEST_ANSWER, checked, is_complete, last_words, no_token
 from git_credential_bbjwt.vendors.session import Session
-
-#: Begins a WHERE that is the path of a socket; everything else is a command line for ``sh -c``.
-SOCKET_PREFIX = "unix:"
-
-# No token and no error comes near this. Bytes.
-_LONGEST_ANSWER = 64 * 1024
-
-# Seconds that any token is kept at the most, whatever the broker says of its end.
-_LONGEST_LIFE = 86_400
 
 # How many refused tokens are named: the newest ones.
 _NAMED = 16
 
-# Characters of a broker's reason that are shown.
-_LONGEST_REASON = 500
+# Seconds for which a broker that was not reached is asked again, and for which a socket is waited for.
+_FOR_BROKER = 20.0
+_FOR_SOCKET = 10.0
 
-_HINT = "ask who runs the broker; git-credential-bbjwt doctor URL shows its answer, BBJWT_TRACE=1 each step"
+# Seconds before the second attempt, doubled each time, and the longest pause.
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+
+# ssh(1) exits with the command's status, and with this for an error of its own.
+_SSH_FAILED = 255
+
+# What ssh says if another attempt would fail in the same way.
+_KEY_REFUSED = b"Permission denied"
+_UNKNOWN_HOST = b"Host key verification failed"
+
+# A command line that is shown. Another one may have a secret in it.
+_PLAIN_SSH = re.compile(r"ssh( -?[A-Za-z0-9@._-]+)+")
+
+# What a shell exits with if there is no such command.
+_NO_COMMAND = 127
+
+_BUSY = "try again, because the broker may be overloaded or restarting; the log of its unit says more"
 
 
 class Broker:
@@ -46,7 +56,7 @@ class Broker:
 
     def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = BROKERED + digest(asked.how)
-        self._where = asked.how
+        self._where = Where.parse(asked.how)
         self._session = session
 
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
@@ -55,126 +65,158 @@ class Broker:
         return ask(self._where, repository, refused, self._session.budget)
 
 
-def ask(where: str, repository: Repository, refused: list[str], budget: Budget) -> Token | None:
-    """Ask the broker at ``where`` for a token; None where it has nothing to say about ``repository``.
+def ask(where: Where, repository: Repository, refused: list[str], budget: Budget) -> Token | None:
+    """Ask the broker at ``where`` for a token; None if it has nothing to say about ``repository``.
 
-    ``refused`` are the fingerprints of tokens that the server would not take, the newest last. Raises BrokerError.
+    ``refused`` are the fingerprints of tokens that git's server refused, the newest last. A broker that is not reached
+    is asked again for a while, because a socket that restarts and a busy sshd refuse connections. Raises BrokerError.
     """
+    request = request_for(repository, refused)
+    budget.doing = "waiting for the broker"
+    started = time.monotonic()
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            answer, errors = _exchange(where, request, budget)
+            break
+        except _NotReachedError as problem:
+            wait = pause * _jitter()
+            if time.monotonic() - started + wait > problem.seconds or wait >= budget.remaining():
+                raise no_token(repository, problem.reason, problem.hint) from problem
+            trace(f"the broker was not reached ({problem.reason}); next attempt in {wait:.1f} s")
+            time.sleep(wait)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        except _FailedError as problem:
+            raise no_token(repository, problem.reason, problem.hint) from problem
+    trace(f"the broker answered about {repository.full_name} in {time.monotonic() - started:.3f} s")
+    return checked(answer, errors, repository)
+
+
+def request_for(repository: Repository, refused: list[str]) -> bytes:
+    """Return the request about ``repository``: git's lines, and a blank line."""
     attributes = [("capability[]", "state"), ("protocol", "https"), ("host", repository.host)]
     attributes += [("path", repository.full_name)]
     attributes += [("state[]", state_entry(one)) for one in refused[-_NAMED:]]
-    request = format_answer(attributes) + b"\n"
-    budget.doing = "waiting for the broker"
-    started = time.monotonic()
-    if where.startswith(SOCKET_PREFIX):
-        answer, errors = _by_socket(where.removeprefix(SOCKET_PREFIX), request, budget), b""
-    else:
-        answer, errors = _by_command(where, request)
-    trace(f"the broker answered about {repository.full_name} in {time.monotonic() - started:.3f} s")
-    return _checked(answer, errors)
+    return format_answer(attributes) + b"\n"
+
+
+class _FailedError(Exception):
+    """The broker failed, and would fail again."""
+
+    def __init__(self, reason: str, hint: str = HINT) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+
+
+class _NotReachedError(_FailedError):
+    """The broker was not reached; it is asked again for ``seconds``."""
+
+    def __init__(self, reason: str, hint: str, seconds: float = _FOR_BROKER) -> None:
+        super().__init__(reason, hint)
+        self.seconds = seconds
+
+
+def _exchange(where: Where, request: bytes, budget: Budget) -> tuple[bytes, bytes]:
+    """The broker's answer, and what it printed to standard error."""
+    if where.way == SOCKET:
+        return _by_socket(where.path, request, budget), b""
+    assert where.way == COMMAND
+    return _by_command(where.text, request)
 
 
 def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise _FailedError("this system has no sockets with a path", "name the broker by a command line")
     answer = b""
     try:
-        family = getattr(socket, "AF_UNIX", None)
-        if family is None:
-            raise BrokerError("this system has no sockets with a path", "name the broker by a command line")
         with socket.socket(family) as connection:
             connection.settimeout(budget.remaining())
             connection.connect(path)
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
-            while len(answer) <= _LONGEST_ANSWER and (piece := connection.recv(65_536)):
+            while not is_complete(answer):
+                connection.settimeout(budget.remaining())
+                piece = connection.recv(65_536)
+                if not piece:
+                    break
                 answer += piece
+    except TimeoutError as problem:
+        raise budget.spent() from problem
     except OSError as problem:
-        raise BrokerError(f"the broker's socket {path} fails: {problem.strerror or problem}", _HINT) from problem
-    if answer != b"\n" and not answer.endswith(b"\n\n") and len(answer) <= _LONGEST_ANSWER:
-        raise BrokerError("the broker's answer is incomplete", _HINT)
+        if not answer:
+            raise _of_socket(path, problem) from problem
+    if not answer:
+        raise _closed(path)
+    if not is_complete(answer):
+        raise _FailedError("its answer is incomplete")
     return answer
 
 
-def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
-    done = shell.run(command, request, most=_LONGEST_ANSWER, env=child_process.for_broker())
-    too_long = len(done.output) > _LONGEST_ANSWER  # It was ended for that.
-    if done.status != 0 and not too_long and b"quit=1" not in done.output.split(b"\n"):
-        said = _last_words(done.errors)
-        reason = f": {said}" if said else f" with exit status {done.status}"
-        raise BrokerError(f"the broker failed{reason}", _HINT)
-    return done.output, done.errors
+def _of_socket(path: str, problem: OSError) -> _FailedError:
+    """What the system's error at the socket ``path`` means."""
+    what = f"cannot connect to the socket {path}: {problem.strerror or problem}"
+    if isinstance(problem, FileNotFoundError):
+        hint = "on the broker's machine, run: systemctl enable --now bbjwt.socket; a container needs the socket mounted"
+        is_expected = os.path.isdir(os.path.dirname(path))
+        return _NotReachedError(what, hint, _FOR_SOCKET) if is_expected else _FailedError(what, hint)
+    if isinstance(problem, (ConnectionResetError, BrokenPipeError)):
+        return _closed(path)
+    if isinstance(problem, PermissionError):
+        return _FailedError(what, _hint_for_group(path))
+    if isinstance(problem, (ConnectionError, BlockingIOError)) and _is_socket(path):
+        return _NotReachedError(what, _BUSY)
+    return _FailedError(what)
 
 
-def _checked(answer: bytes, errors: bytes) -> Token | None:
-    if len(answer) > _LONGEST_ANSWER:
-        raise BrokerError(f"the broker answered more than {_LONGEST_ANSWER} bytes", _HINT)
-    fields: dict[str, str] = {}
-    for line in answer.split(b"\n"):
-        if not line:
-            break
-        key, equals, value = line.partition(b"=")
-        name = key.decode("ascii", "replace")
-        if not equals or b"\0" in line:
-            raise BrokerError("the broker's answer is not in git's credential format", _HINT)
-        if name in ("username", "password", "password_expiry_utc", "quit") and name in fields:
-            raise BrokerError(f"the broker's answer has two lines of {name}", _HINT)
-        fields[name] = value.decode("utf-8", "replace")
-    if not answer.strip(b"\n"):
-        return None
-    if fields.get("quit") in ("1", "true"):
-        reason = fields.get("bbjwt-error", "") or _last_words(errors) or "it gave no reason"
-        raise BrokerError(f"the broker gives no token: {_shown(reason)}", _HINT)
-    token, username = fields.get("password"), fields.get("username", USERNAME)
-    if not token or not _is_visible_ascii(token) or not username or not _is_visible_ascii(username):
-        raise BrokerError("the broker's answer has no usable password", _HINT)
-    hide(token)
-    return Token(
-        token,
-        expires=_end_of(fields.get("password_expiry_utc"), token),
-        minted=int(time.time()),
-        username=username,
-    )
+def _closed(path: str) -> _FailedError:
+    return _NotReachedError(f"the socket {path} was closed without an answer", _BUSY)
 
 
-def _end_of(stated: str | None, token: str) -> int | None:
-    """The Unix time at which the token ends, no later than in a day. Raises BrokerError for one that has ended."""
-    now = int(time.time())
-    if stated is not None:
-        if not stated.isascii() or not stated.isdigit() or len(stated) > 18:
-            raise BrokerError("the broker's answer has a password_expiry_utc that is not a Unix time", _HINT)
-        end = int(stated)
-    else:
-        found = _expiry_claim(token)
-        if found is None:
-            return None
-        end = found
-    if end <= now:
-        raise BrokerError("the broker's token has expired already", "check the clocks of both machines")
-    return min(end, now + _LONGEST_LIFE)
-
-
-def _expiry_claim(token: str) -> int | None:
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
+def _is_socket(path: str) -> bool:
     try:
-        end = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))["exp"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return None
-    return int(end) if type(end) in (int, float) and 0 < end < 1e18 else None
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return True  # It has just gone.
 
 
-def _last_words(errors: bytes) -> str:
-    """The last line that says ``error:``, else the last line."""
-    lines = [line.strip() for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-    telling = [line for line in lines if "error:" in line]
-    return _shown((telling or lines or [""])[-1])
+def _hint_for_group(path: str) -> str:
+    import grp
+
+    try:
+        group = grp.getgrgid(os.stat(path).st_gid).gr_name
+    except (OSError, KeyError):
+        return f"see who may enter the socket's folder: ls -ld {os.path.dirname(path)}"
+    return f"add this user to the socket's group {group}: usermod -aG {group} USER, then log in again"
 
 
-def _shown(text: str) -> str:
-    text = redacted(text).removeprefix("git-credential-bbjwt: error: ")
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return escaped[:_LONGEST_REASON]
+def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
+    done = shell.run(command, request, most=LONGEST_ANSWER, env=child_process.for_broker())
+    is_too_long = len(done.output) > LONGEST_ANSWER  # It was ended because of that.
+    if done.status == 0 or is_too_long or b"quit=1" in done.output.split(b"\n"):
+        return done.output, done.errors
+    reason = last_words(done.errors) or f"the broker failed with exit status {done.status}"
+    hint = _hint_for_command(command, done.status, done.errors)
+    is_final = _KEY_REFUSED in done.errors or _UNKNOWN_HOST in done.errors
+    if done.status == _SSH_FAILED and not done.output and not is_final:
+        raise _NotReachedError(reason, hint)
+    raise _FailedError(reason, hint)
 
 
-def _is_visible_ascii(text: str) -> bool:
-    return all("\x21" <= character <= "\x7e" for character in text)
+def _hint_for_command(command: str, status: int, errors: bytes) -> str:
+    if _UNKNOWN_HOST in errors:
+        shown = command.strip() if _PLAIN_SSH.fullmatch(command.strip()) else "the ssh command of --broker"
+        return f"this user's ssh does not know the broker's host key: run it once yourself: {shown}"
+    if status == _SSH_FAILED and _KEY_REFUSED in errors:
+        return "the broker's sshd refuses this user's key: add its line to authorized_keys of the broker's user"
+    if status == _NO_COMMAND:
+        return "check the command of --broker: the shell does not find it"
+    return HINT
+
+
+def _jitter() -> float:
+    """A factor around 1, so that many who failed together do not come back together."""
+    from random import uniform
+
+    return uniform(0.5, 1.5)  # noqa: S311  # no key

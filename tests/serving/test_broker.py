@@ -22,8 +22,9 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.core.failures import AuditError, BrokerError
+from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.serving import audit
-from git_credential_bbjwt.vendors.broker import _checked, _end_of
+from git_credential_bbjwt.vendors.broker_answer import _end_of, checked
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, finish, request, start
 from tests.emulator import Fault
@@ -31,6 +32,8 @@ from tests.proxy import Proxy
 
 ALLOWED = ("--allow", "acme/widgets", "--allow", "acme/lib-*")
 
+
+WIDGETS = Repository("bitbucket.org", "acme", "widgets")
 
 # `serve` takes its home from the password database, which only root could change: this is the command, with a password
 # database of its own.
@@ -436,7 +439,12 @@ def test_the_budgets_end_is_answered_and_audited(acme: Workspace, broker: Broker
 
 BAD: dict[str, tuple[str, str]] = {
     "fails": ("echo 'git-credential-bbjwt: error: no such luck' >&2; echo more >&2; exit 3", "no such luck"),
-    "fails in silence": ("exit 3", "exit status 3"),
+    "fails in silence": ("exit 3", "the broker failed with exit status 3"),
+    "is about another protocol": ("printf 'protocol=http\npassword=abc\n'", "another protocol"),
+    "is about another host": ("printf 'host=bitbucket.org\npassword=abc\n'", "another host"),
+    "is about another path": ("printf 'path=acme/secrets\npassword=abc\n'", "another path"),
+    "is about no repository": ("printf 'path=acme\npassword=abc\n'", "another path"),
+    "two hosts": ("printf 'host=a\nhost=b\npassword=abc\n'", "two lines of host"),
     "is not there": ("/no/such/broker", "not found"),
     "dies half-way": ("printf 'username=x\\npassword=abc'; kill -9 $$", "broker failed"),
     "quits": ("printf 'quit=1\\nbbjwt-error=not for you\\n\\n'; exit 1", "not for you"),
@@ -453,7 +461,7 @@ BAD: dict[str, tuple[str, str]] = {
     "blank in the password": ("echo 'password=a b'", "no usable password"),
     "carriage return": ("printf 'password=ab\\r\\n'", "no usable password"),
     "NUL": ("printf 'password=a\\000b\\n'", "format"),
-    "expired just now": ("echo password=abc; date +password_expiry_utc=%s", "expired"),
+    "expired just now": ("echo password=abc; date +password_expiry_utc=%s", "expired already, at "),
     "expired": ("printf 'password=abc\\npassword_expiry_utc=1000\\n'", "expired"),
     "absurd expiry": ("printf 'password=abc\\npassword_expiry_utc=soon\\n'", "not a Unix time"),
 }
@@ -466,6 +474,7 @@ def test_a_broker_that_misbehaves(acme: Workspace, name: str) -> None:
     done = acme.get(*asking(acme, command), check=False)
 
     assert_quits(done, words)
+    assert "error: the broker gives no token for acme/widgets: " in done.stderr
     assert acme.machine.records() == []
 
 
@@ -480,7 +489,7 @@ def test_an_answer_of_as_much_as_may_be_is_taken(acme: Workspace) -> None:
 def test_500_characters_of_a_reason_are_shown(acme: Workspace) -> None:
     done = acme.get(*asking(acme, "printf 'quit=1\nbbjwt-error=%0600d\n' 1"), check=False)
 
-    assert_quits(done, "the broker gives no token: " + "0" * 500 + "\n")
+    assert_quits(done, "the broker gives no token for acme/widgets: " + "0" * 500 + "\n")
 
 
 @pytest.mark.usefixtures("broker")
@@ -522,7 +531,7 @@ def assert_group_gone(pid: int) -> None:
 _LONG = pytest.param(b"password=abc\nx=".ljust(65_535, b"1") + b"\n", id="long")
 
 
-@pytest.mark.parametrize("reply", [b"password=abcdef\n", b"password=abc", b"", b"username=x\npass", _LONG])
+@pytest.mark.parametrize("reply", [b"password=abcdef\n", b"password=abc", b"username=x\npass", _LONG])
 def test_a_sockets_answer_that_is_broken_off_is_no_token(acme: Workspace, broker: Broker, reply: bytes) -> None:
     def respond(connection: socketserver.StreamRequestHandler) -> None:
         connection.rfile.readline()
@@ -689,7 +698,7 @@ def test_configure_writes_the_broker(acme: Workspace, broker: Broker) -> None:
     acme.machine.bbjwt("unconfigure")
 
     assert [line["outcome"] for line in broker.lines()] == ["granted"]
-    assert not (acme.machine.home / ".gitconfig").exists()
+    assert "helper" not in (acme.machine.home / ".gitconfig").read_text()
 
 
 def test_the_commands_find_the_broker_in_gits_configuration(acme: Workspace, broker: Broker) -> None:
@@ -729,7 +738,7 @@ def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Worksp
 
 @pytest.mark.parametrize("token", ["!~", "a!", "~"])
 def test_every_visible_character_may_be_in_a_token(token: str) -> None:
-    found = _checked(f"password={token}\n\n".encode(), b"")
+    found = checked(f"password={token}\n\n".encode(), b"", WIDGETS)
 
     assert found is not None
     assert found.value == token
@@ -764,13 +773,13 @@ def test_an_end_more_than_a_day_off_counts_as_a_day(monkeypatch: pytest.MonkeyPa
     now = 1_800_000_000
     monkeypatch.setattr("time.time", lambda: float(now))
 
-    assert _end_of(str(now + stated), "abc") == now + kept
+    assert _end_of(str(now + stated), "abc", WIDGETS) == now + kept
 
 
 def test_an_end_of_19_digits_is_no_time() -> None:
-    assert _end_of("9" * 18, "abc") is not None
+    assert _end_of("9" * 18, "abc", WIDGETS) is not None
     with pytest.raises(BrokerError, match="not a Unix time"):
-        _end_of("9" * 19, "abc")
+        _end_of("9" * 19, "abc", WIDGETS)
 
 
 def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:

@@ -1,0 +1,150 @@
+"""A broker's answer, which is not trusted: checked, and made a token or an error.
+
+Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp``).
+"""
+
+import json
+import time
+from base64 import urlsafe_b64decode
+
+from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
+from git_credential_bbjwt.core.output import hide, redacted
+from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.git.protocol import USERNAME
+from git_credential_bbjwt.tokens.token import Token
+
+#: No token and no error comes near this. Bytes.
+LONGEST_ANSWER = 64 * 1024
+
+# Seconds that a token is kept at most, whatever the broker says of its end.
+_LONGEST_LIFE = 86_400
+
+# Characters of a broker's reason that are shown, and bytes at the end of its standard error that are looked at.
+_LONGEST_REASON = 500
+_LAST_ERRORS = 8192
+
+# Attributes that must not be there twice.
+_SINGLE = frozenset({"username", "password", "password_expiry_utc", "quit", "protocol", "host", "path", "bbjwt-opens"})
+
+#: The next step after a broker's failure that has no hint of its own.
+HINT = "ask whoever runs the broker; git-credential-bbjwt doctor URL shows its answer, BBJWT_TRACE=1 each step"
+
+_HINT_AUDIT = "ask whoever runs the broker: its audit has the cause"
+
+
+def no_token(repository: Repository, reason: str, hint: str = HINT) -> BrokerError:
+    """Return the error for a broker that gives no token for ``repository``."""
+    return BrokerError(f"the broker gives no token for {repository.full_name}: {reason}", hint)
+
+
+def is_complete(answer: bytes) -> bool:
+    """Whether an answer has its blank line, or is longer than any may be."""
+    return answer.startswith(b"\n") or b"\n\n" in answer or len(answer) > LONGEST_ANSWER
+
+
+def checked(answer: bytes, errors: bytes, repository: Repository) -> Token | None:
+    """Return the token in ``answer``; None for a broker that has nothing to say. Raises BrokerError.
+
+    ``errors`` is what the broker printed to standard error.
+    """
+    if len(answer) > LONGEST_ANSWER:
+        raise no_token(repository, f"its answer has more than {LONGEST_ANSWER} bytes")
+    if not answer.strip(b"\n"):
+        return None
+    fields = _fields(answer, repository)
+    if fields.get("quit") in ("1", "true"):
+        reason = _shown(fields.get("bbjwt-error", "")) or last_words(errors) or "it gave no reason"
+        raise no_token(repository, reason, _HINT_AUDIT)
+    _check_same(fields, repository)
+    token, username = fields.get("password"), fields.get("username", USERNAME)
+    if not token or not _is_visible_ascii(token) or not username or not _is_visible_ascii(username):
+        raise no_token(repository, "its answer has no usable password")
+    hide(token)
+    return Token(
+        token,
+        expires=_end_of(fields.get("password_expiry_utc"), token, repository),
+        minted=int(time.time()),
+        username=username,
+        opens_workspace=fields.get("bbjwt-opens") == "workspace",
+    )
+
+
+def _fields(answer: bytes, repository: Repository) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for line in answer.split(b"\n"):
+        if not line:
+            break
+        key, equals, value = line.partition(b"=")
+        name = key.decode("ascii", "replace")
+        if not equals or b"\0" in line:
+            raise no_token(repository, "its answer is not in git's credential format")
+        if name in _SINGLE and name in fields:
+            raise no_token(repository, f"its answer has two lines of {name}")
+        fields[name] = value.decode("utf-8", "surrogateescape")
+    return fields
+
+
+def _check_same(fields: dict[str, str], repository: Repository) -> None:
+    """Raise BrokerError if the answer is about something else than was requested: its token opens that instead."""
+    is_same = {
+        "protocol": fields.get("protocol", "https") == "https",
+        "host": normal_host(fields.get("host", repository.host)) == repository.host,
+        "path": "path" not in fields or _is_path_of(fields["path"], repository),
+    }
+    for name, same in is_same.items():
+        if not same:
+            raise no_token(repository, f"its answer is about another {name}")
+
+
+def _is_path_of(path: str, repository: Repository) -> bool:
+    try:
+        return parse_path(repository.host, path.encode("utf-8", "surrogateescape")) == repository
+    except NotARepositoryError:
+        return False
+
+
+def _end_of(stated: str | None, token: str, repository: Repository) -> int | None:
+    """The Unix time at which the token ends, at most in a day. Raises BrokerError for one that has ended."""
+    now = int(time.time())
+    if stated is not None:
+        if not stated.isascii() or not stated.isdigit() or len(stated) > 18:
+            raise no_token(repository, "its answer has a password_expiry_utc that is not a Unix time")
+        end = int(stated)
+    else:
+        found = _expiry_claim(token)
+        if found is None:
+            return None
+        end = found
+    if end <= now:
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(end))
+        raise no_token(repository, f"its token has expired already, at {when}", "check the clocks of both machines")
+    return min(end, now + _LONGEST_LIFE)
+
+
+def _expiry_claim(token: str) -> int | None:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        end = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))["exp"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return int(end) if type(end) in (int, float) and 0 < end < 1e18 else None
+
+
+def last_words(errors: bytes) -> str:
+    """Return the last line that says ``error:``, else the last line."""
+    lines = [line.strip() for line in errors[-_LAST_ERRORS:].decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if "error:" in line]
+    return _shown((telling or lines or [""])[-1])
+
+
+def _shown(text: str) -> str:
+    """A broker's words as one line of bounded length, without secrets."""
+    text = redacted(text).removeprefix("git-credential-bbjwt: error: ")[:_LONGEST_REASON]
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return escaped[:_LONGEST_REASON]
+
+
+def _is_visible_ascii(text: str) -> bool:
+    return all("\x21" <= character <= "\x7e" for character in text)

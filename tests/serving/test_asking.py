@@ -1,0 +1,265 @@
+"""Asking a broker that is not there, not there yet, overloaded, or that does not let this user in."""
+
+from __future__ import annotations
+
+import grp
+import os
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, need, request, start
+from tests.serving.test_broker import Broker, asking, broker
+
+__all__ = ["broker"]  # a fixture
+
+TOKEN = b"username=x-token-auth\npassword=abcdef\n\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where a test's socket is, below a path that is short enough for one."""
+    folder = tmp_path / "s"
+    folder.mkdir()
+    return folder / "socket"
+
+
+def where(place: Path) -> str:
+    return f"unix:{place}"
+
+
+@contextmanager
+def listening(place: Path, respond: Callable[[int, socket.socket], None], *, backlog: int = 100) -> Iterator[None]:
+    """Listen at ``place``; ``respond`` gets each connection with its number."""
+    done = threading.Event()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen(backlog)
+        server.settimeout(0.05)
+
+        def accept() -> None:
+            number = 0
+            while not done.is_set():
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    respond(number, connection)
+                number += 1
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(PATIENCE)
+
+
+def served(connection: socket.socket) -> None:
+    data = b""
+    while b"\n\n" not in data:
+        data += connection.recv(65_536)
+    connection.sendall(TOKEN)
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("way", ["closes at once", "resets", "reads and closes"])
+def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspace, place: Path, way: str) -> None:
+    def respond(number: int, connection: socket.socket) -> None:
+        if number >= 3:
+            served(connection)
+        elif way == "resets":
+            connection.recv(1)  # What is left unread makes the system reset the connection.
+        elif way == "reads and closes":
+            connection.recv(65_536)
+
+    with listening(place, respond):
+        assert answer(acme.get(*asking(acme, where(place))))["password"] == "abcdef"
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_socket_that_restarts_is_waited_for(acme: Workspace, place: Path) -> None:
+    helper = start(acme.machine, acme.url, *asking(acme, where(place)))
+    with socket.socket(socket.AF_UNIX) as gone:  # Left behind by a broker that is not there any more: it refuses.
+        time.sleep(0.5)
+        gone.bind(str(place))
+    time.sleep(0.5)
+    place.unlink()
+    time.sleep(0.5)
+    with listening(place, lambda _, connection: served(connection)):
+        assert b"password=abcdef" in finish(helper)
+
+
+@pytest.mark.usefixtures("broker")
+def test_many_askers_at_a_short_queue_are_all_served(acme: Workspace, place: Path) -> None:
+    urls = [f"{acme.bitbucket.base_url}/acme/lib-{number}" for number in range(24)]
+
+    def respond(number: int, connection: socket.socket) -> None:
+        if number % 3:
+            served(connection)
+
+    with listening(place, respond, backlog=1):
+        helpers = [start(acme.machine, url, *asking(acme, where(place))) for url in urls]
+        answers = [finish(one) for one in helpers]
+
+    assert all(b"password=abcdef" in one for one in answers)
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_socket_that_never_answers_is_asked_for_the_budget_at_most(acme: Workspace, place: Path) -> None:
+    began = time.monotonic()
+    with listening(place, lambda *_: None):
+        done = acme.get(*asking(acme, where(place)), "--timeout=3", check=False)
+
+    assert_quits(done, "the broker gives no token for acme/widgets: the socket", "closed without an answer")
+    assert time.monotonic() - began < 3 + LATE
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_broken_off_answer_is_final(acme: Workspace, place: Path) -> None:
+    numbers = []
+
+    def respond(number: int, connection: socket.socket) -> None:
+        numbers.append(number)
+        connection.recv(65_536)
+        connection.sendall(b"password=abc")
+
+    with listening(place, respond):
+        assert_quits(acme.get(*asking(acme, where(place)), check=False), "its answer is incomplete")
+    assert numbers == [0]
+
+
+@pytest.mark.usefixtures("broker")
+def test_an_answer_ends_with_its_blank_line_though_the_connection_stays_open(acme: Workspace, place: Path) -> None:
+    def respond(_: int, connection: socket.socket) -> None:
+        served(connection)
+        connection.settimeout(PATIENCE)
+        assert connection.recv(1) == b""  # Until the asker has gone.
+
+    with listening(place, respond):
+        assert answer(acme.get(*asking(acme, where(place))))["password"] == "abcdef"
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_socket_whose_folder_is_not_there_is_not_waited_for(acme: Workspace, place: Path) -> None:
+    missing = place.parent / "no" / "socket"
+    done = acme.get(*asking(acme, where(missing)), check=False, also={"BBJWT_TRACE": "1"})
+
+    assert_quits(done, f"cannot connect to the socket {missing}: No such file or directory")
+    assert "next attempt" not in done.stderr
+    assert "hint: on the broker's machine, run: systemctl enable --now bbjwt.socket" in done.stderr
+
+
+@pytest.mark.usefixtures("broker")
+def test_what_is_no_socket_is_final(acme: Workspace, place: Path) -> None:
+    place.write_text("")
+    done = acme.get(*asking(acme, where(place)), check=False, also={"BBJWT_TRACE": "1"})
+
+    assert_quits(done, "Connection refused")
+    assert "next attempt" not in done.stderr
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_socket_of_another_group_names_the_group(acme: Workspace, place: Path) -> None:
+    # Root may connect to any socket, unless it gives up what makes it root.
+    powerless = [need("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    with listening(place, lambda _, connection: served(connection)):
+        place.chmod(0)
+        group = grp.getgrgid(place.stat().st_gid).gr_name
+        data = request(acme.url) + "\n"
+        done = acme.machine.run(*powerless, COMMAND, *asking(acme, where(place)), "get", data=data, check=False)
+
+    assert_quits(done, "Permission denied")
+    assert f"hint: add this user to the socket's group {group}: usermod -aG {group} USER" in done.stderr
+
+
+# ssh, as it fails.
+
+
+def failing(folder: Path, times: int, words: str, status: int = 255, output: str = "") -> str:
+    """A command that fails so many times, then gives a token; how often it ran is the length of a file."""
+    counter = folder / "runs"
+    script = folder / "ssh"
+    script.write_text(
+        f"#!/bin/sh\nprintf x >>{counter}\n[ $(wc -c <{counter}) -le {times} ] || exec printf 'password=abcdef\\n\\n'\n"
+        f"printf '%s' {shlex.quote(output)}\nprintf '%s\\n' {shlex.quote(words)} >&2\nexit {status}\n"
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "kex_exchange_identification: Connection closed by remote host",
+        "ssh: connect to host broker port 22: Connection refused",
+        "",
+    ],
+)
+def test_ssh_that_is_refused_a_connection_is_run_again(acme: Workspace, tmp_path: Path, words: str) -> None:
+    assert answer(acme.get(*asking(acme, failing(tmp_path, 2, words))))["password"] == "abcdef"
+    assert (tmp_path / "runs").read_text() == "xxx"
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(
+    ("words", "status", "output", "hint"),
+    [
+        ("builds@broker: Permission denied (publickey).", 255, "", "authorized_keys"),
+        ("Host key verification failed.", 255, "", "run it once yourself"),
+        ("error: out of order", 1, "", "ask whoever runs the broker"),
+        ("error: out of order", 254, "", "ask whoever runs the broker"),
+        ("Connection closed", 255, "password=", "ask whoever runs the broker"),
+        ("sh: 1: ssh: not found", 127, "", "the shell does not find it"),
+    ],
+)
+def test_any_other_failure_of_a_command_is_final(
+    acme: Workspace, tmp_path: Path, words: str, status: int, output: str, hint: str
+) -> None:
+    done = acme.get(*asking(acme, failing(tmp_path, 9, words, status, output)), check=False)
+
+    assert_quits(done, "the broker gives no token for acme/widgets: ", words.rpartition("error: ")[2])
+    assert hint in done.stderr
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+@pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("ssh -T broker", "run it once yourself: ssh -T broker\n"),
+        ("ssh -o ProxyCommand='nc -X pass-word' broker", "run it once yourself: the ssh command of --broker\n"),
+    ],
+)
+def test_an_unknown_host_key_names_the_command_if_it_is_plain(
+    acme: Workspace, tmp_path: Path, command: str, shown: str
+) -> None:
+    failing(tmp_path, 9, "Host key verification failed.")
+    path = f"{tmp_path}:{acme.machine.environment['PATH']}"
+    done = acme.get(*asking(acme, command), check=False, also={"PATH": path})
+
+    assert_quits(done, "Host key verification failed.")
+    assert shown in done.stderr
+    assert "pass-word" not in done.stderr
+
+
+def test_a_broker_and_an_asker_of_one_user_do_not_wait_for_each_other(acme: Workspace, broker: Broker) -> None:
+    runtime = acme.machine.environment["XDG_RUNTIME_DIR"]
+    shared = {**broker.environment, "RUNTIME_DIRECTORY": runtime}
+    line = shlex.join(["env", "-i", *[f"{name}={value}" for name, value in shared.items()], *broker.command()])
+    running = [start(acme.machine, acme.url, *asking(acme, line)) for _ in range(4)]
+    answers = {finish(one) for one in running}
+
+    assert all(b"password=" in one for one in answers)
+    assert [one["outcome"] for one in broker.lines()] == ["granted"]
+    assert len(acme.bitbucket.tokens) == 1
