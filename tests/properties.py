@@ -20,9 +20,9 @@ from git_credential_bbjwt.core.output import _secrets, one_line
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
-from git_credential_bbjwt.installations.catalogue import parse_old_registry, registered
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.installations.registry_entry import parse_entries
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.tokens.record import Record, parse_record
@@ -133,13 +133,13 @@ def headers(data: bytes) -> None:
     assert when is None or isinstance(when, float)
 
 
-def _one_entry(data: bytes, where: str) -> list[Installation]:
-    return [registered(data, where)]
+def _entries(data: bytes, where: str) -> list[Installation]:
+    return parse_entries(data, "acme", where)
 
 
 def payload(data: bytes) -> None:
     """A payload is an installation on one https host, or an error that repeats nothing of it."""
-    for parse in (parse_payload, parse_old_registry, _one_entry):
+    for parse in (parse_payload, _entries):
         try:
             found = parse(data, "FILE")
         except CredentialError as problem:

@@ -78,11 +78,13 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("--workspace and --repository go with one payload, and these are several")
     registration = _Registration(RegistryFolder(system=arguments.system), insecure=arguments.insecure_storage)
     wanted = registration.check(payloads, where, asked, options)
-    if len(wanted) != 1:
+    if len(payloads) != 1:
         return registration.store_many(wanted)
-    (new,) = registration.store(wanted)
+    registered = registration.store(wanted)
+    new = registered[0]
+    slugs = ", ".join(slug for one in registered for slug in one.workspaces)
     note(
-        f"registered the {new.name} for {', '.join(new.workspaces)} on {new.host}; "
+        f"registered the {new.name} for {slugs} on {new.host}; "
         f"the secret is {new.secret_place.described}, the rest in {registration.registry.path}"
     )
     return _try(arguments.repository, new, options) if arguments.repository else 0
@@ -108,7 +110,7 @@ class _Registration:
         for position, data in enumerate(payloads, 1):
             try:
                 for given in parse_payload(data, where):
-                    wanted.append(self._checked(position, given, where, workspaces, options))
+                    wanted += self._checked(position, given, where, workspaces, options)
             except InstallationError as problem:
                 if len(payloads) == 1:
                     raise
@@ -126,20 +128,20 @@ class _Registration:
 
     def _checked(
         self, position: int, given: Installation, where: str, workspaces: list[str], options: HelperOptions
-    ) -> _Wanted:
+    ) -> list[_Wanted]:
         hide(given.shared_secret)
         _check_complete(given, where)
         named = workspaces or list(given.workspaces) or self._known_workspaces(given)
         if not named:
             named = [_ask_slug(given, where, options)]
         new = given._replace(
-            workspaces=tuple(dict.fromkeys(named)),
             secret_place=self._place,
             registration=os.urandom(8).hex(),
             where=self.registry.path,
             shared_secret="",
         )
-        return _Wanted(position, new, given.shared_secret)
+        slugs = dict.fromkeys(named)
+        return [_Wanted(position, new._replace(workspaces=(slug,)), given.shared_secret) for slug in slugs]
 
     def _known_workspaces(self, given: Installation) -> list[str]:
         """What was said of a payload without a slug when it was registered before."""
@@ -163,8 +165,8 @@ class _Registration:
                 ]
             replaced = change.put(new)
             change.commit()
-        for one in replaced:
-            secret_store.remove_replaced_secret(one, new)
+            for one in replaced:
+                secret_store.remove_replaced_secret(one, change.same(one))
         forget_workspaces(key for one in new for key in one.keys)
         return new
 

@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.installations.installation import Installation
-from git_credential_bbjwt.installations.registry_changes import RegistryFolder, in_batches
+from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import remove_secret
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
@@ -31,7 +31,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if arguments.all:
         for some in in_batches(list(registry)):
             _unregister_whole(registry, some)
-        registry.remove_leftovers()
+        with registry.changing() as change:
+            change.remove_leftovers()
     else:
         _unregister(registry, arguments.workspace.lower(), arguments.app or options.app)
     return 0
@@ -39,17 +40,12 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _unregister_whole(registry: RegistryFolder, installations: list[Installation]) -> None:
     with registry.changing() as change:
-        # Another process may have changed some of them since.
-        leaving = [one for one in map(change.same, installations) if one is not None]
-        for one in leaving:
-            change.take_out(one, *one.workspaces)
-            # Before its entry: if this process is killed, what is left can still be found and removed.
-            remove_secret(one)
+        for one in installations:
+            _take_out(change, one)
         change.commit()
-    forget_workspaces(key for one in leaving for key in one.keys)
-    for one in leaving:
-        for workspace in one.workspaces:
-            _tell(one, workspace)
+    forget_workspaces(key for one in installations for key in one.keys)
+    for one in installations:
+        _tell(one)
 
 
 def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
@@ -63,13 +59,19 @@ def _unregister(registry: RegistryFolder, workspace: str, app: str) -> None:
             keys = ", ".join(sorted(one.app_key for one in found))
             raise InstallationError(f"several apps are registered for {workspace}: {keys}", "name one with --app KEY")
         (leaving,) = found
-        left = change.take_out(leaving, workspace)
-        if left is None:
-            remove_secret(leaving)  # First: if it cannot be removed, its entry stays and is not forgotten.
+        _take_out(change, leaving)
         change.commit()
     forget_workspaces(leaving.keys)
-    _tell(leaving, workspace)
+    _tell(leaving)
 
 
-def _tell(installation: Installation, workspace: str) -> None:
-    note(f"unregistered {workspace} ({installation.name})")
+def _take_out(change: Change, leaving: Installation) -> None:
+    """Remove the secret, then plan to remove the entry: if the secret cannot be removed, its entry stays."""
+    others = [one for one in change.same(leaving) if one.keys != leaving.keys]
+    if not any(one.secret_place is leaving.secret_place for one in others):
+        remove_secret(leaving)
+    change.take_out(leaving)
+
+
+def _tell(leaving: Installation) -> None:
+    note(f"unregistered {', '.join(leaving.workspaces)} ({leaving.name})")

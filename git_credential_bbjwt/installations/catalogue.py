@@ -1,8 +1,6 @@
 """Which installation serves a repository, of all that the sources give, in their order of precedence."""
 
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import warning
@@ -14,186 +12,10 @@ from git_credential_bbjwt.installations.installation import (
     Installation,
     SecretPlace,
 )
-from git_credential_bbjwt.installations.old_registry import OldRegistry
-from git_credential_bbjwt.installations.payload import BROKEN_ENTRY_HINT, parse_entry, parse_payload
-from git_credential_bbjwt.installations.registry import OF_HOSTS, Registry, is_entry
-from git_credential_bbjwt.installations.source import Named, Payload, Source, Text
+from git_credential_bbjwt.installations.levels import Given, Level, ToBeAsked, level_of, unreadable
+from git_credential_bbjwt.installations.registry import Registry
+from git_credential_bbjwt.installations.source import Payload, Source, Text
 from git_credential_bbjwt.installations.sources import Sources
-from git_credential_bbjwt.installations.wrappers import json_object
-
-#: Version of the one file that the registry was in version 1.0, and of the note that stands in its place since then.
-OLD_VERSION: int = 1
-MOVED_VERSION: int = 2
-
-
-class Level:
-    """What one source gives. ``problem`` says why it gives nothing, if so."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.problem: InstallationError | None = None
-
-    def names(self, host: str) -> bool:
-        """Whether it is for ``host``, or may be, for all that can be told of a broken one."""
-        raise NotImplementedError
-
-    def of_workspace(self, workspace: str) -> list[Installation]:
-        """Those that may serve ``workspace``, a slug or a UUID. Raises InstallationError for a broken source."""
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Installation]:
-        """All there are. Raises InstallationError where one of them is broken."""
-        return iter(())
-
-    def hosts(self) -> list[str]:
-        """The hosts that are known to be meant."""
-        return []
-
-
-class _Given(Level):
-    """What was read whole: the installations themselves."""
-
-    def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
-        super().__init__(source)
-        self._installations: list[Installation] = []
-        try:
-            if source.problem is not None:
-                raise unreadable(source)
-            self._installations = installations()
-            if source.exposed and isinstance(source, Payload):
-                self._installations = [one._replace(is_exposed=True) for one in self._installations]
-        except InstallationError as problem:
-            self.problem = problem
-
-    def names(self, host: str) -> bool:
-        if self.problem is not None:
-            return self.source.concerns(host)
-        return host in self.hosts()
-
-    def of_workspace(self, workspace: str) -> list[Installation]:  # noqa: ARG002  # it has few, or is of 1.0
-        if self.problem is not None:
-            raise self.problem
-        return self._installations
-
-    def __iter__(self) -> Iterator[Installation]:
-        return iter(self._installations)
-
-    def hosts(self) -> list[str]:
-        return [one.host for one in self._installations]
-
-
-class _Registered(Level):
-    """The registry's folder: each look takes from it what it needs."""
-
-    def __init__(self, source: Registry) -> None:
-        super().__init__(source)
-        self._registry = source
-        if source.problem is not None:
-            self.problem = unreadable(source)
-
-    def names(self, host: str) -> bool:
-        return self.problem is None and self._registry.names(host)
-
-    def of_workspace(self, workspace: str) -> list[Installation]:
-        found: list[Installation] = []
-        newest_first = sorted(self._registry.entries(workspace), key=lambda entry: -entry[1].st_mtime_ns)
-        if self._registry.problem is not None:
-            raise unreadable(self._registry)
-        for data, _ in newest_first:
-            one = registered(data, self._registry.where)
-            # Of an app that was installed anew the old entry may still be there, where its removal was broken off.
-            if workspace in (*one.workspaces, one.workspace_uuid) and not any(
-                (one.host, one.app_key) == (other.host, other.app_key) for other in found
-            ):
-                found.append(one)
-        return found
-
-    def __iter__(self) -> Iterator[Installation]:
-        if self.problem is None:
-            yield from every_entry(self._registry.where)
-
-    def hosts(self) -> list[str]:
-        return [] if self.problem is not None else registered_hosts(self._registry.where)
-
-
-class _ToBeAsked(Level):
-    def __init__(self, source: Asked) -> None:
-        super().__init__(source)
-        self.asked = source
-
-    def names(self, host: str) -> bool:
-        return host in self.asked.hosts
-
-    def of_workspace(self, workspace: str) -> list[Installation]:  # noqa: ARG002  # who is asked gives none itself
-        return []
-
-
-def unreadable(source: Source) -> InstallationError:
-    """The error for a source that cannot be read, or is not to be trusted."""
-    hint = "correct the path or the file's owner and mode"
-    if isinstance(source, Payload):
-        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
-        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
-    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
-
-
-def registered(data: bytes, where: str) -> Installation:
-    """Return the installation of an entry's file in the registry ``where``. Raises InstallationError."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    return parse_entry(found, where)
-
-
-def every_entry(where: str) -> Iterator[Installation]:
-    """All installations of the registry's folder ``where``, one after the other, the first registered one first.
-
-    Raises InstallationError.
-    """
-    registry = Registry(where)
-    with os.scandir(where) as found:
-        entries = [one for one in found if is_entry(one.name)]
-        dated = sorted((one.stat(follow_symlinks=False).st_mtime_ns, one.name) for one in entries)
-    for _, name in dated:
-        entry = registry.file(name)
-        if entry is not None:
-            yield registered(entry[0], where)
-        if registry.problem is not None:
-            raise unreadable(registry)
-
-
-def registered_hosts(where: str) -> list[str]:
-    """The hosts that the registry's folder ``where`` has installations for."""
-    registry = Registry(where)
-    files = [registry.file(name) for name in sorted(os.listdir(where)) if name.startswith(OF_HOSTS)]
-    return [file[0].decode("ascii", "replace").partition(" ")[0] for file in files if file is not None]
-
-
-def parse_old_registry(data: bytes, where: str) -> list[Installation]:
-    """Return the installations of a registry of version 1.0. Raises InstallationError for a broken one."""
-    found = json_object(data, where)
-    entries = found.get("installations")
-    if found.get("version") == MOVED_VERSION:
-        return []
-    if found.get("version") != OLD_VERSION or not isinstance(entries, list):
-        raise InstallationError(f"{where}: this is not a registry of this version", BROKEN_ENTRY_HINT)
-    return [parse_entry(entry, where) for entry in entries]
-
-
-def level_of(source: Source) -> Level:
-    """What ``source`` gives, by its kind."""
-    if isinstance(source, Asked):
-        return _ToBeAsked(source)
-    if isinstance(source, Registry):
-        return _Registered(source)
-    assert isinstance(source, Named)
-    data = source.data
-    if data is None and source.problem is None:
-        return _Given(source, list)
-    if isinstance(source, OldRegistry):
-        return _Given(source, lambda: parse_old_registry(data or b"", source.where))
-    return _Given(source, lambda: parse_payload(data or b"", source.where))
 
 
 def _names(one: Installation, workspace: str) -> bool:
@@ -234,7 +56,7 @@ class Catalogue:
 
     def to_ask(self) -> list[Asked]:
         """The commands and brokers there are."""
-        return [level.asked for level in self._levels if isinstance(level, _ToBeAsked)]
+        return [level.asked for level in self._levels if isinstance(level, ToBeAsked)]
 
     def problems(self) -> list[InstallationError]:
         """What is wrong with the sources that could not be used."""
@@ -242,7 +64,7 @@ class Catalogue:
 
     def registered_hosts(self) -> list[str]:
         """The hosts there are registered installations for."""
-        levels = [level for level in self._levels if isinstance(level.source, (Registry, OldRegistry))]
+        levels = [level for level in self._levels if isinstance(level.source, Registry)]
         return list(dict.fromkeys(host for level in levels for host in level.hosts()))
 
     def hosts(self) -> list[str]:
@@ -270,16 +92,17 @@ class Catalogue:
         found: Installation | None = None
         successors: list[Installation] = []
         for level in self._levels:
-            if isinstance(level, _ToBeAsked):
+            if isinstance(level, ToBeAsked):
                 if found is None and level.names(repository.host):
                     asked.append(level.asked)
                 continue
             try:
-                serving = [one for one in level.of_workspace(repository.workspace) if one.serves(repository)]
+                there = level.of_workspace(repository.workspace, repository.host)
             except InstallationError:
                 if asked or found is not None:
                     continue  # A source that comes before it can answer.
                 raise
+            serving = [one for one in there if one.serves(repository)]
             if found is None:
                 found = chosen(serving, repository.workspace, app)
             successors += [one for one in serving if one.after_connect]
@@ -344,7 +167,7 @@ def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
         cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
-        injected = [_Given(Source(jwt.where), lambda: [cloud])]
+        injected = [Given(Source(jwt.where), lambda: [cloud])]
     consumer = next((one for level in injected for one in level if one.is_consumer), None)
     for level in injected:
         yield level if level.problem is not None else _with_token(level, jwt, consumer)
@@ -371,7 +194,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
             for one in level
         ]
 
-    return _Given(_Hosts(jwt.where, level.hosts()), given)
+    return Given(_Hosts(jwt.where, level.hosts()), given)
 
 
 class _Hosts(Source):

@@ -47,16 +47,16 @@ def _connect(payload: dict[str, Any], where: str) -> Installation:
     base_url, base_api_url = _base_urls(payload, where)
     principal = payload.get("principal")
     return Installation(
-        app_key=_text(payload, "key", where),
-        client_key=_text(payload, "clientKey", where),
+        app_key=text_of(payload, "key", where),
+        client_key=text_of(payload, "clientKey", where),
         base_url=base_url,
         base_api_url=base_api_url,
         workspaces=tuple(_workspace_slugs(principal)),
-        workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(_text(payload, "clientKey", where)),
+        workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(text_of(payload, "clientKey", where)),
         secret_place=SecretPlace.PAYLOAD,
         registration="",
         where=where,
-        shared_secret=_text(payload, "sharedSecret", where),
+        shared_secret=text_of(payload, "sharedSecret", where),
     )
 
 
@@ -66,11 +66,11 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     for name in fields.keys() - set(_CONSUMER_FIELDS):
         if _folded(name) in known:  # A mark that is misspelt must not make the consumer one to be used at once.
             raise InstallationError(f"{where_in}: write the member {known[_folded(name)]} exactly so", _CONSUMER_HINT)
-    key, secret, workspace = (_text(fields, name, where_in) for name in ("key", "secret", "workspace"))
+    key, secret, workspace = (text_of(fields, name, where_in) for name in ("key", "secret", "workspace"))
     for name, value in (("key", key), ("secret", secret), ("workspace", workspace)):
         if not value:
             raise InstallationError(f"{where_in}: {name} is missing", _CONSUMER_HINT)
-    uuid = _text(fields, "workspaceUuid", where_in).lower()
+    uuid = text_of(fields, "workspaceUuid", where_in).lower()
     after_connect = fields.get("afterConnect", False)
     for name, is_right in (
         ("workspace", is_name(workspace.lower())),
@@ -115,16 +115,16 @@ def _folded(name: str) -> str:
 
 
 def _base_urls(fields: dict[str, Any], where: str) -> tuple[str, str]:
-    base_url, base_api_url = _text(fields, "baseUrl", where), _text(fields, "baseApiUrl", where)
+    base_url, base_api_url = text_of(fields, "baseUrl", where), text_of(fields, "baseApiUrl", where)
     if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
         base_api_url = CLOUD_API_URL
     return (
-        _checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
-        _checked_base(base_api_url, "baseApiUrl", where),
+        checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
+        checked_base(base_api_url, "baseApiUrl", where),
     )
 
 
-def _text(fields: dict[str, Any], field: str, where: str) -> str:
+def text_of(fields: dict[str, Any], field: str, where: str) -> str:
     value = fields.get(field, "")
     if not isinstance(value, str) or not value.isprintable():
         raise InstallationError(f"{where}: {field} is not a string, or holds control characters")
@@ -143,7 +143,7 @@ def _host_of(url: str, where: str) -> str:
     return normal_host(parts.netloc)
 
 
-def _checked_base(url: str, field: str, where: str) -> str:
+def checked_base(url: str, field: str, where: str) -> str:
     if not url:
         raise InstallationError(f"{where}: {field} is missing", "use the whole payload of the `installed` callback")
     host = _host_of(url, where)
@@ -185,52 +185,3 @@ def _uuid_of_client(client_key: str) -> str:
 def _workspace_uuid(principal: object) -> str:
     uuid = principal.get("uuid") if isinstance(principal, dict) else None
     return uuid.lower() if isinstance(uuid, str) and is_uuid(uuid.lower()) else ""
-
-
-def parse_entry(entry: object, where: str) -> Installation:
-    """Return the installation of one entry of the registry, as `entry_of` has it. Raises InstallationError."""
-    workspaces = entry.get("workspaces") if isinstance(entry, dict) else None
-    if not isinstance(entry, dict) or not isinstance(workspaces, list) or not all(map(_is_slug, workspaces)):
-        raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT)
-    try:
-        place, kind = SecretPlace(entry.get("secretPlace")), Kind(entry.get("kind"))
-    except ValueError as unknown:
-        raise InstallationError(f"{where}: an entry is broken", BROKEN_ENTRY_HINT) from unknown
-    return Installation(
-        app_key=_text(entry, "key", where),
-        client_key=_text(entry, "clientKey", where),
-        base_url=_checked_base(_text(entry, "baseUrl", where), "baseUrl", where),
-        base_api_url=_checked_base(_text(entry, "baseApiUrl", where), "baseApiUrl", where),
-        workspaces=tuple(workspaces),
-        workspace_uuid=_text(entry, "workspaceUuid", where),
-        secret_place=place,
-        registration=_text(entry, "registration", where),
-        where=where,
-        keyring_backend=_text(entry, "keyringBackend", where),
-        kind=kind,
-        after_connect=entry.get("afterConnect") is True,
-    )
-
-
-BROKEN_ENTRY_HINT = "move the file away and register again"
-
-
-def _is_slug(text: object) -> bool:
-    return isinstance(text, str) and is_name(text)
-
-
-def entry_of(installation: Installation) -> dict[str, object]:
-    """Return what the registry holds of ``installation``: everything but its secret."""
-    return {
-        "kind": installation.kind.value,
-        "key": installation.app_key,
-        "clientKey": installation.client_key,
-        "baseUrl": installation.base_url,
-        "baseApiUrl": installation.base_api_url,
-        "workspaces": list(installation.workspaces),
-        "workspaceUuid": installation.workspace_uuid,
-        "secretPlace": installation.secret_place.value,
-        "registration": installation.registration,
-        "keyringBackend": installation.keyring_backend,
-        "afterConnect": installation.after_connect,
-    }

@@ -1,112 +1,123 @@
-"""The registry of installations as a call reads it: a folder with one file per installation."""
+"""The registry of installations as a call reads it: folders that are the index.
+
+``installations/<host>/<workspace>`` holds what is registered for one workspace, one JSON object per line, without
+secrets. ``installations/<host>/<{uuid}>`` holds the slugs of the workspace with that UUID. A call opens the one or two
+files that its repository's names lead to, so what it reads does not grow with the registry.
+"""
 
 import os
 import stat
+import sys
 
-from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.source import Named, Source, _stamp_of
-from git_credential_bbjwt.system.folder import file_name, open_to_read
+from git_credential_bbjwt.core.repository import Repository, is_name
+from git_credential_bbjwt.installations.source import Source, stamp_of
+from git_credential_bbjwt.system.folder import open_to_read
 from git_credential_bbjwt.system.ownership import why_not_itself_trusted, why_not_ours, why_not_trusted
 
-#: The folder of a registry, and the file that it was in version 1.0.
+#: The folder of a registry.
 REGISTRY_FOLDER = "installations"
-REGISTRY_FILE = "installations.json"
 
-_HEX = frozenset("0123456789abcdef")
+# Of a host in lower case and its port. The colon is written as an equals sign, because Windows allows none in a name.
+_HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_[]:")
+_LONGEST_HOST = 255
+
+# Windows opens a device instead of a file named CON or NUL, and drops a dot at the end of a name.
+_END = "," if sys.platform == "win32" else ""
 
 
 class Registry(Source):
-    """A registry's folder, of which a call reads what concerns one host and one workspace and nothing else.
-
-    `registry` has the layout and writes it. An entry is one installation, without its secret.
-    """
+    """A registry's folder."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, _trouble_with(path))
-        self._read: dict[str, list[tuple[bytes, os.stat_result]]] = {}
+        self._read: dict[tuple[str, str], list[tuple[str, bytes, os.stat_result]]] = {}
 
     def may_name(self, host: str) -> bool:
         return super().may_name(host) or self.names(host)
 
     def names(self, host: str) -> bool:
         """Whether an installation is for ``host``."""
-        return os.path.lexists(f"{self.where}/{host_file(host)}")
+        folder = host_folder(host)
+        return folder != "" and os.path.lexists(f"{self.where}/{folder}")
 
     def concerns(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
         return False  # What cannot be trusted is not believed to name a host.
 
-    def entries(self, workspace: str) -> list[tuple[bytes, os.stat_result]]:
-        """What is registered for ``workspace``, a slug or a UUID, on any host; and what the system knows of each file.
+    def entries(self, host: str, workspace: str) -> list[tuple[str, bytes, os.stat_result]]:
+        """What is registered for ``workspace``, a slug or a UUID: of each slug the file's content and status.
 
-        Where something of it is not to be trusted, that is the ``problem``.
+        If one of the files cannot be trusted, that is the ``problem``.
         """
-        if workspace not in self._read:
-            self._read[workspace] = []
-            found = self.file(workspace_file(workspace))
-            names = [] if found is None else found[0].decode("ascii", "replace").split()
-            entries = [self.file(name) for name in names if is_entry(name)]
-            self._read[workspace] = [entry for entry in entries if entry is not None]
-        return self._read[workspace]
+        if (host, workspace) not in self._read:
+            slugs = [workspace]
+            if workspace.startswith("{"):
+                slugs = [slug for _, data, _ in self._file(host, workspace) for slug in slugs_of(data)]
+            self._read[host, workspace] = [file for slug in slugs for file in self._file(host, slug)]
+        return self._read[host, workspace]
 
-    def file(self, name: str) -> tuple[bytes, os.stat_result] | None:
-        """What a file of the folder holds, and what the system knows of it; None where it is missing or not trusted."""
-        path = f"{self.where}/{name}"
+    def _file(self, host: str, name: str) -> list[tuple[str, bytes, os.stat_result]]:
+        """A file of a host's folder; nothing if it is missing or cannot be trusted."""
+        folder = host_folder(host)
+        path = f"{self.where}/{folder}/{file_of(name)}"
         try:
+            if not folder or self._why_not_in(folder):
+                return []
             fd = open_to_read(path, through_links=False)
         except FileNotFoundError:
-            return None
+            return []
         except OSError as problem:
             self.problem = f"{path}: {problem.strerror}"
-            return None
+            return []
         try:
             found = os.fstat(fd)
             if not stat.S_ISREG(found.st_mode) or why_not_ours(fd, found):
                 self.problem = f"others can write to {path}, or it is another user's"
-                return None
-            return os.read(fd, found.st_size), found
+                return []
+            return [(name, os.read(fd, found.st_size), found)]
         finally:
             os.close(fd)
 
+    def _why_not_in(self, folder: str) -> bool:
+        why_not = why_not_itself_trusted(f"{self.where}/{folder}")
+        if why_not:
+            self.problem = f"{self.where}/{folder}: {why_not}"
+        return bool(why_not)
+
     def stamp(self, repository: Repository) -> str:
-        entries = self.entries(repository.workspace)
-        return "!" if self.problem is not None else ",".join(_stamp_of(found) for _, found in entries) or "-"
+        entries = self.entries(repository.host, repository.workspace)
+        return "!" if self.problem is not None else ",".join(stamp_of(found) for _, _, found in entries) or "-"
 
 
-#: Begins the name of a file that tells of a host.
-OF_HOSTS = "host,"
+def host_folder(host: str) -> str:
+    """The name of the folder for ``host``, in lower case; empty for what cannot be a host."""
+    return host.replace(":", "=") if host.strip(".") and _HOST.issuperset(host) and len(host) <= _LONGEST_HOST else ""
 
 
-def host_file(host: str) -> str:
-    """The file that is there where an installation in the registry is for ``host``: the host, and how many are."""
-    return OF_HOSTS + file_name(host, "")
+def host_of(folder: str) -> str:
+    """The host that the folder ``folder`` is for; empty for a folder that is no host's."""
+    host = folder.replace("=", ":")
+    return host if host_folder(host) == folder else ""
 
 
-def workspace_file(workspace: str) -> str:
-    """The file that lists the entries for a ``workspace``, a slug or a UUID."""
-    return "workspace," + file_name(workspace, "")
+def file_of(workspace: str) -> str:
+    """The name of the file for a workspace's slug or UUID."""
+    return workspace + _END
 
 
-def is_entry(name: str) -> bool:
-    """Whether a file of the registry is named as an entry is: by a digest of the host and the client key."""
-    kind, _, digest = name.partition(",")
-    return kind == "installation" and len(digest) == 32 and _HEX.issuperset(digest)
+def slugs_of(data: bytes) -> list[str]:
+    """The slugs in the file of a workspace's UUID."""
+    return [slug for slug in data.decode("ascii", "replace").split() if is_name(slug)]
 
 
 def _trouble_with(path: str) -> str | None:
+    if not os.path.lexists(path):
+        return None
     try:
         return why_not_trusted(os.path.dirname(path)) or why_not_itself_trusted(path) or None
     except OSError as problem:
         return problem.strerror or "it cannot be looked at"
 
 
-def read_registry(folder: str) -> Source:
-    """The registry below ``folder``: as it is now, or as version 1.0 left it; what says nothing where there is none."""
-    path = f"{folder}/{REGISTRY_FOLDER}"
-    if os.path.lexists(path):
-        return Registry(path)
-    path = f"{folder}/{REGISTRY_FILE}"
-    if not os.path.lexists(path):
-        return Named(path)
-    from git_credential_bbjwt.installations.old_registry import OldRegistry
-
-    return OldRegistry.in_file(path, optional=True)
+def read_registry(folder: str) -> Registry:
+    """The registry below ``folder``, which may not be there."""
+    return Registry(f"{folder}/{REGISTRY_FOLDER}")

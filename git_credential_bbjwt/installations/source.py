@@ -121,7 +121,7 @@ class Text(Source):
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
         if self._found is not None:
-            return _stamp_of(self._found)
+            return stamp_of(self._found)
         if self.data is None:
             return "-" if self.problem is None else "!"
 
@@ -155,7 +155,8 @@ class Payload(Named):
         return why_not_ours(fd, found)
 
 
-def _stamp_of(found: os.stat_result) -> str:
+def stamp_of(found: os.stat_result) -> str:
+    """What changes whenever a file changes."""
     return f"{found.st_dev:x}.{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}"
 
 

@@ -13,7 +13,7 @@ import platformdirs
 import pytest
 
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.installations.registry import Registry, host_file, is_entry
+from git_credential_bbjwt.installations.registry import Registry, host_folder, host_of
 from git_credential_bbjwt.installations.source import Payload
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
@@ -111,26 +111,31 @@ def test_what_json_may_spell_otherwise_is_looked_at_closer(text: bytes, holds: b
 
 
 @pytest.mark.parametrize(
-    ("name", "entry"),
+    ("host", "folder"),
     [
-        ("installation," + "0f" * 16, True),
-        ("installation," + "0f" * 15, False),
-        ("installation," + "0f" * 16 + "0", False),
-        ("installation," + "../" * 10 + "ab", False),
-        ("workspace," + "0f" * 16, False),
-        ("0f" * 16, False),
-        ("installation", False),
+        ("bitbucket.org", "bitbucket.org"),
+        ("localhost:8443", "localhost=8443"),
+        ("[::1]:8443", "[==1]=8443"),
+        ("..", ""),
+        (".", ""),
+        ("", ""),
+        ("a/b", ""),
+        ("a=b", ""),
+        ("a\0", ""),
+        ("Bitbucket.org", ""),
+        ("a" * 256, ""),
     ],
 )
-def test_an_entry_is_named_by_a_digest(name: str, entry: bool) -> None:
-    assert is_entry(name) == entry
+def test_folder_of_a_host_leads_back_to_it(host: str, folder: str) -> None:
+    assert host_folder(host) == folder
+    assert host_of(folder) == (host if folder else "")
 
 
 def test_a_registry_that_is_not_trusted_is_not_believed_to_name_a_host(tmp_path: Path) -> None:
     registry = tmp_path / "installations"
     registry.mkdir()
     registry.chmod(0o777)
-    (registry / host_file("bitbucket.org")).touch()
+    (registry / host_folder("bitbucket.org")).mkdir()
     source = Registry(str(registry))
 
     assert source.problem is not None
@@ -194,15 +199,12 @@ def test_a_payload_others_can_read_gets_a_warning(acme: Workspace, mode: int, wa
     assert acme.get().stderr == ""  # Said with a mint, not with every cached answer.
 
 
-@pytest.mark.parametrize("what", ["payload", "JWT", "registry of version 1.0"])
+@pytest.mark.parametrize("what", ["payload", "JWT"])
 @pytest.mark.parametrize("mode", [0o600, 0o644])
 def test_exec_warns_of_a_secret_that_others_can_read(acme: Workspace, tmp_path: Path, what: str, mode: int) -> None:
-    old = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
-    old.parent.mkdir(parents=True)
-    old.write_text('{"version": 1, "installations": []}')
     jwt = tmp_path / "jwt"
     jwt.write_text(acme.machine.bbjwt("jwt", "acme").stdout)
-    for one, path in {"payload": acme.installation, "JWT": jwt, "registry of version 1.0": old}.items():
+    for one, path in {"payload": acme.installation, "JWT": jwt}.items():
         path.chmod(mode if one == what else 0o600)
     done = acme.machine.bbjwt("exec", "--", "true", BBJWT_JWT_FILE=str(jwt))
 
@@ -372,15 +374,18 @@ def test_a_host_spelled_with_json_escapes_is_known(acme: Workspace) -> None:
     assert "password" in answer(acme.get())
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", '{"version": 3}', '{"version": 1, "installations": [5]}'])
-def test_a_broken_registry_stops_only_whom_it_might_have_served(acme: Workspace, broken: str) -> None:
-    registry = acme.machine.home / ".config/git-credential-bbjwt/installations.json"
-    registry.parent.mkdir(parents=True)
-    registry.write_text(broken)
+@pytest.mark.parametrize("broken", ["{", "[]", "5", "{}", "\0", '{"kind": "connect"}', "[" * 100_000])
+def test_broken_entry_stops_its_own_workspace_alone(acme: Workspace, broken: str) -> None:
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("*/acme")
+    entry.write_text(broken)
 
     assert "password" in answer(acme.get())
-    cloud = acme.machine.get("https://bitbucket.org/acme/widgets", check=False)
-    assert str(registry) in cloud.stderr
+    done = acme.get("--token-store=none", check=False, BBJWT_INSTALLATION=None)
+    assert (done.returncode, done.stdout) == (1, "quit=1\n")
+    assert "the entry of acme is broken" in done.stderr
+    elsewhere = acme.machine.get(f"{acme.bitbucket.base_url}/beta/tools", BBJWT_INSTALLATION=None)
+    assert (elsewhere.stdout, elsewhere.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -404,7 +409,7 @@ def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], mo
     assert site_config_folder() == platformdirs.site_config_dir(APP_NAME)
 
 
-@pytest.mark.parametrize("part", [".", "installation,*", "workspace,acme,"])
+@pytest.mark.parametrize("part", [".", "*", "*/acme"])
 @pytest.mark.parametrize("spoilt", ["group can write", "all can write", "of another user", "a link"])
 def test_a_registry_that_others_can_write_to_is_not_used(
     acme: Workspace, another_user: int, part: str, spoilt: str
@@ -427,12 +432,12 @@ def test_a_registry_that_others_can_write_to_is_not_used(
     assert str(registry) in done.stderr
     assert acme.bitbucket.seen == []
     # Nor does registering it again make it trusted.
-    before = sorted(path.name for path in registry.iterdir())
+    before = sorted(registry.rglob("*"))
     again = json.dumps(acme.bitbucket.payload(acme.app))
     refused = acme.machine.bbjwt("register", "--insecure-storage", "-", data=again, check=False)
     assert refused.returncode == 1
     assert str(registry) in refused.stderr
-    assert sorted(path.name for path in registry.iterdir()) == before
+    assert sorted(registry.rglob("*")) == before
 
 
 def test_why_a_payload_cannot_be_read_is_the_systems_word(acme: Workspace) -> None:
@@ -443,18 +448,9 @@ def test_why_a_payload_cannot_be_read_is_the_systems_word(acme: Workspace) -> No
     assert os.strerror(errno.ENOTDIR) in done.stderr
 
 
-def test_a_registry_of_1_0_that_is_a_link_to_nowhere_is_none(acme: Workspace) -> None:
-    folder = acme.machine.home / ".config/git-credential-bbjwt"
-    folder.mkdir(parents=True)
-    (folder / "installations.json").symlink_to("nowhere")
-    done = acme.machine.bbjwt("list")
-
-    assert "installations.json" not in done.stdout + done.stderr
-
-
 def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
-    (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("installation,*")
+    (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("*/acme")
     entry.unlink()
     entry.symlink_to("nowhere")
     done = acme.machine.bbjwt("list", check=False, BBJWT_INSTALLATION=None)

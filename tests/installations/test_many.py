@@ -6,11 +6,8 @@ import json
 import os
 import pty
 import random
-import shutil
-import signal
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +17,7 @@ from tests import tally
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 from tests.emulator import Fault
 from tests.growth import another
-from tests.installations.test_registration import files_holding, registry_of
+from tests.installations.test_registration import entries_of, files_holding, registry_of
 
 
 @pytest.fixture
@@ -60,8 +57,8 @@ def test_many_are_registered_in_one_command(vendor: Workspace, form: str) -> Non
     assert known(vendor.machine) == {"acme", *(f"team{number}" for number in range(1, 230))}
     assert "password" in answer(vendor.get())
     # Each has the secret of its own.
-    (host,) = registry_of(vendor.machine).glob("host,*")
-    assert host.read_text().split() == [vendor.bitbucket.host, "230"]
+    assert {one["secret"] for one in json.loads(vendor.machine.bbjwt("list", "--json").stdout)} == {"file"}
+    assert len(list((registry_of(vendor.machine).parent / "shared-secrets").iterdir())) == 230
 
 
 def test_all_are_checked_before_the_first_is_stored(vendor: Workspace) -> None:
@@ -148,7 +145,7 @@ def test_twice_is_once_and_a_new_secret_replaces(vendor: Workspace) -> None:
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
 
     assert len(known(vendor.machine)) == 150
-    assert len(list(registry_of(vendor.machine).glob("installation,*"))) == 150
+    assert len(entries_of(vendor.machine)) == 150
     assert len(files_holding(vendor.machine.home / ".config", old)) == 149  # The others' is the same in this test.
     assert "password" in answer(vendor.get())
 
@@ -198,7 +195,7 @@ def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(ven
             time.sleep(chance.uniform(0.1, 0.5))
             process.kill()
         tally.tried("processes killed")
-        entries = [json.loads(one.read_bytes()) for one in registry_of(machine).glob("installation,*")]
+        entries = [json.loads(one.read_bytes()) for one in entries_of(machine)]
         kept = {one.name for one in secrets.iterdir()} if secrets.exists() else set()
         assert kept <= {digest(one["clientKey"]) for one in entries}
     machine.bbjwt("unregister", "--all")
@@ -211,8 +208,8 @@ def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(ven
 
 def test_what_others_registered_is_not_read(vendor: Workspace) -> None:
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 20)))
-    for entry in registry_of(vendor.machine).glob("installation,*"):
-        if vendor.app.client_key not in entry.read_text():
+    for entry in entries_of(vendor.machine):
+        if entry.name != "acme":
             entry.write_text("{ broken")
 
     assert "password" in answer(vendor.get())
@@ -240,92 +237,62 @@ def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:
     assert "password" in answer(vendor.machine.get(url))
 
 
-def test_of_an_app_installed_anew_the_newest_entry_counts(vendor: Workspace) -> None:
-    """As a process leaves it that was killed before it removed the old one."""
-    machine, old = vendor.machine, vendor.bitbucket.payload(vendor.app)
-    machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
-    (entry,) = registry_of(machine).glob("installation,*")
-    kept = shutil.copy2(entry, machine.home / entry.name)
-    vendor.app = vendor.bitbucket.install("acme")
-    machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(vendor.bitbucket.payload(vendor.app)))
-    shutil.copy2(kept, entry)
-    with (registry_of(machine) / "workspace,acme,").open("a") as leads:
-        leads.write(f"{entry.name}\n")
-
-    vendor.get()
-    assert vendor.bitbucket.helper_requests()[-1].claims["sub"] == vendor.app.client_key
-
-
-def test_what_leads_nowhere_is_no_harm(vendor: Workspace) -> None:
+def test_pointer_without_an_entry_is_ignored(vendor: Workspace) -> None:
     """As a process leaves it that was killed before it wrote the entry."""
     machine = vendor.machine
     machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 2)))
-    for name in ("workspace,acme,", "workspace,other,"):
-        with (registry_of(machine) / name).open("a") as leads:
-            leads.write(f"installation,{'0' * 32}\nnonsense\n../../x\n")
-        (registry_of(machine) / name).chmod(0o600)
+    (folder,) = registry_of(machine).iterdir()
+    for name, slugs in (
+        (vendor.app.workspace_uuid, "acme\nnowhere\n../../x\nteam1\n"),
+        ("{00000000-0000-0000-0000-000000000000}", "acme\nnowhere\n"),
+    ):
+        (folder / name).write_text(slugs)
+        (folder / name).chmod(0o600)
+    url = f"{vendor.bitbucket.base_url}/{vendor.app.workspace_uuid}/{vendor.widgets.uuid}"
 
-    assert "password" in answer(vendor.get())
-    assert machine.get(f"{vendor.bitbucket.base_url}/other/x").stdout == ""
+    assert "password" in answer(machine.get(url))
+    assert machine.get(url.replace(vendor.app.workspace_uuid, "{00000000-0000-0000-0000-000000000000}")).stdout == ""
     machine.bbjwt("unregister", "acme")
     assert known(machine) == {"team1"}
+    assert machine.get(url).stdout == ""
+    machine.bbjwt("unregister", "--all")
+    assert not registry_of(machine).exists()
 
 
-# A registry of version 1.0.
+@pytest.mark.parametrize("host", ["..", ".", "", "../installations", "bitbucket.org/..", "a" * 300, "\x7f", "a=b"])
+def test_request_for_a_strange_host_is_foreign(vendor: Workspace, host: str) -> None:
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payloads(vendor, 1)[0]))
+    done = vendor.machine.bbjwt("get", data=f"protocol=https\nhost={host}\npath=acme/widgets\n\n", check=host != "")
+
+    assert done.stdout == ""
+    assert done.returncode == (1 if host == "" else 0)
 
 
-def old_registry(vendor: Workspace, many: list[dict[str, Any]]) -> Path:
-    """The file as version 1.0 wrote it, with its secrets."""
-    machine = vendor.machine
-    machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
-    folder = registry_of(machine)
-    entries = [json.loads(entry.read_bytes()) for entry in sorted(folder.glob("installation,*"))]
-    shutil.rmtree(folder)
-    file = folder.with_suffix(".json")
-    file.write_text(json.dumps({"version": 1, "installations": entries}, indent=2))
-    file.chmod(0o600)
-    return file
+def test_renamed_workspace_is_registered_under_its_new_name_alone(vendor: Workspace) -> None:
+    old = payloads(vendor, 1)[0]
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
+    renamed = old | {"principal": old["principal"] | {"username": "acme-labs"}}
+    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(renamed))
+
+    assert known(vendor.machine) == {"acme-labs"}
+    assert "password" not in vendor.get().stdout
+    vendor.machine.bbjwt("unregister", "acme-labs")
+    assert list(vendor.machine.home.glob(".config/git-credential-bbjwt/*")) == []
 
 
-def test_a_registry_of_version_1_0_is_read_and_then_taken_over(vendor: Workspace) -> None:
-    many = payloads(vendor, 300)
-    file = old_registry(vendor, many[:-1])
-    before = file.read_bytes()
+@pytest.mark.parametrize("uuid", [True, False])
+def test_one_payload_for_two_workspaces_keeps_its_secret_until_the_last_is_gone(vendor: Workspace, uuid: bool) -> None:
+    payload = payloads(vendor, 1)[0] | {"clientKey": "connection:1234"}
+    payload["principal"] = {"type": "user"} | ({"uuid": vendor.app.workspace_uuid} if uuid else {})
+    both = ["--workspace=acme", "--workspace=beta"]
+    vendor.machine.bbjwt("register", "--insecure-storage", *both, "-", data=json.dumps(payload))
 
-    assert "password" in answer(vendor.get())
-    assert len(known(vendor.machine)) == 299
-    assert file.read_bytes() == before  # Reading changes nothing.
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[-1]))
-    assert len(known(vendor.machine)) == 300
-    assert "password" in answer(vendor.get("--token-store=none"))
-    # What version 1.0 finds now is no registry of its version, and it says so instead of finding nothing.
-    assert json.loads(file.read_bytes())["version"] == 2
-    assert file.stat().st_mode & 0o777 == 0o600
-    said = vendor.machine.bbjwt("unregister", "--all").stderr
-    assert not file.exists()
-    assert not vendor.machine.records()
-    assert len(said.splitlines()) == 300
-    assert f"unregistered team299 (app {vendor.app.key})\n" in said
-    assert not (file.parent / "shared-secrets").exists()
-
-
-def test_killed_while_taking_over_nothing_is_lost(vendor: Workspace) -> None:
-    many = payloads(vendor, 600)
-    file = old_registry(vendor, many)
-    kept = file.read_bytes()
-    chance = random.Random(8)  # noqa: S311  # moments, not keys
-    for _ in range(6):
-        with subprocess.Popen(
-            [COMMAND, "unregister", "nobody-here"], stderr=subprocess.DEVNULL, env=vendor.machine.env()
-        ) as process:
-            time.sleep(chance.uniform(0.05, 0.5))
-            process.send_signal(signal.SIGKILL)
-        tally.tried("processes killed")
-        with tally.holds("a lost registration"):
-            assert len(known(vendor.machine)) == 600
-        if registry_of(vendor.machine).exists():
-            shutil.rmtree(registry_of(vendor.machine))
-            file.write_bytes(kept)
+    assert known(vendor.machine) == {"acme", "beta"}
+    vendor.machine.bbjwt("unregister", "acme")
+    assert known(vendor.machine) == {"beta"}
+    assert vendor.machine.bbjwt("jwt", "beta").stdout.count(".") == 2
+    vendor.machine.bbjwt("unregister", "beta")
+    assert list(vendor.machine.home.glob(".config/git-credential-bbjwt/*")) == []
 
 
 # token for many.

@@ -9,7 +9,8 @@ import pytest
 
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.installations.installation import Installation, Kind
-from git_credential_bbjwt.installations.payload import entry_of, parse_entry, parse_payload
+from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
 
 UUID = "{0a0b0c0d-0102-0304-0506-0708090a0b0c}"
 APP: dict[str, Any] = {
@@ -156,7 +157,7 @@ def test_secret_of_a_registered_app_may_be_missing() -> None:
 @pytest.mark.parametrize("payload", [APP, {"oauthConsumer": CONSUMER | {"afterConnect": True}}])
 def test_entry_of_the_registry_holds_everything_but_the_secret(payload: dict[str, Any]) -> None:
     (one,) = parsed(payload)
-    entry = json.loads(json.dumps(entry_of(one)))
+    line = entry_of(one)
 
-    assert parse_entry(entry, "FILE") == one._replace(shared_secret="")
-    assert "secret" not in {str(value) for value in entry.values()}
+    assert parse_entries(line, "acme", "FILE") == [one._replace(shared_secret="")]
+    assert one.shared_secret.encode() not in line

@@ -1,0 +1,159 @@
+"""What each source gives, by its kind: installations, or somebody to ask."""
+
+import os
+from collections.abc import Callable, Iterator
+
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.repository import is_name
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.installations.registry import Registry, file_of, host_folder, host_of
+from git_credential_bbjwt.installations.registry_entry import parse_entries
+from git_credential_bbjwt.installations.source import Named, Payload, Source
+
+
+class Level:
+    """What one source gives. ``problem`` says why it gives nothing, if so."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.problem: InstallationError | None = None
+
+    def names(self, host: str) -> bool:
+        """Whether it is for ``host``, or may be, for all that can be told of a broken one."""
+        raise NotImplementedError
+
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
+        """Those that may serve ``workspace``, a slug or a UUID, the newest first; ``host`` is a hint.
+
+        Raises InstallationError for a broken source.
+        """
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Installation]:
+        """All there are. Raises InstallationError where one of them is broken."""
+        return iter(())
+
+    def hosts(self) -> list[str]:
+        """The hosts that are known to be meant."""
+        return []
+
+
+class Given(Level):
+    """What was read whole: the installations themselves."""
+
+    def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
+        super().__init__(source)
+        self._installations: list[Installation] = []
+        try:
+            if source.problem is not None:
+                raise unreadable(source)
+            self._installations = installations()
+            if source.exposed and isinstance(source, Payload):
+                self._installations = [one._replace(is_exposed=True) for one in self._installations]
+        except InstallationError as problem:
+            self.problem = problem
+
+    def names(self, host: str) -> bool:
+        if self.problem is not None:
+            return self.source.concerns(host)
+        return host in self.hosts()
+
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it has few
+        if self.problem is not None:
+            raise self.problem
+        return self._installations
+
+    def __iter__(self) -> Iterator[Installation]:
+        return iter(self._installations)
+
+    def hosts(self) -> list[str]:
+        return [one.host for one in self._installations]
+
+
+class _Registered(Level):
+    """The registry's folder: each look takes from it what it needs."""
+
+    def __init__(self, source: Registry) -> None:
+        super().__init__(source)
+        self._registry = source
+        if source.problem is not None:
+            self.problem = unreadable(source)
+
+    def names(self, host: str) -> bool:
+        return self.problem is None and self._registry.names(host)
+
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
+        found: list[Installation] = []
+        for one in [host] if host else self.hosts():
+            for slug, data, _ in self._registry.entries(one, workspace):
+                found += reversed(parse_entries(data, slug, self._registry.where))
+        if self._registry.problem is not None:
+            raise unreadable(self._registry)
+        return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
+
+    def __iter__(self) -> Iterator[Installation]:
+        for host in self.hosts():
+            for slug in registered_slugs(self._registry.where, host):
+                for _, data, _ in self._registry.entries(host, slug):
+                    yield from parse_entries(data, slug, self._registry.where)
+                if self._registry.problem is not None:
+                    raise unreadable(self._registry)
+
+    def hosts(self) -> list[str]:
+        return [] if self.problem is not None else registered_hosts(self._registry.where)
+
+
+class ToBeAsked(Level):
+    """A command or a broker, which is asked when a token is needed."""
+
+    def __init__(self, source: Asked) -> None:
+        super().__init__(source)
+        self.asked = source
+
+    def names(self, host: str) -> bool:
+        return host in self.asked.hosts
+
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it holds none
+        return []
+
+
+def unreadable(source: Source) -> InstallationError:
+    """The error for a source that cannot be read, or is not to be trusted."""
+    hint = "correct the path or the file's owner and mode"
+    if isinstance(source, Payload):
+        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
+        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
+    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
+
+
+def registered_hosts(where: str) -> list[str]:
+    """The hosts that the registry's folder ``where`` has installations for."""
+    try:
+        return sorted(host for host in map(host_of, os.listdir(where)) if host)
+    except FileNotFoundError:
+        return []
+
+
+def registered_slugs(where: str, host: str) -> list[str]:
+    """The slugs of the workspaces that are registered for ``host`` in the registry's folder ``where``."""
+    try:
+        names = os.listdir(f"{where}/{host_folder(host)}")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    slugs = (name.removesuffix(file_of("")) for name in names)
+    return sorted(slug for slug in slugs if is_name(slug))
+
+
+def level_of(source: Source) -> Level:
+    """What ``source`` gives, by its kind."""
+    if isinstance(source, Asked):
+        return ToBeAsked(source)
+    if isinstance(source, Registry):
+        return _Registered(source)
+    assert isinstance(source, Named)
+    data = source.data
+    if data is None and source.problem is None:
+        return Given(source, list)
+    return Given(source, lambda: parse_payload(data or b"", source.where))
