@@ -111,7 +111,7 @@ def test_what_is_for_one_payload_does_not_go_with_several(vendor: Workspace, opt
 
 
 def test_a_terminal_sees_how_far_it_is(vendor: Workspace) -> None:
-    (vendor.machine.home / "many").write_text(lines(payloads(vendor, 120)))
+    (vendor.machine.home / "many").write_text(lines(payloads(vendor, 420)))
     (vendor.machine.home / "many").chmod(0o600)
     terminal, screen = pty.openpty()
     with subprocess.Popen(
@@ -131,8 +131,8 @@ def test_a_terminal_sees_how_far_it_is(vendor: Workspace) -> None:
         assert running.wait(PATIENCE) == 0
     os.close(terminal)
 
-    assert b"registered 100 of 120" in shown
-    assert b"\r\x1b[Kgit-credential-bbjwt: registered 120 of 120" in shown
+    assert b"registered 400 of 420" in shown
+    assert b"\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
 
 
 def test_twice_is_once_and_a_new_secret_replaces(vendor: Workspace) -> None:
@@ -259,13 +259,12 @@ def test_pointer_without_an_entry_is_ignored(vendor: Workspace) -> None:
     assert not registry_of(machine).exists()
 
 
-@pytest.mark.parametrize("host", ["..", ".", "", "../installations", "bitbucket.org/..", "a" * 300, "\x7f", "a=b"])
+@pytest.mark.parametrize("host", ["..", ".", "../installations", "bitbucket.org/..", "a" * 300, "\x7f", "a=b"])
 def test_request_for_a_strange_host_is_foreign(vendor: Workspace, host: str) -> None:
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payloads(vendor, 1)[0]))
-    done = vendor.machine.bbjwt("get", data=f"protocol=https\nhost={host}\npath=acme/widgets\n\n", check=host != "")
+    done = vendor.machine.bbjwt("get", data=f"protocol=https\nhost={host}\npath=acme/widgets\n\n")
 
-    assert done.stdout == ""
-    assert done.returncode == (1 if host == "" else 0)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_renamed_workspace_is_registered_under_its_new_name_alone(vendor: Workspace) -> None:
