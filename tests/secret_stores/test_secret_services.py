@@ -14,7 +14,7 @@ import pytest
 
 from tests import desktop
 from tests.conftest import Workspace, answer
-from tests.installations.test_registration import entry_of, registry_of
+from tests.installations.test_registration import entries_of, registry_of
 
 SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 NULL = "keyring.backends.null.Keyring"
@@ -129,7 +129,7 @@ def test_backend_that_stored_the_secret_is_asked_whatever_another_program_config
 ) -> None:
     with desktop.session(scene.machine):
         scene.machine.bbjwt("register", scene.installation)
-        assert json.loads(entry_of(scene.machine).read_text())["keyringBackend"] == SECRET_SERVICE
+        assert json.loads(entries_of(scene.machine)[0].read_text())["keyringBackend"] == SECRET_SERVICE
         chosen_by = configure(scene, how, backend)
         assert "password" in answer(scene.get("--token-store=none"))
     # Now the first cannot be used: both are named, and what configures the other.
