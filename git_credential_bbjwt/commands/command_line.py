@@ -25,10 +25,14 @@ _SOURCES = ("--installation", "--installation-command", "--broker", "--id-token-
 
 
 class Command(NamedTuple):
-    """A command: its module in this folder, and the helper's options that it uses."""
+    """A command: its module in this folder, and the helper's options that it uses.
+
+    ``is_any_order`` takes its options between its arguments, too.
+    """
 
     module: str
     options: tuple[str, ...] = ()
+    is_any_order: bool = False
 
 
 #: Every command, in the order of ``--help``.
@@ -54,6 +58,7 @@ COMMANDS = {
             "--timeout",
         ),
     ),
+    "policy": Command("policy", is_any_order=True),
     "forget": Command("forget"),
     "doctor": Command("doctor", _ALL),
 }
@@ -206,7 +211,9 @@ def _run(options: HelperOptions, words: list[str]) -> int:
         raise UsageError(*_unknown(name))
     _check_used(name, options.given)
     try:
-        arguments = _parser_of(name).parse_args(words[1:])
+        command = _parser_of(name)
+        parse = command.parse_intermixed_args if COMMANDS[name].is_any_order else command.parse_args
+        arguments = parse(words[1:])
     except SystemExit as ended:  # argparse has printed its help, or the error.
         return ended.code if isinstance(ended.code, int) else 2
     for option, value in getattr(arguments, "helper", ()):
