@@ -13,6 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,7 +81,7 @@ def shared_memory() -> Path:
     return folder
 
 
-# The tables at the end of the suite, gathered from its worker processes.
+# What a reader of the suite's end needs, gathered from its worker processes.
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -100,18 +101,23 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         tally.note(report.user_properties)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was seen to work and what was skipped, and why; pytest's summary of failures comes after it."""
     if hasattr(terminalreporter.config, "workerinput"):
         return  # It knows of its own tests alone.
-    tables = {"promises": tally.promises_table(), "versions": tally.versions_table()}
-    for name, table in tables.items():
-        terminalreporter.section(name)
-        for line in table:
-            terminalreporter.line(line)
-    if os.environ.get("BBJWT_TEST_RECORD") and exitstatus == 0:
-        for name, page in (("promises", "SECURITY.md"), ("versions", "README.md")):
-            text = (PROJECT / page).read_text()
-            (PROJECT / page).write_text(tally.recorded(text, name, tables[name]))
+    skipped = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    for title, lines in {
+        "seen to work": tally.versions(),
+        "skipped": [f"{count:4}  {reason}" for reason, count in skipped.most_common()],
+    }.items():
+        if lines:
+            terminalreporter.section(title)
+            for line in lines:
+                terminalreporter.line(line)
 
 
 @dataclass
