@@ -56,9 +56,10 @@ def _told(problem: Exception) -> int:
 def console() -> "NoReturn":
     """The entry point on Windows, where installers start it without ``-I``.
 
-    Who may set PYTHONPATH must not choose the libraries that see the secret.
+    Whoever sets PYTHONPATH must not choose the libraries that see the secret; an empty entry is the current folder.
     """
-    others = {os.path.realpath(path) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path}
+    entries = os.environ.get("PYTHONPATH", "")
+    others = {os.path.realpath(path) for path in entries.split(os.pathsep)} if entries else set()
     sys.path[:] = [path for path in sys.path if path and os.path.realpath(path) not in others]
     main(sys.argv[1:])
 

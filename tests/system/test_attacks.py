@@ -22,6 +22,7 @@ import pytest
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import (
     COMMAND,
+    INSTALLED,
     LATE,
     PATIENCE,
     PROJECT,
@@ -360,15 +361,28 @@ def test_a_byte_order_mark_before_a_jwt_is_no_part_of_it(acme: Workspace) -> Non
     assert "password" in answer(acme.get("--token-store=none", BBJWT_JWT="\ufeff" + jwt + "\n"))
 
 
-def test_modules_of_pythonpath_are_not_imported(acme: Workspace) -> None:
+@pytest.mark.parametrize(
+    "value", ["{planted}", ":/nonexistent", "/nonexistent:", "/a::/b", ":", ".", "../planted", None]
+)
+def test_modules_of_pythonpath_and_the_current_folder_are_not_imported(acme: Workspace, value: str | None) -> None:
     planted = acme.machine.home / "planted"
     planted.mkdir()
-    for name in ("resource", "select", "jwt", "urllib3", "keyring"):
+    for name in ("resource", "select", "jwt", "urllib3", "keyring", "git_credential_bbjwt"):
         (planted / f"{name}.py").write_text("raise SystemExit('planted')\n")
     # As pip installs it, without -I.
     script = PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt"
+    environment = acme.machine.env(PYTHONPATH=value and value.format(planted=planted))
+    done = acme.machine.run(sys.executable, script, "get", data=request(acme.url) + "\n", env=environment, cwd=planted)
+
+    assert "password" in answer(done)
+
+
+@pytest.mark.parametrize("folder", [os.path.dirname(os.__file__), INSTALLED])
+def test_the_current_folder_may_be_one_of_pythons_own(acme: Workspace, folder: str) -> None:
+    script = PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt"
+    environment = acme.machine.env(PYTHONPATH=":")
     done = acme.machine.run(
-        sys.executable, script, "get", data=request(acme.url) + "\n", env=acme.machine.env(PYTHONPATH=str(planted))
+        sys.executable, script, "get", data=request(acme.url) + "\n", env=environment, cwd=Path(folder)
     )
 
     assert "password" in answer(done)
