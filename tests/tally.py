@@ -1,49 +1,13 @@
-"""What the suite was seen to work with, over all its processes, for the lines printed at its end."""
+"""What the tests were seen to work with, for the lines at the suite's end."""
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import Any
 
-#: What is tried, and what never may come of it.
-PROMISES = {
-    "hostile inputs": ("a password to a wrong place", "a traceback"),
-    "faults injected": ("a hang over the budget", "a token from a bad answer"),
-    "processes killed": ("a broken record", "a stuck lock"),
-    "registrations raced or broken off": ("a lost registration",),
-    "processes watched for secrets": ("a secret in sight",),
-    "processes run": ("a traceback",),
-}
-
-_tried: Counter[str] = Counter()
-_broken: Counter[str] = Counter()
 _PROPERTY = "worked with"
 
 _versions: defaultdict[str, set[str]] = defaultdict(set)
-
-
-def tried(what: str, times: int = 1) -> None:
-    """Count an attempt at breaking a promise."""
-    assert what in PROMISES
-    _tried[what] += times
-
-
-def broken(promise: str) -> None:
-    """Count a broken promise."""
-    assert any(promise in never for never in PROMISES.values())
-    _broken[promise] += 1
-
-
-@contextlib.contextmanager
-def holds(promise: str) -> Iterator[None]:
-    """Whatever assertion fails in this block breaks ``promise``."""
-    try:
-        yield
-    except AssertionError:
-        broken(promise)
-        raise
 
 
 def worked_with(program: str, version: str, feature: str = "") -> tuple[str, tuple[str, str]]:
@@ -59,17 +23,6 @@ def note(properties: list[tuple[str, Any]]) -> None:
     for name, value in properties:
         if name == _PROPERTY:
             _versions[value[0]].add(value[1])
-
-
-def export() -> dict[str, Any]:
-    """What one process counted, in plain values."""
-    return {"tried": dict(_tried), "broken": dict(_broken)}
-
-
-def add(counted: dict[str, Any]) -> None:
-    """Add what another process counted."""
-    _tried.update(counted["tried"])
-    _broken.update(counted["broken"])
 
 
 def _version_order(name: str) -> tuple[str, list[int], str]:

@@ -7,7 +7,6 @@ import pytest
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import NotARepositoryError
 from git_credential_bbjwt.core.repository import normal_host, parse_path
-from tests import tally
 from tests.conftest import Workspace, answer, request
 
 UUID = "{12345678-1234-1234-1234-123456789abc}"
@@ -124,7 +123,6 @@ HOSTILE_PATHS = [
 
 @pytest.mark.parametrize("path", HOSTILE_PATHS, ids=range(len(HOSTILE_PATHS)))
 def test_paths_of_no_repository(path: bytes) -> None:
-    tally.tried("hostile inputs")
     with pytest.raises(NotARepositoryError):
         parse_path("bitbucket.org", path)
 
@@ -135,9 +133,7 @@ def test_a_path_of_no_repository_is_one_line_and_no_password(acme: Workspace) ->
             continue
         data = request(acme.bitbucket.base_url).encode() + b"path=" + path + b"\n\n"
         done = acme.machine.bbjwt("get", data=data)
-        tally.tried("hostile inputs")
-        with tally.holds("a password to a wrong place"):
-            assert (done.stdout, done.stderr.count("\n")) == ("", 1), path
+        assert (done.stdout, done.stderr.count("\n")) == ("", 1), path
     assert acme.bitbucket.seen == []
 
 
@@ -190,9 +186,7 @@ def test_no_other_host_ever_gets_a_password(acme: Workspace) -> None:
     for host in hosts:
         data = b"protocol=https\nhost=" + host + b"\npath=acme/widgets.git\n\n"
         done = acme.machine.bbjwt("get", data=data)
-        tally.tried("hostile inputs")
-        with tally.holds("a password to a wrong place"):
-            assert (done.stdout, done.stderr) == ("", ""), host
+        assert (done.stdout, done.stderr) == ("", ""), host
     assert len(acme.bitbucket.seen) == before
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.system.digest import digest
-from tests import tally
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 from tests.emulator import Fault
 from tests.growth import another
@@ -168,11 +167,8 @@ def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace
             process.stdin.close()
             time.sleep(chance.uniform(0.1, 0.9))
             process.kill()
-        tally.tried("processes killed")
-        tally.tried("registrations raced or broken off")
-        with tally.holds("a lost registration"):
-            listed = json.loads(machine.bbjwt("list", "--json").stdout)
-            assert {"acme", "team1", "team2"} <= {name for one in listed for name in one["workspaces"]}
+        listed = json.loads(machine.bbjwt("list", "--json").stdout)
+        assert {"acme", "team1", "team2"} <= {name for one in listed for name in one["workspaces"]}
         # Each that is listed has its secret: it can sign.
         (one,) = random.Random(6).sample(listed, 1)  # noqa: S311  # no key
         assert machine.bbjwt("jwt", one["workspaces"][0]).stdout.count(".") == 2
@@ -194,7 +190,6 @@ def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(ven
         ) as process:
             time.sleep(chance.uniform(0.1, 0.5))
             process.kill()
-        tally.tried("processes killed")
         entries = [json.loads(one.read_bytes()) for one in entries_of(machine)]
         kept = {one.name for one in secrets.iterdir()} if secrets.exists() else set()
         assert kept <= {digest(one["clientKey"]) for one in entries}

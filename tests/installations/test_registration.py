@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests import desktop, tally
+from tests import desktop
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, Machine, Workspace, answer, finish, start
 from tests.emulator import Fault
@@ -432,10 +432,8 @@ def test_many_registrations_at_once_lose_none(unregistered: Workspace) -> None:
     ]
     for process, payload in zip(running, payloads, strict=True):
         process.communicate(json.dumps(payload).encode())
-        tally.tried("registrations raced or broken off")
 
-    with tally.holds("a lost registration"):
-        assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 12
+    assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 12
 
 
 def test_ten_rounds_of_kill_while_registering_lose_none(unregistered: Workspace) -> None:
@@ -455,9 +453,6 @@ def test_ten_rounds_of_kill_while_registering_lose_none(unregistered: Workspace)
             process.stdin.close()
             time.sleep(chance.uniform(0.05, 0.3))
             process.kill()
-        tally.tried("registrations raced or broken off")
-        tally.tried("processes killed")
-        with tally.holds("a lost registration"):
-            known = json.loads(machine.bbjwt("list", "--json").stdout)
-            assert ["acme"] in [one["workspaces"] for one in known]
-            assert "password" in answer(unregistered.get("--token-store=none"))
+        known = json.loads(machine.bbjwt("list", "--json").stdout)
+        assert ["acme"] in [one["workspaces"] for one in known]
+        assert "password" in answer(unregistered.get("--token-store=none"))

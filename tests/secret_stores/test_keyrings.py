@@ -46,8 +46,7 @@ def ask(scene: Workspace) -> subprocess.CompletedProcess[str]:
     started = time.monotonic()
     data = f"protocol=https\nhost={scene.bitbucket.host}\npath=acme/widgets\n\n"
     done = scene.machine.run(command(scene), "--token-store=none", "get", data=data, check=False)
-    with tally.holds("a hang over the budget"):
-        assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 25
     return done
 
 

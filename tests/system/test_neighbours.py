@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import tally
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, finish, request, start, until_asked
 from tests.emulator import Fault
 
@@ -183,12 +182,9 @@ def test_a_full_disk(acme: Workspace, limit: int) -> None:
     assert registered.returncode == 1
     assert registered.stderr.startswith(b"git-credential-bbjwt: error: ")
     assert app.shared_secret.encode() not in registered.stderr
-    tally.tried("registrations raced or broken off")
-    with tally.holds("a lost registration"):
-        assert acme.machine.bbjwt("list").stdout == before
+    assert acme.machine.bbjwt("list").stdout == before
     assert b"password=" in run("get", data=request(acme.url)).stdout
-    with tally.holds("a broken record"):
-        assert acme.machine.records() == []
+    assert acme.machine.records() == []
 
 
 def test_standard_output_that_takes_nothing(acme: Workspace) -> None:
@@ -223,15 +219,13 @@ def test_an_end_in_the_middle_leaves_nothing_running(acme: Workspace, end: signa
     running.send_signal(end)
     if end == signal.SIGPIPE:  # Python ignores it: nobody's pipe broke.
         running.kill()
-    tally.tried("processes killed")
     finish(running)
     for _ in range(100):
         if processes_of(acme.machine) <= before:
             break
         time.sleep(0.05)
     assert processes_of(acme.machine) <= before
-    with tally.holds("a stuck lock"):
-        assert "password" in answer(acme.get("--timeout=10"))
+    assert "password" in answer(acme.get("--timeout=10"))
 
 
 def processes_of(machine: Machine) -> set[int]:

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.tokens.record import MIN_REMAINING
-from tests import tally
 from tests.conftest import COMMAND, LATE, Workspace, answer, cannot, finish, request, start, until_asked
 from tests.emulator import Fault
 from tests.properties import whole_record
@@ -391,14 +390,11 @@ def test_ten_rounds_of_kill_at_random_moments(acme: Workspace) -> None:
         for process in running:
             time.sleep(chance.uniform(0, 0.06))
             process.send_signal(signal.SIGKILL)
-            tally.tried("processes killed")
         for process in running:
             finish(process)
-        with tally.holds("a stuck lock"):
-            assert "password" in answer(acme.get("--timeout", "10"))
-        with tally.holds("a broken record"):
-            (record,) = acme.machine.records()
-            assert record.read_bytes().endswith(b"\nend\n")
+        assert "password" in answer(acme.get("--timeout", "10"))
+        (record,) = acme.machine.records()
+        assert record.read_bytes().endswith(b"\nend\n")
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
