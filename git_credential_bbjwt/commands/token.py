@@ -116,6 +116,9 @@ class _Many:
         """Print a line each, an empty one where there is no token; return the exit status."""
         from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it is slow to load.
 
+        from git_credential_bbjwt.system.shell import end_children_on_signals
+
+        end_children_on_signals()  # The threads below cannot set this.
         done = 0
         with asking_for_person(self._options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
             for line in workers.map(partial(self._line, person), range(len(self._urls))):

@@ -172,7 +172,40 @@ else:
             running.discard(self.pid)
             return os.waitstatus_to_exitcode(status)
 
+    #: Whether processes that a child left behind become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
+    adopts_orphans = False
+
+    # Seconds for processes that were ended to go.
+    _LAST_WAIT = 1.0
+
     def end_all() -> None:
         """End what still runs, and all that it started: a call that gives up leaves no process behind."""
         for pid in list(running):
             kill(pid)
+        if adopts_orphans:
+            _end_orphans()
+
+    def _end_orphans() -> None:
+        from time import monotonic, sleep
+
+        deadline = monotonic() + _LAST_WAIT
+        # Each one that ends leaves its own children to this process.
+        while (children := _children()) and monotonic() < deadline:
+            for pid in children:
+                try:
+                    os.kill(pid, 9)
+                    os.waitpid(pid, os.WNOHANG)
+                except OSError:
+                    pass  # Somebody else has waited for it.
+            sleep(0.001)
+
+    def _children() -> list[int]:
+        """The numbers of this process's children (proc(5), "children")."""
+        found: list[int] = []
+        try:
+            for thread in os.listdir("/proc/self/task"):
+                with open(f"/proc/self/task/{thread}/children", encoding="ascii") as numbers:
+                    found += map(int, numbers.read().split())
+        except OSError:
+            pass  # A thread that has ended, or no /proc.
+        return found

@@ -20,8 +20,8 @@ class Done(NamedTuple):
     errors: bytes
 
 
-# What of a command's standard error is kept. Bytes.
-_MOST_ERRORS = 64 * 1024
+#: Bytes of a command's standard error that are kept, the last ones.
+MOST_ERRORS = 64 * 1024
 
 
 def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: float | None = None) -> Done:
@@ -31,6 +31,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
     ends after ``seconds``, which a process needs that does not end with its own budget. Raises CredentialError where no
     shell can be run.
     """
+    if seconds is None and threading.current_thread() is threading.main_thread():
+        end_children_on_signals()  # A server's own signal handlers stay as they are.
     process, end = _start(command, subprocess.PIPE if data else subprocess.DEVNULL, env)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -38,7 +40,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
     if late is not None:
         late.daemon = True
         late.start()
-    errors = _Gathered(process.stderr.fileno(), _MOST_ERRORS)
+    output = _Output(process.stdout.fileno(), most, end)
+    errors = _Errors(process.stderr.fileno())
     try:
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -46,14 +49,11 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
                 process.stdin.flush()
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-        output = b""
-        while len(output) <= most and (piece := os.read(process.stdout.fileno(), 65_536)):
-            output += piece
-        if len(output) > most:
-            end()
         status = process.wait()
-        errors.join(_GRACE)  # What it started and left behind may hold the pipe.
-        return Done(status, _as_lines(output), bytes(errors.data))
+        # What it started and left behind may hold the pipes.
+        output.join(_GRACE)
+        errors.join(_GRACE)
+        return Done(status, _as_lines(bytes(output.data)), bytes(errors.data))
     finally:
         if late is not None:
             late.cancel()
@@ -63,32 +63,61 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
         process.stderr.close()
 
 
-# Seconds for the rest of a standard error whose command has ended.
+# Seconds for the rest of what a command has printed, once it has ended.
 _GRACE = 0.2
 
 
 class _Gathered(threading.Thread):
-    """Reads a pipe to its end, and keeps the last of it."""
+    """Reads a pipe to its end."""
 
-    def __init__(self, fd: int, most: int) -> None:
+    def __init__(self, fd: int) -> None:
         super().__init__(daemon=True)
         self.data = bytearray()
-        self._fd, self._most = os.dup(fd), most
+        self._fd = os.dup(fd)
         self.start()
 
     def run(self) -> None:
         try:
             while piece := os.read(self._fd, 65_536):
-                self.data += piece
-                del self.data[: -self._most]
+                self.take(piece)
         except OSError:
             pass  # There is no more.
         finally:
             os.close(self._fd)
 
+    def take(self, piece: bytes) -> None:
+        """Keep what was read."""
+        raise NotImplementedError
+
+
+class _Output(_Gathered):
+    """Standard output: one byte more than ``most`` is kept, and then the command is ended."""
+
+    def __init__(self, fd: int, most: int, end: Callable[[], None]) -> None:
+        self._most, self._end = most, end
+        super().__init__(fd)
+
+    def take(self, piece: bytes) -> None:
+        if len(self.data) <= self._most:
+            self.data += piece
+            del self.data[self._most + 1 :]
+            if len(self.data) > self._most:
+                self._end()
+
+
+class _Errors(_Gathered):
+    """Standard error: the last of it is kept."""
+
+    def take(self, piece: bytes) -> None:
+        self.data += piece
+        del self.data[:-MOST_ERRORS]
+
 
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.processes import Job
+
+    def end_children_on_signals() -> None:
+        """Do nothing: what a command starts ends with its job."""
 
     def _as_lines(output: bytes) -> bytes:
         # Most programs there end a line with two characters; git takes the first for nothing, too.
@@ -109,13 +138,31 @@ if sys.platform == "win32":
         return process, Job(process).end
 
 else:
-    _PR_SET_PDEATHSIG = 1
+    _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
     def _as_lines(output: bytes) -> bytes:
         return output
 
-    def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
+    def end_children_on_signals() -> None:
+        """From now on, SIGTERM, SIGINT and SIGHUP end all child processes first, and processes that left their group.
+
+        To be called in the main thread. What a command starts as a daemon becomes a child of this process.
+        """
         prctl = _prctl()
+        if prctl is not None:
+            child_process.adopts_orphans = prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, _end_by_signal)
+
+    def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
+        prctl, parent = _prctl(), os.getpid()
+
+        def end_with_parent() -> None:
+            if prctl is not None:
+                prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:  # It ended before that.
+                os._exit(1)
+
         process = subprocess.Popen(
             ["sh", "-c", command],
             stdin=stdin,
@@ -123,12 +170,9 @@ else:
             stderr=subprocess.PIPE,
             env=env,
             start_new_session=True,
-            preexec_fn=(lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)) if prctl else None,
+            preexec_fn=end_with_parent,
         )
         child_process.running.add(process.pid)
-        if threading.current_thread() is threading.main_thread():  # A server's signal handlers stay as they are.
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, _end_by_signal)
 
         def end() -> None:
             child_process.kill(process.pid)

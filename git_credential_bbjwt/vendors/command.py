@@ -12,6 +12,7 @@ from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.connect import Connect
+from git_credential_bbjwt.vendors.printed_secrets import shown_lines
 from git_credential_bbjwt.vendors.session import Session
 
 # A payload is two kilobytes. Bytes.
@@ -53,16 +54,8 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
     }
     done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
     where = f"the output of {asked.where}"
-    printed: list[Installation] = []
-    try:
-        if done.status == 0 and done.output.strip() and len(done.output) <= _LONGEST_PAYLOAD:
-            printed = parse_payload(unpacked(done.output) or done.output, where)
-            for one in printed:
-                hide(one.shared_secret)
-    finally:
-        # Only now is it known what must not be shown of it.
-        for line in done.errors.decode("utf-8", "replace").splitlines()[-_MOST_LINES:]:
-            note(line)
+    for line in shown_lines(done.errors, done.output, _MOST_LINES):
+        note(line)
     if len(done.output) > _LONGEST_PAYLOAD:
         raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
     if done.status != 0:
@@ -70,8 +63,11 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
             f"{asked.where} failed with exit status {done.status}",
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
         )
-    if not printed:
+    if not done.output.strip():
         return None
+    printed = parse_payload(unpacked(done.output) or done.output, where)
+    for one in printed:
+        hide(one.shared_secret)
     serving = [one for one in printed if one.serves(repository)]
     if not serving:
         raise InstallationCommandError(

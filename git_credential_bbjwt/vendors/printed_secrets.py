@@ -1,0 +1,151 @@
+"""What an installation command printed to standard error, without the secrets in it.
+
+A command that fails often prints what it has read: the whole payload, JSON within JSON, or base64 of it. So every
+value of a ``sharedSecret`` or ``secret`` member is looked for, and base64 that holds one is dropped as a whole.
+"""
+
+import json
+import re
+from base64 import b64decode
+from itertools import groupby
+
+from git_credential_bbjwt.core.output import REDACTED, hide
+from git_credential_bbjwt.core.server_text import safe_text
+from git_credential_bbjwt.system import shell
+
+# As deep as payloads may be wrapped.
+_LEVELS = 5
+
+# Base64 of base64 of base64 is looked into.
+_BASE64_LEVELS = 3
+
+# The value of a member, up to its closing quote or, where the text is cut, the line's end. No part of this can match
+# the same characters in two ways, so the search takes time in proportion to the text.
+_MEMBER = re.compile(
+    r"""(["']?)(?:sharedSecret|shared_secret|secret)\1\s{0,9}[:=]\s{0,9}(?:"((?:[^"\\\n]|\\.)*)|'([^'\n]*))"""
+)
+
+# Base64, of a payload in lines too. A shorter word is a word of a language more often.
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_SHORTEST_BASE64 = 12
+
+# Of its lines, as programs break them (RFC 2045 and RFC 7468).
+_USUAL_WIDTHS = {64, 76}
+
+# A payload has one or two. If there are more than this, nothing is shown.
+_MOST_SECRETS = 100
+
+# Characters of a line that are shown.
+_LONGEST_LINE = 300
+
+
+def shown_lines(errors: bytes, output: bytes, most: int) -> list[str]:
+    """Return the last ``most`` lines of ``errors`` without any secret that is in them or in ``output``.
+
+    The secrets are hidden in all that is said from now on.
+    """
+    if len(errors) >= shell.MOST_ERRORS:
+        errors = errors.partition(b"\n")[2]  # It is cut: the rest of a divided secret would not be recognised.
+    text = errors.decode("utf-8", "replace")
+    found = _secrets_in(text, _BASE64_LEVELS) | _secrets_in(output.decode("utf-8", "replace"), _BASE64_LEVELS)
+    if len(found) > _MOST_SECRETS:
+        return [REDACTED]
+    for secret in found:
+        hide(secret)
+    spellings = sorted({spelt for secret in found for spelt in _spellings(secret)}, key=len, reverse=True)
+    text = _without_base64(text, spellings)
+    for spelt in spellings:
+        text = text.replace(spelt, REDACTED)
+    return [safe_text(line, _LONGEST_LINE) for line in text.splitlines()[-most:]]
+
+
+def _secrets_in(text: str, levels: int) -> set[str]:
+    """The values of members that hold a secret: of JSON, of JSON in strings of JSON, and of either in base64."""
+    if not levels:
+        return set()
+    found = set()
+    unescaped = text
+    for _ in range(_LEVELS):
+        for match in _MEMBER.finditer(unescaped):
+            found.add(_plain(match.group(2) or match.group(3) or ""))
+        if "\\" not in unescaped:
+            break
+        unescaped = re.sub(r"\\(.)", r"\1", unescaped)
+    for _, readings in _base64_in(text):
+        for said in readings:
+            if "ecret" in said or said.isascii():  # Anything else is base64 of no text.
+                found |= _secrets_in(said, levels - 1)
+    return found - {""}
+
+
+def _plain(value: str) -> str:
+    try:
+        return str(json.loads(f'"{value}"'))
+    except ValueError:
+        return value
+
+
+def _spellings(secret: str) -> set[str]:
+    """The secret as it is, and escaped for JSON, for JSON in a string of JSON, and so on."""
+    found = {secret}
+    for as_ascii in (True, False):
+        spelt = secret
+        for _ in range(_LEVELS):
+            spelt = json.dumps(spelt, ensure_ascii=as_ascii)[1:-1]
+            found |= {spelt, spelt.replace("/", "\\/")}
+    return found
+
+
+def _base64_in(text: str) -> list[tuple[list[re.Match[str]], set[str]]]:
+    """The blocks of ``text`` that may be base64, each with what it may say."""
+    found = []
+    # Words on one line belong apart; words at the ends of lines may be one text, broken into lines.
+    block = 0
+    blocks = []
+    end = 0
+    for word in _BASE64.finditer(text):
+        between = text[end : word.start()]
+        if between.strip() or "\n" not in between:
+            block += 1
+        end = word.end()
+        blocks.append((block, word))
+    for _, numbered in groupby(blocks, key=lambda pair: pair[0]):
+        words = _without_neighbours([word for _, word in numbered])
+        if words:
+            found.append((words, _readings(words)))
+    return found
+
+
+def _without_neighbours(words: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The words from the first long one to the last, and the short one that ends a text of lines of one width."""
+    long = [number for number, word in enumerate(words) if len(word.group()) >= _SHORTEST_BASE64]
+    if not long:
+        return []
+    inner, rest = words[long[0] : long[-1] + 1], words[long[-1] + 1 : long[-1] + 2]
+    widths = {len(word.group()) for word in inner}
+    is_cut_off = len(widths) == 1 and (len(inner) > 1 or widths <= _USUAL_WIDTHS)
+    return inner + rest if is_cut_off else inner
+
+
+def _readings(words: list[re.Match[str]]) -> set[str]:
+    """What a block may say: read line by line, and as one text from each of its first lines on."""
+    lines = [word.group().rstrip("=").translate(_URL_SAFE) for word in words]
+    return {"".join(map(_decoded, lines)), *(_decoded("".join(lines[start:])) for start in range(3))}
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def _decoded(text: str) -> str:
+    text = text[: len(text) - (len(text) % 4 == 1)]
+    return b64decode(text + "=" * (-len(text) % 4)).decode("utf-8", "replace")
+
+
+def _without_base64(text: str, spellings: list[str]) -> str:
+    """The text without those blocks of base64 that hold a secret."""
+    shown, end = "", 0
+    for words, readings in _base64_in(text):
+        if any(_secrets_in(said, _BASE64_LEVELS) or any(spelt in said for spelt in spellings) for said in readings):
+            shown += text[end : words[0].start()] + REDACTED
+            end = words[-1].end()
+    return shown + text[end:]

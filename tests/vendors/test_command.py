@@ -1,0 +1,279 @@
+"""Installation commands: what they print beside a payload, and how they end, whatever they start."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from git_credential_bbjwt.system import shell
+from git_credential_bbjwt.vendors.printed_secrets import shown_lines
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
+
+
+@pytest.fixture
+def scene(acme: Workspace) -> Workspace:
+    """The usual scene, whose payload only a command prints."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+def commanded(scene: Workspace, command: str, *options: str) -> tuple[str, ...]:
+    """The helper's options for an installation command."""
+    return ("--installation-command", command, "--host", scene.bitbucket.host, "--token-store=none", *options)
+
+
+# What it prints to standard error.
+
+
+def in_lines(text: str, width: int) -> str:
+    return "\n".join(text[start : start + width] for start in range(0, len(text), width))
+
+
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+# ruff: noqa: ARG005  # each has the arguments of all
+
+#: How a payload, or its secret, may be printed.
+SPELLINGS: dict[str, Callable[[str, str], str]] = {
+    "payload": lambda payload, secret: payload,
+    "JSON in JSON": lambda payload, secret: json.dumps({"SecretString": payload}),
+    "JSON in JSON in JSON": lambda payload, secret: json.dumps({"data": json.dumps({"body": payload})}),
+    "base64": lambda payload, secret: base64_of(payload),
+    "base64 in lines": lambda payload, secret: in_lines(base64_of(payload), 76),
+    "base64 in odd lines": lambda payload, secret: in_lines(base64_of(payload), 70),
+    "base64 of base64": lambda payload, secret: base64_of(base64_of(payload)),
+    "base64 in JSON": lambda payload, secret: json.dumps({"data": {"payload": base64_of(payload)}}),
+    "base64 for URLs": lambda payload, secret: base64.urlsafe_b64encode(payload.encode()).decode(),
+    "base64 of the secret": lambda payload, secret: base64_of(secret),
+    "basic authorization": lambda payload, secret: f"Authorization: Basic {base64_of('key:' + secret)}",
+    "secret": lambda payload, secret: f"the secret is {secret}",
+    "half a payload": lambda payload, secret: payload[: payload.index(secret) + len(secret)],
+    "another language": lambda payload, secret: f"{{'sharedSecret': '{secret}'}}",
+}
+
+#: A secret with all that JSON and base64 spell in several ways.
+AWKWARD = 'a/"secret"\\with+é-and-0123456789'
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("status", [0, 3])
+def test_secret_on_standard_error_is_replaced_whatever_the_exit_status(
+    scene: Workspace, spelling: str, status: int
+) -> None:
+    payload = scene.installation.read_text()
+    printed = scene.machine.home / "printed"
+    printed.write_text(SPELLINGS[spelling](payload, scene.app.shared_secret))
+    command = f"echo about to ask >&2; cat {printed} >&2; echo >&2; echo that was it >&2; cat {scene.installation}"
+    done = scene.get(*commanded(scene, f"{command}; exit {status}"), check=False)
+
+    assert done.returncode == (1 if status else 0)
+    assert "about to ask" in done.stderr
+    assert "that was it" in done.stderr
+    assert not pieces_in(done.stderr, printed.read_text(), scene.app.shared_secret)
+
+
+def pieces_in(shown: str, printed: str, secret: str) -> list[str]:
+    """The pieces of a secret, or of base64 that was printed, that are shown."""
+    words = [word for word in printed.split() if len(word) > 60 and '"' not in word]
+    pieces = [text[at : at + 8] for text in (secret, *words, base64_of(secret)) for at in range(0, len(text) - 7, 4)]
+    return [piece for piece in pieces if piece in shown]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("is_in_output", [True, False])
+def test_secret_with_awkward_characters_is_replaced(spelling: str, is_in_output: bool) -> None:
+    payload = json.dumps({"key": "k", "sharedSecret": AWKWARD, "principal": {"username": "acme"}})
+    printed = SPELLINGS[spelling](payload, json.dumps(AWKWARD)[1:-1] if "half" in spelling else AWKWARD)
+    knows_itself = spelling not in ("secret", "base64 of the secret", "basic authorization", "another language")
+    if not is_in_output and not knows_itself:
+        pytest.skip("nothing says that this is a secret")
+    shown = "\n".join(shown_lines(printed.encode(), payload.encode() if is_in_output else b"", 20))
+
+    assert not pieces_in(shown, printed, AWKWARD)
+    assert "0123456789" not in shown
+
+
+@pytest.mark.parametrize(
+    ("errors", "output"),
+    [
+        (b"\\" * 64_000, b"\\" * 1_000_000),
+        (b'"secret":"' * 6_000, b'"secret":"\\' * 90_000),
+        (base64.b64encode(os.urandom(48_000)), base64.b64encode(os.urandom(750_000))),
+        (b"QUFB" * 16_000, b"QUFB\n" * 200_000),
+        (b"'\"secret'" * 7_000, b"".join(b'"secret":"%dabcdef" ' % number for number in range(50_000))),
+    ],
+)
+def test_standard_error_of_any_kind_is_read_in_bounded_time(errors: bytes, output: bytes) -> None:
+    started = time.monotonic()
+    shown_lines(errors, output, 20)
+
+    assert time.monotonic() - started < LATE * 2
+
+
+def test_standard_error_that_was_cut_shows_no_rest_of_a_secret() -> None:
+    errors = b'tail-of-a-secret-0123456789", "key": "k"}' + b"x" * shell.MOST_ERRORS
+
+    assert "tail" not in "".join(shown_lines(errors[: shell.MOST_ERRORS], b"", 20))
+
+
+def test_standard_error_is_not_shown_behind_a_broker(scene: Workspace) -> None:
+    command = f"echo from the store >&2; cat {scene.installation} >&2; exit 3"
+    options = (*commanded(scene, command), "serve", "--allow", "acme/*", "--audit", "none")
+    done = scene.machine.bbjwt(*options, data=request(scene.url) + "\n", check=False)
+
+    assert "quit=1" in done.stdout
+    assert "from the store" not in done.stdout + done.stderr
+    assert scene.app.shared_secret not in done.stdout + done.stderr
+
+
+# What it prints to standard output.
+
+
+@pytest.mark.parametrize("spelling", ["payload", "JSON in JSON", "base64", "base64 in lines"])
+def test_payload_is_recognised_in_base64_and_in_wrappers(scene: Workspace, spelling: str) -> None:
+    printed = scene.machine.home / "printed"
+    printed.write_text(SPELLINGS[spelling](scene.installation.read_text(), ""))
+
+    assert "password" in answer(scene.get(*commanded(scene, f"cat {printed}")))
+
+
+def test_command_has_an_empty_standard_input_and_no_terminal(scene: Workspace) -> None:
+    script = f"cat; if (: </dev/tty) 2>/dev/null; then exit 5; fi; cat {scene.installation}"
+
+    assert "password" in answer(scene.get(*commanded(scene, script)))
+
+
+def test_flood_on_standard_error_holds_nothing_up(scene: Workspace) -> None:
+    flood = "head -c 20000000 /dev/zero | tr '\\0' x >&2; yes oops | head -n 100000 >&2"
+    done = scene.get(*commanded(scene, f"{flood}; cat {scene.installation}"))
+
+    assert "password" in answer(done)
+    assert len(done.stderr) < 2_000
+
+
+# How it ends.
+
+#: Starts two processes that ignore what can be ignored: one of the command's own group, one that has left it. The
+#: third is the command itself.
+STARTS = """trap '' TERM INT HUP
+echo $$ >"$HOME/pids"
+sh -c 'echo $$ >>"$HOME/pids"; sleep 301; true' &
+setsid sh -c 'echo $$ >>"$HOME/pids"; sleep 302; true' &
+while [ "$(wc -l <"$HOME/pids")" -lt 3 ]; do sleep 0.01; done
+touch "$HOME/ready"
+"""
+
+
+def pids(scene: Workspace) -> list[int]:
+    return [int(line) for line in (scene.machine.home / "pids").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until_ended(numbers: list[int]) -> list[int]:
+    """Wait for processes to end; return those that do not."""
+    deadline = time.monotonic() + LATE
+    while (left := [number for number in numbers if is_running(number)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    return left
+
+
+def started(scene: Workspace, command: str) -> subprocess.Popen[bytes]:
+    """A helper whose command has started all that it starts."""
+    running = start(scene.machine, scene.url, *commanded(scene, command))
+    deadline = time.monotonic() + PATIENCE
+    while not (scene.machine.home / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_command_and_all_it_started_end_with_the_helper(scene: Workspace, number: signal.Signals) -> None:
+    running = started(scene, f"{STARTS}\nsleep 300")
+    running.send_signal(number)
+    finish(running)
+
+    assert running.returncode == -number
+    assert len(pids(scene)) == 3
+    assert until_ended(pids(scene)) == []
+
+
+def test_command_itself_ends_even_if_the_helper_is_killed(scene: Workspace) -> None:
+    running = started(scene, f"{STARTS}\nsleep 300")
+    running.kill()
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    running.stderr.close()
+    running.wait(PATIENCE)
+
+    assert until_ended(pids(scene)[:1]) == []
+    until_ended(pids(scene))
+
+
+def test_command_and_all_it_started_end_with_the_budget(scene: Workspace) -> None:
+    began = time.monotonic()
+    done = scene.get(*commanded(scene, f"{STARTS}\nsleep 300", "--timeout=2"), check=False)
+
+    assert_quits(done, "gave up after 2 s")
+    assert time.monotonic() - began < 2 + LATE
+    assert until_ended(pids(scene)) == []
+
+
+def test_daemon_that_holds_the_output_does_not_hold_the_helper(scene: Workspace) -> None:
+    done = scene.get(*commanded(scene, f"{STARTS}\ncat {scene.installation}", "--timeout=20"))
+
+    assert "password" in answer(done)
+    assert until_ended(pids(scene)) == []
+
+
+def test_commands_side_by_side_end_with_a_signal(scene: Workspace) -> None:
+    urls = [scene.url, scene.url.replace("widgets", "gadgets")]
+    running = subprocess.Popen(
+        [COMMAND, *commanded(scene, f"{STARTS}\nsleep 300"), "token", *urls],
+        env=scene.machine.env(),
+        stdout=subprocess.PIPE,
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not (scene.machine.home / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+
+    assert running.wait(PATIENCE) == -signal.SIGTERM
+    assert running.stdout is not None
+    running.stdout.close()
+    assert until_ended(pids(scene)) == []
+
+
+@pytest.mark.parametrize("kind", ["--installation-command", "--broker"])
+def test_failure_is_noticed_where_the_caller_ignores_its_children(scene: Workspace, kind: str) -> None:
+    done = subprocess.run(
+        [COMMAND, kind, "exit 4", "--host", scene.bitbucket.host, "get"],
+        input=request(scene.url).encode() + b"\n",
+        capture_output=True,
+        env=scene.machine.env(),
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        timeout=PATIENCE,
+        check=False,
+    )
+
+    assert (done.stdout, done.returncode) == (b"quit=1\n", 1)
+    assert b"status 4" in done.stderr
