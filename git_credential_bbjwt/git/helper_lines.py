@@ -122,6 +122,22 @@ def every() -> list[Helper]:
     return _all("helper")
 
 
+def reset_after_this_one(url: str) -> Helper | None:
+    """Return the empty helper that makes git forget this helper's line for ``url``, if one does. Raises GitError."""
+    is_named, reset = False, None
+    for helper in _settings("helper", url):
+        is_named = is_named or helper.is_this_one
+        if is_named and not helper.value:
+            reset = helper
+    return reset
+
+
+def is_proactive(url: str) -> bool:
+    """Return whether git sends a password with its first request to ``url`` (git 2.46). Raises GitError."""
+    output = run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False).strip()
+    return output not in ("", "none")
+
+
 def read_again() -> None:
     """Forget what was read, after a change."""
     _fields.cache_clear()

@@ -1,0 +1,156 @@
+"""Whether git asks this helper, and as it should: git's version, the helper line, the helpers beside it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
+from git_credential_bbjwt.core.failures import CredentialError, UsageError
+from git_credential_bbjwt.core.options import OPTIONS, HelperOptions, parse_options
+from git_credential_bbjwt.git import helper_lines
+from git_credential_bbjwt.git.helper_lines import Helper
+from git_credential_bbjwt.git.http_settings import FOLDERS_OWN
+from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
+from git_credential_bbjwt.installations.sources import VARIABLES
+from git_credential_bbjwt.system.places import APP_NAME
+
+# Older ones may work; none is tested.
+_OLDEST = (2, 24)
+
+# What newer ones brought that people may miss.
+_ADDED = (
+    (SECTIONS_FOR_PATHS, "knows configure --workspace"),
+    (SETTINGS_BY_ENVIRONMENT, "knows exec"),
+    ((2, 40), "heeds the end of a token that another helper keeps"),
+    (PROACTIVE, "asks again in the same command if the server refuses a token"),
+)
+
+_CONFIGURE = f"run: {APP_NAME} configure"
+_EXCLUSIVE = f"run: {APP_NAME} configure --exclusive"
+
+
+def version() -> Iterator[Check]:
+    """Check git's version."""
+    try:
+        found = git_version()
+    except CredentialError as problem:
+        yield failed("git", problem.what, problem.hint)
+        return
+    if found < _OLDEST:
+        yield failed("git", f"version {dotted(found)} is too old", f"install git {dotted(_OLDEST)} or newer")
+        return
+    yield passed("git", f"version {dotted(found)}")
+    newer = [f"{dotted(since)} {what}" for since, what in _ADDED if found < since]
+    if newer:
+        yield note("git", f"git {'; '.join(newer)}")
+
+
+def variables() -> Iterator[Check]:
+    """Name the helper's variables that are empty, which is often a slip in a CI system's settings."""
+    for name in VARIABLES:
+        if os.environ.get(name) == "":
+            yield note("environment", f"{name} is empty, and is treated as not set")
+
+
+def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
+    """Return the options that git gives this helper for ``url``; those in ``given`` take precedence.
+
+    A repository's own configuration is not used, because its author would choose what runs here. Raises GitError.
+    """
+    helper = next((one for one in helper_lines.helpers_for(url) if _is_usable(one)), None)
+    if helper is None:
+        return given
+    options, _ = parse_options(helper.options)
+    changes = {OPTIONS[name].attribute: getattr(options, OPTIONS[name].attribute) for name in options.given}
+    wanted = {OPTIONS[name].attribute for name in given.given}
+    if given.broker is not None:
+        wanted |= {"broker", "scope"}
+    kept = {name: value for name, value in changes.items() if name not in wanted}
+    names = tuple(name for name in options.given if OPTIONS[name].attribute in kept)
+    return given.replaced(given=(*given.given, *names), **kept)
+
+
+def _is_usable(helper: Helper) -> bool:
+    return helper.is_this_one and helper.scope not in FOLDERS_OWN and not _trouble(helper)
+
+
+def _trouble(helper: Helper) -> str:
+    """Return what is wrong with the options on the helper line, or nothing."""
+    try:
+        _, rest = parse_options(helper.options)
+    except UsageError as problem:
+        return problem.what
+    return "it has a word that is no option" if rest and rest not in (["get"], ["$1"], ["$@"]) else ""
+
+
+def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
+    """Check that git asks this helper for ``url``, first, and with the path. Raises GitError.
+
+    With ``is_injected`` a job brings its installation along; then the helper may be switched on by `exec` only.
+    """
+    name = "git configuration"
+    helpers = helper_lines.helpers_for(url)
+    places = [place for place, helper in enumerate(helpers) if helper.is_this_one]
+    if not places:
+        yield _not_asked(name, url, is_injected=is_injected)
+        return
+    this, before = helpers[places[0]], helpers[: places[0]]
+    if this.program == "bbjwt" and shutil.which(APP_NAME) is None:
+        yield failed(name, f"{this.file} names bbjwt, which is not on PATH", _CONFIGURE)
+        return
+    if this.is_dead:
+        yield failed(name, f"{this.file} names {this.program}, which is not there", _CONFIGURE)
+        return
+    if _trouble(this):
+        remedy = f"correct it: git config --file {this.file} --edit" if os.path.isabs(this.file) else "correct it"
+        yield failed(name, f"the helper line in {this.file} cannot be used: {_trouble(this)}", remedy)
+        return
+    if before:
+        names = ", ".join(f"{helper.name} ({helper.file})" for helper in before)
+        what = f"git asks {names} before this helper for {url}; it may answer first, or keep expired tokens"
+        yield failed(name, what, _EXCLUSIVE)
+    if not helper_lines.use_http_path(url):
+        what = f"git does not say which repository of {url} it wants, because useHttpPath is off"
+        yield failed(name, what, _CONFIGURE)
+    if not before and helper_lines.use_http_path(url):
+        yield passed(name, f"git asks this helper for {url}, with the path")
+    yield from _stores(name, [helper for helper in helpers[places[0] + 1 :] if helper.stores])
+
+
+def _stores(name: str, helpers: list[Helper]) -> Iterator[Check]:
+    for helper in helpers:
+        if helper.name == "store":
+            what = f"store ({helper.file}) writes this helper's tokens to a file in the clear"
+            yield failed(name, what, _EXCLUSIVE)
+        else:
+            yield note(name, f"{helper.name} ({helper.file}) stores this helper's tokens after use", _EXCLUSIVE)
+
+
+def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:
+    named = [helper for helper in helper_lines.every() if helper.is_this_one]
+    what = f"git does not ask this helper for {url}"
+    if not named and is_injected:
+        return note(
+            name,
+            f"{what} except under exec",
+            f"for one command: {APP_NAME} exec -- git clone {url}; for good: {APP_NAME} configure",
+        )
+    remedy = _CONFIGURE + (f"; or for one command: {APP_NAME} exec -- git clone {url}" if is_injected else "")
+    reset = helper_lines.reset_after_this_one(url)
+    if reset is not None:
+        what += f", because an empty helper in {reset.file} resets it"
+        remedy = f"remove the reset: git config --file {reset.file} --unset-all {reset.key} '^$'"
+    elif named:
+        what += f"; {named[0].file} names it for other URLs"
+    return failed(name, what, remedy)
+
+
+def proactive(workspace_url: str) -> Iterator[Check]:
+    """Note that git could send the token with its first request. Raises GitError."""
+    if git_version() >= PROACTIVE and not helper_lines.is_proactive(workspace_url):
+        workspace = workspace_url.rpartition("/")[2]
+        yield note(
+            "speed",
+            f"git could send the token with its first request to {workspace_url}, which saves a round trip",
+            f"{APP_NAME} configure --workspace {workspace} --proactive",
+        )

@@ -1,0 +1,157 @@
+"""What git really sends for a URL: other settings can give it another address, a password, or a header.
+
+Sources: git-config(1) (``url.<base>.insteadOf``, ``http.extraHeader``), git-ls-remote(1) (``--get-url``),
+libcurl's CURLOPT_NETRC (git lets curl read ``~/.netrc``).
+"""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+from git_credential_bbjwt.commands.checks.check import Check, failed, note
+from git_credential_bbjwt.core.clone_urls import parse_url
+from git_credential_bbjwt.core.failures import NotARepositoryError
+from git_credential_bbjwt.core.repository import Repository, normal_host
+from git_credential_bbjwt.git.http_settings import url_match
+from git_credential_bbjwt.git.run import run_git
+from git_credential_bbjwt.system.places import APP_NAME, git_home, home_is_anothers
+
+_NAME = "what git sends"
+
+# A netrc file has a line or three for each host.
+_LONGEST_NETRC = 1024 * 1024
+
+
+def check(text: str, repository: Repository) -> Iterator[Check]:
+    """Check what git makes of the URL ``text``, and of the remotes of the repository in the current folder.
+
+    Raises GitError.
+    """
+    url = f"https://{repository.host}/{repository.full_name}"
+    found = list(_address("the URL", text, repository, f"use this URL: {url}"))
+    for remote, value in _remotes(repository):
+        if value != text:
+            remedy = f"git remote set-url {remote} {url}"
+            found += _address(f"the URL of the remote {remote}", value, repository, remedy)
+    found += _headers(url)
+    found += _netrc(repository)
+    # Several remotes may have the same trouble.
+    yield from dict.fromkeys(found)
+
+
+def _address(whose: str, text: str, repository: Repository, remedy: str) -> Iterator[Check]:
+    real = run_git("ls-remote", "--get-url", text).strip()
+    rule = _rule_for(text) if real != text else None
+    by = f" (insteadOf in {rule.file})" if rule is not None else ""
+    if rule is not None:
+        remedy = rule.remedy
+    parts = _split(real)
+    if parts is None or parts.scheme not in ("https", "http"):
+        if rule is None or _is_ssh(real):
+            remedy = remedy if rule is not None else f"run: {APP_NAME} configure --rewrite-ssh"
+            yield failed(_NAME, f"git goes by ssh for {whose}{by}, and asks no credential helper", remedy)
+        else:
+            yield failed(_NAME, f"git does not go by https for {whose}{by}", remedy)
+        return
+    if parts.scheme == "http":
+        yield failed(_NAME, f"git goes by plain http for {whose}{by}, where no token is sent", remedy)
+    host = normal_host(parts.netloc.rpartition("@")[2])
+    if host != repository.host:
+        yield failed(_NAME, f"git goes to {host} for {whose}{by}, not to {repository.host}", remedy)
+    if parts.password is not None:
+        yield failed(_NAME, f"git sends the password in {whose}{by} instead of this helper's token", remedy)
+    elif parts.username:
+        yield note(_NAME, f"{whose}{by} has a user name, which costs git two requests more", remedy)
+
+
+class _Rule(NamedTuple):
+    """A rule ``url.<base>.insteadOf`` that applies: the file that has it, and how to remove it."""
+
+    file: str
+    remedy: str
+
+
+def _rule_for(text: str) -> _Rule | None:
+    best: tuple[int, _Rule | None] = (0, None)
+    for origin, key, value in _settings(r"^url\..*\.insteadof$"):
+        if text.startswith(value) and len(value) > best[0]:
+            best = len(value), _Rule(_file(origin), _removal(origin, key))
+    return best[1]
+
+
+def _settings(pattern: str) -> list[tuple[str, str, str]]:
+    """Return origin, key and value of each setting that matches ``pattern``."""
+    output = run_git("config", "-z", "--show-origin", "--get-regexp", pattern, check=False)
+    fields = output.split("\0")[:-1]
+    pairs = zip(fields[::2], fields[1::2], strict=True)
+    return [(origin, *setting.partition("\n")[::2]) for origin, setting in pairs]
+
+
+def _file(origin: str) -> str:
+    return os.path.abspath(origin.removeprefix("file:")) if origin.startswith("file:") else "the environment"
+
+
+def _removal(origin: str, key: str) -> str:
+    """Return the command that removes a setting; a key with a user in it may hold a password, and is not shown."""
+    if not origin.startswith("file:"):
+        return "unset the variables GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS"
+    file = _file(origin)
+    if "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@")):
+        return f"remove it: git config --file {file} --edit"
+    return f"git config --file {file} --unset-all {key}"
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(url)
+        return parts if parts.hostname else None
+    except ValueError:
+        return None
+
+
+def _is_ssh(url: str) -> bool:
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() in ("ssh", "git+ssh", "ssh+git") if separator else ":" in url
+
+
+def _remotes(repository: Repository) -> Iterator[tuple[str, str]]:
+    """Return the remotes of the current repository that mean ``repository``, with their URLs."""
+    for _, key, value in _settings(r"^remote\..*\.(push)?url$"):
+        try:
+            if parse_url(value) == repository:
+                yield key.removeprefix("remote.").rpartition(".")[0], value
+        except NotARepositoryError:
+            continue
+
+
+def _headers(url: str) -> Iterator[Check]:
+    sent: dict[str, Check] = {}
+    for origin, key, value in _settings(r"^http\.(.*\.)?extraheader$"):
+        section = key.removeprefix("http.").removesuffix("extraheader").removesuffix(".")
+        if section and url_match(section, url) is None:
+            continue
+        if not value:
+            sent.clear()  # An empty value forgets all before it.
+        if value.partition(":")[0].strip().lower() == "authorization":
+            what = f"http.extraHeader in {_file(origin)} sends an Authorization header instead of this helper's token"
+            sent[key] = failed(_NAME, what, _removal(origin, key))
+    yield from sent.values()
+
+
+def _netrc(repository: Repository) -> Iterator[Check]:
+    if home_is_anothers():
+        return
+    name = repository.host.partition(":")[0]
+    for file in (".netrc", "_netrc") if os.name == "nt" else (".netrc",):
+        path = f"{git_home()}/{file}"
+        try:
+            with open(path, encoding="utf-8", errors="replace") as netrc:
+                words = netrc.read(_LONGEST_NETRC).lower().split()
+        except OSError:
+            continue
+        machines = [words[place + 1] for place, word in enumerate(words[:-1]) if word == "machine"]
+        if name in machines or "default" in words:
+            which = f"machine {name}" if name in machines else "default"
+            what = f"git sends the login of {path} ({which}) before it asks this helper"
+            yield failed(_NAME, what, f"remove the entry {which} from {path}")

@@ -1,0 +1,104 @@
+"""The installations of this machine, and whether their secrets can be read."""
+
+from collections.abc import Iterator
+from itertools import islice
+
+from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
+from git_credential_bbjwt.core.failures import HEADLESS_HINT, InstallationError
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.installation import Installation, SecretPlace
+from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
+from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
+from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.vendors.session import check_jwt_not_expired
+
+#: How many installations are checked without a URL. So many are a second or two of work.
+MOST = 20
+
+
+def concerned(catalogue: Catalogue, repository: Repository | None) -> list[Installation]:
+    """Return the installations to check: those that can serve ``repository``, else the first ones."""
+    if repository is None:
+        return list(islice(catalogue, MOST))
+    return [one for one in catalogue.naming(repository.workspace) if one.host == repository.host]
+
+
+def sources(catalogue: Catalogue, installations: list[Installation], repository: Repository | None) -> Iterator[Check]:
+    """Check that there is an installation, or a command or broker to ask."""
+    problems, asked = catalogue.problems(), catalogue.to_ask()
+    for problem in problems:
+        yield failed("installation", problem.what, problem.hint)
+    if repository is not None:
+        asked = [one for one in asked if repository.host in one.hosts]
+    for one in asked:
+        yield note("installation", f"{one.where} is asked about {', '.join(one.hosts)} when a token is needed")
+    if not installations and not problems and not asked:
+        yield _none(catalogue, repository)
+    if repository is None:
+        # Only a vendor has more; counting them takes a second for 100,000.
+        more = sum(1 for _ in catalogue) - MOST
+        if more > 0:
+            yield note("installation", f"{more} more are not checked; name a repository's URL to check its own")
+
+
+def _none(catalogue: Catalogue, repository: Repository | None) -> Check:
+    known = list(dict.fromkeys(f"{one.host}/{name}" for one in islice(catalogue, MOST) for name in one.workspaces))
+    register = f"{APP_NAME} register FILE"
+    if repository is None or not known:
+        return failed("installation", "no installation is known on this machine", register)
+    what = f"no installation is for the workspace {repository.workspace} on {repository.host}"
+    more = " and more" if len(known) >= MOST else ""
+    return failed("installation", f"{what}; known: {', '.join(known[:MOST])}{more}", f"{register}; or correct the URL")
+
+
+def secrets(installations: list[Installation], readable: list[Installation]) -> Iterator[Check]:
+    """Check the keyring, and that each secret can be read; put the installations with one into ``readable``."""
+    is_needed = any(one.secret_place is SecretPlace.KEYRING for one in installations)
+    keyring = checked("keyring", _keyring)
+    if keyring.ok or is_needed:
+        yield keyring
+    else:
+        yield note("keyring", f"{keyring.detail}; no installation needs it")
+    for one in installations:
+        if one.secret_place is SecretPlace.KEYRING and not keyring.ok:
+            yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")
+            continue
+        found = checked("installation", _installation, one)
+        if found.ok:
+            readable.append(one)
+        yield found
+
+
+def _keyring() -> str:
+    reply = KeyringCall("describe", "").reply()
+    if reply.is_ok:
+        return reply.backend
+    hint = "unlock it" if reply.outcome is Outcome.LOCKED else HEADLESS_HINT
+    raise InstallationError(f"{reply.backend}: {reply.reason or reply.outcome.value}", hint)
+
+
+def _name(one: Installation) -> str:
+    return f"{one.name} on {', '.join(one.workspaces) or 'any workspace'} ({one.where})"
+
+
+def _installation(one: Installation) -> str:
+    if one.is_exposed:
+        raise InstallationError(f"{_name(one)}: others on this machine can read it", f"run: chmod 600 {one.where}")
+    if one.jwt:
+        check_jwt_not_expired(one)
+        return f"{_name(one)}: a JWT signed elsewhere"
+    shared_secret_of(one)()
+    opens = ", whose tokens open every repository of the workspace" if one.is_consumer else ""
+    return f"{_name(one)}: its secret is {one.secret_place.described}{opens}"
+
+
+def rotation(installations: list[Installation]) -> Iterator[Check]:
+    """Say which of several OAuth consumers of a workspace is used."""
+    newest: dict[tuple[str, tuple[str, ...]], Installation] = {}
+    for one in installations:
+        if one.is_consumer:
+            first = newest.setdefault((one.host, one.workspaces), one)
+            if first is not one:
+                yield note("installation", f"{one.name} is not used: {first.name} was registered later")

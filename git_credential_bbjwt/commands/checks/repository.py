@@ -1,0 +1,77 @@
+"""One repository: whether the cached token still opens it, and a whole mint."""
+
+import time
+from collections.abc import Iterator
+
+from git_credential_bbjwt.bitbucket.api import check_token
+from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note, passed
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.getting.obtain import asking_for_person
+from git_credential_bbjwt.git.http_settings import HttpSettings
+from git_credential_bbjwt.network.connections import Connections
+from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.token import Token
+
+
+def cached_token(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
+    """Check that git's server accepts the cached token: clients that never erase one go on failing with it."""
+    record = TokenCache.open(create=False).slot(repository, options.scope, options.app).find()
+    if record is None or not record.is_in_time():
+        return
+    try:
+        _present(repository, record.username, record.token, budget)
+    except CredentialError as problem:
+        remedy = f"run: {APP_NAME} forget {_url(repository)}"
+        yield failed("cached token", problem.what, remedy)
+        return
+    yield passed("cached token", f"it opens {repository.full_name}")
+
+
+def _present(repository: Repository, username: str, token: str, budget: Budget) -> None:
+    origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
+    check_token(origin, repository, username, token)
+
+
+def _url(repository: Repository) -> str:
+    return f"https://{repository.host}/{repository.full_name}"
+
+
+def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]:
+    """Get a token for ``repository``, and check that git's server accepts it."""
+    with asking_for_person(options.replaced(token_store="none")) as asking:
+        try:
+            started = time.monotonic()
+            token = asking.get(repository)
+        except CredentialError as problem:
+            yield failed("token", problem.what, problem.hint)
+            return
+        took = time.monotonic() - started
+        yield passed("token", _described(repository, options, token, took))
+        yield checked("access", _access, repository, token, asking.budget)
+        if asking.session.announcement is not None:
+            yield passed("announcement", str(asking.session.announcement))
+
+
+def _described(repository: Repository, options: HelperOptions, token: Token, took: float) -> str:
+    end = "without an end that is known"
+    if token.expires is not None:
+        end = f"until {time.strftime('%H:%M:%S UTC', time.gmtime(token.expires))}"
+    if not token.uuid:
+        return f"the broker gives one for {repository.full_name} in {took:.2f} s, {end}"
+    return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
+
+
+def _access(repository: Repository, token: Token, budget: Budget) -> str:
+    _present(repository, token.username, token.value, budget)
+    return f"git's server accepts it for {repository.full_name}"
+
+
+def advice(repository: Repository) -> Iterator[Check]:
+    """Say what helps with clients whose errors hide the cause."""
+    cure = f"git config lfs.{_url(repository)}.git/info/lfs.access basic"
+    yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
+    yield note("trace", "if a client hides what this helper says, as cargo does", "set BBJWT_TRACE=/FILE")
