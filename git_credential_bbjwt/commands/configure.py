@@ -96,8 +96,12 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if not written:
         note(f"git's {arguments.level} configuration has it already")
     helper_lines.read_again()
+    for url in urls if exclusive else ():
+        if _helpers_after(url):
+            level.move_to_end(url)
+    helper_lines.read_again()
     _say_what_was_kept(urls, options)
-    _warn_of_others(urls)
+    _warn_of_others(urls, exclusive=exclusive)
     if arguments.proactive and git_version() < PROACTIVE:
         note(
             f"--proactive has no effect yet: git {dotted(PROACTIVE)} or newer uses it, this is {dotted(git_version())}"
@@ -145,7 +149,13 @@ def _this_one(url: str) -> list[helper_lines.Helper]:
     return [helper for helper in helper_lines.helpers_for(url) if helper.is_this_one]
 
 
-def _warn_of_others(urls: list[str]) -> None:
+def _helpers_after(url: str) -> list[helper_lines.Helper]:
+    helpers = helper_lines.helpers_for(url)
+    last = max((place for place, helper in enumerate(helpers) if helper.is_this_one), default=len(helpers))
+    return helpers[last + 1 :]
+
+
+def _warn_of_others(urls: list[str], *, exclusive: bool) -> None:
     """Warn of helpers that are asked first or store tokens. Raises GitError."""
     for url in urls:
         helpers = helper_lines.helpers_for(url)
@@ -158,4 +168,6 @@ def _warn_of_others(urls: list[str]) -> None:
             else:
                 continue
             remedy = "to ask this helper only: git-credential-bbjwt configure --exclusive"
+            if exclusive:
+                remedy = f"remove it from {helper.file}, which git reads later"
             warning(f"{helper.name} ({helper.file}) {what} for {url}; {remedy}")

@@ -1,7 +1,7 @@
 """Print a signed JWT for the swap, to hand to a machine that must not hold the secret.
 
-There it is used as BBJWT_JWT or BBJWT_JWT_FILE until it expires. Whoever holds it can get tokens for any repository of
-the workspace, with any scope of the app, for that long: keep it short.
+The other machine uses it as BBJWT_JWT or BBJWT_JWT_FILE until it expires. Until then it gives tokens for any repository
+of the workspace, with any scope of the app, to anyone who has it, so keep its life short.
 
 Example:
   git-credential-bbjwt jwt acme --expires 600
@@ -68,6 +68,11 @@ def _find(workspace: str, options: HelperOptions) -> Installation:
         raise InstallationError(
             "no installation serves this workspace", "git-credential-bbjwt list shows the registered ones"
         )
+    if found.is_consumer:
+        raise UsageError(
+            "an OAuth consumer signs no JWT",
+            "hand on a token: git-credential-bbjwt token URL; or let the other machine ask a broker (--broker)",
+        )
     if found.jwt:
-        raise UsageError("this machine holds no secret: it works with a JWT signed elsewhere, which is not handed on")
+        raise UsageError("this machine has no secret: it uses a JWT signed elsewhere, which is not handed on")
     return found

@@ -1,8 +1,8 @@
 """Print a token for one repository, to hand to another machine.
 
-The token reads that repository, for an hour or two, and nothing else. It is printed to standard output and stands
-nowhere else but in this user's token cache. Of several URLs each gets a line, in their order; where there is no token
-the line is empty, and the exit status is 1.
+A Connect app's token reads that repository only, for an hour or two. An OAuth consumer's token opens every repository
+of the workspace. Several URLs get one line each, in their order. The line of a URL without a token is empty, and the
+exit status is 1.
 
 Examples:
   git-credential-bbjwt token https://bitbucket.org/acme/widgets --format json
@@ -29,7 +29,7 @@ from git_credential_bbjwt.tokens.token import Token
 
 
 class Handed(NamedTuple):
-    """What is handed on: a token, and for what it is."""
+    """A token to hand on, with what it is for."""
 
     repository: Repository
     scope: str
@@ -45,9 +45,10 @@ def _json(handed: Handed) -> str:
         "username": handed.token.username,
         "token": handed.token.value,
         "expires_at": handed.token.expires,
-        # A broker does not say of which scope its tokens are.
-        "scope": handed.scope if handed.token.uuid else None,
-        "repository": handed.repository.full_name,
+        # A broker does not say which scope its tokens have.
+        "scope": handed.token.granted or (handed.scope if handed.token.uuid else None),
+        # A token that opens the whole workspace is not a token for one repository.
+        "repository": None if handed.token.opens_workspace else handed.repository.full_name,
         "uuid": handed.token.uuid,
     }
     return json.dumps(fields)
@@ -76,7 +77,7 @@ FORMATS: dict[str, Callable[[Handed], str]] = {
 }
 
 
-#: How many tokens are got side by side: with a round trip of 80 ms more are no faster, and each has two connections.
+#: Tokens that are requested side by side. At a round trip of 80 ms more are no faster, and each has two connections.
 SIDE_BY_SIDE = 16
 
 
@@ -103,17 +104,17 @@ def _read_urls() -> list[str]:
 
 
 class _Many:
-    """Tokens for several URLs: got side by side, printed in their order as soon as those before are."""
+    """Tokens for several URLs: requested side by side, each printed as soon as all before it are."""
 
     def __init__(self, urls: list[str], options: HelperOptions, show: Callable[[Handed], str]) -> None:
         self._urls = urls
-        # One broker for all of them: git's configuration has it for a host, not for a repository.
+        # Git's configuration names a broker for a host, so the first URL's broker is that of all.
         self._options = with_broker(options, urls[0]) if urls else options
         self._show = show
         self._stopped_by: RefusedError | None = None
 
     def print(self) -> int:
-        """Print a line each, an empty one where there is no token; return the exit status."""
+        """Print a line for each URL, which is empty if there is no token; return the exit status."""
         from concurrent.futures import ThreadPoolExecutor  # One token needs none, and it is slow to load.
 
         from git_credential_bbjwt.system.shell import end_children_on_signals
@@ -128,7 +129,7 @@ class _Many:
         if self._stopped_by is not None:
             raise CredentialError(
                 f"stopped after {done} of {len(self._urls)} tokens: {self._stopped_by.what}",
-                "ask for the others in an hour: the allowance is of about 1,000 look-ups per hour",
+                "run it for the others in an hour, because Bitbucket allows about 1,000 look-ups per hour",
             )
         return 0 if done == len(self._urls) else 1
 

@@ -43,9 +43,13 @@ class ConfigurationFile:
         is_switch = key.lower().endswith((".usehttppath", ".proactiveauth"))
         self._write("--unset-all", key, *(() if is_switch else (_exactly(value),)))
 
+    def clear(self, key: str) -> None:
+        """Remove all values of ``key``, of which there is one at least. Raises CredentialError."""
+        self._write("--unset-all", key)
+
     def replace(self, key: str, values: list[str]) -> None:
         """Make ``values`` the only ones, in their order. Raises CredentialError."""
-        self._write("--unset-all", key)
+        self.clear(key)
         for value in values:
             self.add(key, value)
 

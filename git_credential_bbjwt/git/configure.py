@@ -134,6 +134,20 @@ class Level:
             self._file.add(key, value)
         return [(key, value) for value in reset + wanted]
 
+    def move_to_end(self, url: str) -> None:
+        """Write the helpers of ``url`` again, behind all that the file has: git reads helpers in the file's order.
+
+        Raises CredentialError.
+        """
+        keys = (f"credential.{url}.helper", f"credential.{url}.useHttpPath")
+        values = {key: self._file.values(key) for key in keys}
+        for key in keys:
+            if values[key]:
+                self._file.clear(key)
+        for key in keys:
+            for value in values[key]:
+                self._file.add(key, value)
+
     def replace_other_urls(self, urls: list[str]) -> None:
         """Remove this helper's entries for a whole host if ``urls`` are for its workspaces, and the other way round.
 

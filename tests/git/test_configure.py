@@ -94,6 +94,20 @@ def test_exclusive_resets_inherited_helpers(acme: Workspace) -> None:
     assert not (acme.machine.home / ".git-credentials").exists()
 
 
+def test_exclusive_comes_after_helpers_that_the_file_names_later(acme: Workspace) -> None:
+    config(acme.machine).unlink()
+    acme.machine.bbjwt("configure")
+    acme.machine.git("config", "--global", "credential.helper", "store")
+    done = acme.machine.bbjwt("configure", "--exclusive")
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    assert "warning" not in done.stderr
+    assert not (acme.machine.home / ".git-credentials").exists()
+    once = config(acme.machine).read_bytes()
+    acme.machine.bbjwt("configure", "--exclusive")
+    assert config(acme.machine).read_bytes() == once
+
+
 def test_rewrite_ssh(acme: Workspace) -> None:
     acme.machine.bbjwt("configure", "--rewrite-ssh")
     forms = ("git@localhost:", "ssh://git@localhost/", "ssh://git@localhost:22/", "git+ssh://git@localhost/")

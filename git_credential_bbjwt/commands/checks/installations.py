@@ -90,7 +90,7 @@ def _installation(one: Installation) -> str:
         check_jwt_not_expired(one)
         return f"{_name(one)}: a JWT signed elsewhere"
     shared_secret_of(one)()
-    opens = ", whose tokens open every repository of the workspace" if one.is_consumer else ""
+    opens = "; its tokens open every repository of the workspace" if one.is_consumer else ""
     return f"{_name(one)}: its secret is {one.secret_place.described}{opens}"
 
 

@@ -60,6 +60,9 @@ def _described(repository: Repository, options: HelperOptions, token: Token, too
     end = "without an end that is known"
     if token.expires is not None:
         end = f"until {time.strftime('%H:%M:%S UTC', time.gmtime(token.expires))}"
+    if token.opens_workspace:
+        scope = f", scope {token.granted}" if token.granted else ""
+        return f"one that opens every repository of {repository.workspace}{scope}, {end}"
     if not token.uuid:
         return f"the broker gives one for {repository.full_name} in {took:.2f} s, {end}"
     return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
