@@ -43,7 +43,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     repository = _repository(arguments.url)
     budget = Budget(options.timeout)
     budget.watch(lambda spent: error(spent.what, spent.hint))
-    # The marks are part of what is promised, whatever the locale.
+    # The contract promises the marks in every locale.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     found: list[Check] = []

@@ -29,7 +29,7 @@ from git_credential_bbjwt.tokens.token import Token
 
 
 class Handed(NamedTuple):
-    """A token to hand on, with what it is for."""
+    """A token to hand on, with its repository and scope."""
 
     repository: Repository
     scope: str

@@ -99,7 +99,7 @@ def test_unknown_workspace_names_the_known_ones(acme: Workspace) -> None:
     assert "register FILE" in remedy
 
 
-# What git does before it asks
+# Settings of git
 
 
 def test_another_helper_is_asked_first(acme: Workspace) -> None:

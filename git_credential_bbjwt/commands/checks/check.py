@@ -10,7 +10,7 @@ _P = ParamSpec("_P")
 
 
 class Check(NamedTuple):
-    """What one check found. ``ok`` is None for a note, which never changes the exit status."""
+    """The result of one check. ``ok`` is None for a note, which never changes the exit status."""
 
     name: str
     ok: bool | None

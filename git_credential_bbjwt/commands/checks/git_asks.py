@@ -1,4 +1,4 @@
-"""Whether git asks this helper, and as it should: git's version, the helper line, the helpers beside it."""
+"""Checks that git asks this helper as it should: git's version, the helper line, the helpers beside it."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from git_credential_bbjwt.system.places import APP_NAME
 # Older ones may work; none is tested.
 _OLDEST = (2, 24)
 
-# What newer ones brought that people may miss.
+# Features of newer versions that people may miss.
 _ADDED = (
     (SECTIONS_FOR_PATHS, "knows configure --workspace"),
     (SETTINGS_BY_ENVIRONMENT, "knows exec"),

@@ -1,4 +1,4 @@
-"""What git really sends for a URL: other settings can give it another address, a password, or a header.
+"""Checks of what git really sends for a URL: settings can add another address, a password, or a header.
 
 Sources: git-config(1) (``url.<base>.insteadOf``, ``http.extraHeader``), git-ls-remote(1) (``--get-url``),
 libcurl's CURLOPT_NETRC (git lets curl read ``~/.netrc``).
@@ -24,7 +24,7 @@ _LONGEST_NETRC = 1024 * 1024
 
 
 def check(text: str, repository: Repository) -> Iterator[Check]:
-    """Check what git makes of the URL ``text``, and of the remotes of the repository in the current folder.
+    """Check where git goes for the URL ``text``, and for remotes of the current folder's repository with the same target.
 
     Raises GitError.
     """
