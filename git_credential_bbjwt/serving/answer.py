@@ -34,7 +34,7 @@ from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.getting.obtain import Asking, obtain
-from git_credential_bbjwt.git.protocol import USERNAME, Request, format_answer, parse_request, refused_fingerprints
+from git_credential_bbjwt.git.protocol import Request, format_answer, parse_request, refused_fingerprints
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
@@ -48,6 +48,7 @@ from git_credential_bbjwt.serving.limits import (
     LookupLimit,
     announce,
     end_announcement,
+    with_room,
 )
 from git_credential_bbjwt.system.lock import WAITING
 from git_credential_bbjwt.tokens.cache import TokenCache
@@ -70,6 +71,7 @@ _LONGEST_REASON = 500
 _GRACE = 0.05
 
 NOT_ALLOWED = "this broker hands out no token for this repository"
+WHOLE_WORKSPACE = "the token would open the whole workspace, which this broker does not hand out"
 NO_AUDIT = "the audit cannot be written, so there is no token"
 NOT_SET_UP = "this broker is not set up; its log says why"
 
@@ -149,6 +151,12 @@ class Answer(NamedTuple):
     def status(self) -> int:
         """The exit status of a process that answers so."""
         return 0 if self.kind in (Kind.TOKEN, Kind.NOTHING) else 1
+
+
+class WholeWorkspaceError(CredentialError):
+    """The only token there is opens the whole workspace, and the operator did not allow that."""
+
+    usual_hint = "start the broker with --whole-workspace, if every client may read every repository of the workspace"
 
 
 class NotAllowedError(CredentialError):
@@ -257,11 +265,15 @@ class Answering:
             cache.close()
         if token is None:
             return self._nothing("nobody asked has anything to say")
+        if token.opens_workspace and not self._rules.whole_workspace:
+            raise WholeWorkspaceError(WHOLE_WORKSPACE)
         end = [] if token.expires is None else [("password_expiry_utc", str(token.expires))]
+        opens = [("bbjwt-opens", "workspace")] if token.opens_workspace else []
         return Answer(
             Kind.TOKEN,
-            format_answer([("username", USERNAME), ("password", token.value), *end]) + b"\n",
+            format_answer([("username", token.username), ("password", token.value), *end, *opens]) + b"\n",
             self._repository,
+            cause="the token opens every repository of the workspace" if token.opens_workspace else "",
             expires=token.expires,
             digest=fingerprint_of(token.value.encode())[:_DIGEST],
         )
@@ -273,7 +285,9 @@ class Answering:
         self, asking: Asking, repository: Repository, asked: list[Installation | Asked], refused: list[str]
     ) -> Token | None:
         """The cached token, found without the lock that a mint holds for seconds; else a new one."""
-        vendors = asking.vendors(asked)
+        vendors = [one for one in asking.vendors(asked) if self._rules.whole_workspace or not one.opens_workspace]
+        if not vendors:
+            raise WholeWorkspaceError(WHOLE_WORKSPACE)
         record = asking.slot(repository).find()
         identities = tuple(one.identity for one in vendors)
         if record is not None and record.may_answer(refused, identities=identities):
@@ -289,9 +303,10 @@ class Answering:
 
         Raises NotAllowedError, the same whether it is not there or may not be seen; LimitError.
         """
-        installation = asked[-1]
-        if not isinstance(installation, Installation):
+        apps = [one for one in asked if isinstance(one, Installation) and not one.is_consumer]
+        if not apps:  # Nobody else can look it up.
             raise NotAllowedError(NOT_ALLOWED)
+        installation = apps[0]
         cache = asking.cache
         assert cache.notes is not None
         name = asking.slot(repository).name + NAMED
@@ -299,16 +314,16 @@ class Answering:
         if len(known) == 2 and known[1].isdigit() and int(known[1]) > time.time():
             full_name = known[0]
         else:
-            slots = LookupLimit(cache.notes, LOOKUPS, "too many requests by UUIDs in a minute")
-            with slots.one(self._budget) as slot:
-                slot.spend()
+            limit = LookupLimit(cache, LOOKUPS, "too many requests by UUIDs in a minute")
+            with limit.one(self._budget) as place:
+                place.spend()
                 try:
                     full_name = look_up_name(repository, installation, asking.session)
                 except RefusedError as refused:
                     if refused.status not in (403, 404):
                         raise
                     raise NotAllowedError(NOT_ALLOWED) from refused
-            cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode())
+            with_room(cache, lambda: cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode()))
         workspace, _, slug = full_name.partition("/")
         return Repository(repository.host, workspace, slug)
 
@@ -317,6 +332,8 @@ class Answering:
         kind, reason, retry_after = Kind.NOT_SET_UP, NOT_SET_UP, None
         if isinstance(problem, NotAllowedError):
             kind, reason = Kind.NOT_ALLOWED, problem.what
+        elif isinstance(problem, WholeWorkspaceError):
+            kind, reason = Kind.WHOLE_WORKSPACE, problem.what
         elif isinstance(problem, MalformedRequestError):
             kind, reason = Kind.MALFORMED, problem.what
         elif isinstance(problem, LimitError):
@@ -368,7 +385,7 @@ def _supervised(
     try:
         if session.uuids.find(slot.repository) is not None:
             return mint()  # It was there lately: whoever floods the broker with other names does not stop it.
-        limit = LookupLimit(cache.notes, MISSES, "too many requests for repositories that are not there in a minute")
+        limit = LookupLimit(cache, MISSES, "too many requests for repositories that are not there in a minute")
         with limit.one(asking.budget) as place:
             try:
                 token = mint()

@@ -64,9 +64,6 @@ def _environment() -> dict[str, str]:
     with contextlib.suppress(KeyError):  # A container may run as a user that its password database does not have.
         kept["HOME"] = pwd.getpwuid(os.geteuid()).pw_dir
     state = kept.get("STATE_DIRECTORY", "").split(":")[0]
-    folder = next((kept[name].split(":")[0] for name in OPERATORS_FOLDERS if name in kept), "")
-    if os.path.isabs(folder):
-        kept["XDG_CACHE_HOME"] = folder
     if os.path.isabs(state) and os.path.isdir(f"{state}/{APP_NAME}"):
         kept["XDG_CONFIG_HOME"] = state
     return kept

@@ -7,8 +7,9 @@ cannot be written down is a refusal: nothing would bound the client.
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
@@ -17,6 +18,9 @@ from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import MINTING, MOST_LOOKUPS
 from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.tidying import tidy
+
+_Result = TypeVar("_Result")
 
 # Seconds between two mints for one repository that refused tokens are the reason of.
 _BETWEEN_REFUSALS = 60
@@ -56,48 +60,51 @@ class LookupLimit:
     """At most `MOST_LOOKUPS` look-ups per minute, however many processes make them at the same time.
 
     Each look-up holds one of as many files locked while it is under way, and spends it for a minute if it is to be
-    counted. So a burst of honest requests only waits for its turn, a killed process gives its slot back, and no two
+    counted. So a burst of honest requests only waits for its turn, a killed process gives its place back, and no two
     processes can count at once.
     """
 
-    def __init__(self, folder: PrivateFolder, name: str, what: str) -> None:
-        """``name`` begins the files' names; ``what`` is the error for a client that finds every slot spent."""
-        self._folder = folder
+    def __init__(self, cache: TokenCache, name: str, what: str) -> None:
+        """``name`` begins the files' names; ``what`` is the error for a client that finds every place spent."""
+        self._cache = cache
         self._name = name
         self._what = what
 
     @contextmanager
     def one(self, budget: Budget) -> Iterator["Place"]:
-        """Hold a slot. Raises LimitError if all are spent, BudgetSpentError, CannotLimitError."""
-        slot = self._taken()
-        while slot is None:
+        """Hold a place. Raises LimitError if all are spent, BudgetSpentError, CannotLimitError."""
+        place = self._taken()
+        while place is None:
             budget.remaining()
             time.sleep(_PAUSE)
-            slot = self._taken()
+            place = self._taken()
         try:
-            yield slot
+            yield place
         finally:
-            slot.close()
+            place.close()
 
     def _taken(self) -> "Place | None":
-        """A slot that is neither spent nor held, None if one that is held may become free."""
+        """A place that is neither spent nor held; None if one that is held may become free."""
         first_free: float | None = None
         for number in range(MOST_LOOKUPS):
             try:
-                slot = Place(self._folder, f"{self._name}~{number:02}")
+                place = self._place(number)
             except BlockingIOError:
                 first_free = 0.0
                 continue
-            except OSError as problem:
-                raise CannotLimitError(f"this broker cannot write to its own folder: {problem.strerror}") from problem
-            left = slot.seconds_spent()
+            left = place.seconds_spent()
             if left <= 0:
-                return slot
-            slot.close()
+                return place
+            place.close()
             first_free = left if first_free is None else min(first_free, left)
         if first_free:
             raise LimitError(self._what, first_free)
         return None
+
+    def _place(self, number: int) -> "Place":
+        folder = self._cache.notes
+        assert folder is not None
+        return with_room(self._cache, lambda: Place(folder, f"{self._name}~{number:02}"))
 
 
 class Place:
@@ -109,14 +116,14 @@ class Place:
         self._fd = os.open(name, flags, 0o600, dir_fd=folder.fd)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(self._fd).st_size:  # A look-up that cannot be counted must not be made: take the room now.
+                os.pwrite(self._fd, b"0" * _LENGTH, 0)
         except BaseException:
             os.close(self._fd)
             raise
-        if not os.fstat(self._fd).st_size:  # Have the room now: a look-up that could not be counted must not be made.
-            os.pwrite(self._fd, b"0" * _LENGTH, 0)
 
     def seconds_spent(self) -> float:
-        """Seconds until the slot can be used again; 0 or less if it can be used now."""
+        """Return the seconds until the place can be used again; 0 if it can be used now."""
         spent = _seconds(os.pread(self._fd, _LENGTH, 0))
         age = time.time() - spent
         return _LOOKUPS_WITHIN - age if 0 <= age < _LOOKUPS_WITHIN else 0.0
@@ -129,7 +136,7 @@ class Place:
             raise CannotLimitError(f"this broker cannot write to its own folder: {problem.strerror}") from problem
 
     def close(self) -> None:
-        """Give the slot back."""
+        """Give the place back."""
         os.close(self._fd)
 
 
@@ -147,8 +154,24 @@ def announce(cache: TokenCache, slot: Slot, record: Record | None, refused: list
                 _BETWEEN_REFUSALS - (now - last),
             )
         last = now
+    with_room(cache, lambda: cache.write(slot.name + MINTING, str(last).encode()))
+
+
+def with_room(cache: TokenCache, write: Callable[[], _Result]) -> _Result:
+    """Write to the broker's folder; if that fails, remove all that is past its end and try once more.
+
+    Raises BlockingIOError for a lock that is held, CannotLimitError.
+    """
     try:
-        cache.write(slot.name + MINTING, str(last).encode())
+        return write()
+    except BlockingIOError:
+        raise
+    except OSError:
+        tidy(cache, everything=True)
+    try:
+        return write()
+    except BlockingIOError:
+        raise
     except OSError as problem:
         raise CannotLimitError(f"this broker cannot write to its own folder: {problem.strerror}") from problem
 

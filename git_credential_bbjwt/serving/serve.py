@@ -67,7 +67,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     speaking = threading.Thread(target=_speak, args=(answer,), daemon=True)
     speaking.start()
     speaking.join(_FOR_READER)
-    if answer.kind is Kind.TOKEN:
+    if answer.kind not in (Kind.NOTHING, Kind.MALFORMED):  # Refusals leave files, too.
         tidy(TokenCache.open(create=False, is_brokers=True, operators_folder=operators_folder()))
     return answer.status
 

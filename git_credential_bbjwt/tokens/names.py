@@ -32,6 +32,9 @@ ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, UUID, MINTING, NAMED)
 #: The folder of remembered refusals.
 REFUSALS = "refusals"
 
+#: Seconds for which a refusal is remembered.
+REFUSAL_LIFE = 30
+
 #: Begin the names of the files that count a broker's look-ups: those by UUIDs, and those that find nothing.
 LOOKUPS = "lookups"
 MISSES = "misses"

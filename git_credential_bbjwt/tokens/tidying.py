@@ -7,15 +7,37 @@ from git_credential_bbjwt.system.folder import file_name
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
 from git_credential_bbjwt.tokens.folders import part_of
-from git_credential_bbjwt.tokens.names import BESIDE, ENDINGS, LOOKUPS, MISSES, REFUSALS, UUID
+from git_credential_bbjwt.tokens.names import (
+    BESIDE,
+    CLOSED,
+    ENDINGS,
+    LOOKUPS,
+    MINTING,
+    MISSES,
+    NAMED,
+    REFUSAL_LIFE,
+    REFUSALS,
+    REFUSED,
+    REMINTS,
+    UUID,
+)
 from git_credential_bbjwt.tokens.record import Record, parse_record
+from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 
 # Seconds that removing what is past its end may take after an answer.
 _TIDYING = 0.002
 
-# Seconds after which a file beside the records is past its end.
+# Seconds after which a file is past its end: a day, unless it is known to matter for a shorter or longer time.
 _A_DAY = 86_400
+_LIVES = {
+    REMINTS: REMINTS_WITHIN,
+    CLOSED: CLOSED_FOR,
+    MINTING: 60,
+    NAMED: 7200,
+    REFUSED: _A_DAY,
+    UUID: UUID_LIFE,
+}
 
 _ENDINGS = {(ending + more).removeprefix(BESIDE) for ending in ("", *ENDINGS) for more in ("", NOT_YET)}
 
@@ -36,7 +58,7 @@ def tidy(cache: TokenCache, *, everything: bool = False) -> None:
 def _tidy_folder(folder: PrivateFolder, end: float) -> None:
     names = folder.names()
     _remove_ended(folder, "", [name for name in names if not _is_part(name)])
-    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS))
+    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS), REFUSAL_LIFE)
     for part in _from_anywhere([name for name in names if _is_part(name)]):
         for leaf in _from_anywhere(_leaves(folder, part)):
             _remove_ended(folder, f"{leaf}/", folder.names(leaf))
@@ -44,12 +66,16 @@ def _tidy_folder(folder: PrivateFolder, end: float) -> None:
                 return
 
 
-def _remove_ended(folder: PrivateFolder, path: str, names: list[str]) -> None:
+def _remove_ended(folder: PrivateFolder, path: str, names: list[str], life: int = _A_DAY) -> None:
     for name in names:
-        # A record's file has the time of its end.
-        longest = 0 if "," in name and BESIDE not in name else UUID_LIFE if name.endswith(UUID) else _A_DAY
-        if _is_the_helpers(name) and folder.age(path + name) > longest:
+        if _is_the_helpers(name) and folder.age(path + name) > _life(name, life):
             folder.remove(path + name)
+
+
+def _life(name: str, usual: int) -> int:
+    """Seconds for which a file matters. A record's file has the time of its end."""
+    record, beside, ending = name.partition(BESIDE)
+    return _LIVES.get(beside + ending, usual) if beside else 0 if "," in record else usual
 
 
 def forget(concerns: Callable[[Record], bool]) -> int:

@@ -13,10 +13,7 @@ from git_credential_bbjwt.core.failures import RefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.names import REFUSALS
-
-#: Seconds for which a refusal is remembered.
-LIFE = 30
+from git_credential_bbjwt.tokens.names import REFUSAL_LIFE, REFUSALS
 
 #: How many refusals are remembered at most.
 MOST = 1000
@@ -42,12 +39,13 @@ class RecentFailures:
         """Return the refusal that is remembered under ``key``, with its age in its text."""
         name = f"{REFUSALS}/{key}"
         age = self._cache.age(name)
-        if age is None or age >= LIFE or time.time() - age < self._since:
+        if age is None or age >= REFUSAL_LIFE or time.time() - age < self._since:
             return None
         try:
             found = json.loads(self._cache.read(name) or b"")
+            left = max(1, round(REFUSAL_LIFE - age))
             refusal = RefusedError(
-                f"{found['what']} (this was {age:.0f} s ago; the helper asks again in {max(1, round(LIFE - age))} s)",
+                f"{found['what']} (this was {age:.0f} s ago; the helper asks again in {left} s)",
                 f"git-credential-bbjwt token URL asks at once; {found['hint']}",
                 status=int(found["status"]),
                 is_about_repository=bool(found["is_about_repository"]),

@@ -32,7 +32,7 @@ def written(kept: TokenCache, name: str) -> str:
 
 def limit(kept: TokenCache) -> limits.LookupLimit:
     assert kept.notes is not None
-    return limits.LookupLimit(kept.notes, LOOKUPS, "too many")
+    return limits.LookupLimit(kept, LOOKUPS, "too many")
 
 
 @pytest.mark.parametrize(

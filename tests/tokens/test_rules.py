@@ -310,13 +310,18 @@ def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pyt
     ages = {
         "bitbucket.org,acme,used-up,repository,": 5,
         "bitbucket.org,acme,in-time,repository,": -60,
-        "bitbucket.org,acme,widgets,repository,~reminted": DAY + 60,
-        "bitbucket.org,acme,gadgets,repository,~reminted": DAY - 60,
+        "bitbucket.org,acme,widgets,repository,~reminted": 310,
+        "bitbucket.org,acme,gadgets,repository,~reminted": 290,
+        "bitbucket.org,acme,widgets,repository,~minting": 70,
+        "bitbucket.org,acme,gadgets,repository,~minting": 50,
+        "bitbucket.org,acme,widgets,repository,~named": 7210,
+        "bitbucket.org,acme,gadgets,repository,~refused": DAY - 60,
         "bitbucket.org,acme,widgets,repository,~lock": DAY + 60,
         "bitbucket.org,acme,widgets,,~uuid": 30 * DAY + 60,
         "bitbucket.org,acme,gadgets,,~uuid": 30 * DAY - 60,
         "0f" * 16: DAY + 60,
-        "1f" * 16: DAY - 60,
+        "1f" * 16: 20 if where == "refusals/" else DAY - 60,
+        "2f" * 16: 40 if where == "refusals/" else DAY + 60,
         "notes": 99 * DAY,
     }
     for name, age in ages.items():
@@ -327,6 +332,8 @@ def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pyt
         [
             "bitbucket.org,acme,in-time,repository,",
             "bitbucket.org,acme,gadgets,repository,~reminted",
+            "bitbucket.org,acme,gadgets,repository,~minting",
+            "bitbucket.org,acme,gadgets,repository,~refused",
             "bitbucket.org,acme,gadgets,,~uuid",
             "1f" * 16,
             "notes",
