@@ -61,6 +61,7 @@ COMMANDS = {
     "policy": Command("policy", is_any_order=True),
     "forget": Command("forget"),
     "doctor": Command("doctor", _ALL),
+    "uninstall": Command("uninstall"),
 }
 
 _DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."

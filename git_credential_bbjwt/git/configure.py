@@ -159,6 +159,15 @@ class Level:
             if url not in urls and any(set(values) <= set(new[one]) for one in covering):
                 _remove(self._file, url, values)
 
+    def entries(self) -> list[Entry]:
+        """Return this helper's entries. Raises CredentialError."""
+        return [
+            (url, value)
+            for file in files_to_read(self.name)
+            for url, values in _this_helpers(file.settings()).items()
+            for value in values
+        ]
+
     def remove(self) -> list[Entry]:
         """Remove this helper's entries, and what belongs to them; return them. Raises CredentialError."""
         removed: list[Entry] = []

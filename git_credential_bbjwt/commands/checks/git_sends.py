@@ -24,10 +24,7 @@ _LONGEST_NETRC = 1024 * 1024
 
 
 def check(text: str, repository: Repository) -> Iterator[Check]:
-    """Check where git goes for the URL ``text``, and for remotes of the current folder's repository with the same target.
-
-    Raises GitError.
-    """
+    """Check where git goes for the URL ``text``, and for this folder's remotes of the same target. Raises GitError."""
     url = f"https://{repository.host}/{repository.full_name}"
     found = list(_address("the URL", text, repository, f"use this URL: {url}"))
     for remote, value in _remotes(repository):

@@ -19,8 +19,11 @@ from git_credential_bbjwt.tokens.token import Token
 
 def cached_token(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
     """Check that git's server accepts the cached token: clients that never erase one go on failing with it."""
-    record = TokenCache.open(create=False).slot(repository, options.scope, options.app).find()
-    if record is None or not record.is_in_time():
+    cache = TokenCache.open(create=False)
+    slots = [cache.slot(repository, options.scope, options.app)]
+    slots.append(cache.workspace_slot(repository.host, repository.workspace, options.app))
+    record = next((found for found in (slot.find() for slot in slots) if found and found.is_in_time()), None)
+    if record is None:
         return
     try:
         _present(repository, record.username, record.token, budget)
