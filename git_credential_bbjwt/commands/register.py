@@ -36,7 +36,7 @@ from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryF
 from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.secret_stores import secret_store
 from git_credential_bbjwt.system import terminal
-from git_credential_bbjwt.system.ownership import others_can_read, why_not_ours
+from git_credential_bbjwt.system.ownership import others_can_read, why_not_trusted_itself
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 from git_credential_bbjwt.vendors.connect import look_up_workspace
@@ -289,12 +289,12 @@ def _check_file(fd: int, path: str) -> None:
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         return  # A pipe: there is no file that stays.
-    if why_not_ours(fd, found):
+    if why_not_trusted_itself(found, path):
         raise InstallationError(
             f"{path} is not used: others can write to it, or it is another user's, and it says where JWTs are sent",
             "chmod go-w FILE; or, if you trust what is in it: git-credential-bbjwt register - < FILE",
         )
-    if others_can_read(fd, found):
+    if others_can_read(found):
         warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
 
 

@@ -181,7 +181,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
                 "leave out one of them",
             )
         if jwt.problem is not None:
-            raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", "check BBJWT_JWT_FILE")
+            raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", jwt.remedy)
         text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
         if not text or not text.isascii() or not text.isprintable():
             raise InstallationError(

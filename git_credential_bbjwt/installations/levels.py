@@ -121,11 +121,7 @@ class ToBeAsked(Level):
 
 def unreadable(source: Source) -> InstallationError:
     """The error for a source that cannot be read, or is not to be trusted."""
-    hint = "correct the path or the file's owner and mode"
-    if isinstance(source, Payload):
-        hint = "name a file that only you or root can write (chmod go-w FILE), or give the content itself: "
-        hint += 'BBJWT_INSTALLATION="$(cat FILE)"'
-    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", hint)
+    return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", source.remedy)
 
 
 def registered_hosts(where: str) -> list[str]:

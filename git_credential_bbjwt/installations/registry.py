@@ -12,7 +12,7 @@ import sys
 from git_credential_bbjwt.core.repository import Repository, is_name
 from git_credential_bbjwt.installations.source import Source, stamp_of
 from git_credential_bbjwt.system.folder import open_to_read
-from git_credential_bbjwt.system.ownership import why_not_itself_trusted, why_not_ours, why_not_trusted
+from git_credential_bbjwt.system.ownership import why_not_trusted, why_not_trusted_itself
 
 #: The folder of a registry.
 REGISTRY_FOLDER = "installations"
@@ -29,7 +29,12 @@ class Registry(Source):
     """A registry's folder."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(path, _trouble_with(path))
+        super().__init__(path)
+        try:
+            if os.path.lexists(path):
+                self._distrust(why_not_trusted(os.path.dirname(path)) or _why_not_itself(path))
+        except OSError as problem:
+            self._distrust((f"{path}: {problem.strerror}", f"check who owns {path}, and its mode"))
         self._read: dict[tuple[str, str], list[tuple[str, bytes, os.stat_result]]] = {}
 
     def may_name(self, host: str) -> bool:
@@ -60,28 +65,29 @@ class Registry(Source):
         folder = host_folder(host)
         path = f"{self.where}/{folder}/{file_of(name)}"
         try:
-            if not folder or self._why_not_in(folder):
+            if not folder or self._distrust(_why_not_itself(f"{self.where}/{folder}")):
                 return []
             fd = open_to_read(path, through_links=False)
         except FileNotFoundError:
             return []
         except OSError as problem:
-            self.problem = f"{path}: {problem.strerror}"
+            self._distrust((f"{path}: {problem.strerror}", f"check who owns {path}, and its mode"))
             return []
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or why_not_ours(fd, found):
-                self.problem = f"others can write to {path}, or it is another user's"
+            why_not = why_not_trusted_itself(found, path, name=path)
+            if not stat.S_ISREG(found.st_mode):
+                why_not = f"{path} is not a regular file", f"remove {path}"
+            if self._distrust(why_not):
                 return []
             return [(name, os.read(fd, found.st_size), found)]
         finally:
             os.close(fd)
 
-    def _why_not_in(self, folder: str) -> bool:
-        why_not = why_not_itself_trusted(f"{self.where}/{folder}")
-        if why_not:
-            self.problem = f"{self.where}/{folder}: {why_not}"
-        return bool(why_not)
+    def _distrust(self, why_not: "tuple[str, str] | None") -> bool:
+        if why_not is not None:
+            self.problem, self.remedy = why_not
+        return why_not is not None
 
     def stamp(self, repository: Repository) -> str:
         entries = self.entries(repository.host, repository.workspace)
@@ -109,13 +115,11 @@ def slugs_of(data: bytes) -> list[str]:
     return [slug for slug in data.decode("ascii", "replace").split() if is_name(slug)]
 
 
-def _trouble_with(path: str) -> str | None:
-    if not os.path.lexists(path):
-        return None
-    try:
-        return why_not_trusted(os.path.dirname(path)) or why_not_itself_trusted(path) or None
-    except OSError as problem:
-        return problem.strerror or "it cannot be looked at"
+def _why_not_itself(path: str) -> "tuple[str, str] | None":
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a link", f"put the folder itself in the place of {path}"
+    return why_not_trusted_itself(found, path, name=path)
 
 
 def read_registry(folder: str) -> Registry:

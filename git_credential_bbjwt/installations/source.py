@@ -11,7 +11,7 @@ import time
 
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import open_to_read
-from git_credential_bbjwt.system.ownership import others_can_read, why_not_ours
+from git_credential_bbjwt.system.ownership import others_can_read, why_not_trusted_itself
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ _SETTLED = 0.05
 class Source:
     """One place an installation can come from: ``where`` in words, and the ``problem`` with reading it, if any.
 
-    ``exposed`` tells that other users of the machine may read a file with a secret in it.
+    ``remedy`` is what helps against the problem. ``exposed`` tells that other users of the machine can read a file with
+    a secret in it.
     """
 
     exposed = False
+    remedy = ""
 
     def __init__(self, where: str, problem: str | None = None) -> None:
         self.where = where
@@ -66,6 +68,7 @@ class Text(Source):
 
     data: bytes | None = None
     _found: os.stat_result | None = None
+    _longest = _LONGEST_PAYLOAD
 
     @classmethod
     def of(cls: "type[_Text]", where: str, data: bytes) -> "_Text":
@@ -78,21 +81,22 @@ class Text(Source):
     def in_file(cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "") -> "_Text":
         """Read a file.
 
-        Where none is there, ``named_by`` is shown and not the path, which may be a secret by mistake.
+        If no file is there, ``named_by`` is shown and not the path, which may be a secret by mistake.
         """
+        source = cls(path)
         try:
             fd = open_to_read(path)
-        except FileNotFoundError as missing:
-            where = f"the file that {named_by} names" if named_by else path
-            return cls(where, None if optional else missing.strerror)
         except (OSError, ValueError) as problem:
-            shown = path if os.path.lexists(path.replace("\0", "")) else f"the file that {named_by} names"
-            return cls(shown, getattr(problem, "strerror", None) or "not a path")
-        source = cls(path)
+            if optional and isinstance(problem, FileNotFoundError):
+                return source
+            if named_by and not os.path.lexists(path.replace("\0", "")):
+                source.where = f"the file that {named_by} names"
+            source._cannot_be_read(problem)
+            return source
         try:
             source._read(fd)
         except OSError as problem:
-            source.problem = problem.strerror
+            source._cannot_be_read(problem)
         finally:
             os.close(fd)
         return source
@@ -100,24 +104,31 @@ class Text(Source):
     def _read(self, fd: int) -> None:
         self._found = found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            self.problem = "not a regular file"
+            self._cannot_be_read(found)
             return
-        self.problem = self._why_refused(fd, found)
+        why_not = self._why_refused(found)
+        if why_not is not None:
+            self.problem, self.remedy = why_not
         data = b""
         while chunk := os.read(fd, 1 << 20):
             data += chunk
-            if len(data) > _LONGEST_PAYLOAD:
-                self.problem = "far too large"
+            if len(data) > self._longest:
+                self.problem, self.remedy = "far too large", "it must hold one payload"
                 return
         if not data.strip():
-            self.problem = "it is empty"
+            self.problem, self.remedy = "it is empty", f"write the payload to {self.where}"
             return
-        self.exposed = others_can_read(fd, found)
+        self.exposed = others_can_read(found)
         # Of a refused one the text still tells for which hosts that is an error.
         self.data = data
 
-    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:  # noqa: ARG002  # a subclass needs it
+    def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":  # noqa: ARG002  # a subclass needs it
         return None
+
+    def _cannot_be_read(self, cause: "OSError | ValueError | os.stat_result") -> None:
+        from git_credential_bbjwt.installations.remedies import remedy_for
+
+        self.problem, self.remedy = remedy_for(cause, self.where)
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
         if self._found is not None:
@@ -151,8 +162,12 @@ class Named(Text):
 class Payload(Named):
     """One installation, perhaps with its secret."""
 
-    def _why_refused(self, fd: int, found: os.stat_result) -> str | None:
-        return why_not_ours(fd, found)
+    def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":
+        why_not = why_not_trusted_itself(found, self.where)
+        if why_not is None:
+            return None
+        reason, remedy = why_not
+        return reason, f'{remedy}; or, if you trust what is in it: BBJWT_INSTALLATION="$(cat FILE)"'
 
 
 def stamp_of(found: os.stat_result) -> str:

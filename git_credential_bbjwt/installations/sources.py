@@ -56,7 +56,9 @@ def _payload_in_variable(variable: str) -> Source:
         return Payload.in_file(value)
     payload = unpacked(value.encode("utf-8", "surrogateescape"))
     if payload is None:
-        return Payload(where, "it is neither JSON, nor JSON in base64, nor the path of a file")
+        source = Payload(where, "it is neither JSON, nor JSON in base64, nor the path of a file")
+        source.remedy = "set it to a payload's path, to its JSON, or to base64 of that"
+        return source
     return Payload.of(where, payload)
 
 

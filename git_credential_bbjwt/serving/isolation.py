@@ -8,9 +8,9 @@ import contextlib
 import os
 import pwd
 import signal
-import stat
 
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.system.ownership import why_not_trusted
 from git_credential_bbjwt.system.places import APP_NAME
 
 _KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
@@ -26,9 +26,6 @@ _USUAL_PATH = "/usr/bin:/bin"
 
 #: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
 OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")
-
-# As many links as Linux follows (path_resolution(7)).
-_MOST_LINKS = 40
 
 
 def isolate() -> None:
@@ -93,13 +90,8 @@ def _leave_terminal() -> None:
 
 def _is_own_folder(path: str) -> bool:
     """Whether nobody but root and this user can write the folder ``path``, or replace it."""
-    if not os.path.isabs(path):
-        return False
     try:
-        real = os.path.realpath(path, strict=True)
-        if not os.path.isdir(real) or os.stat(real).st_mode & 0o022:
-            return False
-        return all(_why_not_own(step) is None for step in _steps(path))
+        return os.path.isabs(path) and os.path.isdir(path) and why_not_trusted(path, strict=True) is None
     except OSError:
         return False
 
@@ -107,53 +99,12 @@ def _is_own_folder(path: str) -> bool:
 def check_own_file(path: str, option: str) -> None:
     """Check that nobody but root and this user can have chosen the content of ``path``.
 
-    Links are followed, because Kubernetes mounts secrets by them. Each link, folder and target must belong to root or
-    this user, and others must not be able to write it. Raises InstallationError.
+    Links are followed, because Kubernetes mounts secrets by them. Raises InstallationError.
     """
     try:
-        for step in _steps(path):
-            why_not = _why_not_own(step)
-            if why_not is not None:
-                raise InstallationError(f"{option} is not used: {step} {why_not}", f"run: chmod go-w {step}")
+        why_not = why_not_trusted(path, strict=True)
     except OSError as problem:
         raise InstallationError(f"{option} cannot be read: {problem.filename or path}: {problem.strerror}") from problem
-
-
-def _steps(path: str) -> list[str]:
-    """Each link, folder and target on the way to ``path``, which is absolute. Raises OSError."""
-    steps = ["/"]
-    rest = [part for part in path.split("/") if part]
-    links = 0
-    while rest:
-        part = rest.pop(0)
-        if part == ".":
-            continue
-        if part == "..":
-            steps.append(os.path.dirname(steps[-1]))
-            continue
-        step = os.path.join(steps[-1], part)
-        found = os.lstat(step)
-        if not stat.S_ISLNK(found.st_mode):
-            steps.append(step)
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise OSError(40, "too many links", path)
-        folder = steps[-1]
-        steps.append(step)
-        target = os.readlink(step)
-        steps.append("/" if target.startswith("/") else folder)
-        rest = [part for part in target.split("/") if part] + rest
-    return steps
-
-
-def _why_not_own(path: str) -> str | None:
-    """Why others can have written or replaced ``path`` itself; None if they cannot."""
-    found = os.lstat(path)
-    if found.st_uid not in (0, os.geteuid()):
-        return "belongs to another user"
-    if stat.S_ISLNK(found.st_mode):
-        return None
-    # In a folder with the sticky bit, such as /tmp, others cannot replace what is not theirs.
-    is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    return "can be written by others" if found.st_mode & 0o022 and not is_sticky else None
+    if why_not is not None:
+        reason, remedy = why_not
+        raise InstallationError(f"{option} is not used: {path}: {reason}", f"run: {remedy}")

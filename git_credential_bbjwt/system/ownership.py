@@ -1,83 +1,147 @@
-"""Who can have written, replaced or read a file or folder."""
+"""Who could have written a file: whether what is in it can be trusted.
+
+A payload or a registry says where JWTs are sent, an allow-list or a policy who gets tokens. So their content must be
+the choice of this user or of root, who can do everything anyway. What a file holds was chosen by its owner and by
+everybody who can write to it. What a path leads to was chosen by the owners of all its folders and links, and by
+everybody who can write to one of these folders; the sticky bit (/tmp) keeps others from replacing what is not theirs.
+In a user namespace that maps some user IDs only, the owner of all other files reads as the overflow user. These files
+are most likely root's (/home, /etc). They count as root's if no folder above them can be written by a group or by
+others, because then nobody else can have put them there. On Windows nothing of this is checked: a user's profile is
+private by default.
+"""
 
 import os
 import stat
 import sys
 
-__all__ = [
-    "is_administrator",
-    "is_private",
-    "others_can_read",
-    "why_not_itself_trusted",
-    "why_not_ours",
-    "why_not_trusted",
-]
+# Of links that lead to links; Linux follows no more of them either.
+_MOST_LINKS = 40
 
-if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows.files import (
-        is_administrator,
-        is_private,
-        others_can_read,
-        why_not_itself_trusted,
-        why_not_ours,
-        why_not_trusted,
-    )
 
-else:
+def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | None":
+    """Return why others can have chosen what ``path`` leads to, and the remedy; None if they cannot have.
 
-    def why_not_trusted(path: str) -> str:
-        """Why what stands in the folder ``path`` cannot be trusted to be this user's choice or root's; empty if it can.
-
-        Raises FileNotFoundError where there is no such folder, OSError where it cannot be looked at.
-        """
-        why_not = why_not_itself_trusted(path)
-        if why_not:
-            return why_not
-        above = os.path.dirname(path)
-        while True:
-            found = os.lstat(above)
-            if stat.S_ISLNK(found.st_mode):  # What it leads to counts.
-                above = os.path.realpath(above, strict=True)
-                continue
-            if found.st_uid not in (0, os.geteuid()) or (found.st_mode & 0o002 and not found.st_mode & stat.S_ISVTX):
-                return f"others can replace its folder: see who owns {above}, and its mode"
-            if above == os.path.dirname(above):
-                return ""
-            above = os.path.dirname(above)
-
-    def why_not_itself_trusted(path: str) -> str:
-        """The same for who already knows that the folder it is in is trusted."""
-        found = os.lstat(path)
-        if stat.S_ISLNK(found.st_mode):
-            return "it is reached through a link"
-        if found.st_uid not in (0, os.geteuid()):
-            return "its folder is another user's"
-        return f"others can write to its folder; run: chmod go-w {path}" if found.st_mode & 0o022 else ""
-
-    def is_private(path: str) -> bool:
-        """Whether ``path`` is a real folder, not a link, that belongs to this user and that nobody else can enter."""
-        try:
-            found = os.lstat(path)
-        except OSError:
-            return False
-        return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-
-    def why_not_ours(fd: int, found: os.stat_result) -> str | None:  # noqa: ARG001  # other systems ask for the rules
-        """Why others than this user and root may have chosen what is in an open file; None where they cannot have."""
-        if found.st_uid not in (0, os.geteuid()):
-            return f"it belongs to another user (number {found.st_uid})"
-        if found.st_mode & 0o022:
-            return f"others can write to it (mode {found.st_mode & 0o777:04o})"
+    ``strict`` is for the files of a broker: links may lead to them if each link belongs to this user or root, and no
+    group may write to a folder. Otherwise ``path`` itself must be no link, and folders above it may be written by their
+    group, because some distributions have such folders. Raises OSError.
+    """
+    if sys.platform == "win32":
         return None
+    if not strict and stat.S_ISLNK(os.lstat(path).st_mode):
+        return f"{path} is a link", f"put the file or folder itself in the place of {path}"
+    (itself, status), *above = reversed(_steps(path))
+    why_not = why_not_trusted_itself(status, itself, name=itself)
+    if why_not is not None:
+        return why_not
+    for step, found in above:
+        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+        writers = 0 if is_sticky else 0o022 if strict else 0o002
+        why_not = why_not_trusted_itself(found, step, name=step, writers=writers)
+        if why_not is not None:
+            return why_not
+    return None
 
-    def others_can_read(fd: int, found: os.stat_result) -> bool:  # noqa: ARG001  # as above
-        """Whether others than its user and root can read a file.
 
-        Where it is another's, it is by its group or an access control list that we are let in, on purpose: so do
-        systemd with a credential and Kubernetes with a secret.
-        """
-        return bool(found.st_mode & (0o044 if found.st_uid == os.geteuid() else 0o004))
+def why_not_trusted_itself(
+    found: os.stat_result, path: str, *, name: str = "it", writers: int = 0o022
+) -> "tuple[str, str] | None":
+    """Do the same as `why_not_trusted` for the status of what is at ``path``, whatever leads there.
 
-    def is_administrator() -> bool:
-        """Whether this is root."""
-        return os.geteuid() == 0
+    ``name`` is what the reason calls it; ``writers`` are the bits of its mode that must not be set.
+    """
+    if sys.platform == "win32":
+        return None
+    if not is_trusted_owner(found.st_uid, path):
+        return (
+            f"{name} belongs to another user (number {found.st_uid})",
+            f"chown {os.geteuid()} {path} && chmod go-w {path}",
+        )
+    if found.st_mode & writers and not stat.S_ISLNK(found.st_mode):
+        return f"others can write to {name} (mode {found.st_mode & 0o777:04o})", f"chmod go-w {path}"
+    return None
+
+
+def is_trusted_owner(uid: int, path: str) -> bool:
+    """Whether ``uid``, the owner of what is at ``path``, is this user or root."""
+    if sys.platform == "win32" or uid in (0, os.geteuid()):
+        return True
+    return _is_unmapped(uid) and not _others_can_write_above(path)
+
+
+def is_private(path: str) -> bool:
+    """Whether ``path`` is a real folder, not a link, that belongs to this user and that nobody else can enter."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    if sys.platform == "win32":
+        return stat.S_ISDIR(found.st_mode)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def others_can_read(found: os.stat_result) -> bool:
+    """Whether others than its user and root can read a file.
+
+    A file of another owner lets this user in by its group or by an access control list, on purpose: so do systemd with
+    a credential and Kubernetes with a secret.
+    """
+    if sys.platform == "win32":
+        return False
+    return bool(found.st_mode & (0o044 if found.st_uid == os.geteuid() else 0o004))
+
+
+def is_administrator() -> bool:
+    """Whether this is root."""
+    return sys.platform != "win32" and os.geteuid() == 0
+
+
+def _steps(path: str) -> "list[tuple[str, os.stat_result]]":
+    """Return each folder and link on the way to ``path``, an absolute path, and its status. Raises OSError."""
+    place = "/"
+    steps = [(place, os.lstat(place))]
+    rest = path.split("/")[::-1]
+    links = 0
+    while rest:
+        part = rest.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            place = os.path.dirname(place)
+            continue
+        step = place.rstrip("/") + "/" + part
+        found = os.lstat(step)
+        steps.append((step, found))
+        if not stat.S_ISLNK(found.st_mode):
+            place = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            from errno import ELOOP
+
+            raise OSError(ELOOP, os.strerror(ELOOP), path)
+        target = os.readlink(step)
+        if target.startswith("/"):
+            place = "/"
+        rest += target.split("/")[::-1]
+    return steps
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether ``uid`` stands for all user IDs that this user namespace does not map (user_namespaces(7))."""
+    try:
+        with open("/proc/sys/kernel/overflowuid") as overflow, open("/proc/self/uid_map") as mapped:
+            return uid == int(overflow.read()) and mapped.read().split() != ["0", "0", "4294967295"]
+    except (OSError, ValueError):
+        return False
+
+
+def _others_can_write_above(path: str) -> bool:
+    path = os.path.realpath(path)
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        try:
+            if os.stat(path).st_mode & 0o022:
+                return True
+        except OSError:
+            return True
+    return False

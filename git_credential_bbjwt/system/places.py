@@ -9,6 +9,8 @@ import os
 import stat
 import sys
 
+from git_credential_bbjwt.system.ownership import is_trusted_owner
+
 #: Distribution, keyring service and folder name.
 APP_NAME = "git-credential-bbjwt"
 
@@ -16,7 +18,7 @@ _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 
 def _home() -> str | None:
-    """The user's home; None where there is none (it is not for us to make one), or where it is somebody else's."""
+    """Return the user's home; None if it is not there or belongs to another user."""
     home = os.environ.get("HOME", "")
     if sys.platform != "win32" and not home.startswith("/"):
         try:
@@ -31,16 +33,14 @@ def _home() -> str | None:
         return None
     if found is None or not stat.S_ISDIR(found.st_mode):
         return None
-    return home if sys.platform == "win32" or found.st_uid in (0, os.geteuid()) else None
+    return home if is_trusted_owner(found.st_uid, home) else None
 
 
 def _belongs_to_another(path: str) -> bool:
     """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
-    if sys.platform == "win32":
-        return False
     while True:
         try:
-            return os.stat(path).st_uid not in (0, os.geteuid())
+            return not is_trusted_owner(os.stat(path).st_uid, path)
         except OSError:
             above = os.path.dirname(path)
             if above == path:
@@ -49,7 +49,7 @@ def _belongs_to_another(path: str) -> bool:
 
 
 def home_is_anothers() -> bool:
-    """Whether HOME is somebody else's, as for root under ``sudo -E``: nothing below it is ours to read or make."""
+    """Whether HOME belongs to another user, as for root under ``sudo -E``: nothing below it is read or created."""
     return is_anothers("HOME")
 
 
@@ -59,7 +59,7 @@ def why_no_home() -> str:
 
 
 def is_anothers(variable: str) -> bool:
-    """Whether ``variable`` names a home folder, or one of the XDG specification, that is somebody else's."""
+    """Whether ``variable`` names a home folder, or one of the XDG specification, that belongs to another user."""
     value = os.environ.get(variable, "")
     if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
         return False

@@ -17,7 +17,7 @@ from git_credential_bbjwt.system import folder as folders
 from git_credential_bbjwt.system import ownership, places
 from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.private_folder import PrivateFolder
-from tests.conftest import LATE
+from tests.conftest import LATE, cannot
 
 #: Every bit of a mode that says what others than the owner may do.
 BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
@@ -139,21 +139,42 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     assert ours.read("file") is None
 
 
+def reason(path: Path, **how: bool) -> str:
+    """Why ``path`` is not trusted; empty if it is."""
+    why_not = ownership.why_not_trusted(str(path), **how)
+    return "" if why_not is None else why_not[0]
+
+
+@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("bit", BITS)
-def test_a_place_is_trusted_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
+def test_place_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int, strict: bool) -> None:
     place = folder(tmp_path / "place", 0o700 | bit)
-    assert bool(ownership.why_not_itself_trusted(str(place))) == (bit in WRITING)
-    assert bool(ownership.why_not_trusted(str(place))) == (bit in WRITING)
+    assert bool(reason(place, strict=strict)) == (bit in WRITING)
     # Above it a group may write: distributions have such folders. What everybody may write to has to be sticky.
     below = folder(place / "below", 0o700)
     deeper = folder(below / "deeper", 0o700)
     for path in (below, deeper):
-        assert bool(ownership.why_not_trusted(str(path))) == (bit == 0o002)
+        assert bool(reason(path, strict=strict)) == (bit in (WRITING if strict else (0o002,)))
+        assert str(place) in reason(path, strict=strict) or not reason(path, strict=strict)
     place.chmod(0o1700 | bit)
-    assert ownership.why_not_trusted(str(deeper)) == ""
+    assert reason(deeper, strict=strict) == ""
+    assert bool(reason(place, strict=strict)) == (bit in WRITING)
 
 
-def test_a_place_is_trusted_of_ours_and_roots(
+def test_remedy_is_a_command_for_the_cause(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+    place = folder(tmp_path / "place", 0o722)
+    assert ownership.why_not_trusted(str(place)) == (
+        f"others can write to {place} (mode 0722)",
+        f"chmod go-w {place}",
+    )
+    anothers(place)
+    assert ownership.why_not_trusted(str(place / "..") + "/place") == (
+        f"{place} belongs to another user (number {place.stat().st_uid})",
+        f"chown {ME} {place} && chmod go-w {place}",
+    )
+
+
+def test_place_is_trusted_if_it_is_this_users_or_roots(
     tmp_path: Path, anothers: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch, another_user: int
 ) -> None:
     roots = folder(tmp_path / "roots", 0o755)
@@ -164,41 +185,113 @@ def test_a_place_is_trusted_of_ours_and_roots(
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     through = tmp_path / "link/below"
 
-    assert [ownership.why_not_trusted(str(path)) for path in (roots, below, through)] == ["", "", ""]
-    assert "another user" in ownership.why_not_itself_trusted(str(theirs))
-    assert ownership.why_not_itself_trusted(str(below_theirs)) == ""
-    assert str(theirs) in ownership.why_not_trusted(str(below_theirs))
-    assert "link" in ownership.why_not_itself_trusted(str(tmp_path / "link"))
+    assert [reason(path) for path in (roots, below, through)] == ["", "", ""]
+    assert "another user" in reason(theirs)
+    assert str(theirs) in reason(below_theirs)
+    assert "link" in reason(tmp_path / "link")
     for path in (tmp_path / "nowhere", tmp_path / "gone/below"):
         with pytest.raises(FileNotFoundError):
-            ownership.why_not_trusted(str(path))
+            reason(path)
     monkeypatch.setattr(os, "geteuid", lambda: another_user)
-    assert [ownership.why_not_itself_trusted(str(path)) for path in (roots, theirs)] == ["", ""]
-    assert ownership.why_not_trusted(str(below)) == ""
+    assert [reason(path) for path in (roots, theirs, below)] == ["", "", ""]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_links_on_the_way_count_with_their_folders(
+    tmp_path: Path, anothers: Callable[[Path], Path], strict: bool
+) -> None:
+    target = folder(tmp_path / "target", 0o755)
+    made(target / "file", 0o600)
+    open_to_all = folder(tmp_path / "open", 0o755)
+    (open_to_all / "link").symlink_to("../target")
+    (tmp_path / "again").symlink_to(open_to_all / "link")
+    path = tmp_path / "again/file"
+
+    assert reason(path, strict=strict) == ""
+    open_to_all.chmod(0o777)  # Anybody can put another link there.
+    assert str(open_to_all) in reason(path, strict=strict)
+    open_to_all.chmod(0o1777)
+    assert reason(path, strict=strict) == ""
+    anothers(open_to_all / "link")
+    assert str(open_to_all / "link") in reason(path, strict=strict)
+
+
+def test_file_of_a_broker_may_be_a_link_as_kubernetes_mounts_it(tmp_path: Path) -> None:
+    folder(tmp_path / "..2026", 0o755)
+    made(tmp_path / "..2026/allowed", 0o644)
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "allowed").symlink_to("..data/allowed")
+
+    assert reason(tmp_path / "allowed", strict=True) == ""
+    assert "link" in reason(tmp_path / "allowed")
+    (tmp_path / "..2026/allowed").chmod(0o664)
+    assert "others can write" in reason(tmp_path / "allowed", strict=True)
+
+
+def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="links"):
+        reason(tmp_path / "a/file")
 
 
 @pytest.mark.parametrize("bit", BITS)
-def test_an_open_file_is_ours_where_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
+def test_file_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
     file = made(tmp_path / "file", 0o600 | bit)
     found = file.stat()
-    assert bool(ownership.why_not_ours(-1, found)) == (bit in WRITING)
-    assert ownership.others_can_read(-1, found) == (bit in READING)
+    assert bool(ownership.why_not_trusted_itself(found, str(file))) == (bit in WRITING)
+    assert ownership.others_can_read(found) == (bit in READING)
 
 
-def test_an_open_file_is_ours_or_roots(tmp_path: Path, anothers: Callable[[Path], Path], as_another: int) -> None:
+def test_file_of_root_is_trusted_by_everybody(
+    tmp_path: Path, anothers: Callable[[Path], Path], as_another: int
+) -> None:
     roots = made(tmp_path / "roots", 0o644).stat()
     theirs = anothers(made(tmp_path / "theirs", 0o644)).stat()
-    assert (ownership.why_not_ours(-1, roots), ownership.why_not_ours(-1, theirs)) == (None, None)
+    assert [ownership.why_not_trusted_itself(one, str(tmp_path / "x")) for one in (roots, theirs)] == [None, None]
     assert theirs.st_uid == as_another
-    # By its group, or an access control list, root has let us in.
+    # By its group, or an access control list, root has let this user in.
     for mode, read in ((0o640, False), (0o641, False), (0o642, False), (0o644, True)):
         (tmp_path / "roots").chmod(mode)
-        assert ownership.others_can_read(-1, (tmp_path / "roots").stat()) == read
+        assert ownership.others_can_read((tmp_path / "roots").stat()) == read
 
 
-def test_an_open_file_of_another_user_is_not_ours(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+def test_file_of_another_user_is_not_trusted(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     found = anothers(made(tmp_path / "theirs", 0o600)).stat()
-    assert "another user" in (ownership.why_not_ours(-1, found) or "")
+    assert "another user" in (ownership.why_not_trusted_itself(found, str(tmp_path / "theirs")) or [""])[0]
+
+
+def test_unmapped_owner_counts_as_root_below_folders_that_nobody_else_can_write(
+    tmp_path: Path, anothers: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = anothers(folder(tmp_path / "home", 0o755))
+    file = anothers(made(home / "file", 0o644))
+    mapped = {"unmapped": -1}
+    monkeypatch.setattr(ownership, "_is_unmapped", lambda uid: uid == mapped["unmapped"])
+    assert not ownership.is_trusted_owner(file.stat().st_uid, str(file))
+    mapped["unmapped"] = file.stat().st_uid
+    is_below_shared = any(folder.stat().st_mode & 0o022 for folder in tmp_path.parents)
+    assert ownership.is_trusted_owner(file.stat().st_uid, str(file)) != is_below_shared
+    # Root of the machine, whatever is above it here.
+    monkeypatch.setattr(ownership, "_others_can_write_above", lambda path: path != str(file))
+    assert ownership.is_trusted_owner(file.stat().st_uid, str(file))
+    assert not ownership.is_trusted_owner(file.stat().st_uid, str(home))
+
+
+def test_folders_above_are_those_of_the_real_path(tmp_path: Path) -> None:
+    shared = folder(tmp_path / "shared", 0o1777)
+    made(shared / "file", 0o600)
+    (tmp_path / "link").symlink_to(shared / "file")
+
+    assert ownership._others_can_write_above(str(tmp_path / "link"))
+    assert not ownership._others_can_write_above("/etc/passwd")
+    assert ownership._others_can_write_above("/nowhere/at/all")
+
+
+def test_no_owner_is_unmapped_on_the_machine_itself() -> None:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        cannot("this is a user namespace")
+    assert not ownership._is_unmapped(int(Path("/proc/sys/kernel/overflowuid").read_text()))
 
 
 def test_administrators() -> None:

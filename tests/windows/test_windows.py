@@ -235,14 +235,6 @@ def test_a_hostile_request_gets_no_token(scene: Scene, data: bytes) -> None:
     assert [path for path in scene.windows.data.rglob("*") if path.is_file() and "secret" in path.name] == []
 
 
-def test_a_payload_that_others_can_write_is_refused(scene: Scene) -> None:
-    scene.installation.chmod(0o666)
-    done = scene.get(check=False)
-
-    assert done.stdout == b"quit=1\n"
-    assert b"others can write to it" in done.stderr
-
-
 def test_the_folder_it_is_called_from_and_pythonpath_choose_no_code(scene: Scene, tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     planted.mkdir()

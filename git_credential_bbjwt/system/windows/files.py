@@ -1,17 +1,14 @@
-"""What Windows has its own way for: folders and owners by access rules, whole-file writes, standard descriptors.
+"""What Windows has its own way for: folders of the user's profile, whole-file writes, standard descriptors.
 
-Modes say nothing there. A file or folder counts as this user's own where its owner is this user, the system or the
-administrators, and no access rule lets anybody else change it ("Access Control Lists", "How Access Checks Work").
+Modes say nothing there, and access rules are not read: the profile's folders are private by Windows' default.
 """
 
-import ctypes
 import msvcrt
 import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from ctypes import wintypes
+from collections.abc import Callable
 from typing import TypeVar
 
 assert sys.platform == "win32"
@@ -27,64 +24,16 @@ _MAX_BYTES = 8 * 1024 * 1024
 # Another process that reads a file, or a virus scanner, holds up who would replace it. Seconds.
 _PATIENCE = 2.0
 
-# "Access Mask Format", "File Access Rights Constants".
-_READ_DATA, _WRITE_DATA, _APPEND_DATA, _DELETE_CHILD = 0x1, 0x2, 0x4, 0x40
-_CHANGE = 0x10000 | 0x40000 | 0x80000 | 0x10000000  # DELETE, WRITE_DAC, WRITE_OWNER, GENERIC_ALL
-_WRITE = _CHANGE | _WRITE_DATA | _APPEND_DATA | 0x40000000  # GENERIC_WRITE
-_READ = _READ_DATA | 0x80000000 | 0x10000000  # GENERIC_READ, GENERIC_ALL
-_REPLACE = _CHANGE | _DELETE_CHILD
-
-# "Well-known SIDs": the system, the administrators, the installer of Windows, the owner's own rights.
-_TRUSTED = (
-    "S-1-5-18",
-    "S-1-5-32-544",
-    "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464",
-    "S-1-3-4",
-)
-
-_INHERIT_ONLY = 0x8
-_ALLOWS = (0x0, 0x5, 0x9, 0xB)  # ACCESS_ALLOWED_ACE_TYPE, and its variants
-
-_advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
-_kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-_kernel32.CreateFileW.restype = wintypes.HANDLE
-_kernel32.CreateFileW.argtypes = (
-    wintypes.LPCWSTR,
-    wintypes.DWORD,
-    wintypes.DWORD,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    wintypes.DWORD,
-    wintypes.HANDLE,
-)
-_kernel32.GetCurrentProcess.restype = wintypes.HANDLE
-_kernel32.CloseHandle.argtypes = (wintypes.HANDLE,)
-_kernel32.LocalFree.argtypes = (ctypes.c_void_p,)
-_advapi32.GetSecurityInfo.argtypes = (wintypes.HANDLE, ctypes.c_int, wintypes.DWORD) + (ctypes.c_void_p,) * 5
-_advapi32.OpenProcessToken.argtypes = (wintypes.HANDLE, wintypes.DWORD, ctypes.c_void_p)
-_advapi32.GetTokenInformation.argtypes = (
-    wintypes.HANDLE,
-    ctypes.c_int,
-    ctypes.c_void_p,
-    wintypes.DWORD,
-    ctypes.c_void_p,
-)
-_advapi32.GetLengthSid.argtypes = (ctypes.c_void_p,)
-
 
 class PrivateFolder:
-    """A folder that is this user's own. What the other systems' does, where access rules stand for modes.
-
-    Who may read there is for the rules of the user's profile to say. One that others can change, or that is reached
-    through another user's link, is refused.
-    """
+    """A folder of this user's profile, as `private_folder.PrivateFolder` is on other systems."""
 
     __slots__ = ("path",)
 
-    def __init__(self, path: str, *, create: bool = False, mode: int = 0o700) -> None:  # noqa: ARG002  # access rules count
+    def __init__(self, path: str, *, create: bool = False, mode: int = 0o700) -> None:  # noqa: ARG002  # Windows has none
         """Open ``path``, making it (and the folders above it) first if ``create`` is set.
 
-        Raises OSError: FileNotFoundError where there is none, PermissionError where others can change it.
+        Raises OSError: FileNotFoundError if there is none.
         """
         self.path = path
         if create:
@@ -92,22 +41,19 @@ class PrivateFolder:
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise NotADirectoryError(20, "it is not a folder", path)
-        why_not = _why_not(path, _REPLACE) or _link_of_others(path)
-        if why_not:
-            raise PermissionError(1, f"{why_not}; see its access rules: icacls {path}", path)
 
     def close(self) -> None:
         """Nothing is held open here."""
 
-    def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:  # noqa: ARG002  # as the folder's rules have it
-        """Return the file's bytes, or None where there is none that this user or the administrators have written."""
+    def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:  # noqa: ARG002  # the profile's rules decide
+        """Return the file's bytes; None if there is none."""
         try:
             fd = _patiently(lambda: open_to_read(self._at(name), through_links=False))
         except OSError:
             return None
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or why_not_ours(fd, found):
+            if not stat.S_ISREG(found.st_mode):
                 return None
             data = os.read(fd, _MAX_BYTES)
             return data if len(data) == found.st_size else None
@@ -130,7 +76,7 @@ class PrivateFolder:
         self,
         files: "dict[str, bytes]",
         *,
-        mode: int = 0o600,  # noqa: ARG002  # the folder's rules count
+        mode: int = 0o600,  # noqa: ARG002  # Windows has none
         durable: bool = False,
         date: float | None = None,
     ) -> None:
@@ -231,50 +177,6 @@ def open_to_append(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
 
 
-def why_not_ours(fd: int, found: os.stat_result) -> str | None:  # noqa: ARG001  # other systems ask for the mode
-    """Why others than this user and the administrators may have chosen what is in an open file; None where not."""
-    owner, rules = _security(msvcrt.get_osfhandle(fd))
-    if owner not in _trusted():
-        return f"it belongs to another user ({owner})"
-    other = next(_others_with(rules, _WRITE), None)
-    return None if other is None else f"others can write to it ({other})"
-
-
-def others_can_read(fd: int, found: os.stat_result) -> bool:  # noqa: ARG001  # as above
-    """Whether others than this user and the administrators can read an open file."""
-    _, rules = _security(msvcrt.get_osfhandle(fd))
-    return next(_others_with(rules, _READ), None) is not None
-
-
-def is_administrator() -> bool:
-    """Whether this process may do what administrators may."""
-    return bool(ctypes.windll.shell32.IsUserAnAdmin())
-
-
-def is_private(path: str) -> bool:
-    """Whether ``path`` is a real folder, not a link, that is this user's own."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and not _why_not(path, _REPLACE)
-
-
-def why_not_trusted(path: str) -> str:
-    """Why what stands in the folder ``path`` cannot be trusted to be this user's choice; empty where it can.
-
-    Raises FileNotFoundError where there is no such folder, OSError where it cannot be looked at.
-    """
-    return why_not_itself_trusted(path) or _link_of_others(path)
-
-
-def why_not_itself_trusted(path: str) -> str:
-    """The same for who already knows that the folder it is in is trusted."""
-    if _is_link(os.lstat(path)):
-        return "it is reached through a link"
-    return _why_not(path, _REPLACE)
-
-
 def write_as_git_reads() -> None:
     """Have what is written to the standard descriptors be what git reads: no carriage return, UTF-8."""
     for fd in (0, 1, 2):
@@ -282,108 +184,3 @@ def write_as_git_reads() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]  # none is replaced
-
-
-def _is_link(found: os.stat_result) -> bool:
-    return bool(found.st_file_attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT)
-
-
-def _link_of_others(path: str) -> str:
-    """Says which link of another user's leads to ``path``, if one does."""
-    above = os.path.abspath(path)
-    while above != os.path.dirname(above):
-        if _is_link(os.lstat(above)) and _security_of(above)[0] not in _trusted():
-            return f"it is reached through {above}, another user's link"
-        above = os.path.dirname(above)
-    return ""
-
-
-def _why_not(path: str, rights: int) -> str:
-    owner, rules = _security_of(path)
-    if owner not in _trusted():
-        return f"it belongs to another user ({owner})"
-    other = next(_others_with(rules, rights), None)
-    return "" if other is None else f"others can change it ({other})"
-
-
-def _others_with(rules: bytes | None, rights: int) -> Iterator[str]:
-    """Yield who, other than those trusted, has one of ``rights`` by the access rules; None are everybody's."""
-    if rules is None:
-        yield "S-1-1-0"
-        return
-    position = 8
-    for _ in range(int.from_bytes(rules[4:6], "little")):
-        kind, flags = rules[position], rules[position + 1]
-        size = int.from_bytes(rules[position + 2 : position + 4], "little")
-        mask = int.from_bytes(rules[position + 4 : position + 8], "little")
-        who = _name_of(rules[position + 8 : position + size])
-        if kind in _ALLOWS and not flags & _INHERIT_ONLY and mask & rights and who not in _trusted():
-            yield who
-        position += size
-
-
-def _security_of(path: str) -> "tuple[str, bytes | None]":
-    """Owner and access rules of what stands at ``path``, of a link those of the link itself. Raises OSError."""
-    read_control, share_all, existing, backup_and_link = 0x20000, 0x7, 3, 0x02000000 | 0x00200000
-    handle = _kernel32.CreateFileW(path, read_control, share_all, None, existing, backup_and_link, None)
-    if handle == wintypes.HANDLE(-1).value:
-        raise ctypes.WinError(ctypes.get_last_error())
-    try:
-        return _security(handle)
-    finally:
-        _kernel32.CloseHandle(handle)
-
-
-def _security(handle: int) -> "tuple[str, bytes | None]":
-    """Owner and access rules of an open file. Raises OSError."""
-    a_file, owner_and_rules = 1, 0x1 | 0x4
-    owner, rules, whole = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-    failure = _advapi32.GetSecurityInfo(
-        handle,
-        a_file,
-        owner_and_rules,
-        ctypes.byref(owner),
-        None,
-        ctypes.byref(rules),
-        None,
-        ctypes.byref(whole),
-    )
-    if failure:
-        raise ctypes.WinError(failure)
-    try:
-        name = _name_of(_sid(owner.value))
-        if not rules.value:
-            return name, None
-        size = int.from_bytes(ctypes.string_at(rules.value + 2, 2), "little")
-        return name, ctypes.string_at(rules.value, size)
-    finally:
-        _kernel32.LocalFree(whole)
-
-
-def _sid(address: "int | None") -> bytes:
-    return ctypes.string_at(address, _advapi32.GetLengthSid(address)) if address else bytes(8)
-
-
-def _name_of(sid: bytes) -> str:
-    """An account's identifier as Windows writes it ("SID Components")."""
-    parts = [int.from_bytes(sid[start : start + 4], "little") for start in range(8, 8 + 4 * sid[1], 4)]
-    return "-".join(["S", str(sid[0]), str(int.from_bytes(sid[2:8], "big")), *map(str, parts)])
-
-
-def _trusted() -> "tuple[str, ...]":
-    global _known
-    if not _known:
-        token, size, query, user = wintypes.HANDLE(), wintypes.DWORD(), 0x8, 1
-        if not _advapi32.OpenProcessToken(_kernel32.GetCurrentProcess(), query, ctypes.byref(token)):
-            raise ctypes.WinError(ctypes.get_last_error())
-        try:
-            buffer = ctypes.create_string_buffer(256)
-            if not _advapi32.GetTokenInformation(token, user, buffer, len(buffer), ctypes.byref(size)):
-                raise ctypes.WinError(ctypes.get_last_error())
-            _known = (_name_of(_sid(ctypes.c_void_p.from_buffer(buffer).value)), *_TRUSTED)
-        finally:
-            _kernel32.CloseHandle(token)
-    return _known
-
-
-_known: "tuple[str, ...]" = ()

@@ -1,0 +1,27 @@
+"""Why a file with an installation cannot be read, and what helps: each cause has a remedy of its own."""
+
+import os
+import stat
+
+
+def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple[str, str]:
+    """Return the reason and the remedy for a file that could not be opened, or that is no regular file."""
+    if isinstance(cause, os.stat_result):
+        if stat.S_ISDIR(cause.st_mode):
+            remedy = (
+                f"put the file in its place: container runtimes make a folder at {path} if a mount's file is missing"
+            )
+            return "it is a folder", remedy
+        return "not a regular file", "give the path of a regular file"
+    reason = getattr(cause, "strerror", None) or "it cannot be read"
+    if isinstance(cause, FileNotFoundError):
+        return reason, "check the path: nothing is there"
+    if isinstance(cause, PermissionError):
+        user = getattr(os, "geteuid", lambda: "USER")()
+        remedy = (
+            f"let this user read it: chown {user} {path}; for a container build's secret, add uid={user} to its mount"
+        )
+        return reason, remedy
+    if isinstance(cause, OSError):
+        return reason, f"check what is at {path}"
+    return "not a path", "give the path of a file"
