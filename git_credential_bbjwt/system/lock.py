@@ -16,11 +16,14 @@ from git_credential_bbjwt.system.private_folder import PrivateFolder
 WAITING = "waiting for another process that is getting a token for the same repository"
 
 
-#: A holder that still works shows so every that many seconds.
+#: Seconds between two renewals by a holder.
 _RENEWAL = 1.0
 
-#: Seconds without a sign of life after which a holder counts as stopped.
+#: Seconds without a renewal after which the holder is treated as stopped.
 _STOPPED = 5.0
+
+#: Seconds: the most that counts of the time between two looks. A process that was stopped itself has seen nothing.
+_LONGEST_GAP = 0.5
 
 #: Seconds between two looks of one that waits: the first, and the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.05
@@ -68,7 +71,7 @@ if sys.platform == "win32":
             return True
 
         def is_held(self) -> bool:
-            """Whether it is still ours."""
+            """Whether it is still this process's."""
             return self._fd >= 0
 
         def __exit__(self, *exc: object) -> None:
@@ -86,9 +89,15 @@ else:
     class FileLock:
         """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
-        Its holder renews the file's time every second. From one that has not for 5 seconds, a process that was stopped
-        (SIGSTOP, a suspended container), one of those that wait takes the lock over. Waiting has no bound of its own:
-        `budget` bounds the whole call. Raises OSError where the folder cannot be written.
+        The kernel drops the lock of a process that ends, however it ends. A process that is stopped (SIGSTOP, a paused
+        container) keeps it, so the holder also renews the lock: every second it sets the file's time. A waiting process
+        takes the lock over if that time has not changed for 5 seconds of its own monotonic clock. It never compares the
+        time with a clock, because a file server has a clock of its own. To take over is to remove the file: whoever
+        waits then makes a new one and locks that. A second process could remove the new one by mistake, so removing is
+        done under a lock of the folder, and only if the file is still the one that was not renewed. The stopped process
+        notices by `is_held` that its file is no longer the one of that name.
+
+        Raises OSError if the folder cannot be written.
         """
 
         def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
@@ -98,6 +107,8 @@ else:
             self._may_wait = may_wait
             self._fd = -1
             self._released = threading.Event()
+            self._seen: tuple[int, int] | None = None
+            self._looked_at = self._unrenewed = 0.0
 
         def __enter__(self) -> None:
             pause = _FIRST_LOOK
@@ -116,9 +127,10 @@ else:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    self._take_over_if_stopped(fd)
+                    if self._is_stopped(fd):
+                        self._remove_if(lambda: self._is_current(fd) and _renewal_of(fd) == self._seen)
                 else:
-                    # Else its last holder removed the file before we had it: the next look finds a new one.
+                    # Its last holder may have removed the file before it was locked: the next look finds a new one.
                     if self._is_current(fd):
                         os.utime(fd)
                         self._fd, fd = fd, -1
@@ -128,14 +140,24 @@ else:
                     os.close(fd)
             return False
 
-        def _take_over_if_stopped(self, fd: int) -> None:
-            """Remove the file of a holder that gives no sign of life, so that one of those who wait makes a new one."""
-            if time.time() - os.fstat(fd).st_mtime < _STOPPED:
-                return
-            # One at a time: a second one would remove the file that the first one's successor has locked by then.
-            fcntl.flock(self._folder.fd, fcntl.LOCK_EX)
+        def _is_stopped(self, fd: int) -> bool:
+            """Whether the holder has not renewed the lock for so long that it must have been stopped."""
+            now, seen = time.monotonic(), _renewal_of(fd)
+            if seen == self._seen:
+                self._unrenewed += min(now - self._looked_at, _LONGEST_GAP)
+            else:
+                self._seen, self._unrenewed = seen, 0.0
+            self._looked_at = now
+            return self._unrenewed > _STOPPED
+
+        def _remove_if(self, is_still: Callable[[], bool]) -> None:
+            """Remove the file if ``is_still`` says so, unless another process is removing one in this folder."""
             try:
-                if self._is_current(fd):
+                fcntl.flock(self._folder.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            try:
+                if is_still():
                     self._folder.remove(self._name)
             finally:
                 fcntl.flock(self._folder.fd, fcntl.LOCK_UN)
@@ -148,7 +170,7 @@ else:
                     return
 
         def is_held(self) -> bool:
-            """Whether it is still ours: it was taken over from a process that was stopped for long."""
+            """Whether it is still this process's: it can have been taken over while the process was stopped."""
             return self._is_current(self._fd)
 
         def _is_current(self, fd: int) -> bool:
@@ -161,6 +183,10 @@ else:
         def __exit__(self, *exc: object) -> None:
             self._released.set()
             self._renewal.join()
-            if self.is_held():
-                self._folder.remove(self._name)
+            self._remove_if(self.is_held)
             os.close(self._fd)
+
+    def _renewal_of(fd: int) -> tuple[int, int]:
+        """What changes with each renewal of the lock, and with each new file."""
+        found = os.fstat(fd)
+        return found.st_ino, found.st_mtime_ns
