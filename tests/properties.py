@@ -174,7 +174,6 @@ def proxy(data: bytes) -> None:
         _is_one_line(problem)
         return
     assert found is None or found.scheme in ("http", "https") or found.is_socks
-    assert found is None or found.authorization.isprintable()
 
 
 PROPERTIES: dict[str, Callable[[bytes], None]] = {

@@ -5,13 +5,13 @@ client key stands in ``sub``.
 """
 
 import hashlib
+import hmac
 import json
-import warnings
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable
 from urllib.parse import quote
 
 from git_credential_bbjwt.core.failures import WHOLE_PAYLOAD, InstallationError
-from git_credential_bbjwt.system.light_imports import jws_encoder
 
 #: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
 TOKEN_PATH = "/site/oauth2/access_token"
@@ -47,22 +47,21 @@ def _encoded(text: str) -> str:
 def sign(
     shared_secret: str, app_key: str, client_key: str, qsh: str, *, issued_at: int, lifetime: int = LIFETIME
 ) -> str:
-    """Return a JWT for the one request that ``qsh`` stands for. ``issued_at`` is a Unix time, ``lifetime`` seconds.
+    """Return a JWT for the one request whose hash is ``qsh``. ``issued_at`` is a Unix time, ``lifetime`` seconds.
 
-    Raises InstallationError for a shared secret that cannot be an HMAC key.
+    A JWT with HS256 is two JSON objects in base64url and their HMAC (RFC 7515, appendix A.1), which the standard
+    library has. A library for JWTs also loads what fetches keys and checks signatures, which nothing here does.
+    Raises InstallationError for a shared secret that is not text.
     """
-    encoder = jws_encoder()
-    from jwt.exceptions import PyJWTError
-
+    try:
+        key = shared_secret.encode()
+    except UnicodeEncodeError as problem:
+        raise InstallationError(f"the shared secret of the app {app_key} cannot sign", WHOLE_PAYLOAD) from problem
+    header = {"alg": "HS256", "typ": "JWT"}
     claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
-    payload = json.dumps(claims, separators=(",", ":")).encode()
-    with warnings.catch_warnings():
-        # PyJWT warns of short keys; the key is Bitbucket's to choose, and a warning would go to git's user.
-        warnings.simplefilter("ignore")
-        try:
-            return str(encoder.encode(payload, shared_secret, algorithm="HS256"))
-        except PyJWTError as problem:
-            raise InstallationError(
-                f"the shared secret of the app {app_key} cannot sign",
-                WHOLE_PAYLOAD,
-            ) from problem
+    signed = b".".join(_base64url(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
+    return (signed + b"." + _base64url(hmac.digest(key, signed, "sha256"))).decode("ascii")
+
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")

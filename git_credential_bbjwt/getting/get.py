@@ -78,11 +78,10 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
     """Answer a request that needs more than a look at the token cache; return the exit status."""
     import sys
 
-    from git_credential_bbjwt.system import core_dumps, light_imports, site_packages
+    from git_credential_bbjwt.system import core_dumps, site_packages
 
     core_dumps.forbid()
     site_packages.load()
-    light_imports.of_python()
     from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
     from git_credential_bbjwt.core.failures import UndecidedError
     from git_credential_bbjwt.getting.obtain import Asking, obtain

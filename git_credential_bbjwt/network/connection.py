@@ -1,28 +1,31 @@
-"""One connection to one host, being opened by a thread of its own or open: directly, or through a proxy.
+"""One connection to one host, opened by a thread of its own: directly, or through a proxy."""
 
-A direct one needs sockets and TLS alone, so that it is under way while the libraries for HTTP are still imported.
-"""
-
+import socket
+import ssl
 import threading
 import time
-from ssl import SSLError
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.budget import Budget
-from git_credential_bbjwt.core.failures import ConnectionFailedError
+from git_credential_bbjwt.core.failures import ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.addresses import Address, addresses_of, first_to_connect
+from git_credential_bbjwt.network.http1 import Input, send_request
+from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.network.route import Certificates, Route, find_route
 from git_credential_bbjwt.network.tls import context_for, name_for_tls
-from git_credential_bbjwt.system.light_imports import https_connection
 
-if TYPE_CHECKING:
-    import socket
-    import ssl
+#: Bytes of the largest body that is read.
+MOST_BYTES = 1024 * 1024
 
-    from urllib3.connection import HTTPSConnection
+
+class SilentError(Exception):
+    """Nothing was received for so long that the connection is given up. ``seconds`` is how long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no data for {seconds:.0f} s")
+        self.seconds = seconds
 
 
 class Network:
@@ -32,71 +35,81 @@ class Network:
         self.budget = budget
         self.settings = settings
         self.distrusted: set[str] = set()
-        #: Whether a request of this call was lost on the way.
+        #: Whether an attempt of this call was lost without a byte.
         self.loses = False
         self._routes: dict[str, Route] = {}
         self._contexts: dict[Certificates, ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def route(self, url: str) -> Route:
-        """The way to ``url``. Raises ConnectionFailedError."""
+        """Return the way to ``url``. Raises ConnectionFailedError."""
         if url not in self._routes:
             self._routes[url] = find_route(url, self.settings.for_url(url))
         return self._routes[url]
 
-    def context(self, certificates: Certificates) -> "ssl.SSLContext":
-        """What verifies certificates, one for both hosts: to read them takes long. Raises ConnectionFailedError."""
+    def context(self, certificates: Certificates) -> ssl.SSLContext:
+        """Return what verifies certificates, one for both hosts: to read them takes long.
+
+        Raises ConnectionFailedError.
+        """
         with self._lock:
             if certificates not in self._contexts:
                 self._contexts[certificates] = context_for(certificates)
             return self._contexts[certificates]
 
-    def connect(self, host: str, port: int, route: Route) -> "socket.socket":
-        """Return a socket that is connected to ``host``, Bitbucket's or a proxy's. Raises OSError, BudgetSpentError."""
+    def connect(self, host: str, port: int, route: Route) -> socket.socket:
+        """Return a socket that is connected to ``host``, a server or a proxy. Raises OSError, BudgetSpentError."""
         found: list[Address] = []
         for name in route.addresses(host, port) or [host]:
             found += addresses_of(name, port)
         return first_to_connect(found, self.budget.remaining, self.distrusted)
 
 
-class Line:
-    """A connection. ``heard`` is when something was last heard on it, by the monotonic clock, or it was begun."""
+class Connection:
+    """A connection that a thread opens as soon as this object is made.
 
-    def __init__(self, url: str, network: Network) -> None:
+    ``patience`` is the seconds without a byte after which opening it is given up.
+    """
+
+    def __init__(self, url: str, network: Network, patience: float) -> None:
         """Git's settings for ``url`` choose the way to its host."""
-        self._network = network
-        target = urlsplit(url)
-        self._host, self._port = target.hostname or "", target.port or 443
-        self.host = target.netloc
         self._url = url
+        self._network = network
+        self._patience = patience
+        target = urlsplit(url)
+        self.host = target.netloc
+        self._name, self._port = target.hostname or "", target.port or 443
         self._peer = ""
-        self._tls: ssl.SSLSocket | None = None
-        self._http: HTTPSConnection | None = None
+        self._stream: socket.socket | None = None
         self._trouble: Exception | None = None
-        self.heard = time.monotonic()
+        self._is_closed = False
+        self._lock = threading.Lock()
+        # When something was last received, or this was begun, by the monotonic clock.
+        self._heard = time.monotonic()
         self._opening = threading.Thread(target=self._open, daemon=True)
         self._opening.start()
 
-    def http(self) -> "HTTPSConnection":
-        """The connection once it is open. Raises what went wrong: OSError, CredentialError, one of urllib3's."""
-        connection = https_connection()  # Loaded while the connection is still being opened.
-        self._opening.join()
-        if self._trouble is not None:
-            raise self._trouble
-        if self._http is None:
-            self._http = connection(self._host, self._port)
-            self._http.sock = self._tls
-            self._http.is_verified = True
-        return self._http
+    def exchange(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None, patience: float
+    ) -> tuple[Response, bool]:
+        """Send a request; return its response, and whether the connection can carry another one.
 
-    def hears(self) -> None:
-        """Note that something was heard."""
-        self.heard = time.monotonic()
-
-    def begins_request(self) -> None:
-        """An open line has waited for its request, and was not silent; one that is still being opened was."""
-        if not self._opening.is_alive():
-            self.hears()
+        ``patience`` is the seconds without a byte after which it is given up. Raises SilentError, OSError,
+        CredentialError, and the errors of `http1`.
+        """
+        stream = self._wait_until_open(patience)
+        # The socket's timeout is the time for a single wait. A response that drips on is ended by the budget.
+        stream.settimeout(patience)
+        try:
+            send_request(stream, method, target, {"Host": self.host, **headers}, body)
+            received = Input(stream)
+            head = received.head()
+            content, keeps_open = received.body(head, MOST_BYTES)
+        except TimeoutError as problem:
+            raise SilentError(patience) from problem
+        except (ConnectionError, ssl.SSLEOFError) as problem:
+            raise (_alert(stream) or problem) from problem
+        return Response(head.status, content, head.headers), keeps_open
 
     def distrust(self) -> None:
         """Have other addresses be tried first from now on."""
@@ -104,52 +117,78 @@ class Line:
             self._network.distrusted.add(self._peer)
 
     def close(self) -> None:
-        """Close it."""
-        if self._http is not None:
-            self._http.close()
+        """Close the connection; one that is still being opened is closed as soon as it is open."""
+        with self._lock:
+            self._is_closed = True
+            if self._stream is not None:
+                self._stream.close()
+
+    def _wait_until_open(self, patience: float) -> socket.socket:
+        while self._opening.is_alive():
+            silent = time.monotonic() - self._heard
+            if silent >= patience:
+                raise SilentError(silent)
+            self._opening.join(patience - silent)
+        if isinstance(self._trouble, TimeoutError):
+            raise SilentError(time.monotonic() - self._heard) from self._trouble
+        if self._trouble is not None:
+            raise self._trouble
+        assert self._stream is not None
+        return self._stream
 
     def _open(self) -> None:
         started = time.monotonic()
         try:
-            route = self._network.route(self._url)
-            if route.proxy is None:
-                context = self._network.context(route.certificates)
-                self._tls = context.wrap_socket(
-                    self._dial(self._host, self._port, route), server_hostname=name_for_tls(self._host)
-                )
-            else:
-                self._http = self._through(route)
-            self.hears()
-            trace(f"connected to {self._host} in {time.monotonic() - started:.3f} s")
-        except Exception as problem:  # Carried over to the thread that waits for the connection.
-            if isinstance(problem, SSLError):
+            opened = self._opened()
+            with self._lock:
+                self._stream = opened
+                if self._is_closed:
+                    opened.close()
+            trace(f"connected to {self.host} in {time.monotonic() - started:.3f} s")
+        except Exception as problem:  # Raised again by the thread that waits for the connection.
+            if not isinstance(problem, CredentialError):
                 self.distrust()
             self._trouble = problem
 
-    def _dial(self, host: str, port: int, route: Route) -> "socket.socket":
-        raw = self._network.connect(host, port, route)
-        self._peer = str(raw.getpeername()[0])
-        self.hears()
-        return raw
+    def _opened(self) -> ssl.SSLSocket:
+        route = self._network.route(self._url)
+        context = self._network.context(route.certificates)
+        if route.proxy is None:
+            stream = self._dial(self._name, self._port, route)
+        else:
+            from git_credential_bbjwt.network.proxy import through_proxy
 
-    def _through(self, route: Route) -> "HTTPSConnection":
-        https_connection()
-        from git_credential_bbjwt.network.proxy import connection_through
+            is_https = route.proxy.scheme == "https"
+            for_proxy = self._network.context(route.proxy_certificates) if is_https else None
+            stream = through_proxy(self._dial_proxy(route), route, for_proxy, self._name, self._port)
+            self._heard = time.monotonic()
+        return context.wrap_socket(stream, server_hostname=name_for_tls(self._name))
 
+    def _dial(self, host: str, port: int, route: Route) -> socket.socket:
+        stream = self._network.connect(host, port, route)
+        self._peer = str(stream.getpeername()[0])
+        self._heard = time.monotonic()
+        stream.settimeout(self._patience)
+        return stream
+
+    def _dial_proxy(self, route: Route) -> socket.socket:
         proxy = route.proxy
         assert proxy is not None
+        try:
+            return self._dial(proxy.host, proxy.port, route)
+        except OSError as problem:
+            raise ConnectionFailedError(
+                f"the proxy {proxy.place} cannot be reached: {problem.strerror or problem}",
+                "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
+            ) from problem
 
-        def dial() -> "socket.socket":
-            try:
-                return self._dial(proxy.host, proxy.port, route)
-            except OSError as problem:
-                raise ConnectionFailedError(
-                    f"the proxy {proxy.place} cannot be reached: {problem.strerror or problem}",
-                    "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
-                ) from problem
 
-        connection = connection_through(
-            route, self._host, self._port, dial, self._network.context, self._network.budget
-        )
-        connection.connect()
-        return connection
+def _alert(stream: socket.socket) -> ssl.SSLError | None:
+    """Return why a server hung up, if it said so in TLS: with TLS 1.3 that comes when the request is being sent."""
+    try:
+        stream.recv(1)
+    except ssl.SSLError as alert:
+        return alert
+    except OSError:
+        return None
+    return None

@@ -1,12 +1,9 @@
-"""Connections to Bitbucket: opened ahead, bounded by the call's budget, tried again when that can help."""
+"""Connections to servers: opened ahead, bounded by the call's budget, replaced if that can help."""
 
+import ssl
 import threading
 import time
-import warnings
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
-from ssl import SSLCertVerificationError, SSLEOFError, SSLError
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
@@ -14,53 +11,31 @@ from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
-from git_credential_bbjwt.network.connection import Line, Network
+from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
+from git_credential_bbjwt.network.http1 import TooLongError, UnsendableError
 from git_credential_bbjwt.network.response import Response
-from git_credential_bbjwt.system.light_imports import https_connection
 
-if TYPE_CHECKING:
-    from urllib3.connection import HTTPSConnection
+# An attempt is given up after so many seconds without a byte: the first one, the first one after another request of
+# this call lost an attempt, the second one. The first is also limited to a third of the budget, the second to half of
+# what is left of it. The third may take the rest.
+_FIRST_PATIENCE = 15.0
+_FIRST_PATIENCE_ONCE_LOST = 5.0
+_SECOND_PATIENCE = 20.0
 
-#: Largest answer that is read, in bytes.
-MAX_RESPONSE = 1024 * 1024
-
-_PIECE = 65_536
-
-# What is bounded by what: the call by its budget, and by nothing else. A try on which nothing was heard for so long is
-# joined by another on a new connection, so many at once; sooner where one of this call's was lost already. Seconds.
-_PATIENCE = 15.0
-_PATIENCE_ONCE_LOST = 4.0
-_MOST_AT_ONCE = 3
-
-# Worth another try: the server says it is overloaded, or a proxy on the way that it cannot reach it.
+# Worth another attempt: the server says that it is overloaded, or a proxy on the way that it cannot reach the server.
 _TRANSIENT = frozenset({429, 502, 503, 504})
 
-# Tries in all, and the seconds before the second one; the wait doubles. Together some five seconds: longer than that,
-# a person would rather know.
-_TRIES = 5
+# Attempts in all that fail by an answer or an error, and the seconds before the second one; the wait doubles. Together
+# some five seconds: a person would rather know than wait for longer.
+_ATTEMPTS = 5
 _FIRST_WAIT = 0.3
 
 # A 429 without a time to wait means that an allowance is used up: further attempts only cost more.
-_TRIES_WHEN_USED_UP = 2
-
-
-class _Transient(Exception):  # noqa: N818  # it never leaves this module: a reason to try again, not an error
-    """The attempt failed in a way that another one may not. ``final`` is what to return or raise if it was the last.
-
-    ``wait`` is the seconds the server asked for, if it did; ``attempts`` how many there may be in all.
-    """
-
-    def __init__(
-        self, final: "ConnectionFailedError | Response", wait: float | None = None, attempts: int = _TRIES
-    ) -> None:
-        super().__init__(f"status {final.status}" if isinstance(final, Response) else final.what)
-        self.final = final
-        self.wait = wait
-        self.attempts = attempts
+_ATTEMPTS_WHEN_USED_UP = 2
 
 
 class Connections:
-    """The connections of one call: those that are idle are used again."""
+    """The connections of one call. Those that are idle are used again."""
 
     def __init__(self, budget: Budget, settings: HttpSettings) -> None:
         self._network = Network(budget, settings)
@@ -70,7 +45,7 @@ class Connections:
     def take(self, base_url: str, path: str = "") -> "Origin":
         """Return an idle connection to ``base_url``, or one that is being opened from now on.
 
-        With a ``path`` git's settings for that choose the way.
+        With a ``path``, git's settings for that path choose the way.
         """
         with self._lock:
             for origin in self._idle:
@@ -80,32 +55,31 @@ class Connections:
         return Origin(base_url, self._network, path)
 
     def give_back(self, origin: "Origin") -> None:
-        """Have ``origin`` be idle, for whoever is next."""
+        """Make ``origin`` available to the next `take`."""
         with self._lock:
             self._idle.append(origin)
 
 
 class Origin:
-    """One base URL of an installation, and the connection to it.
+    """One base URL, and the connection to it.
 
-    The connection is opened by a thread as soon as this is made, so that the handshakes of both origins, our own
-    heavier imports and the keyring's work all go on at once.
+    The connection is opened by a thread as soon as this object is made, so that the handshakes with all origins, the
+    imports and the work of a keyring go on at once.
     """
 
     def __init__(self, base_url: str, network: Network, path: str = "") -> None:
         self.base_url = base_url
-        self._url = base_url + path
         self.host = urlsplit(base_url).netloc
+        self._url = base_url + path
         self._network = network
         self._budget = network.budget
-        #: Whether no request is under way, nor was broken off.
+        #: Whether no request is being made, or was broken off.
         self.is_idle = True
-        # urllib3 warns of a clock that is years off; such a clock shows in the certificate check, which says more.
-        warnings.simplefilter("ignore")
-        self._line: Line | None = Line(self._url, network)
+        patience = _patience(network, 0, network.budget.seconds)
+        self._connection: Connection | None = Connection(self._url, network, patience)
 
     def goes_the_way_to(self, url: str) -> bool:
-        """Whether the way is the same as to ``url``."""
+        """Return whether the way is the same as to ``url``."""
         return url == self._url or self._network.route(url) == self._network.route(self._url)
 
     def request(
@@ -114,233 +88,158 @@ class Origin:
         target: str,
         headers: Callable[[], dict[str, str]],
         body: bytes | None = None,
+        *,
+        limit: float | None = None,
     ) -> Response:
         """Send a request and return its response, whatever its status, after as many attempts as make sense.
 
-        ``headers`` is called before each attempt, because a JWT must be fresh. Raises ConnectionFailedError and
-        BudgetSpentError.
+        ``headers`` is called before each attempt, because what proves an identity may have to be fresh. ``limit``
+        bounds all attempts together, in seconds. Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
         """
-        wait = _FIRST_WAIT
-        for attempt in range(1, _TRIES + 1):
-            try:
-                return self._try(method, target, headers, body)
-            except _Transient as problem:
-                self.close()
-                pause = problem.wait if problem.wait is not None else wait * _jitter()
-                if attempt >= problem.attempts or pause >= self._budget.remaining():
-                    if isinstance(problem.final, Response):
-                        return problem.final
-                    raise problem.final from None
-                trace(f"{problem}; next try in {pause:.1f} s")
-                self._budget.doing = f"waiting for {self.host} to recover"
-                time.sleep(pause)
-                wait *= 2
-        raise AssertionError("the last try either returns or raises")
-
-    def _try(self, method: str, target: str, headers: Callable[[], dict[str, str]], body: bytes | None) -> Response:
-        https_connection()  # Loaded while the connections are opened, and before a keyring's answer is waited for.
         self._budget.doing = f"waiting for {self.host}"
-        started = time.monotonic()
         self.is_idle = False
-        results: SimpleQueue[_Try] = SimpleQueue()
-        response = self._first_response(
-            lambda line: _Try(line, results, self._budget, method, target, headers(), body), results
-        )
-        self.is_idle = True
+        remaining = self._remaining(limit)
+        lost = failed = 0
+        while True:
+            patience = _patience(self._network, lost, remaining())
+            try:
+                response = self._attempt(method, target, headers(), body, patience)
+            except SilentError as silent:
+                lost += 1
+                self._network.loses = True
+                self.close()
+                remaining()
+                trace(f"no data from {self.host} for {silent.seconds:.0f} s; starting another attempt")
+                continue
+            except CredentialError:
+                self.close()
+                raise
+            except Exception as problem:  # DNS, TCP, TLS, proxies, broken responses: each has errors of its own.
+                final: ConnectionFailedError | Response = self._failure(problem)
+                attempts, wait = _ATTEMPTS, None
+                self.close()
+            else:
+                self.is_idle = True
+                if response.status not in _TRANSIENT:
+                    return response
+                final, wait = response, response.retry_after
+                attempts = _ATTEMPTS_WHEN_USED_UP if response.status == 429 and wait is None else _ATTEMPTS
+            failed += 1
+            pause = _FIRST_WAIT * 2 ** (failed - 1) * _jitter() if wait is None else wait
+            if failed >= attempts or pause >= remaining():
+                if isinstance(final, Response):
+                    return final
+                raise final
+            trace(f"{_in_words(final)}; next attempt in {pause:.1f} s")
+            self._budget.doing = f"waiting for {self.host} to recover"
+            time.sleep(pause)
+
+    def close(self) -> None:
+        """Close the connection. The next request opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _remaining(self, limit: float | None) -> Callable[[], float]:
+        """Return what tells the seconds that are left. It raises BudgetSpentError, or ConnectionFailedError."""
+        end = None if limit is None else time.monotonic() + limit
+
+        def remaining() -> float:
+            left = self._budget.remaining()
+            if end is None:
+                return left
+            if end <= time.monotonic():
+                raise ConnectionFailedError(f"no response from {self.host} within {limit:g} s", _NETWORK_HINT)
+            return min(left, end - time.monotonic())
+
+        return remaining
+
+    def _attempt(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None, patience: float
+    ) -> Response:
+        started = time.monotonic()
+        connection = self._connection or Connection(self._url, self._network, patience)
+        self._connection = connection
+        own = {
+            "Accept": "application/json",
+            # Nothing is decompressed, so nothing can grow beyond the limit by that.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"git-credential-bbjwt/{__version__}",
+        }
+        try:
+            response, keeps_open = connection.exchange(method, target, {**own, **headers}, body, patience)
+        except SilentError:
+            connection.distrust()
+            raise
+        except UnsendableError as problem:
+            raise ConnectionFailedError(
+                f"the request to {self.host} has a value with a character that HTTP does not allow",
+                "check the values that the request was made of",
+            ) from problem
+        except TooLongError as problem:
+            raise BadAnswerError(
+                f"the response of {self.host} is longer than {MOST_BYTES} bytes",
+                "check for a proxy that answers in its place",
+            ) from problem
+        if not keeps_open:
+            self.close()
         trace(f"{method} {self.base_url}{target}: {response.status} in {time.monotonic() - started:.3f} s")
-        if response.status in _TRANSIENT:
-            wait = response.retry_after
-            used_up = response.status == 429 and wait is None
-            raise _Transient(response, wait, _TRIES_WHEN_USED_UP if used_up else _TRIES)
         return response
 
-    def _first_response(self, begin: "Callable[[Line], _Try]", results: "SimpleQueue[_Try]") -> Response:
-        """Return the answer that comes first, of a try and of those that join it while nothing is heard on the last.
-
-        Nothing is given up before the budget's end: a slow server or proxy still answers, and a connection that was
-        lost on the way is no more than a delay. For the swap too: a token that nobody receives is no harm.
-        """
-        line, self._line = self._line or Line(self._url, self._network), None
-        tries = [begin(line)]
-        trouble: Exception | None = None
-        while True:
-            try:
-                done = results.get(timeout=self._seconds_to_next(tries))
-            except Empty:
-                self._budget.remaining()
-                if len(tries) < _MOST_AT_ONCE and tries[-1].silent_for() >= self._patience():
-                    tries[-1].line.distrust()
-                    trace(f"nothing was heard of {self.host} for {tries[-1].silent_for():.0f} s: trying beside it")
-                    tries.append(begin(Line(self._url, self._network)))
-                continue
-            if done.response is not None:
-                if done is not tries[0]:
-                    self._network.loses = True
-                self._line = done.line if done.keeps_open else None
-                return done.response
-            trouble = trouble or done.trouble
-            done.is_over = True
-            if all(one.is_over for one in tries):
-                assert trouble is not None
-                raise self._failure(trouble)
-
-    def _patience(self) -> float:
-        """Seconds without a byte after which a try is joined by another."""
-        longest = _PATIENCE_ONCE_LOST if self._network.loses else _PATIENCE
-        return min(longest, self._budget.seconds / 3)
-
-    def _seconds_to_next(self, tries: "list[_Try]") -> float:
-        remaining = self._budget.remaining()
-        if len(tries) == _MOST_AT_ONCE:
-            return remaining
-        return max(0.001, min(remaining, self._patience() - tries[-1].silent_for()))
-
-    def _failure(self, problem: Exception) -> Exception:
-        """What a failed try comes to: a reason for another one, or the end."""
-        if isinstance(problem, CredentialError):
-            return problem
+    def _failure(self, problem: Exception) -> ConnectionFailedError:
+        """Return the error for a failed attempt; raise it if another attempt cannot help."""
         reason = _reason(problem)
-        proxy = self._network.route(self._url).proxy
-        if proxy is not None and _proxy_refuses(reason):
-            from git_credential_bbjwt.network.proxy import refused_by_proxy
-
-            return refused_by_proxy(proxy, self.host, reason)
-        if isinstance(problem, SSLCertVerificationError):
-            return ConnectionFailedError(
+        if isinstance(problem, ssl.SSLCertVerificationError):
+            raise ConnectionFailedError(
                 f"the certificate of {self.host} cannot be verified: {reason}",
                 "if your network has its own certificate authority, name its file: git config --global "
                 f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
-            )
+            ) from problem
         if _wants_certificate(problem):
-            return ConnectionFailedError(
+            raise ConnectionFailedError(
                 f"{self.host}, or a proxy, wants a client certificate: {reason}",
                 "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
-            )
-        self._budget.remaining()
-        hint = (
-            "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each try"
-        )
-        if isinstance(problem, (ConnectionError, SSLEOFError)):
-            hint += "; who hangs up like this may want a client certificate (http.sslCert)"
-        final = ConnectionFailedError(f"no answer from {self.host}: {reason}", hint)
-        return _Transient(final)
-
-    def close(self) -> None:
-        """Close the connection; the next request opens another."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.close()
+            ) from problem
+        hint = _NETWORK_HINT
+        if isinstance(problem, (ConnectionError, ssl.SSLEOFError)):
+            hint += "; a server that hangs up like this may want a client certificate (http.sslCert)"
+        return ConnectionFailedError(f"no response from {self.host}: {reason}", hint)
 
 
-class _Try:
-    """One request on one connection, by a thread of its own."""
-
-    def __init__(
-        self,
-        line: Line,
-        results: "SimpleQueue[_Try]",
-        budget: Budget,
-        method: str,
-        target: str,
-        headers: dict[str, str],
-        body: bytes | None,
-    ) -> None:
-        line.begins_request()
-        self.line = line
-        self.response: Response | None = None
-        self.trouble: Exception | None = None
-        self.is_over = False
-        #: Whether the connection can carry another request.
-        self.keeps_open = True
-        self._results = results
-        self._budget = budget
-        self._request = (method, target, headers, body)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def silent_for(self) -> float:
-        """Seconds since something was last heard."""
-        return time.monotonic() - self.line.heard
-
-    def _run(self) -> None:
-        try:
-            self.response = self._exchange(self.line.http(), *self._request)
-        except Exception as problem:  # Carried over to the thread that waits.
-            hung_up = isinstance(problem, (ConnectionError, SSLEOFError))
-            self.trouble = (self._alert() if hung_up else None) or problem
-        self._results.put(self)
-
-    def _alert(self) -> Exception | None:
-        """Why the server hung up, where it said so in TLS: with TLS 1.3 that comes when we are sending already."""
-        try:
-            self.line.http().sock.recv(1)
-        except SSLError as alert:
-            return alert
-        except Exception:  # Whatever it is, it says no more than what is known.
-            return None
-        return None
-
-    def _exchange(
-        self, connection: "HTTPSConnection", method: str, target: str, headers: dict[str, str], body: bytes | None
-    ) -> Response:
-        # `sock` belongs to http.client's documented use; the bound on each wait shrinks with the budget.
-        connection.sock.settimeout(self._budget.remaining())
-        connection.timeout = self._budget.remaining()
-        connection.request(
-            method,
-            target,
-            body=body,
-            headers={
-                "Accept": "application/json",
-                # Nothing is decompressed, so nothing can grow beyond the limit by being so.
-                "Accept-Encoding": "identity",
-                "User-Agent": f"git-credential-bbjwt/{__version__}",
-                **headers,
-            },
-            preload_content=False,
-            decode_content=False,
-        )
-        self.line.hears()
-        response = connection.getresponse()
-        # Piece by piece up to the end: only there does urllib3 notice that a length was announced and not kept.
-        content = b""
-        while len(content) <= MAX_RESPONSE and (piece := response.read(_PIECE)):
-            self.line.hears()
-            content += piece
-        if len(content) > MAX_RESPONSE:
-            self.line.close()
-            raise BadAnswerError(
-                f"the answer of {self.line.host} is over {MAX_RESPONSE} bytes long",
-                "check for a proxy that answers itself",
-            )
-        # http.client has dropped a connection that the server means to close; the next request opens another.
-        self.keeps_open = connection.sock is not None
-        return Response(response.status, content, response.headers)
+_NETWORK_HINT = (
+    "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each attempt"
+)
 
 
-def _reason(problem: BaseException) -> str:
-    """The innermost reason in words: urllib3 wraps the operating system's own several times."""
-    if isinstance(problem, TimeoutError):
-        return "it timed out"
+def _patience(network: Network, lost: int, left: float) -> float:
+    """Return the seconds without a byte after which an attempt is given up.
+
+    ``lost`` is the number of attempts of this request that were given up, ``left`` the seconds that are left for it.
+    """
+    if lost == 0:
+        longest = _FIRST_PATIENCE_ONCE_LOST if network.loses else _FIRST_PATIENCE
+        return min(longest, network.budget.seconds / 3, left)
+    return min(_SECOND_PATIENCE, left / 2) if lost == 1 else left
+
+
+def _in_words(final: ConnectionFailedError | Response) -> str:
+    return f"status {final.status}" if isinstance(final, Response) else final.what
+
+
+def _reason(problem: Exception) -> str:
+    """Return the system's or OpenSSL's words for a failure; none of them are a server's."""
     text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
     return " ".join(str(text).split())[:300] or type(problem).__name__
 
 
 def _jitter() -> float:
-    """A factor around 1, so that many who failed together do not come back together."""
+    """Return a factor around 1, so that many processes that failed together do not come back together."""
     from random import uniform
 
     return uniform(0.5, 1.5)  # noqa: S311  # no key
 
 
 def _wants_certificate(problem: Exception) -> bool:
-    """Whether a server wanted to be shown a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less)."""
+    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less)."""
     alerts = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
-    return isinstance(problem, SSLError) and any(f"ALERT_{alert}" in str(problem.reason) for alert in alerts)
-
-
-def _proxy_refuses(reason: str) -> bool:
-    """Whether a proxy's answer to CONNECT is a no that stays one; http.client tells it in words alone."""
-    _, told, response = reason.partition("Tunnel connection failed: ")
-    status = response.partition(" ")[0]
-    return bool(told) and status.startswith("4") and status != "429"
+    return isinstance(problem, ssl.SSLError) and any(f"ALERT_{alert}" in str(problem.reason) for alert in alerts)

@@ -1,88 +1,133 @@
-"""Connections through a proxy: HTTP and HTTPS proxies by urllib3, SOCKS proxies by python-socks."""
+"""The way through a proxy: HTTP and HTTPS proxies by CONNECT, SOCKS proxies by python-socks."""
 
+import select
 import socket
 import ssl
-from collections.abc import Callable
+import threading
+from base64 import b64encode
 
-from urllib3.connection import HTTPSConnection, ProxyConfig
-from urllib3.util.url import Url
-
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import ConnectionFailedError
-from git_credential_bbjwt.network.route import Certificates, Proxy, Route
+from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.server_text import safe_text
+from git_credential_bbjwt.network.addresses import addresses_of
+from git_credential_bbjwt.network.http1 import Input, send_request
+from git_credential_bbjwt.network.route import Proxy, Route
+from git_credential_bbjwt.network.tls import name_for_tls
+
+_PIECE = 65_536
 
 
-class _Connection(HTTPSConnection):
-    """One whose TCP connection is opened by ``dial``."""
+def through_proxy(
+    connected: socket.socket, route: Route, context: ssl.SSLContext | None, host: str, port: int
+) -> socket.socket:
+    """Return a socket that leads to ``host`` through the proxy of ``route``, to which ``connected`` is connected.
 
-    dial: Callable[[], socket.socket]
-
-    def _new_conn(self) -> socket.socket:
-        """As urllib3's own SOCKS support overrides it."""
-        return self.dial()
-
-
-def connection_through(
-    route: Route,
-    host: str,
-    port: int,
-    dial: Callable[[], socket.socket],
-    context: Callable[[Certificates], ssl.SSLContext],
-    budget: Budget,
-) -> HTTPSConnection:
-    """Return a connection to ``host`` through the proxy of ``route``, which ``dial`` connects to; it is not yet open.
-
-    ``context`` gives what verifies certificates. Raises ConnectionFailedError.
+    ``context`` is for TLS with an https proxy. Raises ConnectionFailedError for a proxy that refuses, OSError and the
+    errors of `http1` for a failure that may pass.
     """
     proxy = route.proxy
     assert proxy is not None
-    for_bitbucket = context(route.certificates)
     if proxy.is_socks:
-        connection = _Connection(host, port, timeout=budget.remaining(), ssl_context=for_bitbucket)
-        connection.dial = lambda: _through_socks(proxy, host, port, dial, budget)
-        return connection
-    config = ProxyConfig(context(route.proxy_certificates), False, None, None) if proxy.scheme == "https" else None
-    connection = _Connection(
-        proxy.host,
-        proxy.port,
-        timeout=budget.remaining(),
-        ssl_context=for_bitbucket,
-        proxy=Url(scheme=proxy.scheme, host=proxy.host, port=proxy.port),
-        proxy_config=config,
-    )
-    connection.dial = dial
-    headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-    connection.set_tunnel(host, port, headers=headers, scheme=proxy.scheme)
-    return connection
+        return _through_socks(connected, route, proxy, host, port)
+    if context is None:
+        _request_tunnel(connected, proxy, host, port)
+        return connected
+    secured = context.wrap_socket(connected, server_hostname=name_for_tls(proxy.host))
+    _request_tunnel(secured, proxy, host, port)
+    return _without_tls(secured)
 
 
-def _through_socks(
-    proxy: Proxy, host: str, port: int, dial: Callable[[], socket.socket], budget: Budget
-) -> socket.socket:
-    """Raises OSError, ConnectionFailedError."""
+def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -> None:
+    """Send CONNECT (RFC 9110, section 9.3.6). Nothing but the head of the response comes before the tunnel's bytes."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    headers = {"Host": place}
+    if proxy.userinfo is not None:
+        encoded = b64encode(b":".join(proxy.userinfo)).decode()
+        hide(encoded)
+        headers["Proxy-Authorization"] = f"Basic {encoded}"
+    send_request(stream, "CONNECT", place, headers, None)
+    head = Input(stream).head()
+    if 200 <= head.status < 300:
+        return
+    reason = f"{head.status} {safe_text(head.reason, 100)}".strip()
+    if 400 <= head.status < 500 and head.status != _TOO_MANY:
+        raise refused_by_proxy(proxy, host, reason)
+    raise OSError(f"the proxy {proxy.place} responds with {reason}")
+
+
+_TOO_MANY = 429
+
+
+def _without_tls(secured: ssl.SSLSocket) -> socket.socket:
+    """Return a socket whose bytes go through ``secured``.
+
+    TLS with the server is wrapped around it like around any other socket. TLS over memory, the usual way for TLS in
+    TLS, is not verified by the system's trust store on macOS and Windows (truststore's ``wrap_bio``).
+    """
+    here, there = socket.socketpair()
+    here.settimeout(secured.gettimeout())
+    threading.Thread(target=_relay, args=(there, secured), daemon=True).start()
+    return here
+
+
+def _relay(plain: socket.socket, secured: ssl.SSLSocket) -> None:
+    """Pass bytes on in both directions until one side ends. TLS is read and written by this thread alone."""
+    ends: dict[socket.socket, socket.socket] = {plain: secured, secured: plain}
+    with plain, secured:
+        try:
+            while True:
+                # TLS may hold bytes that its socket no longer has.
+                ready = [secured] if secured.pending() else select.select(list(ends), [], [])[0]
+                for source in ready:
+                    source.setblocking(False)
+                    try:
+                        data = source.recv(_PIECE)
+                    except (BlockingIOError, ssl.SSLWantReadError):  # Half a record.
+                        continue
+                    finally:
+                        source.setblocking(True)
+                    if not data:
+                        return
+                    ends[source].sendall(data)
+        except OSError:
+            return  # The other end finds the connection closed.
+
+
+def _through_socks(connected: socket.socket, route: Route, proxy: Proxy, host: str, port: int) -> socket.socket:
     from python_socks import ProxyError, ProxyType
     from python_socks.sync import Proxy as Socks
 
-    class Dialled(Socks):
-        """Takes the place of a proxy before the proxy, which is what python-socks has for another way to connect."""
+    class Connected(Socks):
+        """Stands for a proxy before the proxy, which is python-socks' way to use an open connection."""
 
         def connect(self, *_: object, **__: object) -> socket.socket:
-            return dial()
+            return connected
 
-    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    kind = ProxyType.SOCKS5 if proxy.scheme.startswith("socks5") else ProxyType.SOCKS4
     user, password = (part.decode("latin-1") for part in proxy.userinfo or (b"", b""))
-    before = Dialled(kind, proxy.host, proxy.port)
-    socks = Socks(kind, proxy.host, proxy.port, user or None, password or None, rdns=proxy.resolves, forward=before)
+    before = Connected(kind, proxy.host, proxy.port)
+    socks = Socks(kind, proxy.host, proxy.port, user or None, password or None, rdns=True, forward=before)
+    target = host if proxy.resolves else _address(route, host, port, only_ipv4=kind is ProxyType.SOCKS4)
     try:
-        return socks.connect(host, port, timeout=budget.remaining())
+        return socks.connect(target, port)
     except ProxyError as problem:
+        reason = safe_text(str(problem), 100)
         if problem.error_code is not None:  # It tried, and might succeed later.
-            raise OSError(f"the SOCKS proxy says: {problem}") from problem
-        raise refused_by_proxy(proxy, host, str(problem)) from problem
+            raise OSError(f"the proxy {proxy.place} responds: {reason}") from problem
+        raise refused_by_proxy(proxy, host, reason) from problem
+
+
+def _address(route: Route, host: str, port: int, *, only_ipv4: bool) -> str:
+    """Return an address of ``host`` for a proxy that resolves no names (SOCKS4 knows IPv4 alone). Raises OSError."""
+    for name in route.addresses(host, port) or [host]:
+        for address in addresses_of(name, port):
+            if address.family == socket.AF_INET or not only_ipv4:
+                return str(address.place[0])
+    raise OSError(f"{host} has no IPv4 address, and a SOCKS4 proxy needs one")
 
 
 def refused_by_proxy(proxy: Proxy, host: str, reason: str) -> ConnectionFailedError:
-    """The error for a proxy that says no, and will go on doing so."""
+    """Return the error for a proxy that refuses, and will go on doing so."""
     return ConnectionFailedError(
         f"the proxy {proxy.place} refused to connect to {host}: {reason}",
         "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",

@@ -1,7 +1,9 @@
-"""An HTTP response."""
+"""A whole HTTP response, and the times in it."""
 
 import time
 from collections.abc import Mapping
+
+from git_credential_bbjwt.network.http1 import Headers
 
 
 class Response:
@@ -10,7 +12,7 @@ class Response:
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         self.status = status
         self.body = body
-        self.headers = headers
+        self.headers = Headers(headers)
 
     @property
     def date(self) -> float | None:
@@ -38,7 +40,7 @@ def http_time(text: str | None) -> float | None:
     """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for any other text."""
     if not text or len(text) > _LONGEST_DATE:
         return None
-    from email.utils import parsedate_to_datetime  # The libraries for HTTP load it, and without what it hardly needs.
+    from email.utils import parsedate_to_datetime  # Only refusals and doctor need it.
 
     try:
         return parsedate_to_datetime(text).timestamp()

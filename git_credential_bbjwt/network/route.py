@@ -5,7 +5,6 @@ curl(1), "ENVIRONMENT" for the proxy variables.
 """
 
 import os
-from base64 import b64encode
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -13,13 +12,14 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide, trace, warning
 from git_credential_bbjwt.git.http_settings import Settings, is_false
 
-_SOCKS = ("socks4", "socks4a", "socks5", "socks5h")
+# As git has them: ``socks`` is SOCKS4.
+_SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 
 _PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
 
 
 class Proxy(NamedTuple):
-    """A proxy. ``scheme`` is ``http``, ``https``, or one of curl's for SOCKS; without a user, ``userinfo`` is None."""
+    """A proxy. ``scheme`` is ``http``, ``https``, or one of git's for SOCKS; without a user, ``userinfo`` is None."""
 
     scheme: str
     host: str
@@ -40,15 +40,6 @@ class Proxy(NamedTuple):
     def resolves(self) -> bool:
         """Whether a SOCKS proxy is to look names up itself (curl(1), ``--proxy``)."""
         return self.scheme in ("socks4a", "socks5h")
-
-    @property
-    def authorization(self) -> str:
-        """The value of the ``Proxy-Authorization`` header of an HTTP proxy, or empty."""
-        if self.userinfo is None:
-            return ""
-        encoded = b64encode(b":".join(self.userinfo)).decode()
-        hide(encoded)
-        return f"Basic {encoded}"
 
 
 class Certificates(NamedTuple):
@@ -119,7 +110,7 @@ def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
             warning(f"{what}: {one.why}")
             continue
         raise ConnectionFailedError(
-            f"{what}: {one.why}", f"unset it for Bitbucket: git config --global http.{url}/.{one.name} ''"
+            f"{what}: {one.why}", f"unset it for this URL: git config --global http.{url}/.{one.name} ''"
         )
 
 
@@ -146,9 +137,9 @@ class _NotHonoured:
 
 _PEM_ONLY = "only files of the type PEM are read"
 
-#: Passing these over in silence would send a JWT where git itself would not go, or would fail for no reason told.
+#: Ignoring these in silence would send credentials where git itself would not, or would fail without a reason.
 NOT_HONOURED = (
-    _NotHonoured("pinnedPubkey", "", "the JWT would go to whom the pin is to stop"),
+    _NotHonoured("pinnedPubkey", "", "the credentials would go to a server that the pin excludes"),
     _NotHonoured("sslCertType", "GIT_SSL_CERT_TYPE", _PEM_ONLY, harmless=("pem",)),
     _NotHonoured("sslKeyType", "GIT_SSL_KEY_TYPE", _PEM_ONLY, harmless=("pem",)),
     _NotHonoured(
@@ -231,18 +222,22 @@ def _parse_proxy(text: str) -> Proxy:
         parts = urlsplit(text if "://" in text else "http://" + text)
         host, port = parts.hostname, parts.port
     except ValueError as problem:
-        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT) from problem
+        raise ConnectionFailedError("the configured proxy is not a URL", _PROXY_HINT) from problem
     if parts.password:
         hide(parts.password)
         hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
     if parts.scheme not in ("http", "https", *_SOCKS):
-        raise ConnectionFailedError(
-            f"the proxy for Bitbucket is a {parts.scheme} proxy, which is not supported", _PROXY_HINT
-        )
+        raise ConnectionFailedError("the configured proxy has a scheme that is not supported", _PROXY_HINT)
     if not host:
-        raise ConnectionFailedError("the proxy for Bitbucket is not a URL", _PROXY_HINT)
+        raise ConnectionFailedError("the configured proxy is not a URL", _PROXY_HINT)
     userinfo = None
-    if parts.username is not None:
+    if parts.username and parts.password is None:
+        # Git would ask for the password at the terminal.
+        raise ConnectionFailedError(
+            f"the URL of the proxy {host} has a user name and no password",
+            "write both into the URL: http.proxy = http://USER:PASSWORD@HOST:PORT (with an empty password: USER:@)",
+        )
+    if parts.username:
         userinfo = (_decoded(parts.username), _decoded(parts.password or ""))
     # curl's default port for http proxies, which git inherits, is 1080.
     return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), userinfo)

@@ -1,4 +1,4 @@
-"""TLS to Bitbucket and to a proxy: whose certificates are trusted, and which one is shown."""
+"""TLS to servers and proxies: the trusted authorities, and the client certificate."""
 
 import os
 import ssl
@@ -9,17 +9,22 @@ from git_credential_bbjwt.network.route import Certificates
 
 
 def name_for_tls(host: str) -> str | bytes:
-    """The ``server_hostname`` of a TLS connection.
+    """Return ``host`` as the ``server_hostname`` of a TLS connection.
 
-    As bytes where that is enough: for a name as text Python loads what international names need. The trust stores of
-    macOS and Windows are asked with a text.
+    As bytes if possible: for text Python loads its code for international names. The trust stores of macOS and Windows
+    need text.
     """
     return host.encode("ascii") if host.isascii() and sys.platform not in ("darwin", "win32") else host
 
 
 def context_for(certificates: Certificates) -> ssl.SSLContext:
-    """Return what verifies a server's certificate and host name, and shows it ours. Raises ConnectionFailedError."""
+    """Return a context that verifies a server's certificate and name, and shows the client certificate.
+
+    Raises ConnectionFailedError.
+    """
     context = _trusting(certificates)
+    # As curl and git: an authority file may hold the issuing authority alone, as TLS-inspecting proxies hand it out.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if certificates.cert:
         _show(context, certificates)
     return context
@@ -30,9 +35,7 @@ def _trusting(certificates: Certificates) -> ssl.SSLContext:
     named_by = "check http.sslCAInfo and http.sslCAPath in git's configuration, and GIT_SSL_CAINFO"
     if not (ca_file or ca_path) and (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         if sys.platform != "win32":
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.set_default_verify_paths()  # OpenSSL reads the two variables itself.
-            return context
+            return _with_openssls_defaults()  # OpenSSL reads the two variables itself.
         ca_file, ca_path = os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
         named_by = "check SSL_CERT_FILE and SSL_CERT_DIR"
     if ca_file or ca_path:
@@ -41,19 +44,35 @@ def _trusting(certificates: Certificates) -> ssl.SSLContext:
             context.load_verify_locations(ca_file or None, ca_path or None)
         except OSError as problem:
             raise ConnectionFailedError(
-                f"cannot use the certificate authorities in {ca_file or ca_path}: {problem}", named_by
+                f"cannot use the certificate authorities in {ca_file or ca_path}: {problem.strerror or problem}",
+                named_by,
             ) from problem
         return context
+    if sys.platform not in ("darwin", "win32") and _has_defaults():
+        return _with_openssls_defaults()
+
     import truststore
 
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _has_defaults() -> bool:
+    """Return whether OpenSSL finds authorities by itself. truststore would use them too, but takes long to import."""
+    paths = ssl.get_default_verify_paths()
+    return bool(paths.cafile or (paths.capath and any(name.endswith(".0") for name in os.listdir(paths.capath))))
+
+
+def _with_openssls_defaults() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_default_verify_paths()
+    return context
 
 
 def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
     asked = False
 
     def password() -> bytes:
-        # Else OpenSSL would prompt for one on the terminal.
+        # Without this OpenSSL would prompt on the terminal.
         nonlocal asked
         asked = True
         return b""
@@ -62,7 +81,7 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
         context.load_cert_chain(certificates.cert, certificates.key or None, password)
     except OSError as problem:
         if asked:
-            what, hint = "it is encrypted, and nobody is asked for its password here", "use a key without a password"
+            what, hint = "it is encrypted, and its password is never asked for", "use a key without a password"
         else:
             what, hint = str(problem.strerror or problem), "check the files that git's configuration names"
         file = certificates.key or certificates.cert

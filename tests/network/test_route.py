@@ -301,7 +301,7 @@ def test_nothing_listens(acme: Workspace) -> None:
     acme.write_installation(baseUrl=url, baseApiUrl=url)
     started = time.monotonic()
 
-    assert_quits(acme.machine.get(f"{url}/acme/widgets", check=False), "no answer from", "proxy")
+    assert_quits(acme.machine.get(f"{url}/acme/widgets", check=False), "no response from", "proxy")
     assert time.monotonic() - started < 30
 
 
