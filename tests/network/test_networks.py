@@ -623,9 +623,11 @@ def test_an_address_that_fails_in_tls_is_tried_last(acme: Workspace) -> None:
             resolve_to(acme, base, "127.0.0.9", "127.0.0.1")
         acme.bitbucket.rules.keep_alive = False
         acme.bitbucket.clock_offset = -7200  # Two requests to the API, each on a connection of its own.
-        assert "password" in answer(acme.get())
+        done = acme.get()
+        assert "password" in answer(done)
 
-    assert [one.accepted for one in broken] == [1, 1]
+    # The first failure counts for the other host too, if its connection has not been begun by then.
+    assert 1 <= sum(one.accepted for one in broken) <= 2
 
 
 class HangUp:
