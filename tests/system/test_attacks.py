@@ -367,7 +367,7 @@ def test_a_byte_order_mark_before_a_jwt_is_no_part_of_it(acme: Workspace) -> Non
 def test_modules_of_pythonpath_and_the_current_folder_are_not_imported(acme: Workspace, value: str | None) -> None:
     planted = acme.machine.home / "planted"
     planted.mkdir()
-    for name in ("resource", "select", "jwt", "urllib3", "keyring", "git_credential_bbjwt"):
+    for name in ("resource", "select", "ssl", "hmac", "keyring", "git_credential_bbjwt"):
         (planted / f"{name}.py").write_text("raise SystemExit('planted')\n")
     # As pip installs it, without -I.
     script = PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt"

@@ -238,7 +238,7 @@ def test_a_hostile_request_gets_no_token(scene: Scene, data: bytes) -> None:
 def test_the_folder_it_is_called_from_and_pythonpath_choose_no_code(scene: Scene, tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     planted.mkdir()
-    (planted / "urllib3.py").write_text("open('was-run', 'w')\n")
+    (planted / "truststore.py").write_text("open('was-run', 'w')\n")
     (planted / "platformdirs.py").write_text("open('was-run', 'w')\n")
     for program in ("git.exe", "cmd.exe"):
         # Windows looks into the current folder first.
