@@ -1,8 +1,10 @@
-"""``tests/run --benchmark``: what the helper costs, as medians and ratios of whole processes in one interleaved run.
+"""``tests/run --benchmark``: what the helper costs, as ratios of whole processes that were measured in turn.
 
-Ratios are what counts: a machine's speed drifts, and both sides of a ratio were measured in turn. The cached path is
-held against ``python -I -c pass`` of the same interpreter, a mint against a plain shell helper of curl and openssl that
-makes the same two requests. BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's.
+Ratios are what counts: a machine's speed drifts, and both sides of a ratio were measured side by side. Beside each
+stands the most that the contract allows, and the noise: how far two medians of the same process are apart.
+BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's; BBJWT_BENCHMARK_RUNS how often the
+shortest processes run, which the other numbers follow. Git's own round trips need git 2.46 or later: the newest of
+BBJWT_TEST_GITS, .cache/gits and the system's is used.
 """
 
 from __future__ import annotations
@@ -17,19 +19,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tests import desktop, growth
-from tests.conftest import Machine
+from tests.conftest import GITS, PROJECT, Machine
 
 COMMAND = Path(os.environ.get("BBJWT_BENCHMARK_COMMAND") or Path(sys.executable).with_name("git-credential-bbjwt"))
 RUNS = int(os.environ.get("BBJWT_BENCHMARK_RUNS", "41"))
 ROUND_TRIP = 0.080
 MANY = 200
+SUBMODULES = 20
 
 #: The same two requests as a mint, as one would write them in a shell.
 SHELL_HELPER = r"""
@@ -102,31 +106,96 @@ class DelayingRelay:
         await sending
 
 
+#: Runs processes for `Meter`, from a process smaller than those that it measures: what was in memory before exec counts
+#: as the peak of what came after it. So nothing is imported that is not built in.
+METER = r"""
+import posix, sys, time
+for line in sys.stdin:
+    arguments, environment, given, printed, shown = eval(line)
+    actions = [(posix.POSIX_SPAWN_OPEN, 0, given, posix.O_RDONLY, 0)]
+    for number, path in ((1, printed), (2, shown)):
+        actions.append((posix.POSIX_SPAWN_OPEN, number, path, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600))
+    started = time.perf_counter()
+    pid = posix.posix_spawn(arguments[0], arguments, environment, file_actions=actions)
+    _, status, usage = posix.wait4(pid, 0)
+    seconds = time.perf_counter() - started
+    status = posix.waitstatus_to_exitcode(status)
+    print([status, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024], flush=True)
+"""
+
+
+class Cost(NamedTuple):
+    """What a whole process took: seconds, seconds of CPU with all its children, MiB at its peak."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+class Meter:
+    """Measures processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = [str(folder / name) for name in ("given", "printed", "shown")]
+        self._process = subprocess.Popen(
+            [sys.executable, "-IS", "-c", METER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, arguments: list[str], environment: Mapping[str, str], data: str = "") -> Cost:
+        """Run a process that has to succeed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        Path(self._files[0]).write_text(data)
+        program = shutil.which(arguments[0], path=environment["PATH"])
+        self._process.stdin.write(repr([[program, *arguments[1:]], dict(environment), *self._files]) + "\n")
+        self._process.stdin.flush()
+        status, *costs = json.loads(self._process.stdout.readline())
+        assert status == 0, f"{arguments}: {Path(self._files[2]).read_text()}"
+        return Cost(*costs)
+
+
+Case = Callable[[], Cost]
+
+
 class Bench:
     """One Bitbucket, and one machine that knows its installation."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        arguments = [sys.executable, "-m", "tests.emulator", str(folder / "bitbucket"), "widgets"]
-        arguments += [f"many{number}" for number in range(MANY)]
+        self.meter = Meter(folder)
+        names = ["widgets", *(f"many{number}" for number in range(MANY))]
+        arguments = [sys.executable, "-m", "tests.emulator", str(folder / "bitbucket"), *names]
+        arguments += ["--submodules", str(SUBMODULES)]
         self._emulator = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._emulator.stdout is not None
         self.known: dict[str, Any] = json.loads(self._emulator.stdout.readline())
-        (folder / "home").mkdir()
-        (folder / "run").mkdir(mode=0o700)
-        self.environment = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(folder / "home"),
-            "XDG_RUNTIME_DIR": str(folder / "run"),
-            "SSL_CERT_FILE": self.known["ca_file"],
-        }
+        self.direct = (self.known["base_url"], self.known["base_api_url"])
+        self.relayed = tuple(DelayingRelay(url, ROUND_TRIP).url for url in self.direct)
+        self.host, self.far_host = (urlsplit(urls[0]).netloc for urls in (self.direct, self.relayed))
+        self.near = self.machine("near", *self.direct)
+        self.far = self.machine("far", *self.relayed)
 
-    def installation(self, name: str, base_url: str, base_api_url: str) -> dict[str, str]:
-        """An environment in which the helper reaches Bitbucket at these URLs."""
+    def machine(self, name: str, base_url: str, base_api_url: str) -> dict[str, str]:
+        """The environment of a machine whose helper reaches Bitbucket at these URLs."""
         path = self._folder / f"{name}.json"
         path.write_text(json.dumps(self.known["payload"] | {"baseUrl": base_url, "baseApiUrl": base_api_url}))
         path.chmod(0o600)
-        return self.environment | {"BBJWT_INSTALLATION": str(path)}
+        return {"BBJWT_INSTALLATION": str(path)} | self.bare_machine(name)
+
+    def bare_machine(self, name: str) -> dict[str, str]:
+        """The environment of a machine without an installation."""
+        home = self._folder / name
+        for folder, mode in ((home, 0o755), (home / "run", 0o700)):
+            folder.mkdir(mode=mode, exist_ok=True)
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home / "run"),
+            "SSL_CERT_FILE": self.known["ca_file"],
+            "GIT_SSL_CAINFO": self.known["ca_file"],
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+        }
 
     def mints(self) -> int:
         """How many tokens were issued so far."""
@@ -136,10 +205,27 @@ class Bench:
         self._emulator.stdin.flush()
         return int(self._emulator.stdout.readline())
 
-    def shell_environment(self, base_url: str, base_api_url: str) -> dict[str, str]:
-        """An environment for the shell helper."""
+    def request(self, *, far: bool = False, path: str = "acme/widgets.git", host: str = "") -> str:
+        """What git asks."""
+        return f"protocol=https\nhost={host or (self.far_host if far else self.host)}\npath={path}\n\n"
+
+    def helper(self, environment: Mapping[str, str], *words: str, data: str = "") -> Case:
+        """A run of the helper."""
+        return lambda: self.meter.run([str(COMMAND), *words], environment, data)
+
+    def after(self, preparation: Case, case: Case) -> Case:
+        """A run after another one that is not measured."""
+
+        def run() -> Cost:
+            preparation()
+            return case()
+
+        return run
+
+    def shell_helper(self, base_url: str, base_api_url: str) -> Case:
+        """A run of the helper of curl and openssl."""
         payload = self.known["payload"]
-        return self.environment | {
+        environment = self.near | {
             "CA": self.known["ca_file"],
             "API": base_api_url,
             "BASE": base_url,
@@ -147,142 +233,225 @@ class Bench:
             "CLIENT_KEY": payload["clientKey"],
             "SHARED_SECRET": payload["sharedSecret"],
         }
+        return lambda: self.meter.run(["sh", "-c", SHELL_HELPER], environment)
 
 
-def timed(arguments: list[str], environment: dict[str, str], data: str) -> float:
-    """Run a whole process; return its seconds."""
-    started = time.perf_counter()
-    done = subprocess.run(arguments, input=data.encode(), capture_output=True, env=environment)
-    seconds = time.perf_counter() - started
-    assert done.returncode == 0, done.stderr.decode()
-    return seconds
-
-
-def interleaved(cases: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+def in_turn(cases: dict[str, Case], runs: int) -> dict[str, list[Cost]]:
     """Measure all cases in turn, after one run of each that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
+    costs: dict[str, list[Cost]] = {name: [] for name in cases}
     for number in range(runs + 1):
         for name, case in cases.items():
-            seconds = case()
+            cost = case()
             if number:
-                times[name].append(seconds)
-    return times
+                costs[name].append(cost)
+    return costs
 
 
-def report(title: str, times: dict[str, list[float]], reference: str) -> None:
-    """Print medians, and ratios of medians to the reference's."""
-    print(f"\n{title} (medians of {len(times[reference])} whole processes, in turn)")
-    base = statistics.median(times[reference])
-    for name, measured in times.items():
-        median = statistics.median(measured)
-        print(f"  {name:<34}{median * 1000:9.1f} ms {median / base:7.2f} x")
+def median(costs: list[Cost], of: str = "wall") -> float:
+    """The median of seconds, of CPU time or of memory."""
+    return float(statistics.median(getattr(cost, of) for cost in costs))
+
+
+def noise(costs: list[Cost], of: str = "wall") -> float:
+    """How far the medians of every second run and of the others are apart."""
+    one, other = median(costs[::2], of), median(costs[1::2] or costs, of)
+    return abs(one / other - 1)
+
+
+def heading(title: str) -> None:
+    """Print the head of a part of the table."""
+    print(f"\n{title}\n  {'rule':<7}{'':<58}{'ratio':>7}{'at most':>9}{'noise':>8}", flush=True)
+
+
+def compare(
+    rule: str, what: str, costs: dict[str, list[Cost]], name: str, reference: str, most: float, of: str = "wall"
+) -> None:
+    """Print a ratio of two medians, the most that is allowed, and the noise of both."""
+    ratio = median(costs[name], of) / median(costs[reference], of)
+    apart = max(noise(costs[name], of), noise(costs[reference], of))
+    print(f"  {rule:<7}{what:<58}{ratio:>7.2f}{most:>9.2f}{apart:>7.0%}{'  over' if ratio > most else ''}", flush=True)
+
+
+def figure(rule: str, what: str, value: float, most: float, unit: str) -> None:
+    """Print what is no ratio."""
+    over = "  over" if value > most else ""
+    print(f"  {rule:<7}{what:<58}{value:>7.1f}{most:>9.1f} {unit}{over}", flush=True)
 
 
 def interpreter() -> str:
-    """The Python that runs the command, as its first line names it; ours where that is a shell."""
+    """The Python that runs the command, as its first line names it; the tests' if that is a shell."""
     first = COMMAND.read_text().partition("\n")[0].removeprefix("#!").split(" ")[0]
     return first if "python" in first else sys.executable
 
 
+def newest_git() -> tuple[str, tuple[int, ...]]:
+    """The newest git at hand, and its version."""
+    found = {*GITS, *map(str, (PROJECT / ".cache/gits").glob("*/bin/git"))}
+
+    def version(git: str) -> tuple[int, ...]:
+        printed = subprocess.run([git, "version"], capture_output=True, text=True, check=True).stdout
+        return tuple(int(part) for part in printed.split()[2].split(".")[:2])
+
+    return max(((git, version(git)) for git in found), key=lambda one: one[1])
+
+
 def main() -> None:
     """Measure, and print."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        direct = (bench.known["base_url"], bench.known["base_api_url"])
-        relayed = tuple(DelayingRelay(url, ROUND_TRIP).url for url in direct)
-        at_hand = bench.installation("direct", *direct)
-        far = bench.installation("relayed", *relayed)
-        host, far_host = urlsplit(direct[0]).netloc, urlsplit(relayed[0]).netloc
-        ours = f"protocol=https\nhost={host}\npath=acme/widgets.git\n\n"
-        theirs = "protocol=https\nhost=github.com\npath=acme/widgets.git\n\n"
-        bare = [interpreter(), "-I", "-c", "pass"]
-        helper = [str(COMMAND)]
-
-        def mint(request: str, environment: dict[str, str]) -> Callable[[], float]:
-            return lambda: timed([*helper, "--token-store", "none", "get"], environment, request)
-
-        def anew(request: str, environment: dict[str, str]) -> Callable[[], float]:
-            """Of a repository seen before: the one before was erased."""
-
-            def run() -> float:
-                timed([*helper, "erase"], environment, request)
-                return timed([*helper, "get"], environment, request)
-
-            return run
-
-        def shell(base_url: str, base_api_url: str) -> Callable[[], float]:
-            environment = bench.shell_environment(base_url, base_api_url)
-            return lambda: timed(["sh", "-c", SHELL_HELPER], environment, "")
-
-        times = interleaved(
-            {
-                "python -I -c pass": lambda: timed(bare, at_hand, ""),
-                "get, cached": lambda: timed([*helper, "get"], at_hand, ours),
-                "store": lambda: timed([*helper, "store"], at_hand, ours),
-                "get, foreign host": lambda: timed([*helper, "get"], at_hand, theirs),
-                "erase of nothing": lambda: timed([*helper, "erase"], at_hand, theirs),
-            },
-            RUNS,
+        cached_path(bench)
+        a_mint(bench)
+        many_tokens(bench)
+        git_itself(bench)
+        submodules(bench)
+        heading("With 100,000 installations and cached tokens, beside one")
+        growth.ratios(
+            Path(folder) / "growth", str(COMMAND), bench.known["payload"], bench.bare_machine("grown"), RUNS // 4
         )
-        report("The cached path", times, "python -I -c pass")
-        with registered(bench, at_hand) as with_keyring:
-            cases = {"curl and openssl": shell(*direct), "mint, no delay": mint(ours, at_hand)}
-            if with_keyring:
-                cases["the same, secret in a keyring"] = mint(ours, with_keyring)
-            report("A mint, no delay", interleaved(cases, RUNS // 2), "curl and openssl")
-        far_request = ours.replace(host, far_host)
-        never_seen = far | {"XDG_RUNTIME_DIR": bench.environment["HOME"]}
-        cases = {
-            "curl and openssl": shell(*relayed),
-            "mint": mint(far_request, never_seen),
-            "mint anew": anew(far_request, far),
-        }
-        report("A mint, 80 ms round trip", interleaved(cases, max(5, RUNS // 3)), "curl and openssl")
-        many_tokens(bench, helper, far, f"https://{far_host}")
-        many_at_once(bench, helper, at_hand, ours)
-        growth.measure(Path(folder) / "growth", helper[0], bench.known["payload"], bench.environment, ours, RUNS // 2)
+    print(
+        f"\n{time.monotonic() - started:.0f} s; medians of {RUNS} runs of the shortest processes, fewer of longer ones"
+    )
+
+
+def cached_path(bench: Bench) -> None:
+    """Answers without a request to Bitbucket, beside the bare interpreter."""
+    heading("The cached path, beside `python -I -c pass`")
+    bare = [interpreter(), "-I", "-c", "pass"]
+    costs = in_turn(
+        {
+            "bare": lambda: bench.meter.run(bare, bench.near),
+            "cached": bench.helper(bench.near, "get", data=bench.request()),
+            "store": bench.helper(bench.near, "store", data=bench.request()),
+            "foreign": bench.helper(bench.near, "get", data=bench.request(host="github.com")),
+        },
+        RUNS,
+    )
+    compare("13.3", "`get` from the cache", costs, "cached", "bare", 1.03)
+    compare("13.3", "`get` for a foreign host", costs, "foreign", "bare", 1.03)
+    compare("13.4", "`store`", costs, "store", "bare", 0.95)
+    compare("13.10", "`get` from the cache: memory", costs, "cached", "bare", 1.07, "memory")
+
+
+def a_mint(bench: Bench) -> None:
+    """Mints, beside the helper of curl and openssl."""
+    heading("A mint, beside curl and openssl")
+    near = {
+        "shell": bench.shell_helper(*bench.direct),
+        "mint": bench.helper(bench.near, "--token-store", "none", "get", data=bench.request()),
+    }
+    costs = in_turn(near, RUNS // 2)
+    compare("13.5", "no delay", costs, "mint", "shell", 1.10)
+    compare("13.5", "no delay: CPU", costs, "mint", "shell", 0.90, "cpu")
+    request = bench.request(far=True)
+    get, erase = (bench.helper(bench.far, operation, data=request) for operation in ("get", "erase"))
+    new = bench.machine("new", *bench.relayed)
+    with registered(bench) as desk:
+        cases = {"shell": bench.shell_helper(*bench.relayed), "remembered": bench.after(erase, get)}
+        for name, environment in {"mint": new, "keyring": desk}.items():
+            if environment:
+                get = bench.helper(environment, "get", data=request)
+                cases[name] = bench.after(partial(forgotten, bench, environment), get)
+        costs = in_turn(cases, RUNS // 4)
+    compare("13.6", "80 ms round trip", costs, "mint", "shell", 0.75)
+    compare("13.6", "80 ms, the repository's UUID remembered", costs, "remembered", "shell", 0.62)
+    if "keyring" in costs:
+        compare("13.7", "80 ms, secret in gnome-keyring / injected", costs, "keyring", "mint", 1.15)
+    else:
+        print("  13.7   needs gnome-keyring")
+    figure("13.10", "memory", median(costs["mint"], "memory"), 28, "MiB")
+
+
+def forgotten(bench: Bench, environment: Mapping[str, str]) -> Cost:
+    """Have the helper forget all tokens and UUIDs."""
+    for folder in (Path(environment["HOME"]) / ".cache", Path(environment["XDG_RUNTIME_DIR"])):
+        shutil.rmtree(folder / "git-credential-bbjwt", ignore_errors=True)
+    return bench.meter.run(["true"], environment)
 
 
 @contextmanager
-def registered(bench: Bench, environment: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment of a desktop whose keyring holds the secret; an empty one where there is no gnome-keyring."""
+def registered(bench: Bench) -> Iterator[dict[str, str]]:
+    """The environment of a desktop whose keyring holds the secret; an empty one without gnome-keyring."""
     if shutil.which("gnome-keyring-daemon") is None:
         yield {}
         return
-    machine = Machine(Path(bench.environment["HOME"]), dict(bench.environment))
+    machine = Machine(Path(bench.far["HOME"]).parent / "desktop", bench.bare_machine("desktop"))
     with desktop.session(machine):
-        machine.run(COMMAND, "register", environment["BBJWT_INSTALLATION"])
+        machine.run(COMMAND, "register", bench.far["BBJWT_INSTALLATION"])
         yield machine.environment
         machine.run(COMMAND, "unregister", "acme")
 
 
-def many_tokens(bench: Bench, helper: list[str], environment: dict[str, str], base_url: str) -> None:
-    """Tokens for 200 repositories by one command."""
-    urls = "\n".join(f"{base_url}/acme/many{number}" for number in range(MANY))
-    before = bench.mints()
-    seconds = timed([*helper, "token", "-"], environment, urls)
-    print(f"\n{MANY} tokens by one command, 80 ms round trip\n  {seconds:.2f} s, {bench.mints() - before} mints")
+def many_tokens(bench: Bench) -> None:
+    """Tokens for many repositories by one command; and many processes at once."""
+    heading(f"Tokens for {MANY} repositories by one command, 80 ms")
+    urls = "\n".join(f"https://{bench.far_host}/acme/many{number}" for number in range(MANY))
+    tokens = bench.after(lambda: forgotten(bench, bench.far), bench.helper(bench.far, "token", "-", data=urls))
+    costs = in_turn({"tokens": tokens}, 2)["tokens"]
+    figure("13.8", "time", median(costs), 2.0, "s")
+    figure("13.8", "memory", median(costs, "memory"), 45, "MiB")
 
 
-def many_at_once(bench: Bench, helper: list[str], environment: dict[str, str], ours: str) -> None:
-    """32 processes for one repository, then two for each of twelve."""
-    print("\nMany at once")
-    requests = {
-        "32 processes, one repository": [ours] * 32,
-        "12 repositories x 2 processes": [ours.replace("widgets", f"many{n}") for n in range(12)] * 2,
-    }
-    subprocess.run([*helper, "erase"], input=ours.encode(), env=environment, check=True)
-    for name, inputs in requests.items():
-        before = bench.mints()
-        started = time.perf_counter()
-        running = [
-            subprocess.Popen([*helper, "get"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
-            for _ in inputs
-        ]
-        answers = [process.communicate(data.encode())[0] for process, data in zip(running, inputs, strict=True)]
-        seconds = time.perf_counter() - started
-        assert all(b"password=" in one for one in answers)
-        print(f"  {name:<34}{seconds * 1000:9.1f} ms {bench.mints() - before:7d} mints")
+def git_itself(bench: Bench) -> None:
+    """git with a cached token that it sends at once, beside other ways."""
+    heading("git with a cached token, 80 ms, `configure --proactive`")
+    git, version = newest_git()
+    if version < (2, 46):
+        print(f"  13.9   needs git 2.46 or later, and {git} is {'.'.join(map(str, version))}: .ci/gits builds some")
+        return
+    url = f"https://{bench.far_host}/acme/widgets.git"
+    with_name = url.replace("://", "://someone@")
+    environments = {}
+    for name, words in {"plain": [], "proactive": ["--proactive"], "store": []}.items():
+        environments[name] = bench.far | {"GIT_CONFIG_GLOBAL": str(Path(bench.far["HOME"]) / f"{name}.gitconfig")}
+        Path(environments[name]["GIT_CONFIG_GLOBAL"]).touch()
+        if name != "store":
+            configure = [str(COMMAND), "configure", "--workspace", "acme", *words]
+            bench.meter.run(configure, environments[name])
+    token = subprocess.run(
+        [COMMAND, "token", url], capture_output=True, env=bench.far, text=True, check=True
+    ).stdout.strip()
+    stored = Path(bench.far["HOME"]) / ".git-credentials"
+    stored.write_text(f"https://x-token-auth:{token}@{bench.far_host}\n")
+    stored.chmod(0o600)
+    proactive = f'[http "https://{bench.far_host}/acme"]\n\tproactiveAuth = basic\n'
+    Path(environments["store"]["GIT_CONFIG_GLOBAL"]).write_text(f"[credential]\n\thelper = store\n{proactive}")
+    clone = str(Path(bench.far["HOME"]) / "clone")
+    bench.meter.run([git, "clone", "-q", "--bare", url, clone], environments["plain"])
+
+    def run(name: str, *words: str) -> Case:
+        return lambda: bench.meter.run([git, *words], environments[name])
+
+    ways = {"plain": ("plain", url), "proactive": ("proactive", url), "stored": ("store", url)}
+    ways |= {"name": ("plain", with_name), "name, proactive": ("proactive", with_name)}
+    for operation, words in {"ls-remote": ["ls-remote"], "fetch": [f"--git-dir={clone}", "fetch", "-q"]}.items():
+        costs = in_turn({way: run(name, *words, at) for way, (name, at) in ways.items()}, RUNS // 5)
+        compare("13.9", f"{operation} / without proactiveAuth", costs, "proactive", "plain", 0.90)
+        compare("13.9", f"{operation}, a user name in the URL / without", costs, "name, proactive", "name", 0.76)
+        compare("13.9", f"{operation} / credential.helper=store", costs, "proactive", "stored", 1.15)
+
+
+def submodules(bench: Bench) -> None:
+    """A clone with submodules, cold, beside the same with kept tokens."""
+    heading(f"Clone with {SUBMODULES} submodules at -j 8, 80 ms")
+    settings = Path(bench.far["HOME"]) / "submodules.gitconfig"
+    environment = bench.far | {"GIT_CONFIG_GLOBAL": str(settings)}
+    settings.write_text(f'[url "https://{bench.far_host}/"]\n\tinsteadOf = {bench.direct[0]}/\n')
+    bench.meter.run([str(COMMAND), "configure"], environment)
+    clone = Path(bench.far["HOME"]) / "super"
+    words = ["clone", "-q", "--recurse-submodules", "-j", "8", f"https://{bench.far_host}/acme/super.git", str(clone)]
+
+    def run(*, cold: bool) -> Case:
+        def cloned() -> Cost:
+            shutil.rmtree(clone, ignore_errors=True)
+            if cold:
+                forgotten(bench, environment)
+            return bench.meter.run([newest_git()[0], *words], environment)
+
+        return cloned
+
+    costs = in_turn({"cold": run(cold=True), "kept": run(cold=False)}, 2)
+    compare("13.11", "cold / with kept tokens", costs, "cold", "kept", 1.45)
 
 
 if __name__ == "__main__":
