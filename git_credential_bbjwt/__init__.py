@@ -1,3 +1,3 @@
 """git-credential-bbjwt: a git credential helper for Bitbucket Cloud."""
 
-__version__ = "1.1.0"
+__version__ = "1.0.0"
