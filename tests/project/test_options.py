@@ -18,10 +18,11 @@ def test_tables_are_written_by_tests_options() -> None:
 
 
 def own_options(command: str) -> list[str]:
-    """The options of a command that are not the helper's, and its arguments."""
+    """The options of a command that are not the helper's, and the words to choose from."""
     (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
-    found = [action.option_strings[-1:] for action in commands.choices[command]._actions]
-    return [name for names in found for name in names if name not in (*OPTIONS, "--help")]
+    own = [action for action in commands.choices[command]._actions if action.option_strings[-1:] != ["--help"]]
+    own = [action for action in own if not OPTIONS.keys() & set(action.option_strings)]
+    return [word for action in own for word in [*action.option_strings[-1:], *(action.choices or ())]]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -60,7 +60,7 @@ def secrets(installations: list[Installation], readable: list[Installation]) -> 
     if keyring.ok or is_needed:
         yield keyring
     else:
-        yield note("keyring", f"{keyring.detail}; no installation needs it")
+        yield note("keyring", f"{keyring.detail.removeprefix(': ')}; no installation needs it")
     for one in installations:
         if one.secret_place is SecretPlace.KEYRING and not keyring.ok:
             yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from git_credential_bbjwt.bitbucket.api import check_token
-from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note, passed
+from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -28,8 +28,7 @@ def cached_token(repository: Repository, options: HelperOptions, budget: Budget)
     try:
         _present(repository, record.username, record.token, budget)
     except CredentialError as problem:
-        remedy = f"run: {APP_NAME} forget {_url(repository)}"
-        yield failed("cached token", problem.what, remedy)
+        yield failed("cached token", problem.what, problem.hint.replace(" forget URL", f" forget {_url(repository)}"))
         return
     yield passed("cached token", f"it opens {repository.full_name}")
 
@@ -54,7 +53,7 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
             return
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
-        yield checked("access", _access, repository, token, asking.budget)
+        yield _access(repository, token, asking.budget)
         if asking.session.announcement is not None:
             yield passed("announcement", str(asking.session.announcement))
 
@@ -71,9 +70,20 @@ def _described(repository: Repository, options: HelperOptions, token: Token, too
     return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
 
 
-def _access(repository: Repository, token: Token, budget: Budget) -> str:
-    _present(repository, token.username, token.value, budget)
-    return f"git's server accepts it for {repository.full_name}"
+def _access(repository: Repository, token: Token, budget: Budget) -> Check:
+    try:
+        _present(repository, token.username, token.value, budget)
+    except CredentialError as problem:
+        hint = problem.hint
+        if hint.endswith(" forget URL"):  # The server names no cause, and this token is new.
+            hint = "give the app's account access to the repository"
+            if token.opens_workspace:
+                hint = (
+                    f"check that the OAuth consumer belongs to the workspace {repository.workspace}, then register it"
+                )
+                hint += f": {APP_NAME} register --oauth-consumer --workspace {repository.workspace}"
+        return failed("access", problem.what, hint)
+    return passed("access", f"git's server accepts it for {repository.full_name}")
 
 
 def advice(repository: Repository) -> Iterator[Check]:
