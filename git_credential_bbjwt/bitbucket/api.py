@@ -4,10 +4,8 @@ Sources: "Exchange a Connect JWT for an OAuth access token" and "OAuth 2.0" of B
 "Repositories" and "Workspaces" of its REST API (the look-up).
 """
 
-import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
@@ -22,7 +20,7 @@ from git_credential_bbjwt.bitbucket.responses import (
     checked_uuid,
 )
 from git_credential_bbjwt.bitbucket.signing import Query, Signed, Signer
-from git_credential_bbjwt.core.failures import CredentialError, RefusedError
+from git_credential_bbjwt.core.failures import RefusedError
 from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.scopes import normal_scope
@@ -42,35 +40,26 @@ class Bitbucket:
         #: The last announcement in a good response.
         self.announcement: Announcement | None = None
 
-    def mint(
-        self, repository: Repository, scope: str, workspace_uuid: str, remembered: str | None = None
-    ) -> tuple[str, AccessToken]:
-        """Return the repository's UUID, in braces, and a token for it alone.
+    @property
+    def signs_each(self) -> bool:
+        """Whether each request has a JWT of its own. The REST API may refuse a JWT that was signed for the swap."""
+        return self._signer.signs_each
 
-        ``workspace_uuid`` is that of the installation's workspace, or empty if it is not known. With a ``remembered``
-        UUID both requests are sent at once, and the token is used only if the look-up confirms the UUID.
-        Raises the errors of `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
+    def look_up(self, repository: Repository, workspace_uuid: str) -> str:
+        """Return the repository's UUID, in braces.
+
+        ``workspace_uuid`` is that of the installation's workspace, or empty if it is not known. Raises the errors of
+        `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
         """
-        if self._api is None:
-            assert repository.uuid is not None
-            return repository.uuid, self.swap(scope, repository.uuid)
-        # The REST API may refuse a JWT that was signed elsewhere, and then the swap has to come first.
-        guess = (repository.uuid or remembered) if self._signer.signs_each else None
-        ahead = _Ahead(lambda: self.swap(scope, guess)) if guess is not None else None
         response = self._look_up(repository)
         uuid = checked_uuid(response, repository)
         check_workspace(response, workspace_uuid)
-        if ahead is not None and guess == uuid:
-            return uuid, ahead.result()
-        if ahead is not None:
-            trace(f"{repository.full_name}: it is another repository than it was; its old token is dropped")
-            ahead.wait()  # There is one connection.
-        return uuid, self.swap(scope, uuid)
+        return uuid
 
     def swap(self, scope: str, uuid: str | None) -> AccessToken:
         """Swap a JWT for a token of ``scope``, limited to the repository with ``uuid`` unless that is None.
 
-        Raises as `mint` does.
+        Raises as `look_up` does.
         """
         form = {"grant_type": GRANT_TYPE, "scope": normal_scope(scope)}
         if uuid is not None:
@@ -82,11 +71,11 @@ class Bitbucket:
         return token
 
     def full_name(self, repository: Repository) -> str:
-        """Return ``workspace/slug`` of the repository that is named by UUIDs. Raises as `mint` does."""
+        """Return ``workspace/slug`` of the repository that is named by UUIDs. Raises as `look_up` does."""
         return checked_full_name(self._look_up(repository), repository)
 
     def workspace_slug(self, workspace_uuid: str) -> str:
-        """Return the slug of the workspace with this UUID. Raises as `mint` does."""
+        """Return the slug of the workspace with this UUID. Raises as `look_up` does."""
         assert self._api is not None
         path = f"/2.0/workspaces/{quote(workspace_uuid, safe='')}"
         response = self._send(self._api, Request.LOOK_UP, "GET", path, (("fields", "slug,uuid"),))
@@ -151,33 +140,6 @@ def check_token(origin: Origin, repository: Repository, username: str, token: st
     response = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
     if response.status != _OK:
         refuse(response, origin.host, Request.GIT)
-
-
-class _Ahead:
-    """A swap in a thread of its own."""
-
-    def __init__(self, work: Callable[[], AccessToken]) -> None:
-        self._work = work
-        self._found: AccessToken | None = None
-        self._trouble: CredentialError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._found = self._work()
-        except CredentialError as problem:  # Raised again by the thread that waits.
-            self._trouble = problem
-
-    def wait(self) -> None:
-        self._thread.join()
-
-    def result(self) -> AccessToken:
-        self.wait()
-        if self._trouble is not None:
-            raise self._trouble
-        assert self._found is not None
-        return self._found
 
 
 _OK = 200

@@ -1,4 +1,4 @@
-"""Drop the cached tokens of one repository, or all of them. Registered secrets stay.
+"""Drop cached tokens: those of one repository, or all. Registered secrets stay.
 
 Examples:
   git-credential-bbjwt forget https://bitbucket.org/acme/widgets
@@ -11,14 +11,13 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusals
+from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusals, forget_repository
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("url", nargs="?", metavar="URL", help="clone URL of the repository")
-    parser.add_argument("--all", action="store_true", help="all cached tokens")
+    parser.add_argument("--all", action="store_true", help="every cached token")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
@@ -31,8 +30,6 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
         clear_all()
     else:
         wanted = parse_url(arguments.url)
-        # An OAuth consumer's token serves the whole workspace, and its record names no repository.
-        wanted_too = Repository(wanted.host, wanted.workspace, "")
-        dropped = forget(lambda one: one.repository in (wanted, wanted_too))
+        dropped = forget_repository(wanted)
     note(f"dropped {dropped} cached token{'' if dropped == 1 else 's'}")
     return 0

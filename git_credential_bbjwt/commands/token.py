@@ -24,7 +24,8 @@ from git_credential_bbjwt.core.failures import CredentialError, RefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting.obtain import Asking, asking_for_person, token_for_person
+from git_credential_bbjwt.getting.asking import Asking, asking_for_person
+from git_credential_bbjwt.getting.obtain import obtain_for_person, token_for_person
 from git_credential_bbjwt.tokens.token import Token
 
 
@@ -138,7 +139,7 @@ class _Many:
             return ""
         try:
             repository = parse_url(self._urls[number])
-            return self._show(Handed(repository, self._options.scope, person.get(repository)))
+            return self._show(Handed(repository, self._options.scope, obtain_for_person(person, repository)))
         except CredentialError as problem:
             if isinstance(problem, RefusedError) and problem.status == _TOO_MANY:
                 self._stopped_by = problem

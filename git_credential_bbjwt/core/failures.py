@@ -104,9 +104,11 @@ class RefusedError(CredentialError):
     ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
     ``is_about_repository`` tells that only the repository asked for is not there or may not be seen; ``is_used_up``
     that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_unknown_grant``
-    that the token endpoint does not know the grant, ``is_remembered`` that an earlier call met it.
+    that the token endpoint does not know the grant, ``is_remembered`` that an earlier call met it. The key in
+    ``installation`` is what a refusal of all of an installation's requests is remembered under.
     """
 
+    installation = ""
     is_of_swap = False
     is_unknown_grant = False
     is_remembered = False
@@ -126,6 +128,12 @@ class RefusedError(CredentialError):
         self.status = status
         self.server_time = server_time
         self.is_about_repository = is_about_repository
+
+
+class WholeWorkspaceError(CredentialError):
+    """A broker that may not hand out tokens which open a whole workspace has no other one."""
+
+    usual_hint = "whoever runs the broker decides: serve --whole-workspace"
 
 
 class TooManyRefusedError(CredentialError):

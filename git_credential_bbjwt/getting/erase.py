@@ -4,12 +4,12 @@ from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.repository import normal_host, parse_path
+from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.git.protocol import parse_request, read_all
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import Record, fingerprint_of
-from git_credential_bbjwt.tokens.slot import Slot
-from git_credential_bbjwt.tokens.tidying import forget
+from git_credential_bbjwt.tokens.slot import Slot, may_be_replaced
+from git_credential_bbjwt.tokens.tidying import forget, workspace_records
 
 
 def erase(options: HelperOptions) -> int:
@@ -33,18 +33,29 @@ def erase(options: HelperOptions) -> int:
     # What a broker gave may be kept nowhere, and is noted as refused all the same.
     cache = TokenCache.open(create=options.broker is not None)
     slot = cache.slot(repository, options.scope, options.app)
-    if _refused_record(slot, refused) is None:
-        if options.broker and refused is not None:
-            slot.refuse(refused, None)
-        return 0
     budget = Budget(options.timeout)
     budget.watch(say_that_time_is_up)
-    with slot.lock(budget):
-        # Once more under the lock: the token of another process that minted in between must survive.
-        record = _refused_record(slot, refused)
-        if record is not None:
-            _drop(slot, record, is_refused=refused is not None)
+    is_known = False
+    for one, drop in ((slot, _drop), (_workspace_slot(cache, repository, options.app, refused), _drop_workspaces)):
+        if _refused_record(one, refused) is not None:
+            is_known = True
+            with one.lock(budget):
+                # Once more under the lock: the token of another process that minted in between must survive.
+                record = _refused_record(one, refused)
+                if record is not None:
+                    drop(slot, one, record, is_refused=refused is not None)
+    if not is_known and options.broker and refused is not None:
+        slot.refuse(refused, None)
     return 0
+
+
+def _workspace_slot(cache: TokenCache, repository: Repository, app: str, refused: str | None) -> Slot:
+    """The slot of the workspace's token. If the URL names the workspace by its UUID, the token tells the slug."""
+    if repository.workspace.startswith("{") and refused is not None:
+        for record in workspace_records(cache, repository.host):
+            if record.fingerprint == refused:
+                return cache.workspace_slot(record.host, record.workspace, record.app)
+    return cache.workspace_slot(repository.host, repository.workspace, app)
 
 
 def _refused_record(slot: Slot, refused: str | None) -> Record | None:
@@ -53,7 +64,7 @@ def _refused_record(slot: Slot, refused: str | None) -> Record | None:
     return record if record is not None and refused in (None, record.fingerprint) else None
 
 
-def _drop(slot: Slot, record: Record, *, is_refused: bool) -> None:
+def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
     """Drop the record, unless it is the last of too many that the server refused."""
     if is_refused:
         try:
@@ -62,9 +73,19 @@ def _drop(slot: Slot, record: Record, *, is_refused: bool) -> None:
             trace(f"{too_many.what}: the newest one stays, and is not handed out for some seconds")
             slot.close(record)
             return
-    else:
-        slot.reopen()
+    slot.reopen()
     slot.drop()
     if record.is_brokered:
         slot.refuse(record.fingerprint, record.expires)
     trace(f"{slot.repository.full_name}: dropped the cached token")
+
+
+def _drop_workspaces(slot: Slot, workspace: Slot, record: Record, *, is_refused: bool) -> None:
+    """Drop the workspace's token if a refusal for one repository is reason enough; else close that repository."""
+    if is_refused and not may_be_replaced(workspace, record):
+        trace(f"{slot.repository.full_name}: the workspace's token stays for the other repositories")
+        slot.close(None)
+        return
+    slot.reopen()
+    workspace.drop()
+    trace(f"{record.workspace}: dropped the cached token of the workspace")

@@ -45,7 +45,7 @@ def get(options: HelperOptions) -> int:
         return 0
     record = _cached(request, host, options, sources)
     if record is not None:
-        trace(f"{record.workspace}/{record.name}: using the cached token, which expires at {record.end}")
+        trace(f"{record.workspace}/{record.name or '*'}: using the cached token, which expires at {record.end}")
         write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
         return 0
     return _get_new(request, host, options, sources)
@@ -84,7 +84,8 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
     site_packages.load()
     from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
     from git_credential_bbjwt.core.failures import UndecidedError
-    from git_credential_bbjwt.getting.obtain import Asking, obtain
+    from git_credential_bbjwt.getting.asking import Asking
+    from git_credential_bbjwt.getting.obtain import obtain
     from git_credential_bbjwt.installations.catalogue import Catalogue
     from git_credential_bbjwt.tokens.tidying import tidy
 

@@ -28,12 +28,14 @@ from git_credential_bbjwt.core.failures import (
     RefusedError,
     TooManyRefusedError,
     UndecidedError,
+    WholeWorkspaceError,
 )
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.getting.obtain import Asking, obtain
+from git_credential_bbjwt.getting.asking import Asking
+from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.git.protocol import Request, format_answer, parse_request, refused_fingerprints
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -253,7 +255,9 @@ class Answering:
         cache = TokenCache.open(create=True, is_brokers=True, operators_folder=self._rules.folder)
         if cache.tokens is None or self._options.token_store == "none":
             raise CannotLimitError(NO_FOLDER, NO_FOLDER_HINT)
-        asking = Asking(self._options, sources, catalogue, self._budget, cache=cache)
+        asking = Asking(
+            self._options, sources, catalogue, self._budget, cache=cache, whole_workspace=self._rules.whole_workspace
+        )
         try:
             if repository.uuid is not None or repository.workspace.startswith("{"):
                 repository = self._named(repository, asked, asking)
@@ -306,7 +310,6 @@ class Answering:
         apps = [one for one in asked if isinstance(one, Installation) and not one.is_consumer]
         if not apps:  # Nobody else can look it up.
             raise NotAllowedError(NOT_ALLOWED)
-        installation = apps[0]
         cache = asking.cache
         assert cache.notes is not None
         name = asking.slot(repository).name + NAMED
@@ -318,7 +321,7 @@ class Answering:
             with limit.one(self._budget) as place:
                 place.spend()
                 try:
-                    full_name = look_up_name(repository, installation, asking.session)
+                    full_name = look_up_name(repository, apps[0], asking.session)
                 except RefusedError as refused:
                     if refused.status not in (403, 404):
                         raise
@@ -340,6 +343,8 @@ class Answering:
             kind, reason, retry_after = Kind.TOO_MANY, f"{problem.what}; {problem.hint}", problem.seconds
         elif isinstance(problem, TooManyRefusedError):
             kind, reason, retry_after = Kind.TOO_MANY, problem.what, 60
+        elif isinstance(problem, WholeWorkspaceError):
+            kind, reason = Kind.WHOLE_WORKSPACE, problem.what
         elif isinstance(problem, CannotLimitError):
             reason = problem.what
         elif isinstance(problem, BudgetSpentError):

@@ -26,6 +26,9 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # `is_in_memory` and `OwnFolder` deci
 # A prime, so that all bytes of a name matter.
 _PARTS = 61
 
+#: Ends the name of the note that the newest token of a slot was refused as well.
+CLOSED = "~closed"
+
 # The last part of the name of a broker's slot: a broker and an asker of one user do not wait for each other.
 _BROKERS = "broker"
 
@@ -59,11 +62,22 @@ def read_record(folder: OwnFolder, name: str, repository: Repository, scope: str
 
 
 def cached_record(repository: Repository, scope: str, app: str) -> Record | None:
-    """Return this user's record for ``repository``, whatever its age; None if there is none."""
+    """Return this user's record for ``repository``, whatever its age; None if there is none.
+
+    It may be that of the workspace's token, unless the server has lately refused that token for this repository.
+    """
     folder = first_usable(token_paths(), OwnFolder)
     if folder is None:
         return None
-    return read_record(folder, slot_name(repository, scope, app), repository, scope, app)
+    name = slot_name(repository, scope, app)
+    record = read_record(folder, name, repository, scope, app)
+    if record is not None:
+        return record
+    workspace = Repository(repository.host, repository.workspace, "")
+    record = read_record(folder, slot_name(workspace, "", app), workspace, "", app)
+    if record is None or record.asked != scope or folder.read(name + CLOSED) is not None:
+        return None
+    return record
 
 
 def token_paths(operators: str | None = None) -> "Iterator[str]":

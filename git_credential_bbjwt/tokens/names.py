@@ -3,6 +3,8 @@
 A record is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``; what is known beside it ends with one of these endings.
 """
 
+from git_credential_bbjwt.tokens.folders import CLOSED as CLOSED
+
 #: Begins each ending.
 BESIDE = "~"
 
@@ -12,11 +14,12 @@ LOCK = "~lock"
 #: When tokens of a slot were replaced because the server refused them.
 REMINTS = "~reminted"
 
-#: The newest token of a slot was refused as well.
-CLOSED = "~closed"
-
 #: Tokens that a broker must not give again.
 REFUSED = "~refused"
+
+#: The lock of the one process that asks whether Connect still works, and when it last did.
+CONNECT = "~connect"
+CONNECT_WORKS = "~works"
 
 #: The UUID of a repository.
 UUID = "~uuid"
@@ -27,7 +30,7 @@ MINTING = "~minting"
 #: The name that a broker found for a repository named by UUIDs.
 NAMED = "~named"
 
-ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, UUID, MINTING, NAMED)
+ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, CONNECT, CONNECT_WORKS, UUID, MINTING, NAMED)
 
 #: The folder of remembered refusals.
 REFUSALS = "refusals"

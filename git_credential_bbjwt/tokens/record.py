@@ -32,6 +32,7 @@ _TEXT_FIELDS = (
     "uuid",
     "opens",
     "granted",
+    "asked",
     "fingerprint",
     "username",
     "token",
@@ -46,7 +47,8 @@ class Record:
     ``host``, ``workspace``, ``name``, ``scope`` and ``app`` are those of its slot (`tokens.slot`). ``minted`` and
     ``expires`` are Unix times. ``stamp`` is that of all sources of installations at the time of the mint, ``identity``
     a digest of who gave the token. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for
-    a token that opens more than one repository; ``granted`` then names its scopes.
+    a token that opens more than one repository; ``granted`` then names its scopes, and ``asked`` those that a call
+    requested and found it no broader than.
     """
 
     __slots__ = (*_TEXT_FIELDS, "expires", "minted")
@@ -61,6 +63,7 @@ class Record:
     uuid: str
     opens: str
     granted: str
+    asked: str
     fingerprint: str
     username: str
     token: str
@@ -76,6 +79,7 @@ class Record:
         self.scope, self.app, self.stamp, self.identity = scope, app, stamp, identity
         self.uuid, self.username, self.token = token.uuid or "", token.username, token.value
         self.opens, self.granted = _WORKSPACE if token.opens_workspace else "", token.granted
+        self.asked = token.asked
         self.fingerprint = fingerprint_of(token.value.encode())
         self.minted, self.expires = token.minted, token.expires
         return self
@@ -125,6 +129,7 @@ class Record:
             username=self.username,
             opens_workspace=self.opens_workspace,
             granted=self.granted,
+            asked=self.asked,
             is_cached=True,
         )
 

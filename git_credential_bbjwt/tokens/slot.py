@@ -9,8 +9,8 @@ from git_credential_bbjwt.core.failures import TooManyRefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.lock import WAITING, FileLock
-from git_credential_bbjwt.tokens.folders import read_record, slot_name
-from git_credential_bbjwt.tokens.names import CLOSED, LOCK, REFUSED, REMINTS
+from git_credential_bbjwt.tokens.folders import CLOSED, read_record, slot_name
+from git_credential_bbjwt.tokens.names import CONNECT_WORKS, LOCK, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record
 
@@ -25,6 +25,10 @@ REMINTS_WITHIN = 300
 
 #: Seconds for which a repository gets no token after its newest one was refused, too.
 CLOSED_FOR = 30
+
+# Seconds that a workspace's token serves before a refusal can be a reason to replace it: a younger one has hardly been
+# revoked, so the repository is not there, or closed.
+_OLD_ENOUGH = 60
 
 # Seconds for which a refused token is named to a broker if its end is not known.
 _A_DAY = 86_400
@@ -69,8 +73,8 @@ class Slot:
             self._cache.tokens.remove(self.name)
 
     @contextlib.contextmanager
-    def lock(self, budget: Budget) -> Iterator[None]:
-        """Hold the slot's lock, so that one process at a time gets a token for it.
+    def lock(self, budget: Budget, of: str = "") -> Iterator[None]:
+        """Hold the slot's lock, so that one process at a time gets a token for it; ``of`` names another lock of it.
 
         If no lock can be made there is nothing to share either, and the call goes on without.
         """
@@ -79,7 +83,7 @@ class Slot:
                 budget.doing = WAITING
                 try:
                     self._cache.notes.make_folders(self.name.rpartition("/")[0])
-                    held.enter_context(FileLock(self._cache.notes, self.name + LOCK, may_wait=budget.remaining))
+                    held.enter_context(FileLock(self._cache.notes, self.name + (of or LOCK), may_wait=budget.remaining))
                 except OSError as problem:
                     trace(f"no lock in {self._cache.notes.path}: {problem.strerror}")
             yield
@@ -102,12 +106,16 @@ class Slot:
     def _described(self) -> str:
         return self.repository.full_name if self.repository.name else f"the workspace {self.repository.workspace}"
 
-    def close(self, record: Record) -> None:
-        """Note that the newest token was refused as well: for `CLOSED_FOR` seconds there is none for the repository."""
-        record.stamp = ""  # So that it is not returned without a look at the note.
+    def close(self, record: Record | None) -> None:
+        """Note that the newest token was refused as well: for `CLOSED_FOR` seconds there is none for the repository.
+
+        ``record`` is the slot's own one, None if the token is that of the workspace.
+        """
         try:
             self._cache.write(self.name + CLOSED, b"\n")
-            self.keep(record)
+            if record is not None:
+                record.stamp = ""  # So that it is not returned without a look at the note.
+                self.keep(record)
         except OSError as problem:
             trace(f"the refusal could not be noted: {problem.strerror}")
 
@@ -119,6 +127,18 @@ class Slot:
     def reopen(self) -> None:
         """End what `close` began."""
         self._cache.remove(self.name + CLOSED)
+
+    def note_connect_works(self) -> None:
+        """Note that Bitbucket has just given a Connect app of the workspace a token."""
+        try:
+            self._cache.write(self.name + CONNECT_WORKS, b"\n")
+        except OSError as problem:
+            trace(f"that Connect works could not be noted: {problem.strerror}")
+
+    def connect_works_since(self, when: float) -> bool:
+        """Whether Bitbucket has given a Connect app of the workspace a token since ``when``, a Unix time."""
+        age = self._cache.age(self.name + CONNECT_WORKS)
+        return age is not None and time.time() - age > when
 
     def refused(self) -> list[str]:
         """Return the fingerprints of tokens that the server refused or that were forgotten, the newest last."""
@@ -141,3 +161,15 @@ class Slot:
             if expires.isdigit():
                 found.append((fingerprint, int(expires)))
         return found
+
+
+def may_be_replaced(slot: Slot, record: Record) -> bool:
+    """Whether a workspace's refused token is replaced, and count that; else it stays for the other repositories."""
+    if time.time() - record.minted < _OLD_ENOUGH:
+        return False
+    try:
+        slot.count_remint()
+    except TooManyRefusedError as too_many:
+        trace(too_many.what)
+        return False
+    return True

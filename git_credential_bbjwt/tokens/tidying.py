@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import file_name
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
@@ -88,6 +89,28 @@ def forget(concerns: Callable[[Record], bool]) -> int:
                     _drop(cache, path, record)
                     dropped += 1
     return dropped
+
+
+def forget_repository(repository: Repository) -> int:
+    """Drop the cached tokens of one repository, that of its workspace too; return how many."""
+
+    def concerns(record: Record) -> bool:
+        if record.repository == repository:
+            return True
+        # Which workspace a UUID is the name of is not known here.
+        same = repository.workspace.startswith("{") or record.workspace == repository.workspace
+        return record.opens_workspace and record.name == "" and record.host == repository.host and same
+
+    return forget(concerns)
+
+
+def workspace_records(cache: TokenCache, host: str) -> Iterator[Record]:
+    """Yield the records of tokens that serve a whole workspace of ``host``."""
+    folder = cache.tokens
+    if folder is not None:
+        for _, record in (one for part in _parts(folder) for one in _records_in(folder, part, "")):
+            if record.host == host and record.name == "":
+                yield record
 
 
 def forget_workspaces(workspaces: Iterable[tuple[str, str]]) -> None:

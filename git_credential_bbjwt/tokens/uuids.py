@@ -16,20 +16,23 @@ class KnownUuids:
     def __init__(self, cache: TokenCache) -> None:
         self._folder = cache.uuids
 
-    def find(self, repository: Repository, *, within: float = UUID_LIFE) -> str | None:
-        """Return the UUID that a look-up returned for ``repository`` in the last ``within`` seconds."""
+    def find(self, repository: Repository, *, by: str = "", within: float = UUID_LIFE) -> str | None:
+        """Return the UUID that a look-up returned for ``repository`` in the last ``within`` seconds.
+
+        ``by`` is the installation that must have made the look-up; any may have if it is empty.
+        """
         name = _name(repository)
         if self._folder is None or not 0 <= self._folder.age(name) < min(within, UUID_LIFE):
             return None
-        uuid = (self._folder.read(name) or b"").decode("ascii", "replace")
-        return uuid if is_uuid(uuid) else None
+        uuid, _, found_by = (self._folder.read(name) or b"").decode("ascii", "replace").partition(" ")
+        return uuid if is_uuid(uuid) and by in ("", found_by) else None
 
-    def remember(self, repository: Repository, uuid: str) -> None:
-        """Remember that a look-up has just returned ``uuid``."""
+    def remember(self, repository: Repository, uuid: str, *, by: str) -> None:
+        """Remember that a look-up of the installation ``by`` has just returned ``uuid``."""
         if self._folder is None:
             return
         try:
-            write(self._folder, _name(repository), uuid.encode())
+            write(self._folder, _name(repository), f"{uuid} {by}".encode())
         except OSError as problem:
             trace(f"the repository's UUID could not be remembered: {problem.strerror}")
 

@@ -6,7 +6,7 @@ from typing import Any
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.vendors.session import Session
-from git_credential_bbjwt.vendors.vendor import Vendor
+from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
 
 def _connect(source: Any, session: Session) -> Vendor:
@@ -15,7 +15,13 @@ def _connect(source: Any, session: Session) -> Vendor:
     return Connect(source, session)
 
 
-def _command(source: Any, session: Session) -> Vendor:
+def _oauth_consumer(source: Any, session: Session) -> Vendor:
+    from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
+
+    return OAuthConsumer(source, session)
+
+
+def _command(source: Any, session: Session) -> Chooser:
     from git_credential_bbjwt.vendors.command import InstallationCommand
 
     return InstallationCommand(source, session)
@@ -28,14 +34,15 @@ def _broker(source: Any, session: Session) -> Vendor:
 
 
 # By the `kind` of the source, as `list --json` names it. Each imports its vendor only when it is used.
-_VENDORS: dict[str, Callable[[Any, Session], Vendor]] = {
+_VENDORS: dict[str, Callable[[Any, Session], Vendor | Chooser]] = {
     "connect": _connect,
+    "oauth-consumer": _oauth_consumer,
     "command": _command,
     "broker": _broker,
 }
 
 
-def vendor_for(source: Installation | Asked, session: Session) -> Vendor:
+def vendor_for(source: Installation | Asked, session: Session) -> Vendor | Chooser:
     """Return the vendor of an installation, or of an installation command or broker that is asked."""
-    kind = source.kind if isinstance(source, Asked) else "connect"
+    kind = source.kind if isinstance(source, Asked) else source.kind.value
     return _VENDORS[kind](source, session)

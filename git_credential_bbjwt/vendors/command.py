@@ -10,10 +10,11 @@ from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.connect import Connect
+from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.printed_secrets import shown_lines
 from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import Vendor
 
 # A payload is two kilobytes. Bytes.
 _LONGEST_PAYLOAD = 1024 * 1024
@@ -23,27 +24,33 @@ _MOST_LINES = 20
 
 
 class InstallationCommand:
-    """The vendor for an installation command: runs it, then mints for the installation that it printed."""
+    """Runs an installation command; the vendors are those of the installations that it prints.
 
-    opens_workspace = False
+    Their tokens have the command's identity: a cached one is used until its end without running the command again.
+    """
 
     def __init__(self, asked: Asked, session: Session) -> None:
         self.identity = digest("command", asked.how)
         self._asked = asked
         self._session = session
 
-    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:
-        """Return a new token; None if the command prints nothing. Raises CredentialError."""
+    def vendors(self, repository: Repository) -> list[Vendor]:
+        """Return the vendors of the printed installations; none if it prints nothing. Raises CredentialError."""
         self._session.has_asked = True
         self._session.budget.doing = f"waiting for {self._asked.where}"
-        installation = ask_command(self._asked, repository)
-        return None if installation is None else Connect(installation, self._session).token(repository, scope, refused)
+        found: list[Vendor] = [
+            OAuthConsumer(one, self._session) if one.is_consumer else Connect(one, self._session)
+            for one in ask_command(self._asked, repository)
+        ]
+        for one in found:
+            one.identity = self.identity
+        return found
 
 
-def ask_command(asked: Asked, repository: Repository) -> Installation | None:
-    """Run the command about ``repository``; None where it prints nothing, for "not mine".
+def ask_command(asked: Asked, repository: Repository) -> list[Installation]:
+    """Run the command about ``repository``; return the installations to ask, none if it prints nothing.
 
-    Raises InstallationCommandError where it fails or prints another workspace's payload, InstallationError for what is
+    Raises InstallationCommandError if it fails or prints another workspace's payload, InstallationError for what is
     no payload.
     """
     environment = {
@@ -64,7 +71,7 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
         )
     if not done.output.strip():
-        return None
+        return []
     printed = parse_payload(unpacked(done.output) or done.output, where)
     for one in printed:
         hide(one.shared_secret)
@@ -74,7 +81,7 @@ def ask_command(asked: Asked, repository: Repository) -> Installation | None:
             f"{asked.where} printed the payload of another workspace than {repository.workspace}",
             "it must print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
         )
-    installation = chosen(serving, repository.workspace, "") or serving[0]
-    if not installation.shared_secret:
+    first = chosen(serving, repository.workspace, "") or serving[0]
+    if not first.shared_secret:
         raise InstallationError(f"{where}: sharedSecret is missing")
-    return installation
+    return [first, *[one for one in serving if one.after_connect and one != first][:1]]

@@ -1,19 +1,29 @@
 """Bitbucket's tokens for the installation of a Connect app: a look-up and a swap, and what earlier ones have shown."""
 
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
     ConnectionFailedError,
+    CredentialError,
     RefusedError,
     UndecidedError,
 )
-from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from git_credential_bbjwt.bitbucket.api import Bitbucket
+    from git_credential_bbjwt.bitbucket.responses import AccessToken
 
 
 class Connect:
@@ -49,15 +59,14 @@ class Connect:
             raise UndecidedError(failure.what, failure.hint) from failure
 
     def _mint(self, repository: Repository, scope: str) -> Token:
-        session, installation = self._session, self._installation
-        keys = RefusalKeys(installation, repository, scope)
-        session.failures.check(keys.all())
-        remembered = None if repository.uuid is not None else session.uuids.find(repository)
-        needs_api = repository.uuid is None or not installation.is_surely_for(repository)
+        session = self._session
+        keys = RefusalKeys(self._installation, repository, scope)
+        mint = _Mint(self._installation, repository, scope, session, keys)
+        session.failures.check([key for key in keys.all() if not (mint.skips_look_up and key == keys.look_ups)])
         try:
-            with session.bitbucket(installation, repository, needs_api=needs_api) as bitbucket:
-                uuid, minted = bitbucket.mint(repository, scope, installation.workspace_uuid, remembered)
+            token = mint.token()
         except RefusedError as refusal:
+            refusal.installation = keys.installation
             key = keys.of(refusal)
             if key:
                 session.failures.note(key, refusal)
@@ -65,10 +74,7 @@ class Connect:
                 session.uuids.forget(repository)
             raise
         session.failures.end(keys.all())
-        if repository.uuid is None:
-            session.uuids.remember(repository, uuid)
-        trace(f"{repository.full_name}: a new token for {uuid}, scope {scope}, for {minted.expires - minted.minted} s")
-        return Token(minted.token, expires=minted.expires, minted=minted.minted, uuid=uuid)
+        return token
 
 
 class RefusalKeys:
@@ -78,21 +84,21 @@ class RefusalKeys:
         identity = installation.identity
         about = (repository.host, repository.full_name)
         self.installation = digest(identity, "all")
-        self._look_ups = digest(identity, "look-ups")
+        self.look_ups = digest(identity, "look-ups")
         self._swaps = digest(identity, "swaps")
         self._repository = digest(identity, "look-up", *about)
         self._scope = digest(identity, "swap", *about, scope)
 
     def all(self) -> list[str]:
         """Return each key that may have a refusal of this mint."""
-        return [self.installation, self._look_ups, self._swaps, self._repository, self._scope]
+        return [self.installation, self.look_ups, self._swaps, self._repository, self._scope]
 
     def of(self, refusal: RefusedError) -> str:
         """Return the key for ``refusal``; empty if it says nothing about the next call."""
         if refusal.status == _GONE or (refusal.status == _UNAUTHORIZED and not refusal.is_of_swap):
             return self.installation
         if refusal.status == _TOO_MANY and refusal.is_used_up:
-            return self._swaps if refusal.is_of_swap else self._look_ups
+            return self._swaps if refusal.is_of_swap else self.look_ups
         if refusal.is_about_repository:
             return self._repository
         if refusal.is_of_swap and refusal.status in (_BAD_REQUEST, _UNAUTHORIZED):
@@ -101,6 +107,139 @@ class RefusalKeys:
 
 
 _BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _GONE, _TOO_MANY = 400, 401, 404, 410, 429
+
+
+class _Mint:
+    """One mint: a look-up of the repository's UUID, and a swap for a token limited to that UUID.
+
+    If the UUID is remembered, both requests are under way at once; the token is used if the look-up confirms the UUID.
+    Git works during an outage of the REST API (Bitbucket's status page: January 7, 2026, 95 minutes), so then a
+    remembered UUID is enough: the token opens what an earlier one opened, and nothing else.
+    """
+
+    def __init__(
+        self, installation: Installation, repository: Repository, scope: str, session: Session, keys: RefusalKeys
+    ) -> None:
+        self._installation = installation
+        self._repository = repository
+        self._scope = scope
+        self._session = session
+        self._by = digest(installation.app_key, installation.client_key, installation.base_url)
+        self._keys = keys
+        self._outage = digest(self._by, "outage")
+        # The UUID that is enough if the look-up fails.
+        self._known = None
+        if repository.uuid is None:
+            self._known = session.uuids.find(repository, by=self._by, within=session.uuids_within)
+
+    @property
+    def skips_look_up(self) -> bool:
+        """Whether the last look-ups failed, and the remembered UUID is enough."""
+        failures = self._session.failures
+        is_out = failures.has_been(self._outage, _OUTAGE) or failures.find(self._keys.look_ups) is not None
+        return self._known is not None and not self._session.for_person and is_out
+
+    def token(self) -> Token:
+        """Return a new token. Raises CredentialError."""
+        repository, session = self._repository, self._session
+        needs_api = repository.uuid is None or not self._installation.is_surely_for(repository)
+        known = self._known
+        if self.skips_look_up:
+            assert known is not None
+            with session.bitbucket(self._installation, repository, needs_api=False) as bitbucket:
+                return self._unconfirmed(bitbucket.swap(self._scope, known), known, "its last look-up failed")
+        with session.bitbucket(self._installation, repository, needs_api=needs_api) as bitbucket:
+            if not needs_api:
+                assert repository.uuid is not None
+                return self._token(bitbucket.swap(self._scope, repository.uuid), repository.uuid)
+            return self._looked_up(bitbucket, known)
+
+    def _looked_up(self, bitbucket: "Bitbucket", known: str | None) -> Token:
+        """The token, after a look-up or beside one. ``known`` is the UUID that is enough in an outage."""
+        repository = self._repository
+        # The REST API may refuse a JWT that was signed elsewhere, and then the swap has to come first.
+        guess = repository.uuid or self._session.uuids.find(repository) if bitbucket.signs_each else None
+        ahead = None if guess is None else _Ahead(lambda: bitbucket.swap(self._scope, guess))
+        look_up = _Ahead(lambda: bitbucket.look_up(repository, self._installation.workspace_uuid))
+        try:
+            uuid = look_up.result(None if known is None else self._patience())
+        except (RefusedError, ConnectionFailedError, BudgetSpentError) as failure:
+            if known is None or not _is_outage(failure):
+                raise
+            self._session.failures.note_time(self._outage)
+            swapped = ahead.result() if ahead is not None and guess == known else bitbucket.swap(self._scope, known)
+            return self._unconfirmed(swapped, known, failure.what)
+        if repository.uuid is None:
+            self._session.uuids.remember(repository, uuid, by=self._by)
+        if ahead is not None and guess == uuid:
+            return self._token(ahead.result(), uuid)
+        if ahead is not None:
+            trace(f"{repository.full_name}: it is another repository than it was; its old token is dropped")
+            ahead.wait()  # There is one connection.
+        return self._token(bitbucket.swap(self._scope, uuid), uuid)
+
+    def _patience(self) -> float:
+        """Seconds for a look-up that is not needed."""
+        return min(_PATIENCE, self._session.budget.seconds / 2)
+
+    def _token(self, found: "AccessToken", uuid: str) -> Token:
+        trace(
+            f"{self._repository.full_name}: a new token for {uuid}, scope {self._scope}, for "
+            f"{found.expires - found.minted} s"
+        )
+        return Token(found.token, expires=found.expires, minted=found.minted, uuid=uuid)
+
+    def _unconfirmed(self, found: "AccessToken", uuid: str, why: str) -> Token:
+        warning(
+            f"Bitbucket does not tell the UUID of {self._repository.full_name} now ({why}); the token is for the "
+            "repository that had this name at the last look-up"
+        )
+        return Token(found.token, expires=found.expires, minted=found.minted, uuid=uuid, may_be_kept=False)
+
+
+def _is_outage(failure: CredentialError) -> bool:
+    """Whether a look-up failed because the REST API is out of order or has no allowance left."""
+    return not isinstance(failure, RefusedError) or failure.status == _TOO_MANY or failure.status >= _SERVER_ERROR
+
+
+_SERVER_ERROR = 500
+
+# Seconds after which a look-up is given up if the UUID is remembered.
+_PATIENCE = 10.0
+
+# Seconds after an outage in which no look-up is tried if the UUID is remembered.
+_OUTAGE = 120
+
+_Found = TypeVar("_Found")
+
+
+class _Ahead(Generic[_Found]):
+    """A request in a thread of its own."""
+
+    def __init__(self, work: Callable[[], _Found]) -> None:
+        self._work = work
+        self._found: list[_Found] = []
+        self._trouble: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._work())
+        except BaseException as problem:  # Raised again by the thread that waits.
+            self._trouble = problem
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def result(self, seconds: float | None = None) -> _Found:
+        """Return what was found. Raises its CredentialError; ConnectionFailedError if it takes over ``seconds``."""
+        self._thread.join(seconds)
+        if self._trouble is not None:
+            raise self._trouble
+        if not self._found:
+            raise ConnectionFailedError(f"no response within {seconds:g} s")
+        return self._found[0]
 
 
 def look_up_name(repository: Repository, installation: Installation, session: Session) -> str:

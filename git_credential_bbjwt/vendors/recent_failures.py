@@ -9,7 +9,7 @@ import json
 import threading
 import time
 
-from git_credential_bbjwt.core.failures import RefusedError
+from git_credential_bbjwt.core.failures import BroaderScopeError, RefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
@@ -29,13 +29,13 @@ class RecentFailures:
         self._lock = threading.Lock()  # Mints side by side may meet the same refusal.
 
     def check(self, keys: list[str]) -> None:
-        """Raise the RefusedError that is remembered under one of ``keys``, with its age, if there is one."""
+        """Raise the refusal that is remembered under one of ``keys``, with its age, if there is one."""
         for key in keys:
             refusal = self.find(key)
             if refusal is not None:
                 raise refusal
 
-    def find(self, key: str) -> RefusedError | None:
+    def find(self, key: str) -> RefusedError | BroaderScopeError | None:
         """Return the refusal that is remembered under ``key``, with its age in its text."""
         name = f"{REFUSALS}/{key}"
         age = self._cache.age(name)
@@ -44,27 +44,32 @@ class RecentFailures:
         try:
             found = json.loads(self._cache.read(name) or b"")
             left = max(1, round(REFUSAL_LIFE - age))
+            what = f"{found['what']} (this was {age:.0f} s ago; the helper asks again in {left} s)"
+            hint = f"git-credential-bbjwt token URL asks at once; {found['hint']}"
+            if found["is_broader"]:
+                return BroaderScopeError(what, hint)
             refusal = RefusedError(
-                f"{found['what']} (this was {age:.0f} s ago; the helper asks again in {left} s)",
-                f"git-credential-bbjwt token URL asks at once; {found['hint']}",
-                status=int(found["status"]),
-                is_about_repository=bool(found["is_about_repository"]),
+                what, hint, status=int(found["status"]), is_about_repository=bool(found["is_about_repository"])
             )
+            refusal.is_of_swap, refusal.is_unknown_grant = bool(found["is_of_swap"]), bool(found["is_unknown_grant"])
         except (ValueError, KeyError, TypeError):
             return None
         refusal.is_remembered = True
         return refusal
 
-    def note(self, key: str, refusal: RefusedError) -> None:
+    def note(self, key: str, refusal: RefusedError | BroaderScopeError) -> None:
         """Remember ``refusal`` under ``key``. A refusal that was itself remembered is not prolonged."""
-        if refusal.is_remembered:
-            return
-        content = {
-            "what": refusal.what,
-            "hint": refusal.hint,
-            "status": refusal.status,
-            "is_about_repository": refusal.is_about_repository,
-        }
+        content: dict[str, object] = {"what": refusal.what, "hint": refusal.hint, "is_broader": True}
+        if isinstance(refusal, RefusedError):
+            if refusal.is_remembered:
+                return
+            content |= {
+                "is_broader": False,
+                "status": refusal.status,
+                "is_about_repository": refusal.is_about_repository,
+                "is_of_swap": refusal.is_of_swap,
+                "is_unknown_grant": refusal.is_unknown_grant,
+            }
         folder = self._cache.make_notes()
         if folder is None:
             return
@@ -76,6 +81,19 @@ class RecentFailures:
                 self._cache.write(f"{REFUSALS}/{key}", json.dumps(content).encode())
         except OSError as problem:
             trace(f"the refusal could not be remembered: {problem.strerror}")
+
+    def note_time(self, key: str) -> None:
+        """Note that something has happened now."""
+        if self._cache.make_notes() is not None:
+            try:
+                self._cache.write(f"{REFUSALS}/{key}", b"{}")
+            except OSError as problem:
+                trace(f"the failure could not be noted: {problem.strerror}")
+
+    def has_been(self, key: str, seconds: float) -> bool:
+        """Whether `note_time` was called for ``key`` within so many seconds."""
+        age = self._cache.age(f"{REFUSALS}/{key}")
+        return age is not None and age < seconds
 
     def end(self, keys: list[str]) -> None:
         """Forget what is remembered under ``keys``, because it has just succeeded."""

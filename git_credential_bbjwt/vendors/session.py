@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import loads
+from typing import TypeVar
 
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import InstallationError
@@ -13,15 +14,18 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.uuids import KnownUuids
+from git_credential_bbjwt.tokens.uuids import UUID_LIFE, KnownUuids
 from git_credential_bbjwt.vendors.recent_failures import RecentFailures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.announcements import Announcement
     from git_credential_bbjwt.bitbucket.api import Bitbucket
+    from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
     from git_credential_bbjwt.bitbucket.signing import Signer
     from git_credential_bbjwt.network.connections import Connections
+
+_Proof = TypeVar("_Proof")
 
 
 class Session:
@@ -30,17 +34,22 @@ class Session:
     ``for_person`` marks a command that a person runs, for which refusals from before the call do not matter.
     """
 
-    def __init__(self, budget: Budget, cache: TokenCache, *, for_person: bool) -> None:
+    def __init__(self, budget: Budget, cache: TokenCache, *, for_person: bool, uuids_within: float = UUID_LIFE) -> None:
         self.budget = budget
         self.cache = cache
         self.for_person = for_person
+        #: For how many seconds a remembered UUID may take the place of a look-up that fails.
+        self.uuids_within = uuids_within
         self.failures = RecentFailures(cache, for_person=for_person)
         self.uuids = KnownUuids(cache)
         #: What Bitbucket's responses announced, if anything.
         self.announcement: Announcement | None = None
+        #: Whether Bitbucket has given a Connect app a token in this call.
+        self.connect_works = False
         #: Whether anyone was asked: Bitbucket, a command, a broker.
         self.has_asked = False
         self._signers: dict[str, Signer] = {}
+        self._secrets: dict[str, Callable[[], str]] = {}
         self._settings: HttpSettings | None = None
         self._connections: Connections | None = None
         self._lock = threading.Lock()
@@ -53,21 +62,9 @@ class Session:
 
         The route is the one that git would take for ``repository``.
         """
-        self.has_asked = True
-        with self._lock:
-            if self._settings is None:
-                self._settings = HttpSettings()  # Git works while the rest is imported.
-            if installation.identity not in self._signers:
-                self._signers[installation.identity] = _signer(installation)
-            signer = self._signers[installation.identity]
-
-            from git_credential_bbjwt.network.connections import Connections
-
-            if self._connections is None:
-                self._connections = Connections(self.budget, self._settings)
-        path = "" if repository is None else f"/{repository.full_name}.git"
-        base = self._connections.take(installation.base_url, path)
-        api = self._connections.take(installation.base_api_url) if needs_api else None
+        signer, connections = self._begin(installation, self._signers, _signer)
+        base = connections.take(installation.base_url, _path_of(repository))
+        api = connections.take(installation.base_api_url) if needs_api else None
 
         from git_credential_bbjwt.bitbucket.api import Bitbucket  # Both connections are being opened by now.
 
@@ -78,7 +75,46 @@ class Session:
             self.announcement = bitbucket.announcement or self.announcement
             for origin in (base, api):
                 if origin is not None and origin.is_idle:
-                    self._connections.give_back(origin)
+                    connections.give_back(origin)
+
+    @contextmanager
+    def consumer(self, consumer: Installation, repository: Repository) -> "Iterator[OAuthConsumer]":
+        """Give Bitbucket as an OAuth ``consumer`` sees it, for one token. Raises CredentialError."""
+        from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
+
+        secret, connections = self._begin(consumer, self._secrets, shared_secret_of)
+        base = connections.take(consumer.base_url, _path_of(repository))
+
+        from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
+
+        bitbucket = OAuthConsumer(base, consumer.app_key, secret)
+        try:
+            yield bitbucket
+        finally:
+            self.announcement = bitbucket.announcement or self.announcement
+            if base.is_idle:
+                connections.give_back(base)
+
+    def _begin(
+        self, installation: Installation, known: "dict[str, _Proof]", prove: "Callable[[Installation], _Proof]"
+    ) -> "tuple[_Proof, Connections]":
+        """What proves the installation's identity, made once per call, and the connections."""
+        self.has_asked = True
+        with self._lock:
+            if self._settings is None:
+                self._settings = HttpSettings()  # Git works while the rest is imported.
+            if installation.identity not in known:
+                known[installation.identity] = prove(installation)
+
+            from git_credential_bbjwt.network.connections import Connections
+
+            if self._connections is None:
+                self._connections = Connections(self.budget, self._settings)
+            return known[installation.identity], self._connections
+
+
+def _path_of(repository: Repository | None) -> str:
+    return "" if repository is None else f"/{repository.full_name}.git"
 
 
 def _signer(installation: Installation) -> "Signer":

@@ -101,21 +101,23 @@ def put(kept: TokenCache, name: str, age: float = 0.0) -> None:
 def test_a_uuid_is_remembered_for_30_days(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
     known, unknown = KnownUuids(kept), KnownUuids(nowhere)
     assert known.find(WIDGETS) is None
-    known.remember(WIDGETS, UUID)
+    known.remember(WIDGETS, UUID, by="app")
     assert known.find(WIDGETS) == UUID
     for seconds, remembered in ((SOON, UUID), (30 * DAY - SOON, UUID), (30 * DAY + SOON, None), (-SOON, None)):
         later(seconds)
         assert known.find(WIDGETS) == remembered, seconds
     later(SOON)
     assert known.find(GADGETS) is None
+    assert known.find(WIDGETS, by="app") == UUID
+    assert known.find(WIDGETS, by="other") is None
     assert known.find(WIDGETS, within=2 * SOON) == UUID
     assert known.find(WIDGETS, within=SOON / 2) is None
     known.forget(WIDGETS)
     known.forget(WIDGETS)
     assert known.find(WIDGETS) is None
-    known.remember(WIDGETS, "no UUID")
+    known.remember(WIDGETS, "no UUID", by="app")
     assert known.find(WIDGETS) is None
-    unknown.remember(WIDGETS, UUID)
+    unknown.remember(WIDGETS, UUID, by="app")
     unknown.forget(WIDGETS)
     assert unknown.find(WIDGETS) is None
 
@@ -216,7 +218,7 @@ def test_records_are_kept_found_and_dropped(kept: TokenCache, nowhere: TokenCach
     every = [record(one) for one in (WIDGETS, GADGETS, OTHERS, long)]
     for one in every:
         slot(kept, one.repository).keep(one)
-    KnownUuids(kept).remember(WIDGETS, UUID)
+    KnownUuids(kept).remember(WIDGETS, UUID, by="app")
     kept.write(slot(kept).name + "x", b"no record")
 
     def names(host: str, workspace: str) -> set[str]:

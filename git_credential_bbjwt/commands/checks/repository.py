@@ -9,7 +9,8 @@ from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting.obtain import asking_for_person
+from git_credential_bbjwt.getting.asking import asking_for_person
+from git_credential_bbjwt.getting.obtain import obtain_for_person
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system.places import APP_NAME
@@ -47,7 +48,7 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
     with asking_for_person(options.replaced(token_store="none")) as asking:
         try:
             started = time.monotonic()
-            token = asking.get(repository)
+            token = obtain_for_person(asking, repository)
         except CredentialError as problem:
             yield failed("token", problem.what, problem.hint)
             return

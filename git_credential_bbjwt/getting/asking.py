@@ -1,0 +1,134 @@
+"""What the requests of one call share, and the keeping of what they get."""
+
+from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
+from git_credential_bbjwt.core.failures import TooManyRefusedError, UnkeptError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.output import trace, warning
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.installations.sources import Sources, read_sources
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.tidying import tidy
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.uuids import UUID_LIFE
+from git_credential_bbjwt.vendors.choice import vendor_for
+from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
+
+# Seconds for which a remembered UUID may take the place of a failed look-up if names of repositories are allowed: names
+# move from one repository to another.
+_UUIDS_OF_ALLOWED_NAMES = 7200
+
+
+class Asking:
+    """What all requests of one call share: the sources, the session with its budget, and the token cache.
+
+    ``for_person`` marks a command that a person runs. A ``cache`` is given by a broker, which must keep every token
+    that it hands out, and decides by ``whole_workspace`` whether it hands out tokens that open more than a repository.
+    """
+
+    def __init__(
+        self,
+        options: HelperOptions,
+        sources: Sources,
+        catalogue: Catalogue,
+        budget: Budget,
+        *,
+        cache: TokenCache | None = None,
+        for_person: bool = False,
+        whole_workspace: bool = True,
+    ) -> None:
+        self.options = options
+        self.sources = sources
+        self.catalogue = catalogue
+        self.budget = budget
+        self.must_keep = cache is not None
+        self.keeps = options.token_store != "none"
+        self.cache = cache or TokenCache.open(create=self.keeps)
+        self.for_person = for_person
+        self.whole_workspace = whole_workspace
+        allows_names = self.must_keep or bool(options.allow)
+        uuids_within = _UUIDS_OF_ALLOWED_NAMES if allows_names else UUID_LIFE
+        self.session = Session(self.budget, self.cache, for_person=for_person, uuids_within=uuids_within)
+
+    def vendors(self, sources: list[Installation | Asked]) -> list[Vendor | Chooser]:
+        """Return the vendors for what `Catalogue.answering` found, in the same order."""
+        return [vendor_for(one, self.session) for one in sources]
+
+    def slot(self, repository: Repository) -> Slot:
+        """Return the cache's slot for the repository's token."""
+        return self.cache.slot(repository, self.options.scope, self.options.app)
+
+    def __enter__(self) -> "Asking":
+        self.budget.watch(say_that_time_is_up)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.budget.finish()
+
+
+def asking_for_person(options: HelperOptions) -> Asking:
+    """Return what a person's command needs to get tokens, one or many, between ``with`` and its end."""
+    sources = read_sources(options)
+    return Asking(options, sources, Catalogue(sources), Budget(options.timeout), for_person=True)
+
+
+def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) -> Token:
+    """Return the record's token.
+
+    The record notes that it still belongs to what the sources say, for an answer from the cache alone. If it is not
+    ``is_settled``, the next call has to look at more than the record.
+    """
+    trace(f"{slot.repository.full_name}: using the cached token, which expires at {record.end}")
+    stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
+    if record.stamp != stamp:
+        record.stamp = stamp
+        try:
+            slot.keep(record)
+        except OSError as problem:
+            trace(f"the token's record could not be renewed: {problem.strerror}")
+    return record.to_token()
+
+
+def keep(asking: Asking, slot: Slot, token: Token, identity: str, *, is_settled: bool = True) -> None:
+    """Keep ``token`` in ``slot`` if it may be kept; ``is_settled`` as in `use`.
+
+    If it cannot be written, a broker gets UnkeptError, because nothing would limit what it hands out; anyone else gets
+    a warning.
+    """
+    may_be_kept = token.expires is not None and token.may_be_kept
+    if not may_be_kept or not slot.can_keep(opens_workspace=token.opens_workspace):
+        return
+    stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
+    record = Record.of(token, slot.repository, slot.scope, slot.app, stamp=stamp, identity=identity)
+    try:
+        slot.keep(record)
+    except OSError as problem:
+        if not asking.must_keep:
+            warning(f"the token could not be cached, so each request will need a new one: {problem.strerror}")
+            return
+        tidy(asking.cache, everything=True)
+        try:
+            slot.keep(record)
+        except OSError as again:
+            raise UnkeptError(f"the token cannot be kept: {again.strerror}") from again
+
+
+def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool) -> TooManyRefusedError:
+    """Return the error for a repository that gets no token for ``seconds``, because the server refused the newest."""
+    hint = f"git-credential-bbjwt doctor https://{repository.host}/{repository.full_name} checks each step"
+    if opens_workspace:
+        return TooManyRefusedError(
+            f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "
+            f"the consumer; there is no token for it for {seconds} s",
+            f"check the URL; {hint}",
+        )
+    return TooManyRefusedError(
+        f"the server refuses every token for {repository.full_name}, the newest one too; there is no other for "
+        f"{seconds} s",
+        f"see what the server tells git; {hint}",
+    )

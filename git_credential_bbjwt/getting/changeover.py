@@ -1,0 +1,147 @@
+"""The order in which vendors are asked, and the changeover to an OAuth consumer when Bitbucket ends Connect."""
+
+import time
+from collections.abc import Sequence
+
+from git_credential_bbjwt.bitbucket.connect_end import END_OF_CONNECT
+from git_credential_bbjwt.core.failures import CredentialError, RefusedError, UndecidedError
+from git_credential_bbjwt.core.output import warning
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.core.scopes import missing_from
+from git_credential_bbjwt.getting.asking import Asking
+from git_credential_bbjwt.getting.workspace import cached_workspace_token, check_whole_workspace, workspace_token
+from git_credential_bbjwt.tokens.names import CONNECT
+from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
+from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
+
+#: A token, and the identity of the vendor that gave it. There is none if no vendor has anything to say.
+Given = tuple[Token | None, str]
+
+# Before the end, credentials are refused in rehearsals. Those of another end began seven weeks before it (Atlassian's
+# brown-out schedule for app passwords, community article 3237429). Seconds.
+_REHEARSALS = 60 * 86_400
+
+
+def first_token(
+    asking: Asking, vendors: Sequence[Vendor | Chooser], repository: Repository, refused: list[str]
+) -> Given:
+    """Return the token of the first vendor that has one for ``repository``.
+
+    The last vendor may be an OAuth consumer that takes over from those before it. Raises CredentialError.
+    """
+    for position, vendor in enumerate(vendors):
+        successor = vendors[-1] if position < len(vendors) - 1 else None
+        if not isinstance(vendor, Vendor):
+            given = _cached(asking, vendor, repository, refused) if position == 0 else None
+            if given is not None:
+                return given
+            chosen = vendor.vendors(repository)
+            if chosen:
+                return first_token(asking, [*chosen, *([successor] if successor else [])], repository, refused)
+            continue
+        if isinstance(successor, OAuthConsumer) and successor.after_connect and not vendor.opens_workspace:
+            given = _with_successor(asking, vendor, successor, repository, refused)
+        else:
+            given = _given(asking, vendor, repository, refused, is_only=len(vendors) == 1)
+        if given[0] is not None:
+            return given
+    return None, ""
+
+
+def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Given | None:
+    """The workspace's token that an earlier run of an installation command led to, which a broker keeps."""
+    slot = asking.cache.workspace_slot(repository.host, repository.workspace, asking.options.app)
+    record = slot.find()
+    if record is None or not record.may_answer(refused, identities=(command.identity,)):
+        return None
+    check_whole_workspace(asking, repository)
+    return cached_workspace_token(asking, slot, record, is_only=False), command.identity
+
+
+def _given(asking: Asking, vendor: Vendor, repository: Repository, refused: list[str], *, is_only: bool) -> Given:
+    if isinstance(vendor, OAuthConsumer):
+        return workspace_token(asking, vendor, repository, refused, is_only=is_only), vendor.identity
+    return vendor.token(repository, asking.options.scope, refused), vendor.identity
+
+
+def _with_successor(
+    asking: Asking, vendor: Vendor, successor: OAuthConsumer, repository: Repository, refused: list[str]
+) -> Given:
+    """Ask ``vendor``; if Bitbucket refuses it because Connect ends, ask its ``successor`` instead."""
+    slot = asking.cache.workspace_slot(successor.host, successor.workspace, asking.options.app)
+    try:
+        token = _ask_connect(asking, slot, vendor, repository, refused)
+    except (RefusedError, UndecidedError) as problem:
+        refusal = _end_of_connect(problem)
+        if refusal is None:
+            raise
+        token = None
+        try:
+            token = workspace_token(asking, successor, repository, refused, is_only=False)
+        finally:
+            if not refusal.is_remembered:
+                warning(_words(refusal, successor, token, asking.options.scope))
+        return token, successor.identity
+    if token is not None:
+        slot.drop()  # Tokens are limited to one repository again.
+    return token, vendor.identity
+
+
+def _ask_connect(
+    asking: Asking, slot: Slot, vendor: Vendor, repository: Repository, refused: list[str]
+) -> Token | None:
+    """Ask ``vendor`` so that of many processes one finds out that Connect has ended.
+
+    The first one asks under the workspace's lock. If it gets a token, the others ask side by side. If Connect has
+    ended, they find the refusal that it noted.
+    """
+    session, scope = asking.session, asking.options.scope
+    if session.connect_works:
+        return vendor.token(repository, scope, refused)
+    started = time.time()
+    with slot.lock(asking.budget, of=CONNECT):
+        if not slot.connect_works_since(started):
+            try:
+                token = vendor.token(repository, scope, refused)
+            except (RefusedError, UndecidedError) as problem:
+                refusal = _end_of_connect(problem)
+                if refusal is not None:
+                    session.failures.note(refusal.installation, refusal)
+                raise
+            slot.note_connect_works()
+            session.connect_works = True
+            return token
+    return vendor.token(repository, scope, refused)
+
+
+def _end_of_connect(problem: CredentialError) -> RefusedError | None:
+    """Return the refusal that says that Connect ends, or rehearses its end; None for any other problem."""
+    refusal = problem.__cause__ if isinstance(problem, UndecidedError) else problem
+    return refusal if isinstance(refusal, RefusedError) and ends_connect(refusal, time.time()) else None
+
+
+def ends_connect(refusal: RefusedError, now: float) -> bool:
+    """Whether a consumer takes over after this refusal, at the Unix time ``now``.
+
+    What Bitbucket answers at the end is not known. A function that has ended answers 410; a grant that the token
+    endpoint does not know, 400 "Unsupported grant type"; credentials that have ended, 401.
+    """
+    if refusal.status == _GONE or (refusal.is_of_swap and refusal.is_unknown_grant):
+        return True
+    if refusal.status == _UNAUTHORIZED:
+        return now >= END_OF_CONNECT - _REHEARSALS
+    return refusal.is_of_swap and refusal.status in (_BAD_REQUEST, _FORBIDDEN) and now >= END_OF_CONNECT
+
+
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _GONE = 400, 401, 403, 410
+
+
+def _words(refusal: RefusedError, successor: OAuthConsumer, token: Token | None, scope: str) -> str:
+    missing = missing_from(scope, token.granted) if token is not None else []
+    without = f", but does not have the scope {' '.join(missing)}" if missing else ""
+    return (
+        f"{refusal.what}; the OAuth consumer {successor.key} takes over: its token opens every repository of the "
+        f"workspace {successor.workspace}{without}"
+    )

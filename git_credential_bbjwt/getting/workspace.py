@@ -1,0 +1,62 @@
+"""Tokens that open a whole workspace: one for all its repositories, cached once, replaced rarely.
+
+Many repositories share such a token. So a server that refuses it for one of them (which is not there, or is closed to
+the OAuth consumer) must not take it from the others: a refused token is replaced only if it is old enough that it may
+have been revoked.
+"""
+
+from git_credential_bbjwt.core.failures import WholeWorkspaceError
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.core.scopes import broader_than
+from git_credential_bbjwt.getting.asking import Asking, closed_error, keep, use
+from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.tokens.slot import CLOSED_FOR, Slot, may_be_replaced
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
+
+
+def workspace_token(
+    asking: Asking, consumer: OAuthConsumer, repository: Repository, refused: list[str], *, is_only: bool
+) -> Token:
+    """Return a token of an OAuth consumer for ``repository``, the cached one if it may be used.
+
+    ``is_only`` tells that nobody else would be asked first, so that the next call may use the token without asking
+    anybody. Raises CredentialError; WholeWorkspaceError in a broker that may not hand it out.
+    """
+    check_whole_workspace(asking, repository)
+    slot = asking.cache.workspace_slot(consumer.host, consumer.workspace, asking.options.app)
+    scope = asking.options.scope
+    if not (asking.keeps and consumer.may_be_kept and slot.can_keep(opens_workspace=True)):
+        return consumer.token(repository, scope, refused)
+    with slot.lock(asking.budget):
+        record = slot.find()
+        if record is not None and record.may_answer([], identities=(consumer.identity,)):
+            if record.fingerprint not in refused:
+                return cached_workspace_token(asking, slot, record, is_only=is_only)
+            if not may_be_replaced(slot, record):
+                asking.slot(repository).close(None)
+                raise closed_error(repository, CLOSED_FOR, opens_workspace=True)
+        token = consumer.token(repository, scope, refused)
+        keep(asking, slot, token, consumer.identity, is_settled=is_only)
+    token.may_be_kept = False  # It has been.
+    return token
+
+
+def cached_workspace_token(asking: Asking, slot: Slot, record: Record, *, is_only: bool) -> Token:
+    """Return the record's token. Raises BroaderScopeError if it is broader than this call's scope."""
+    scope = asking.options.scope
+    if broader_than(scope, record.granted):
+        from git_credential_bbjwt.bitbucket.consumer import check_scope
+
+        check_scope(record.granted, scope)
+    record.asked = scope
+    return use(asking, slot, record, is_settled=is_only)
+
+
+def check_whole_workspace(asking: Asking, repository: Repository) -> None:
+    """Raise WholeWorkspaceError in a broker that hands out no tokens which open the whole workspace."""
+    if not asking.whole_workspace:
+        raise WholeWorkspaceError(
+            f"this broker hands out no token that opens the whole workspace, and it has no other one for "
+            f"{repository.full_name}"
+        )
