@@ -131,9 +131,12 @@ class RefusedError(CredentialError):
 
 
 class WholeWorkspaceError(CredentialError):
-    """A broker that may not hand out tokens which open a whole workspace has no other one."""
+    """A broker has only a token that opens the whole workspace, and its operator did not allow that."""
 
-    usual_hint = "whoever runs the broker decides: serve --whole-workspace"
+    usual_hint = "start the broker with --whole-workspace, if every client may read every repository of the workspace"
+
+    def __init__(self) -> None:
+        super().__init__("the token would open the whole workspace, which this broker does not hand out")
 
 
 class TooManyRefusedError(CredentialError):

@@ -56,7 +56,7 @@ def _cached(asking: Asking, command: Chooser, repository: Repository, refused: l
     record = slot.find()
     if record is None or not record.may_answer(refused, identities=(command.identity,)):
         return None
-    check_whole_workspace(asking, repository)
+    check_whole_workspace(asking)
     return cached_workspace_token(asking, slot, record, is_only=False), command.identity
 
 

@@ -23,7 +23,7 @@ def workspace_token(
     ``is_only`` tells that nobody else would be asked first, so that the next call may use the token without asking
     anybody. Raises CredentialError; WholeWorkspaceError in a broker that may not hand it out.
     """
-    check_whole_workspace(asking, repository)
+    check_whole_workspace(asking)
     slot = asking.cache.workspace_slot(consumer.host, consumer.workspace, asking.options.app)
     scope = asking.options.scope
     if not (asking.keeps and consumer.may_be_kept and slot.can_keep(opens_workspace=True)):
@@ -53,10 +53,7 @@ def cached_workspace_token(asking: Asking, slot: Slot, record: Record, *, is_onl
     return use(asking, slot, record, is_settled=is_only)
 
 
-def check_whole_workspace(asking: Asking, repository: Repository) -> None:
+def check_whole_workspace(asking: Asking) -> None:
     """Raise WholeWorkspaceError in a broker that hands out no tokens which open the whole workspace."""
     if not asking.whole_workspace:
-        raise WholeWorkspaceError(
-            f"this broker hands out no token that opens the whole workspace, and it has no other one for "
-            f"{repository.full_name}"
-        )
+        raise WholeWorkspaceError

@@ -73,7 +73,6 @@ _LONGEST_REASON = 500
 _GRACE = 0.05
 
 NOT_ALLOWED = "this broker hands out no token for this repository"
-WHOLE_WORKSPACE = "the token would open the whole workspace, which this broker does not hand out"
 NO_AUDIT = "the audit cannot be written, so there is no token"
 NOT_SET_UP = "this broker is not set up; its log says why"
 
@@ -153,12 +152,6 @@ class Answer(NamedTuple):
     def status(self) -> int:
         """The exit status of a process that answers so."""
         return 0 if self.kind in (Kind.TOKEN, Kind.NOTHING) else 1
-
-
-class WholeWorkspaceError(CredentialError):
-    """The only token there is opens the whole workspace, and the operator did not allow that."""
-
-    usual_hint = "start the broker with --whole-workspace, if every client may read every repository of the workspace"
 
 
 class NotAllowedError(CredentialError):
@@ -269,8 +262,8 @@ class Answering:
             cache.close()
         if token is None:
             return self._nothing("nobody asked has anything to say")
-        if token.opens_workspace and not self._rules.whole_workspace:
-            raise WholeWorkspaceError(WHOLE_WORKSPACE)
+        if token.opens_workspace and not self._rules.whole_workspace:  # Another broker's.
+            raise WholeWorkspaceError
         end = [] if token.expires is None else [("password_expiry_utc", str(token.expires))]
         opens = [("bbjwt-opens", "workspace")] if token.opens_workspace else []
         return Answer(
@@ -289,9 +282,7 @@ class Answering:
         self, asking: Asking, repository: Repository, asked: list[Installation | Asked], refused: list[str]
     ) -> Token | None:
         """The cached token, found without the lock that a mint holds for seconds; else a new one."""
-        vendors = [one for one in asking.vendors(asked) if self._rules.whole_workspace or not one.opens_workspace]
-        if not vendors:
-            raise WholeWorkspaceError(WHOLE_WORKSPACE)
+        vendors = asking.vendors(asked)
         record = asking.slot(repository).find()
         identities = tuple(one.identity for one in vendors)
         if record is not None and record.may_answer(refused, identities=identities):
@@ -335,8 +326,6 @@ class Answering:
         kind, reason, retry_after = Kind.NOT_SET_UP, NOT_SET_UP, None
         if isinstance(problem, NotAllowedError):
             kind, reason = Kind.NOT_ALLOWED, problem.what
-        elif isinstance(problem, WholeWorkspaceError):
-            kind, reason = Kind.WHOLE_WORKSPACE, problem.what
         elif isinstance(problem, MalformedRequestError):
             kind, reason = Kind.MALFORMED, problem.what
         elif isinstance(problem, LimitError):

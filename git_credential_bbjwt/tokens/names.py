@@ -35,8 +35,9 @@ ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, CONNECT, CONNECT_WORKS, UUID, MINTING
 #: The folder of remembered refusals.
 REFUSALS = "refusals"
 
-#: Seconds for which a refusal is remembered.
+#: Seconds for which a refusal is remembered, and for which an outage of look-ups is.
 REFUSAL_LIFE = 30
+OUTAGE_LIFE = 120
 
 #: Begin the names of the files that count a broker's look-ups: those by UUIDs, and those that find nothing.
 LOOKUPS = "lookups"

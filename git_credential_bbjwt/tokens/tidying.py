@@ -16,7 +16,7 @@ from git_credential_bbjwt.tokens.names import (
     MINTING,
     MISSES,
     NAMED,
-    REFUSAL_LIFE,
+    OUTAGE_LIFE,
     REFUSALS,
     REFUSED,
     REMINTS,
@@ -59,7 +59,7 @@ def tidy(cache: TokenCache, *, everything: bool = False) -> None:
 def _tidy_folder(folder: PrivateFolder, end: float) -> None:
     names = folder.names()
     _remove_ended(folder, "", [name for name in names if not _is_part(name)])
-    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS), REFUSAL_LIFE)
+    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS), OUTAGE_LIFE)
     for part in _from_anywhere([name for name in names if _is_part(name)]):
         for leaf in _from_anywhere(_leaves(folder, part)):
             _remove_ended(folder, f"{leaf}/", folder.names(leaf))

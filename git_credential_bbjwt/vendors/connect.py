@@ -17,6 +17,7 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.tokens.names import OUTAGE_LIFE
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session
 
@@ -136,7 +137,7 @@ class _Mint:
     def skips_look_up(self) -> bool:
         """Whether the last look-ups failed, and the remembered UUID is enough."""
         failures = self._session.failures
-        is_out = failures.has_been(self._outage, _OUTAGE) or failures.find(self._keys.look_ups) is not None
+        is_out = failures.has_been(self._outage, OUTAGE_LIFE) or failures.find(self._keys.look_ups) is not None
         return self._known is not None and not self._session.for_person and is_out
 
     def token(self) -> Token:
@@ -206,9 +207,6 @@ _SERVER_ERROR = 500
 
 # Seconds after which a look-up is given up if the UUID is remembered.
 _PATIENCE = 10.0
-
-# Seconds after an outage in which no look-up is tried if the UUID is remembered.
-_OUTAGE = 120
 
 _Found = TypeVar("_Found")
 

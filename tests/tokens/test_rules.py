@@ -322,8 +322,8 @@ def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pyt
         "bitbucket.org,acme,widgets,,~uuid": 30 * DAY + 60,
         "bitbucket.org,acme,gadgets,,~uuid": 30 * DAY - 60,
         "0f" * 16: DAY + 60,
-        "1f" * 16: 20 if where == "refusals/" else DAY - 60,
-        "2f" * 16: 40 if where == "refusals/" else DAY + 60,
+        "1f" * 16: 110 if where == "refusals/" else DAY - 60,
+        "2f" * 16: 130 if where == "refusals/" else DAY + 60,
         "notes": 99 * DAY,
     }
     for name, age in ages.items():
