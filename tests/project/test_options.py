@@ -26,15 +26,14 @@ def own_options(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_readme_and_man_page_name_each_option_of_a_command(command: str) -> None:
-    row = re.search(rf"^\| `{command}\b.*", options.README.read_text(encoding="utf-8"), re.MULTILINE)
+def test_readme_names_each_command_and_the_man_page_each_of_its_options(command: str) -> None:
+    row = re.search(rf"^\|.*`{command}\b.*\|", options.README.read_text(encoding="utf-8"), re.MULTILINE)
     page = options.MAN_PAGE.read_text(encoding="utf-8").replace("\\-", "-").partition(".SH COMMANDS\n")[2]
     entry = re.search(rf"^\\fB{command}\\fR.*", page, re.MULTILINE)
 
     assert row is not None
     assert entry is not None
     for option in own_options(command):
-        assert option in row[0], option
         assert option in entry[0], option
 
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from tests import desktop
-from tests.conftest import COMMAND, PROJECT, Workspace, client_python, need
+from tests.conftest import COMMAND, PROJECT, Workspace, need
 from tests.installations.test_registration import files_holding
-from tests.secret_stores.test_keyrings import scene, with_pass
+from tests.secret_stores.test_keyrings import scene
 
 __all__ = ["scene"]  # a fixture
 
@@ -285,7 +282,8 @@ def test_buildkit(newcomer: Workspace) -> None:
     newcomer.machine.run("sh", "-eu", "-c", text, env=newcomer.machine.env(XDG_RUNTIME_DIR=None))
 
     assert cloned(newcomer)
-    assert {path.name for path in newcomer.machine.home.iterdir()} == before | {"widgets"}
+    # The repository's UUID, which is not a secret, is remembered in .cache.
+    assert {path.name for path in newcomer.machine.home.iterdir()} == before | {"widgets", ".cache"}
     assert not any(
         token.encode() in path.read_bytes() for token in newcomer.bitbucket.tokens for path in files(newcomer)
     )
@@ -340,28 +338,9 @@ def test_a_secret_store(newcomer: Workspace) -> None:
         shutil.rmtree(newcomer.machine.home / "widgets")
 
 
-def test_consumer_beside_the_app(newcomer: Workspace) -> None:
-    """README's steps 3 and 4, by ``register -`` where a person would paste key and secret at the terminal."""
-    key, secret = newcomer.bitbucket.add_consumer("acme")
-    line = recipe(newcomer, "consumer").strip()
-    assert line.endswith("register --oauth-consumer --after-connect --workspace acme")
-    consumer = {"key": key, "secret": secret, "workspace": "acme", **base_urls(newcomer)}
-    both = {"clientInfo": json.loads(newcomer.installation.read_text()), "oauthConsumer": consumer}
-    (newcomer.machine.home / "both.json").write_text(json.dumps(both))
-    (newcomer.machine.home / "both.json").chmod(0o400)
-    newcomer.machine.environment["BBJWT_INSTALLATION"] = str(newcomer.machine.home / "both.json")
-    newcomer.machine.bbjwt("configure")
-    newcomer.machine.git("clone", "-q", newcomer.url)
-
-    assert cloned(newcomer)
-    printed = newcomer.machine.bbjwt("--app", key, "token", newcomer.url, "--format", "json").stdout
-    assert json.loads(printed)["repository"] is None
-
-
-def base_urls(scene: Workspace) -> dict[str, str]:
-    """The emulator's own, which a consumer of Bitbucket does not need."""
-    payload = json.loads(scene.installation.read_text())
-    return {name: payload[name] for name in ("baseUrl", "baseApiUrl")}
+def test_consumer_beside_the_app() -> None:
+    # A person types key and secret in a test of ``register``.
+    assert RECIPES["consumer"] == "git-credential-bbjwt register --oauth-consumer --after-connect --workspace acme\n"
 
 
 def test_after_connect(newcomer: Workspace) -> None:
@@ -390,7 +369,9 @@ def test_kubernetes_secret_for_other_tools(newcomer: Workspace) -> None:
     newcomer.machine.environment |= with_installation(newcomer)
     folder = newcomer.machine.home / "bin"
     folder.mkdir()
-    (folder / "kubectl").write_text('#!/bin/sh\n[ "$1 $2 $3" = "patch secret bitbucket-widgets" ] && cat "$5" >"$HOME/patch"\n')
+    (folder / "kubectl").write_text(
+        '#!/bin/sh\n[ "$1 $2 $3" = "patch secret bitbucket-widgets" ] && cat "$5" >"$HOME/patch"\n'
+    )
     (folder / "kubectl").chmod(0o755)
     newcomer.machine.environment["PATH"] = f"{folder}:{newcomer.machine.environment['PATH']}"
     text = recipe(newcomer, "kubernetes secret").replace("/dev/shm/", f"{newcomer.machine.home}/")
@@ -407,7 +388,3 @@ def test_doctor(newcomer: Workspace) -> None:
 
     command = inline(newcomer, "git-credential-bbjwt doctor https")
     assert "✓ token: " in typed(newcomer, command)
-
-
-
-
