@@ -104,7 +104,7 @@ def home_with_backends(uv_for_venv: dict[str, str], wheelhouse: Path, tmp_path_f
         options = [word for package in BACKENDS for word in ("--with", package)]
         install(Machine(home, {**uv_for_venv, "HOME": str(home)}), wheelhouse, "--no-configure", *options)
         # Fewer rounds over the password of its file: they take seconds of each call.
-        (cryptfile,) = home.glob(".local/share/*/*/lib/*/site-packages/keyrings/cryptfile/cryptfile.py")
+        (cryptfile,) = home.glob(".local/share/*/current/lib/*/site-packages/keyrings/cryptfile/cryptfile.py")
         cheap, changed = re.subn("(?m)^DEFAULT_TIME_COST = .*", "DEFAULT_TIME_COST = 1", cryptfile.read_text())
         assert changed == 1
         cryptfile.unlink()

@@ -23,7 +23,6 @@ from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.git.configure import entries, helper_value, known_urls, proactive_entry
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.installation import SecretPlace
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.system import core_dumps
 
@@ -73,8 +72,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
     """The settings that make git send a token unasked, for each workspace that an injected installation names."""
-    registered = (SecretPlace.KEYRING, SecretPlace.FILE)
-    injected = takewhile(lambda one: one.secret_place not in registered, catalogue)  # The registries come last.
+    injected = takewhile(lambda one: not one.secret_place.is_registered, catalogue)  # The registries come last.
     names = dict.fromkeys((one.host, workspace) for one in injected for workspace in one.workspaces)
     if not names:
         warning("--proactive changes nothing: no injected installation names its workspace")
@@ -82,7 +80,7 @@ def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
 
 
 def _config_count(environment: dict[str, str]) -> int:
-    """How many settings the environment holds already; ours come after them."""
+    """How many settings the environment holds already; exec's come after them."""
     text = environment.get("GIT_CONFIG_COUNT", "") or "0"
     if not text.isascii() or not text.isdigit():
         raise UsageError("GIT_CONFIG_COUNT in the environment is not a number", "unset it")

@@ -35,6 +35,9 @@ _USUAL_WIDTHS = {64, 76}
 # A payload has one or two. If there are more than this, nothing is shown.
 _MOST_SECRETS = 100
 
+# So many hexadecimal digits of a secret in a row are a piece of it.
+_DUMPED = 16
+
 # Characters of a line that are shown.
 _LONGEST_LINE = 300
 
@@ -46,9 +49,9 @@ def shown_lines(errors: bytes, output: bytes, most: int) -> list[str]:
     """
     if len(errors) >= shell.MOST_ERRORS:
         errors = errors.partition(b"\n")[2]  # It is cut: the rest of a divided secret would not be recognised.
-    text = errors.decode("utf-8", "replace")
-    found = _secrets_in(text, _BASE64_LEVELS) | _secrets_in(output.decode("utf-8", "replace"), _BASE64_LEVELS)
-    if len(found) > _MOST_SECRETS:
+    text, printed = _decoded_text(errors), _decoded_text(output)
+    found = _secrets_in(text, _BASE64_LEVELS) | _secrets_in(printed, _BASE64_LEVELS)
+    if len(found) > _MOST_SECRETS or _holds_hexadecimal(text, found):
         return [REDACTED]
     for secret in found:
         hide(secret)
@@ -57,6 +60,18 @@ def shown_lines(errors: bytes, output: bytes, most: int) -> list[str]:
     for spelt in spellings:
         text = text.replace(spelt, REDACTED)
     return [safe_text(line, _LONGEST_LINE) for line in text.splitlines()[-most:]]
+
+
+def _decoded_text(data: bytes) -> str:
+    return data.replace(b"\0", b"").decode("utf-8", "replace")  # UTF-16 has a NUL beside each ASCII character.
+
+
+def _holds_hexadecimal(text: str, secrets: set[str]) -> bool:
+    """Whether a piece of a secret is in ``text`` as a hexadecimal dump, however it is spaced."""
+    squeezed = "".join(filter(str.isalnum, text)).lower()
+    dumps = [secret.encode().hex() for secret in secrets]
+    pieces = {dump[at : at + _DUMPED] for dump in dumps for at in range(0, len(dump) - _DUMPED + 1, _DUMPED)}
+    return bool(pieces) and any(squeezed[at : at + _DUMPED] in pieces for at in range(len(squeezed) - _DUMPED + 1))
 
 
 def _secrets_in(text: str, levels: int) -> set[str]:

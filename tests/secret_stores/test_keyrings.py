@@ -167,6 +167,52 @@ def test_backends_that_keep_nothing(
     assert not registry_of(scene.machine).exists()
 
 
+def test_pass_before_its_store_is_made_is_named_with_the_command_that_makes_it(scene: Workspace) -> None:
+    need("pass")
+    scene.machine.environment |= {
+        "PYTHON_KEYRING_BACKEND": "keyring_pass.PasswordStoreBackend",
+        "PASSWORD_STORE_DIR": str(scene.machine.home / "store"),
+    }
+    done = register(scene, check=False)
+
+    assert done.returncode == 1
+    assert "pass has no password store" in done.stderr
+    assert "pass init" in done.stderr
+
+
+def test_secret_that_several_backends_of_a_chain_hold_is_deleted_in_each(scene: Workspace) -> None:
+    file = "keyrings.cryptfile.cryptfile.CryptFileKeyring"
+    with with_secret_service(scene):
+        scene.machine.environment["KEYRING_PROPERTY_KEYRING_KEY"] = "open"
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = file
+        register(scene)
+        copy = shutil.copytree(registry_of(scene.machine), scene.machine.home / "kept")
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.chainer.ChainerBackend"
+        register(scene)
+        assert "SecretService" in entry_text(scene)
+        scene.machine.run(command(scene), "unregister", "acme")
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = file
+        shutil.copytree(copy, registry_of(scene.machine))
+        assert "holds no shared secret" in ask(scene).stderr
+
+
+def test_secret_that_moves_to_another_backend_is_removed_from_the_first(scene: Workspace) -> None:
+    with with_secret_service(scene):
+        register(scene)
+        scene.machine.environment["KEYRING_PROPERTY_KEYRING_KEY"] = "open"
+        scene.machine.environment["PYTHON_KEYRING_BACKEND"] = "keyrings.cryptfile.cryptfile.CryptFileKeyring"
+        register(scene)
+        assert "cryptfile" in entry_text(scene)
+        assert "password" in answer(ask(scene))
+        found = scene.machine.run("secret-tool", "search", "--all", "service", "git-credential-bbjwt", check=False)
+        assert scene.app.shared_secret not in found.stdout
+
+
+def entry_text(scene: Workspace) -> str:
+    """What the registry says of the installation."""
+    return "".join(path.read_text() for path in registry_of(scene.machine).rglob("*") if path.is_file())
+
+
 def test_a_plain_file_backend_is_not_fallen_back_to(scene: Workspace) -> None:
     # No Secret Service, no pass: of the backends installed here only plain and encrypted files are left.
     done = register(scene, check=False)
