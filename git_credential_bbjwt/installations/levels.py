@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from git_credential_bbjwt.core.failures import InstallationError
-from git_credential_bbjwt.core.repository import is_name
+from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
@@ -86,6 +86,8 @@ class _Registered(Level):
 
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
         found: list[Installation] = []
+        if not is_name(workspace) and not is_uuid(workspace):
+            return found  # No file may be named so.
         for one in [host] if host else self.hosts():
             for slug, data, _ in self._registry.entries(one, workspace):
                 found += reversed(parse_entries(data, slug, self._registry.where))

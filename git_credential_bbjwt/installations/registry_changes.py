@@ -135,7 +135,8 @@ class Change:
         """The installations that name ``workspace``, a slug or a UUID, as they are to be, the first one first."""
         found: list[Installation] = []
         for host in registered_hosts(self._path):
-            for slug in self._slugs(host, workspace) if is_uuid(workspace) else [workspace]:
+            slugs = self._slugs(host, workspace) if is_uuid(workspace) else [workspace] if is_name(workspace) else []
+            for slug in slugs:
                 found += self._entries(host, slug)
         return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
 

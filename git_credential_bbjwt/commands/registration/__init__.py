@@ -1,0 +1,1 @@
+"""What `register` does, by subject."""

@@ -1,0 +1,158 @@
+"""What a person gives to `register`: payloads in a file or pasted, and secrets that are asked for."""
+
+import os
+import stat
+import sys
+from json import dumps, loads
+
+from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.output import hide, note, warning
+from git_credential_bbjwt.installations.source import Payload, unpacked
+from git_credential_bbjwt.installations.wrappers import APP, CONSUMER
+from git_credential_bbjwt.system import terminal
+from git_credential_bbjwt.system.ownership import why_not_trusted_itself
+
+# What is pasted is one payload, of two kilobytes.
+_MAX_PASTED = 1024 * 1024
+
+# Bitbucket's have up to 128 characters. Bytes.
+_LONGEST_SECRET = 4096
+
+
+class _GivenFile(Payload):
+    """A file on the command line, of any length."""
+
+    _longest = sys.maxsize
+
+    def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":
+        why_not = why_not_trusted_itself(found, self.where)
+        if why_not is None:
+            return None
+        reason, remedy = why_not
+        return reason, f"{remedy}; or, if you trust what is in it: git-credential-bbjwt register - < FILE"
+
+
+class _SecretFile(Payload):
+    """The file of --secret-file."""
+
+    _longest = _LONGEST_SECRET
+
+
+def read_payloads(path: str) -> tuple[list[bytes], str]:
+    """Return the payloads in FILE, and what to call it in errors. Raises InstallationError."""
+    if path == "-":
+        data, where = (_read_unseen() if os.isatty(0) else sys.stdin.buffer.read()), "standard input"
+    else:
+        data, where = _content(_GivenFile, path, "FILE"), path
+    return split_payloads(unpacked(data) or data), where
+
+
+def read_secret(path: str) -> str:
+    """Return the secret in the file of --secret-file. Raises InstallationError."""
+    data = _content(_SecretFile, path, "--secret-file")
+    secret = data.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+    hide(secret)
+    if not secret.isprintable() or "\ufffd" in secret:
+        raise InstallationError(
+            f"{path} is not a secret: it must hold one line of text", "write the secret alone to it"
+        )
+    return secret
+
+
+def _content(kind: type[Payload], path: str, named_by: str) -> bytes:
+    if _is_pipe(path):
+        with open(path, "rb") as pipe:
+            return pipe.read()
+    source = kind.in_file(path, named_by=named_by)
+    if source.problem is not None:
+        raise InstallationError(f"cannot use {source.where}: {source.problem}", source.remedy)
+    if source.exposed:
+        warning(f"others on this machine can read {path}: run chmod 600 on it, or remove it")
+    return source.data or b""
+
+
+def _is_pipe(path: str) -> bool:
+    """Whether ``path`` is what a shell makes of ``<(COMMAND)``, or another thing that is no file and no folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def split_payloads(data: bytes) -> list[bytes]:
+    """Split a JSON array of payloads, or one payload per line; what is neither stays whole."""
+    text = data.strip()
+    lines = text.splitlines()
+    if text.startswith(b"["):
+        try:
+            return [dumps(one).encode() for one in loads(text)] or [text]
+        except (ValueError, RecursionError):
+            return [text]
+    # A payload in several lines is not whole after the first. If the first line is, each line is a payload.
+    if len(lines) > 1 and _is_json(lines[0]):
+        return [line for line in lines if line.strip()]
+    return [text]
+
+
+def app_of(data: bytes) -> str:
+    """The key of a payload that is wrong otherwise, for an error."""
+    try:
+        found = loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    for wrapper in (APP, CONSUMER):
+        found = found.get(wrapper, found) if isinstance(found, dict) else None
+    key = found.get("key") if isinstance(found, dict) else None
+    return f" (app {key[:100]})" if isinstance(key, str) and key else ""
+
+
+def ask_consumer(workspaces: list[str]) -> bytes:
+    """Ask at the terminal for an OAuth consumer of the workspace; return it as a payload. Raises UsageError."""
+    if len(workspaces) != 1:
+        raise UsageError("--oauth-consumer needs the consumer's workspace: --workspace SLUG")
+    if not os.isatty(0):
+        raise UsageError(
+            "--oauth-consumer asks at a terminal, and standard input is none",
+            'pipe {"oauthConsumer": {"key": …, "secret": …, "workspace": …}} to: git-credential-bbjwt register -',
+        )
+    sys.stderr.write("Key of the OAuth consumer: ")
+    sys.stderr.flush()
+    key = sys.stdin.readline().strip()
+    secret = ask_secret("Secret of the OAuth consumer (not shown): ")
+    return dumps({CONSUMER: {"key": key, "secret": secret, "workspace": workspaces[0]}}).encode()
+
+
+def ask_secret(question: str) -> str:
+    """Ask for a secret at the terminal, without showing it. Raises UsageError if nothing is typed."""
+    from getpass import getpass
+
+    try:
+        secret = getpass(question, stream=sys.stderr).strip()
+    except EOFError:
+        secret = ""
+    if not secret:
+        raise UsageError("no secret was given: nothing is registered")
+    hide(secret)
+    return secret
+
+
+def _read_unseen() -> bytes:
+    """Read what is pasted at the terminal, without showing it, until Ctrl-D or the end of the JSON."""
+    with terminal.unseen() as read:
+        # Not before: what is typed until then is dropped with the change.
+        note("paste the payload (it is not shown), then press Ctrl-D")
+        data = b""
+        while len(data) <= _MAX_PASTED and (piece := read()):
+            data += piece
+            if b"\x04" in piece or (data.rstrip().endswith(b"}") and _is_json(data)):
+                break
+    return data.partition(b"\x04")[0]
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
