@@ -26,7 +26,7 @@ from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.system import core_dumps
 
-# The exit statuses of shells for what cannot be run, and for what is not there.
+# Exit statuses, as shells have them: the command cannot be run, or is not there.
 _CANNOT_RUN, _NOT_FOUND = 126, 127
 
 
@@ -61,7 +61,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
     environment["GIT_CONFIG_COUNT"] = str(first + len(wanted))
-    # cargo's own git sees nothing of what is set here.
+    # cargo's own git does not read these settings.
     environment.setdefault("CARGO_NET_GIT_FETCH_WITH_CLI", "true")
     for name in PATH_VARIABLES:
         # Git runs the helper where the repository is.
@@ -80,7 +80,7 @@ def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
 
 
 def _config_count(environment: dict[str, str]) -> int:
-    """How many settings the environment holds already; exec's come after them."""
+    """Return how many settings the environment holds already; those of exec come after them."""
     text = environment.get("GIT_CONFIG_COUNT", "") or "0"
     if not text.isascii() or not text.isdigit():
         raise UsageError("GIT_CONFIG_COUNT in the environment is not a number", "unset it")
@@ -125,7 +125,7 @@ else:
 
     def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
         """Replace this process by the command. Raises CannotRunError."""
-        # What Python ignores, the command would ignore too (execve(2)).
+        # Python ignores these, and a command inherits that (execve(2)).
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         core_dumps.permit_as_before()

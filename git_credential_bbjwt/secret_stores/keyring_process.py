@@ -29,7 +29,7 @@ _LONGEST_LIFE = 60
 def main() -> None:
     """Answer one request."""
     replies = os.dup(1)
-    os.dup2(2, 1)  # What a backend prints is no part of the reply.
+    os.dup2(2, 1)  # A backend may print something, which is not part of the reply.
     request = json.loads(sys.stdin.buffer.readline())
     if not request["prompt"]:
         # A service that never answers must not keep this process if the parent is gone.
@@ -50,13 +50,13 @@ def _forbid_windows_of_macos() -> None:
 
 
 def _failure(problem: Exception, backend: str) -> KeyringReply:
-    """What an exception of a backend means: a backend is anybody's code, and can raise anything."""
+    """Return the reply for an exception of a backend, which is anybody's code and can raise anything."""
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
     reason = f"{type(problem).__name__}: {problem}"
     if isinstance(problem, secret_service.LockedItemError):
         return KeyringReply(Outcome.ITEM_LOCKED, backend=backend)
-    if isinstance(problem, EOFError):  # It read a password from where nobody is.
+    if isinstance(problem, EOFError):  # It asked for a password, and nobody is there.
         return KeyringReply(Outcome.LOCKED, reason="its backend asks for a password", backend=backend)
     if isinstance(problem, CalledProcessError):
         return _failure_of_program(problem, backend)

@@ -1,4 +1,4 @@
-"""What the keyring's process and its parent both know: its command line, a request, and what it replies.
+"""The protocol between the keyring's process and its parent: the command line, the request and the reply.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
 ``username``, ``secret``, ``backend`` (the one that stored the secret, or empty), ``only_there`` (whether no other

@@ -20,7 +20,7 @@ class SecretFile:
         self.name = digest(keyring_user)
 
     def read(self) -> str:
-        """Return the secret. Raises SecretError where it is missing or others could read it."""
+        """Return the secret. Raises SecretError if it is missing or others could read it."""
         path = f"{self.folder_path}/{self.name}"
         hint = f"make {path} readable for its owner alone (chmod 600), or register again"
         try:
@@ -127,14 +127,14 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
 
 def _check_same(found: str, secret: str) -> None:
     if found != secret:
-        raise SecretError("the shared secret came back changed from where it was stored", HEADLESS_HINT)
+        raise SecretError("the shared secret came back changed from its store", HEADLESS_HINT)
 
 
 def remove_secret(installation: Installation, *, only_there: bool = False) -> None:
     """Remove the installation's secret from where it is stored.
 
-    ``only_there`` leaves it in other backends of the keyring than the one that is noted, where it has been stored
-    again since. Raises SecretError if it cannot be removed; that it is not there is no error.
+    ``only_there`` leaves it in the keyring's other backends, because the secret was stored again in one of them.
+    Raises SecretError if it cannot be removed; that it is not there is no error.
     """
     if installation.secret_place is SecretPlace.FILE:
         SecretFile(os.path.dirname(installation.where), installation.keyring_user).remove()
@@ -156,7 +156,7 @@ def remove_secret(installation: Installation, *, only_there: bool = False) -> No
 def remove_replaced_secret(old: Installation, new: list[Installation]) -> None:
     """Remove the secret of an ``old`` registration unless one of the ``new`` ones is stored in its place.
 
-    What cannot be removed is a warning.
+    A secret that cannot be removed is a warning.
     """
     same_name = [one for one in new if (one.keyring_user, one.secret_place) == (old.keyring_user, old.secret_place)]
     if any(one.keyring_backend == old.keyring_backend and one.where == old.where for one in same_name):

@@ -1,13 +1,10 @@
-"""Child processes of ours: no secret in their environment or arguments, and an end with the call that started them."""
+"""Child processes: no secret in their environment or arguments, and an end with the call that started them."""
 
 import os
 import sys
+from typing import Any
 
 from git_credential_bbjwt.system.places import is_anothers
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
@@ -23,27 +20,24 @@ ID_TOKEN_VARIABLES = (
 
 _NOT_PASSED_ON = SECRET_VARIABLES + ID_TOKEN_VARIABLES
 
-# Git's trace variables would make a child write into our output or the user's trace file.
+# Git's trace variables would make a child write into the helper's output or the user's trace file.
 _TRACE_PREFIX = "GIT_TRACE"
 
-# What may hold a password and only a keyring backend has a use for: a proxy's URL; a backend's properties and
-# passwords.
+# Variables that may hold a password and that git does not need: a proxy's URL, a keyring backend's properties.
 _PROXY_SUFFIX = "_proxy"
-_OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it: with it, it would tell of settings that git does not have.
+_OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it, and would then report settings that git does not have.
 _KEYRING_PREFIX = "KEYRING_"
 
 
 def for_keyring() -> dict[str, str]:
-    """Return the environment for a keyring's process: ours, less what holds our secrets and what makes git talk.
+    """Return the environment for a keyring's process: without secrets, and without what makes git trace.
 
-    A home folder of somebody else is left out, too: the configuration in it names code to run.
+    Another user's home folder is left out, too, because keyring's configuration can name code to run.
     """
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in SECRET_VARIABLES + ID_TOKEN_VARIABLES
-        and not name.startswith(_TRACE_PREFIX)
-        and not is_anothers(name)
+        if name not in _NOT_PASSED_ON and not name.startswith(_TRACE_PREFIX) and not is_anothers(name)
     }
 
 
@@ -57,7 +51,7 @@ def for_git() -> dict[str, str]:
 
 
 def for_broker() -> dict[str, str]:
-    """Return the environment for a broker or an installation command: without our secrets, and nobody to prompt."""
+    """Return the environment for a broker or an installation command: without secrets and prompts."""
     environment = {name: value for name, value in for_keyring().items() if name not in _ASKING}
     environment["SSH_ASKPASS_REQUIRE"] = "never"
     return environment
@@ -79,7 +73,7 @@ if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.processes import find as find
 else:
     #: How `subprocess` starts what has no terminal to prompt on.
-    ALONE: "dict[str, Any]" = {"start_new_session": True}
+    ALONE: dict[str, Any] = {"start_new_session": True}
 
     # The process groups that still run, by their number.
     running: set[int] = set()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 
-#: What a call is doing while it waits for a `FileLock` of the token cache, for messages.
+#: Describes, in messages, a call that waits for a `FileLock` of the token cache.
 WAITING = "waiting for another process that is getting a token for the same repository"
 
 
@@ -36,7 +36,7 @@ if sys.platform == "win32":
         """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
         Waiting ends when ``may_wait`` raises, or with the budget's watchdog. A process that is suspended keeps its
-        lock, because a file that is open cannot be removed. Raises OSError where the folder cannot be written.
+        lock, because a file that is open cannot be removed. Raises OSError if the folder cannot be written.
         """
 
         def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
@@ -71,7 +71,7 @@ if sys.platform == "win32":
             return True
 
         def is_held(self) -> bool:
-            """Whether it is still this process's."""
+            """Return whether this process still has it."""
             return self._fd >= 0
 
         def __exit__(self, *exc: object) -> None:
@@ -141,7 +141,7 @@ else:
             return False
 
         def _is_stopped(self, fd: int) -> bool:
-            """Whether the holder has not renewed the lock for so long that it must have been stopped."""
+            """Return whether the holder has not renewed the lock for so long that it must have been stopped."""
             now, seen = time.monotonic(), _renewal_of(fd)
             if seen == self._seen:
                 self._unrenewed += min(now - self._looked_at, _LONGEST_GAP)
@@ -170,7 +170,7 @@ else:
                     return
 
         def is_held(self) -> bool:
-            """Whether it is still this process's: it can have been taken over while the process was stopped."""
+            """Return whether this process still has it: another one can take it over from a stopped process."""
             return self._is_current(self._fd)
 
         def _is_current(self, fd: int) -> bool:
@@ -187,6 +187,6 @@ else:
             os.close(self._fd)
 
     def _renewal_of(fd: int) -> tuple[int, int]:
-        """What changes with each renewal of the lock, and with each new file."""
+        """Return a value that changes with each renewal of the lock, and with each new file."""
         found = os.fstat(fd)
         return found.st_ino, found.st_mtime_ns

@@ -13,7 +13,7 @@ from git_credential_bbjwt.system import child_process
 
 
 class Done(NamedTuple):
-    """What a shell's command came to; ``output`` is one byte longer than was wanted where it was too long."""
+    """The result of a command; ``output`` is one byte longer than was wanted if it was too long."""
 
     status: int
     output: bytes
@@ -28,8 +28,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
     """Run a command line by ``sh -c``, on Windows by ``cmd /c``, without a terminal; it ends, with all that it started.
 
     It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL. It
-    ends after ``seconds``, which a process needs that does not end with its own budget. Raises CredentialError where no
-    shell can be run.
+    ends after ``seconds``, which a process needs that does not end with its own budget. Raises OSError if no shell
+    can be run.
     """
     if seconds is None and threading.current_thread() is threading.main_thread():
         end_children_on_signals()  # A server's own signal handlers stay as they are.
@@ -50,7 +50,7 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
         status = process.wait()
-        # What it started and left behind may hold the pipes.
+        # Processes that it left behind may hold the pipes open.
         output.join(_GRACE)
         errors.join(_GRACE)
         return Done(status, _as_lines(bytes(output.data)), bytes(errors.data))
@@ -146,7 +146,7 @@ else:
     def end_children_on_signals() -> None:
         """From now on, SIGTERM, SIGINT and SIGHUP end all child processes first, and processes that left their group.
 
-        To be called in the main thread. What a command starts as a daemon becomes a child of this process.
+        To be called in the main thread. A daemon that a command starts becomes a child of this process.
         """
         prctl = _prctl()
         if prctl is not None:

@@ -1,4 +1,4 @@
-"""A terminal that shows nothing of what is pasted into it."""
+"""A terminal that does not show the text that is pasted into it."""
 
 import os
 import sys

@@ -50,8 +50,8 @@ class InstallationCommand:
 def ask_command(asked: Asked, repository: Repository) -> list[Installation]:
     """Run the command about ``repository``; return the installations to ask, none if it prints nothing.
 
-    Raises InstallationCommandError if it fails or prints another workspace's payload, InstallationError for what is
-    no payload.
+    Raises InstallationCommandError if it fails or prints another workspace's payload, InstallationError if it prints
+    something else than a payload.
     """
     environment = {
         **child_process.for_broker(),
@@ -79,7 +79,7 @@ def ask_command(asked: Asked, repository: Repository) -> list[Installation]:
     if not serving:
         raise InstallationCommandError(
             f"{asked.where} printed the payload of another workspace than {repository.workspace}",
-            "it must print the payload of BBJWT_WORKSPACE, or nothing and end with 0",
+            "it must print the payload of BBJWT_WORKSPACE, or nothing and exit with 0",
         )
     first = chosen(serving, repository.workspace, "") or serving[0]
     if not first.shared_secret:

@@ -1,4 +1,4 @@
-"""What an installation command printed to standard error, without the secrets in it.
+"""The standard error of an installation command, without the secrets in it.
 
 A command that fails often prints what it has read: the whole payload, JSON within JSON, or base64 of it. So every
 value of a ``sharedSecret`` or ``secret`` member is looked for, and base64 that holds one is dropped as a whole.
@@ -29,7 +29,7 @@ _MEMBER = re.compile(
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _SHORTEST_BASE64 = 12
 
-# Of its lines, as programs break them (RFC 2045 and RFC 7468).
+# Widths of lines of base64 (RFC 7468 and RFC 2045).
 _USUAL_WIDTHS = {64, 76}
 
 # A payload has one or two. If there are more than this, nothing is shown.
@@ -112,7 +112,7 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _base64_in(text: str) -> list[tuple[list[re.Match[str]], set[str]]]:
-    """The blocks of ``text`` that may be base64, each with what it may say."""
+    """The blocks of ``text`` that may be base64, each with its possible readings."""
     found = []
     # Words on one line belong apart; words at the ends of lines may be one text, broken into lines.
     block = 0
@@ -143,7 +143,7 @@ def _without_neighbours(words: list[re.Match[str]]) -> list[re.Match[str]]:
 
 
 def _readings(words: list[re.Match[str]]) -> set[str]:
-    """What a block may say: read line by line, and as one text from each of its first lines on."""
+    """The possible readings of a block: line by line, and as one text from each of its first lines on."""
     lines = [word.group().rstrip("=").translate(_URL_SAFE) for word in words]
     return {"".join(map(_decoded, lines)), *(_decoded("".join(lines[start:])) for start in range(3))}
 

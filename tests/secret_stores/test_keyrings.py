@@ -1,7 +1,7 @@
 """Other keyring backends, by keyring's own configuration: pass, an encrypted file, a chain, null and fail.
 
 One behaviour for all that keep secrets: register, clone, unregister, and an error with a hint where they are locked or
-absent. The backends stand in an environment that install.sh made ``--with`` them.
+absent. The backends are installed in an environment that install.sh made ``--with`` them.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def test_secret_that_moves_to_another_backend_is_removed_from_the_first(scene: W
 
 
 def entry_text(scene: Workspace) -> str:
-    """What the registry says of the installation."""
+    """The registry's entry of the installation."""
     return "".join(path.read_text() for path in registry_of(scene.machine).rglob("*") if path.is_file())
 
 

@@ -31,7 +31,7 @@ def commanded(scene: Workspace, command: str, *options: str) -> tuple[str, ...]:
     return ("--installation-command", command, "--host", scene.bitbucket.host, "--token-store=none", *options)
 
 
-# What it prints to standard error.
+# Standard error
 
 
 def in_lines(text: str, width: int) -> str:
@@ -145,7 +145,7 @@ def test_standard_error_is_not_shown_behind_a_broker(scene: Workspace) -> None:
     assert scene.app.shared_secret not in done.stdout + done.stderr
 
 
-# What it prints to standard output.
+# Standard output
 
 
 @pytest.mark.parametrize("spelling", ["payload", "JSON in JSON", "base64", "base64 in lines"])
