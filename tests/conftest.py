@@ -40,6 +40,11 @@ INSTALLED = sysconfig.get_path("purelib")
 #: Whether nothing may be left out: ``tests/run --all``, and so CI.
 EVERYTHING = bool(os.environ.get("BBJWT_TEST_ALL"))
 
+# A suite run by `nohup`, or in the background of a script, would have all that it starts ignore these.
+for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
+
 #: No test waits longer for a process. Seconds.
 PATIENCE = 120
 
@@ -199,12 +204,6 @@ class Machine:
         return sorted(path for path in found if "~" not in path.name)
 
 
-def _heed_signals() -> None:
-    # A suite run by `nohup`, or in the background of a script, would have it ignore these.
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
     """Start the helper for ``url`` without waiting for it."""
     process = subprocess.Popen(
@@ -213,7 +212,6 @@ def start(machine: Machine, url: str, *options: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=machine.env(),
-        preexec_fn=_heed_signals,
     )
     assert process.stdin is not None
     process.stdin.write(request(url).encode() + b"\n")
