@@ -2,9 +2,12 @@
 
 import os
 import sys
-from typing import Any
 
 from git_credential_bbjwt.system.places import is_anothers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
@@ -73,7 +76,7 @@ if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.processes import find as find
 else:
     #: How `subprocess` starts what has no terminal to prompt on.
-    ALONE: dict[str, Any] = {"start_new_session": True}
+    ALONE: "dict[str, Any]" = {"start_new_session": True}
 
     # The process groups that still run, by their number.
     running: set[int] = set()
