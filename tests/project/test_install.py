@@ -584,7 +584,9 @@ def test_a_shared_registry_is_readable_and_its_secret_is_not(acme: Workspace) ->
     folder = Path(acme.machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt"
 
     assert (folder / "installations").stat().st_mode & 0o777 == 0o755
-    assert not any(acme.app.shared_secret in path.read_text() for path in (folder / "installations").iterdir())
+    entries = [path for path in (folder / "installations").rglob("*") if path.is_file()]
+    assert entries
+    assert not any(acme.app.shared_secret in path.read_text() for path in entries)
     (secret,) = (folder / "shared-secrets").iterdir()
     assert secret.stat().st_mode & 0o777 == 0o600
     listed = json.loads(acme.machine.bbjwt("list", "--json", BBJWT_INSTALLATION=None).stdout)
