@@ -1,0 +1,246 @@
+"""Servers that repeat what they were sent, or send what takes long: nothing secret is shown, and every call ends."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import Workspace, answer
+from tests.core.test_server_text import longest_in_both
+from tests.emulator import Fault
+from tests.network.raw_server import RawServer
+
+HTML = "<html><body>"
+
+
+def whole(status: str, body: str | bytes = "", *headers: str) -> bytes:
+    """A response."""
+    data = body.encode() if isinstance(body, str) else body
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + data
+
+
+def rest(text: str) -> str:
+    """An error of the REST API."""
+    return json.dumps({"type": "error", "error": {"message": text, "detail": text}})
+
+
+def oauth(text: str, code: str = "invalid_grant") -> str:
+    """An error of the token endpoint."""
+    return json.dumps({"error": code, "error_description": text})
+
+
+def token(**changes: Any) -> str:
+    """A good response of the token endpoint, changed."""
+    return json.dumps({"access_token": "a" * 90, "token_type": "bearer", "expires_in": 7200} | changes)
+
+
+def escaped(jwt: str) -> str:
+    return "".join(f"\\u{ord(c):04x}" for c in jwt)
+
+
+def encoded(jwt: str) -> str:
+    return base64.b64encode(f"x-token-auth:{jwt}".encode()).decode()
+
+
+#: Responses that repeat the JWT, by what is wrong with them.
+REPEATING: dict[str, Callable[[str], bytes]] = {
+    "a line that is no status line": lambda jwt: f"{jwt}\r\n\r\n".encode(),
+    "a status that is no number": lambda jwt: f"HTTP/1.1 {jwt} OK\r\n\r\n".encode(),
+    "another protocol": lambda jwt: f"{jwt}/1.1 200 OK\r\n\r\n".encode(),
+    "a status text": lambda jwt: whole(f"500 {jwt}"),
+    "a header field without a name": lambda jwt: f"HTTP/1.1 200 OK\r\n{jwt}\r\n\r\n".encode(),
+    "a header field's name": lambda jwt: whole("200 OK", "{}", f"{jwt}: 1"),
+    "a length": lambda jwt: f"HTTP/1.1 200 OK\r\nContent-Length: {jwt}\r\n\r\n".encode(),
+    "a transfer coding": lambda jwt: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: {jwt}\r\n\r\n".encode(),
+    "a chunk's size": lambda jwt: f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{jwt}\r\n".encode(),
+    "a time to wait": lambda jwt: whole("429 Slow", "", f"Retry-After: {jwt}"),
+    "dates": lambda jwt: whole("401 No", "", f"Date: {jwt}"),
+    "a redirect's host": lambda jwt: whole("302 Found", "", f"Location: https://{jwt}/"),
+    "a redirect's path": lambda jwt: whole("302 Found", "", f"Location: https://host.example/{jwt}"),
+    "a redirect to another workspace": lambda jwt: whole(
+        "302 Found", "", f"Location: https://host.example/2.0/repositories/{jwt}/widgets"
+    ),
+    "a redirect's user": lambda jwt: whole("302 Found", "", f"Location: https://{jwt}:{jwt}@host.example"),
+    "a redirect's text": lambda jwt: whole("302 Found", jwt),
+    "plain text": lambda jwt: whole("403 No", f"You sent {jwt} to us"),
+    "text of the REST API": lambda jwt: whole("403 No", rest(f"You sent {jwt}")),
+    "a list of scopes": lambda jwt: whole(
+        "403 No", json.dumps({"error": {"message": "no", "detail": {"required": [jwt], "granted": [f"x:{jwt}"]}}})
+    ),
+    "an error's code": lambda jwt: whole("400 No", oauth("no", jwt)),
+    "an error's description": lambda jwt: whole("400 No", oauth(f"bad {jwt}")),
+    "its end is cut": lambda jwt: whole("400 No", oauth(f"bad {jwt[:-20]}")),
+    "a part of it": lambda jwt: whole("400 No", oauth(f"bad {jwt[40:80]}")),
+    "in base64": lambda jwt: whole("400 No", oauth(f"bad {encoded(jwt)}")),
+    "escaped": lambda jwt: whole("400 No", oauth(f"bad {escaped(jwt)}")),
+    "escaped twice": lambda jwt: whole("400 No", oauth(json.dumps(escaped(jwt)))),
+    "percent-encoded": lambda jwt: whole("400 No", "bad " + "".join(f"%{ord(c):02x}" for c in jwt)),
+    "in pieces": lambda jwt: whole("400 No", "bad " + " ".join(jwt[at : at + 6] for at in range(0, len(jwt), 6))),
+    "in quotes and commas": lambda jwt: whole("400 No", rest(f'"{jwt}","{jwt}"')),
+    "after a long text": lambda jwt: whole("400 No", "ab " * 1300 + jwt),
+    "across the cut": lambda jwt: whole("400 No", "ab " * 5300 + jwt),
+    "an announcement's link": lambda jwt: whole(
+        "410 Gone",
+        json.dumps(
+            {"error": {"message": "x", "data": {"announcement_url": f"https://developer.atlassian.com/?{jwt}"}}}
+        ),
+    ),
+    "a good response's announcement": lambda jwt: whole(
+        "200 OK",
+        token(),
+        f"Deprecation: {jwt}",
+        f"Sunset: {jwt}",
+        f'Link: <https://developer.atlassian.com/{jwt}>; rel="deprecation"',
+    ),
+    "a scope": lambda jwt: whole("200 OK", token(scope=jwt)),
+    "scopes": lambda jwt: whole("200 OK", token(scopes=["repository", f"{jwt}:write"])),
+    "a type of token": lambda jwt: whole("200 OK", token(token_type=jwt)),
+    "a lifetime": lambda jwt: whole("200 OK", token(expires_in=jwt)),
+    "a token that is none": lambda jwt: whole("200 OK", token(access_token=f"{jwt} {jwt}")),
+    "names of a repository": lambda jwt: whole("200 OK", json.dumps({"uuid": jwt, "full_name": jwt})),
+    "a repository": lambda jwt: whole(
+        "200 OK", json.dumps({"uuid": "{12345678-1234-1234-1234-123456789abc}", "full_name": f"acme/{jwt}"})
+    ),
+}
+
+
+@contextmanager
+def scene(acme: Workspace, kind: str, reply: Callable[[str], Iterable[bytes]]) -> Iterator[tuple[RawServer, str]]:
+    """Have a raw server stand for one of Bitbucket's hosts; give it, and the URL of a repository there."""
+    context = acme.bitbucket._servers["base"].context
+    with RawServer(context, reply) as server:
+        if kind == "api":
+            acme.write_installation(baseApiUrl=server.url)
+            yield server, acme.url
+        else:
+            acme.write_installation(baseUrl=server.url)
+            yield server, f"{server.url}/acme/widgets"
+
+
+def jwt_of(request: str) -> str:
+    """The JWT or token of a request, "none" for doctor's first one, which has none."""
+    found = re.search(r"Authorization: (?:JWT|Bearer) (\S+)", request)
+    return found[1] if found else "none"
+
+
+@pytest.mark.parametrize("kind", ["api", "token"])
+@pytest.mark.parametrize("name", REPEATING)
+def test_what_a_server_repeats_is_not_shown(acme: Workspace, kind: str, name: str) -> None:
+    with scene(acme, kind, lambda request: [REPEATING[name](jwt_of(request))]) as (server, url):
+        done = acme.machine.get(url, "--timeout=8", check=False, BBJWT_TRACE="1")
+        if name == "an error's description":
+            checked = acme.machine.bbjwt("--timeout=8", "doctor", url, "--json", check=False, BBJWT_TRACE="1")
+            done.stderr += checked.stdout + checked.stderr
+
+    assert server.requests
+    for sent in map(jwt_of, server.requests):
+        assert longest_in_both(done.stderr + done.stdout.replace("password=" + "a" * 90, ""), sent) < 10
+    assert all(line.isprintable() for line in done.stderr.splitlines() if not checked_json(line))
+
+
+def checked_json(line: str) -> bool:
+    """Whether a line is of doctor's JSON."""
+    return line[:1] in " {}"
+
+
+def endless(*pieces: bytes) -> Callable[[str], Iterator[bytes]]:
+    return lambda _: itertools.chain(pieces[:-1], itertools.repeat(pieces[-1]))
+
+
+def dripping(data: bytes, pause: float = 0.3) -> Callable[[str], Iterator[bytes]]:
+    def pieces(_: str) -> Iterator[bytes]:
+        for at in range(len(data)):
+            time.sleep(pause)
+            yield data[at : at + 1]
+
+    return pieces
+
+
+MIB = 1_048_576
+START = b"HTTP/1.1 200 OK\r\n"
+
+#: Responses that a careless client takes long for.
+SLOW: dict[str, Callable[[str], Iterable[bytes]]] = {
+    "interim responses without end": endless(b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "early hints without end": endless(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"),
+    "header fields without end": endless(START, b"A: b\r\n"),
+    "a header field without end": endless(START, b"A: b" * 1000),
+    "a continued header field without end": endless(START + b"A: b\r\n", b" c\r\n"),
+    "a first line without end": endless(b"x" * 1000),
+    "a body without end": endless(START + b"\r\n", b"x" * 1000),
+    "chunks of a byte": endless(START + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000),
+    "a chunk's size without end": endless(START + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 1000),
+    "trailers without end": endless(START + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"A: b\r\n"),
+    "a head that drips": dripping(START + b"A: " + b"b" * 100),
+    "a body that drips": dripping(whole("200 OK", "x" * 100)),
+    "an announcement of 60 KB": lambda _: [whole("200 OK", token(), "Sunset: x", "Link: " + "<a" * 30_000)],
+    "a date of 60 KB": lambda _: [whole("403 No", "no", "Date: " + "Mon, 1 " * 8_000)],
+    "a redirect to 60 KB": lambda _: [whole("302 Found", "", "Location: https://" + "a.%2f@[" * 8_000)],
+    "a number of a million digits": lambda _: [whole("200 OK", token(expires_in=0).replace("0", "9" * 900_000))],
+    "deep JSON": lambda _: [whole("200 OK", "[" * 900_000)],
+}
+
+
+@pytest.mark.parametrize("kind", ["api", "token"])
+@pytest.mark.parametrize("name", SLOW)
+def test_a_call_ends_in_time_whatever_a_server_sends(acme: Workspace, kind: str, name: str) -> None:
+    with scene(acme, kind, SLOW[name]) as (_, url):
+        started = time.monotonic()
+        done = acme.machine.get(url, "--timeout=3", check=False)
+        assert time.monotonic() - started < 3 + 5
+
+    if name != "an announcement of 60 KB" or kind == "api":
+        assert_quits(done)
+
+
+#: Plain text, an error of the REST API, one of the token endpoint.
+FORMS: list[Callable[[str], str]] = [str, rest, oauth]
+
+PIECES = ["A", "ab1", "a://", "://", "<a", "&#", "\\u00", "%2", " ", "é", "eyJ", "]}", "\0"]
+
+
+@pytest.mark.parametrize("kind", ["api", "token"])
+def test_a_refusal_with_one_long_word_is_told_in_time(acme: Workspace, kind: str) -> None:
+    for piece, form in itertools.product(PIECES, FORMS):
+        acme.bitbucket.misbehave(kind, Fault(status=400, body=form(f"x {piece * (MIB // 16 // len(piece))}").encode()))
+        started = time.monotonic()
+        done = acme.get("--timeout=5", "--token-store=none", "--scope=repository", check=False)
+        assert time.monotonic() - started < 5 + 5
+        assert_quits(done, "400")
+        assert all(len(line) < 1_000 for line in done.stderr.splitlines())
+        acme.machine.bbjwt("forget", "--all")
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_an_interim_response_is_not_taken_for_the_response(acme: Workspace, status: int) -> None:
+    repository = {"uuid": acme.widgets.uuid, "full_name": "acme/widgets"}
+    interim = f"HTTP/1.1 {status} Hints\r\nLink: </x>; rel=preload\r\n\r\n".encode()
+    with scene(acme, "api", lambda _: [interim, interim + whole("200 OK", json.dumps(repository))]) as (_, url):
+        assert "password" in answer(acme.machine.get(url))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\n%s\r\n3\r\n%s\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n%s%s",
+        b"HTTP/1.1 200\r\ncontent-length: 8\r\nCONTENT-LENGTH: 8\r\n\r\n%s%s",
+        b"HTTP/1.1 200 OK\nContent-Length: 8\nX: a\n b\n\n%s%s",
+    ],
+)
+def test_a_body_in_each_of_its_forms(acme: Workspace, response: bytes) -> None:
+    body = json.dumps({"uuid": acme.widgets.uuid}).encode()
+    data = response.replace(b"5;x=y", b"%x;x=y" % (len(body) - 3)).replace(b": 8", b": %d" % len(body))
+    data = data.replace(b"%s", body[:-3], 1).replace(b"%s", body[-3:], 1)
+    with scene(acme, "api", lambda _: [data]) as (_, url):
+        assert "password" in answer(acme.machine.get(url))
