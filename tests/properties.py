@@ -7,9 +7,12 @@ a traceback in the making, and left to fail by itself.
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt.bitbucket.refusal import server_words
@@ -18,11 +21,13 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_entry import parse_entries
+from git_credential_bbjwt.network.http1 import BrokenResponseError, Input, TooLongError
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.tokens.record import Record, parse_record
@@ -127,6 +132,53 @@ def error_answer(data: bytes) -> None:
     assert len(reason) < 2_000
 
 
+class Received:
+    """A connection on which ``data`` comes, in two pieces."""
+
+    def __init__(self, data: bytes) -> None:
+        self._pieces = [data[len(data) // 2 :], data[: len(data) // 2]]
+
+    def recv(self, _: int) -> bytes:
+        """The next piece."""
+        while self._pieces:
+            if piece := self._pieces.pop():
+                return piece
+        return b""
+
+    def sendall(self, _: bytes) -> None:
+        """Nobody listens."""
+
+    def makefile(self, _: str) -> io.BytesIO:
+        """The same for Python's own client."""
+        return io.BytesIO(b"".join(reversed(self._pieces)))
+
+
+def http_response(data: bytes) -> None:
+    """What is accepted as a response is what Python's own client finds; all else is one of three errors."""
+    received = Input(Received(data))
+    try:
+        head = received.head()
+        body, _ = received.body(head, 200)
+    except (BrokenResponseError, TooLongError, ConnectionResetError):
+        return
+    assert len(body) <= 200
+    lengths = head.headers.get("Content-Length", "")
+    if data.startswith(b"HTTP/1.1 1") or not lengths.isdigit() or "transfer-encoding" in head.headers:
+        return  # Python's own skips one of the interim responses, and is less strict.
+    other: Any = http.client.HTTPResponse(Received(data))  # type: ignore[arg-type]  # it needs no more of a socket
+    other.begin()
+    assert (other.status, other.read()) == (head.status, body), data
+
+
+def foreign_text(data: bytes) -> None:
+    """What passes the gate is one printable line, without anything that looks like a JWT."""
+    shown = safe_text(data, 1_000)
+    assert shown.isprintable() or not shown
+    assert len(shown) <= 1_000
+    assert all(len(word) <= 64 for word in shown.split())
+    assert safe_text(shown, 1_000) == shown, data
+
+
 def headers(data: bytes) -> None:
     """A date is a time or nothing."""
     when = http_time(data.decode("latin-1"))
@@ -185,6 +237,8 @@ PROPERTIES: dict[str, Callable[[bytes], None]] = {
         swap_answer,
         lookup_answer,
         error_answer,
+        http_response,
+        foreign_text,
         headers,
         payload,
         record,
@@ -211,6 +265,16 @@ SEEDS: dict[str, list[bytes]] = {
         b'{"error": "invalid_scope", "error_description": "no"}',
         b'{"type": "error", "error": {"message": "no", "detail": {"required": ["repository"], "granted": []}}}',
         b"<html>",
+    ],
+    "http_response": [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+        b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\nX: a\r\n b\r\n\r\nabc",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.0 404 Not Found\n\nabc",
+    ],
+    "foreign_text": [
+        b"Your credentials lack one or more required privilege scopes: read:repository:bitbucket",
+        b"eyJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJhIn0.c2lnbmF0dXJl %65%79 \\u0065yJ &#101; aGVsbG8gd29ybGQgaGVsbG8gd29ybGQ=",
     ],
     "headers": [b"Wed, 21 Oct 2015 07:28:00 GMT"],
     "payload": [

@@ -72,17 +72,25 @@ class Proxy(ThreadingTCPServer):
 
 
 class SocksProxy(Proxy):
-    """SOCKS 5 (RFC 1928, RFC 1929). ``refused`` counts the clients with a wrong password."""
+    """SOCKS 5 (RFC 1928, RFC 1929) and 4 (its documents "SOCKS" and "SOCKS 4A"); a password is for SOCKS 5 alone.
+
+    ``refused`` counts the clients with a wrong password, ``versions`` has what was spoken.
+    """
 
     def __init__(self, userinfo: str = "") -> None:
         super().__init__()
         self._userinfo = userinfo
         self.refused = 0
+        self.versions: set[int] = set()
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection until it ends."""
         with connection, connection.makefile("rb") as reader:
-            _, count = _read(reader, 2)
+            version, count = _read(reader, 2)
+            self.versions.add(version)
+            if version == 4:
+                self._serve_4(connection, reader)
+                return
             method = 2 if self._userinfo else 0
             if method not in _read(reader, count):
                 connection.sendall(b"\x05\xff")
@@ -100,12 +108,30 @@ class SocksProxy(Proxy):
                 connection.sendall(b"\x05\0\0\x01" + bytes(6))
                 _pass_on(connection, there)
 
+    def _serve_4(self, connection: socket.socket, reader: BufferedReader) -> None:
+        port, address = int.from_bytes(_read(reader, 2), "big"), _read(reader, 4)
+        _until_nul(reader)
+        # SOCKS 4A: an address that cannot be is followed by the name.
+        is_name = address[:3] == bytes(3) and address[3:] != bytes(1)
+        host = _until_nul(reader).decode() if is_name else socket.inet_ntoa(address)
+        self.asked.append(f"{host}:{port}")
+        with socket.create_connection((host, port)) as there:
+            connection.sendall(b"\0\x5a" + bytes(6))
+            _pass_on(connection, there)
+
     def _is_known(self, connection: socket.socket, reader: BufferedReader) -> bool:
         _read(reader, 1)
         user, password = (_read(reader, _read(reader, 1)[0]).decode() for _ in range(2))
         known = f"{user}:{password}" == self._userinfo
         connection.sendall(b"\x01\0" if known else b"\x01\x01")
         return known
+
+
+def _until_nul(reader: BufferedReader) -> bytes:
+    found = b""
+    while (byte := _read(reader, 1)) != b"\0":
+        found += byte
+    return found
 
 
 def _socks_host(reader: BufferedReader, kind: int) -> str:

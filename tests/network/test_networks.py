@@ -254,6 +254,26 @@ def authority(how: str) -> Callable[[Situation], None]:
     return arrange
 
 
+def issuing_authority(at: Situation) -> None:
+    """The server's certificate is of an authority below another; what is trusted is not the one at the top."""
+    top = trustme.CA()
+    issuing = top.create_child_ca()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuing.issue_cert("localhost").configure_cert(context)
+    at.another_server()
+    for server in at.bitbucket._servers.values():
+        server.context = context
+    at.trust(at.file("issuing.pem", issuing.cert_pem.bytes()))
+
+
+def socks_and_resolve(at: Situation) -> None:
+    """Without a name for the proxy to look up, git's addresses count."""
+    at.another_server(name="bitbucket.example")
+    at.set("http.curloptResolve", f"bitbucket.example:{urlsplit(at.base).port}:127.0.0.1")
+    at.set("http.curloptResolve", f"bitbucket.example:{urlsplit(at.api).port}:127.0.0.1")
+    at.set("http.proxy", f"socks5://{at.socks().address}")
+
+
 def level(how: str) -> Callable[[Situation], None]:
     """A proxy that does not work, in one of the places where git's settings stand, and the one that works after it."""
 
@@ -324,6 +344,14 @@ SAME: dict[str, Callable[[Situation], object]] = {
     "no_proxy for all, among others": variable("https_proxy", "http://{dead}", no_proxy="example.org,*"),
     "no_proxy of a part of the name": variable("https_proxy", "http://{dead}", no_proxy="ocalhost"),
     "no_proxy of an address": variable("https_proxy", "http://{dead}", no_proxy="127.0.0.1"),
+    "socks": variable("all_proxy", "socks://{socks}"),
+    "socks in the configuration": lambda at: at.set("http.proxy", f"socks://{at.socks().address}"),
+    "socks4": variable("all_proxy", "socks4://{socks}"),
+    "socks4a": variable("https_proxy", "socks4a://{socks}"),
+    "socks4a, dead": variable("all_proxy", "socks4a://{dead}"),
+    "socks with curloptResolve": socks_and_resolve,
+    "a proxy's user without a password": lambda at: at.set("http.proxy", f"http://me@{at.proxy('me:').address}"),
+    "a proxy's user with an empty password": lambda at: at.set("http.proxy", f"http://me:@{at.proxy('me:').address}"),
     "socks5": variable("all_proxy", "socks5://{socks}"),
     "socks5h": variable("https_proxy", "socks5h://{socks}"),
     "socks5h with a password": socks_with_password("a:b"),
@@ -350,6 +378,7 @@ SAME: dict[str, Callable[[Situation], object]] = {
     "sslCAInfo": authority("configuration"),
     "sslCAInfo for this URL": authority("for this URL"),
     "sslCAInfo below home": authority("below home"),
+    "sslCAInfo with the issuing authority alone": issuing_authority,
     "sslCAInfo, a wrong one": authority("a wrong one"),
     "GIT_SSL_CAINFO": authority("variable before configuration"),
     "GIT_SSL_CAINFO, a wrong one": authority("a wrong variable"),

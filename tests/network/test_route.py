@@ -174,16 +174,36 @@ def test_a_proxy_that_cannot_be_used_says_so(acme: Workspace, value: str) -> Non
     assert_quits(acme.get(check=False, https_proxy=value), "proxy")
 
 
-@pytest.mark.parametrize(("scheme", "asked"), [("socks5h", "localhost"), ("socks5", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("scheme", "asked", "version"),
+    [
+        ("socks5h", "localhost", 5),
+        ("socks5", "127.0.0.1", 5),
+        ("socks4a", "localhost", 4),
+        ("socks4", "127.0.0.1", 4),
+        ("socks", "127.0.0.1", 4),
+        ("SOCKS", "127.0.0.1", 4),
+    ],
+)
 @pytest.mark.parametrize("userinfo", ["", "someone:p@ss/word"])
-def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, userinfo: str) -> None:
-    with SocksProxy(userinfo) as proxy:
+def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, version: int, userinfo: str) -> None:
+    proxy = SocksProxy(userinfo)
+    with proxy:
         before = f"{quote(userinfo, safe=':')}@" if userinfo else ""
         done = acme.get("--verbose", all_proxy=f"{scheme}://{before}{proxy.address}")
 
     assert "password" in answer(done)
     assert {target.rpartition(":")[0] for target in proxy.asked} == {asked}
+    assert proxy.versions == {version}
     assert "p@ss" not in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks"])
+def test_a_proxys_user_name_without_a_password_says_so(acme: Workspace, scheme: str) -> None:
+    done = acme.get(check=False, https_proxy=f"{scheme}://somebody@proxy.example:3128")
+
+    assert_quits(done, "the URL of the proxy proxy.example has a user name and no password", "USER:PASSWORD")
+    assert "somebody" not in done.stderr
 
 
 def test_a_socks_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> None:
