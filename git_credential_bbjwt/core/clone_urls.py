@@ -43,7 +43,8 @@ def parse_url(url: str) -> Repository:
         if is_ssh and user != "git":
             raise NotARepositoryError("this is not an ssh URL of Bitbucket: its user is not git", _HINT)
     if is_ssh:
-        host = _https_host(host.lower())
+        # Only ASCII letters change: a letter that merely looks like one must not become it.
+        host = _https_host(host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape"))
     if not host:
         raise NotARepositoryError("the URL does not name a host", _HINT)
     return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))
