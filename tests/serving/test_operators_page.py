@@ -1,0 +1,262 @@
+"""The recipes of the operators' page, run as they are written: under a real systemd and a real sshd, apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bitbucket.test_mint import assert_quits
+from tests.conftest import COMMAND, PATIENCE, PROJECT, Workspace, answer, finish, free_port, need, request, start
+from tests.serving.apart import GROUP, HOME, USER, Apart, ssh_daemon
+from tests.serving.test_broker import asking
+
+PAGE = (PROJECT / "git_credential_bbjwt/serving/README.md").read_text(encoding="utf-8")
+
+BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def block(words: str) -> str:
+    """The one block that has these words."""
+    (found,) = [text for _, text in BLOCKS if words in text]
+    return found
+
+
+@pytest.fixture
+def apart(acme: Workspace, tmp_path: Path) -> Iterator[Apart]:
+    """A machine apart with the page's user, group and allow-list, on which Bitbucket is the emulator's."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    machine = Apart(tmp_path / "given")
+    shutil.copy(acme.bitbucket.ca_file, machine.given / "home/authority.pem")
+    (machine.given / "home/.gitconfig").write_text(f"[http]\n\tsslCAInfo = {HOME}/authority.pem\n")
+    shutil.copy(acme.installation, machine.given / "home/installed.json")
+    listed = machine.given / "etc/git-credential-bbjwt/builds"
+    listed.write_text(block("# what the builds may read"))
+    try:
+        yield machine
+    finally:
+        machine.stop()
+
+
+def register(apart: Apart) -> None:
+    """What the page says of the broker's user; the machine has the user and the command already."""
+    lines = block("useradd").splitlines()
+    assert lines[0] == f"useradd --system --create-home --home-dir {HOME} --shell /bin/sh {USER}"
+    (line,) = [one for one in lines if "register" in one]
+    words = shlex.split(line.removeprefix(f"sudo -u {USER} -H "))
+    done = apart.run(*words[:-1], f"{HOME}/{words[-1]}", user=True)
+    assert done.returncode == 0, done.stderr
+    assert apart.run("rm", f"{HOME}/installed.json").returncode == 0
+
+
+@pytest.fixture
+def unit(apart: Apart) -> Apart:
+    """The page's socket unit, listening."""
+    assert f"`groupadd --system {GROUP}`" in PAGE
+    folder = apart.given / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / "bbjwt.socket").write_text(block("[Socket]"))
+    (folder / "bbjwt@.service").write_text(block("StandardInput=socket"))
+    apart.start_systemd("bbjwt.socket")
+    register(apart)
+    return apart
+
+
+def where(unit: Apart) -> str:
+    (line,) = [text for _, text in BLOCKS if "--broker unix:" in text]
+    return "unix:" + unit.path(shlex.split(line)[-1].removeprefix("unix:"))
+
+
+def audited(apart: Apart) -> list[dict[str, object]]:
+    """The lines of the audit in the journal."""
+    done = apart.run("journalctl", "--no-pager", "--output=json", "SYSLOG_FACILITY=10")
+    found = [json.loads(line)["MESSAGE"] for line in done.stdout.splitlines()]
+    return [json.loads(one) for one in found if one.startswith("{")]
+
+
+def until(condition: object, wait: float = PATIENCE) -> None:
+    """Wait until ``condition``, which is called, is true."""
+    assert callable(condition)
+    end = time.monotonic() + wait
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_well(unit: Apart) -> bool:
+    """Whether the socket listens and no unit has failed."""
+    failed = unit.run("systemctl", "--no-legend", "--plain", "list-units", "--failed", "bbjwt*").stdout
+    return unit.run("systemctl", "is-active", "bbjwt.socket").stdout == "active\n" and not failed.strip()
+
+
+def test_socket_unit_answers_and_audits(acme: Workspace, unit: Apart) -> None:
+    found = answer(acme.get(*asking(acme, where(unit))))
+    refused = acme.machine.get(acme.url.replace("widgets", "secrets"), *asking(acme, where(unit)), check=False)
+
+    assert found["password"] in acme.bitbucket.tokens
+    assert_quits(refused, "the broker gives no token for acme/secrets: this broker hands out no token")
+    until(lambda: len(audited(unit)) == 2)
+    granted, denied = audited(unit)
+    assert (granted["outcome"], denied["outcome"]) == ("granted", "refused")
+    assert isinstance(granted["asker"], dict)
+    assert (granted["asker"]["by"], granted["asker"]["uid"]) == ("unix", os.getuid())
+    place = Path(unit.path("/run/bbjwt/socket")).stat()
+    assert (place.st_mode & 0o777, place.st_uid) == (0o660, 0)
+    until(lambda: is_well(unit))
+    # The tokens are in memory, and outlive the request that they were made for.
+    acme.machine.bbjwt("forget", "--all")
+    kept = Path(unit.path("/run/bbjwt-tokens/git-credential-bbjwt"))
+    assert [path for path in kept.rglob("*,acme,widgets,*") if "~" not in path.name]
+
+
+def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit: Apart) -> None:
+    path = where(unit).removeprefix("unix:")
+    data = request(acme.url.replace("widgets", "secrets")).encode() + b"\n"
+    began = time.monotonic()
+    for number in range(260):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE)
+            connection.connect(path)
+            if number % 2:
+                connection.sendall(data)
+    assert time.monotonic() - began < 2, "not the load that is meant"
+
+    assert "password" in answer(acme.get(*asking(acme, where(unit))))
+    until(lambda: is_well(unit))
+
+
+def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -> None:
+    urls = []
+    for number in range(20):
+        repository = acme.bitbucket.host_repository(f"acme/lib-{number}")
+        urls.append(acme.bitbucket.url(repository))
+    acme.machine.environment["XDG_RUNTIME_DIR"] = "/nonexistent"  # Each asks for itself.
+    options = (*asking(acme, where(unit)), "--token-store=none")
+    running = [start(acme.machine, urls[number % 20], *options) for number in range(100)]
+    answers = [finish(one) for one in running]
+
+    assert [b"password=" in one for one in answers] == [True] * 100
+    assert acme.bitbucket.mints() == 20
+    until(lambda: is_well(unit))
+
+
+def test_askers_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) -> None:
+    options = (*asking(acme, where(unit)), "--token-store=none")
+    stop = threading.Event()
+
+    def restart() -> None:
+        while not stop.is_set():
+            unit.run("systemctl", "restart", "bbjwt.socket")
+            time.sleep(0.3)
+
+    restarting = threading.Thread(target=restart, daemon=True)
+    restarting.start()
+    try:
+        for _ in range(4):
+            running = [start(acme.machine, acme.url, *options) for _ in range(4)]
+            assert [b"password=" in finish(one) for one in running] == [True] * 4
+    finally:
+        stop.set()
+        restarting.join(PATIENCE)
+
+
+# sshd.
+
+
+@pytest.fixture
+def sshd(apart: Apart, tmp_path: Path) -> str:
+    """The page's sshd; gives the command line that asks it, of a key that the page's line allows."""
+    need("ssh")
+    program = ssh_daemon()
+    folder = tmp_path / "ssh"
+    folder.mkdir(mode=0o700)
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    line = block("restrict,").strip()
+    assert line.endswith(" ssh-ed25519 AAAA… builds")
+    # Nobody hears syslog on this machine: the one word that is not as the page has it.
+    line = line.replace("--audit syslog", f"--audit {HOME}/audit")
+    (apart.given / "home/.ssh").mkdir(mode=0o700)
+    (apart.given / "home/.ssh/authorized_keys").write_text(
+        line.replace("ssh-ed25519 AAAA… builds", (folder / "key.pub").read_text())
+    )
+    port = free_port()
+    listed = apart.given / "etc/git-credential-bbjwt"
+    shutil.copy(folder / "host", listed / "host")
+    (listed / "host").chmod(0o600)
+    (listed / "sshd_config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey /etc/git-credential-bbjwt/host\nPidFile none\n"
+        "AcceptEnv *\nUsePAM no\nPasswordAuthentication no\nLogLevel ERROR\n" + block("ExposeAuthInfo yes")
+    )
+    apart.start(f"{program} -D -e -f /etc/git-credential-bbjwt/sshd_config")
+    register(apart)
+    settings = (f"UserKnownHostsFile={folder}/known", "StrictHostKeyChecking=accept-new", "IdentitiesOnly=yes")
+    options = [word for setting in settings for word in ("-o", setting)]
+    words = ["ssh", "-T", "-F", "/dev/null", *options, "-p", str(port), "-i", str(folder / "key"), f"{USER}@127.0.0.1"]
+    until(lambda: subprocess.run(words, input=b"\n", capture_output=True).returncode != 255)
+    apart.run("rm", f"{HOME}/audit")
+    return shlex.join(words)
+
+
+def test_ssh_answers_and_audits_and_takes_nothing_from_the_client(
+    acme: Workspace, apart: Apart, sshd: str, tmp_path: Path
+) -> None:
+    variables = {
+        "HOME": "/tmp",
+        "PATH": "/tmp",
+        "XDG_RUNTIME_DIR": "/tmp",
+        "XDG_CONFIG_HOME": "/tmp",
+        "RUNTIME_DIRECTORY": "/tmp",
+        "CREDENTIALS_DIRECTORY": "/tmp",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "http.proxy",
+        "GIT_CONFIG_VALUE_0": "http://127.0.0.1:1",
+        "BBJWT_TRACE": "1",
+        "SSL_CERT_FILE": "/nonexistent",
+    }
+    # SetEnv: what a client can send, whatever its own environment.
+    given = " ".join(shlex.quote(f"{name}={value}") for name, value in variables.items())
+    line = sshd.replace(" -T ", f" -T -o SetEnv={shlex.quote(given)} ", 1)
+    found = answer(acme.get(*asking(acme, line)))
+    refused = acme.machine.get(acme.url.replace("widgets", "secrets"), *asking(acme, sshd), check=False)
+
+    assert found["password"] in acme.bitbucket.tokens
+    assert_quits(refused, "this broker hands out no token")
+    public = tmp_path / "ssh/key.pub"
+    shown = subprocess.run(["ssh-keygen", "-l", "-f", public], capture_output=True, text=True, check=True).stdout
+    lines = [json.loads(one) for one in apart.run("cat", f"{HOME}/audit").stdout.splitlines()]
+    assert [one["outcome"] for one in lines] == ["granted", "refused"]
+    assert lines[0]["asker"] == {"by": "ssh", "address": "127.0.0.1", "key": shown.split()[1]}
+    assert apart.run("ls", "/tmp").stdout == ""
+
+
+def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> None:
+    options = (*asking(acme, sshd), "--token-store=none")
+    running = [start(acme.machine, acme.url, *options) for _ in range(60)]
+    answers = [finish(one) for one in running]
+
+    assert [b"password=" in one for one in answers] == [True] * 60
+    assert acme.bitbucket.mints() == 1
+
+
+# The jobs' side.
+
+
+@pytest.mark.parametrize("broker", ["unix:", "'ssh"])
+def test_the_jobs_git_is_told_once(acme: Workspace, broker: str) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    words = shlex.split(block(f"configure --broker {broker}"))
+    acme.machine.run(COMMAND, *words[1:])
+
+    helper = acme.machine.git("config", "credential.https://bitbucket.org.helper").stdout
+    assert words[-1].split()[0] in helper
