@@ -90,11 +90,13 @@ class Origin:
         body: bytes | None = None,
         *,
         limit: float | None = None,
+        is_final: Callable[[Response], bool] = lambda _: False,
     ) -> Response:
         """Send a request and return its response, whatever its status, after as many attempts as make sense.
 
         ``headers`` is called before each attempt, because what proves an identity may have to be fresh. ``limit``
-        bounds all attempts together, in seconds. Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
+        bounds all attempts together, in seconds. ``is_final`` knows a refusal that has an overloaded server's status.
+        Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
         """
         self._budget.doing = f"waiting for {self.host}"
         self.is_idle = False
@@ -120,7 +122,7 @@ class Origin:
                 self.close()
             else:
                 self.is_idle = True
-                if response.status not in _TRANSIENT:
+                if response.status not in _TRANSIENT or is_final(response):
                     return response
                 final, wait = response, response.retry_after
                 attempts = _ATTEMPTS_WHEN_USED_UP if response.status == 429 and wait is None else _ATTEMPTS
