@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import trustme
 
-from tests.conftest import INSTALLED, PATIENCE, Workspace, free_port, request
-from tests.issuer import AUDIENCE, IssuerServer, write_policy
+from tests.conftest import PATIENCE, Machine, Workspace, free_port, request
+from tests.emulator import Emulator
+from tests.issuer import IssuerServer, write_policy
 
 APPLICATION = "git_credential_bbjwt.serving.wsgi:application"
 
@@ -87,7 +88,8 @@ class HttpsBroker:
     def write(self, *rules: dict[str, Any], **settings: Any) -> None:
         """Write the configuration, in one step."""
         usual: dict[str, Any] = {"installation": str(self.scene.installation), "hosts": [self.scene.bitbucket.host]}
-        write_policy(self.config, *(rules or [self.rule()]), **{**usual, **settings})
+        kept = {name: value for name, value in {**usual, **settings}.items() if value is not None}
+        write_policy(self.config, *(rules or [self.rule()]), **kept)
 
     def start(self, *command: str, tls: bool = False, ready: int | None = 200) -> HttpsBroker:
         """Run gunicorn as the recipe says, or another ``command``; wait until ``/healthz`` answers ``ready``."""
@@ -96,15 +98,16 @@ class HttpsBroker:
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         keys = ["--certfile", str(self.certificate), "--keyfile", str(self.key)] if tls else []
         usual = [gunicorn, "--bind", f"127.0.0.1:{self.port}", *RECIPE, *keys, APPLICATION]
-        self.process = subprocess.Popen(
-            list(command) or usual,
-            stdin=subprocess.DEVNULL,
-            stdout=(self.folder / "audit").open("ab"),
-            stderr=(self.folder / "log").open("ab"),
-            env=self.environment,
-            cwd=self.folder,
-            start_new_session=True,
-        )
+        with (self.folder / "audit").open("ab") as audit, (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                list(command) or usual,
+                stdin=subprocess.DEVNULL,
+                stdout=audit,
+                stderr=log,
+                env=self.environment,
+                cwd=self.folder,
+                start_new_session=True,
+            )
         end = time.monotonic() + PATIENCE
         while ready is not None:
             assert self.process.poll() is None, self.log()
@@ -189,4 +192,12 @@ class HttpsBroker:
         return list(map(int, Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()))
 
 
-__all__ = ["APPLICATION", "AUDIENCE", "INSTALLED", "RECIPE", "HttpsBroker", "Reply"]
+def scene(folder: Path, bitbucket: Emulator) -> Workspace:
+    """A workspace acme with widgets, lib-a and secrets, and an installation file."""
+    app = bitbucket.install("acme")
+    widgets = bitbucket.host_repository("acme/widgets")
+    for slug in ("lib-a", "secrets"):
+        bitbucket.host_repository(f"acme/{slug}", path=widgets.path)
+    found = Workspace(Machine(folder), bitbucket, app, widgets, folder / "installation.json")
+    found.write_installation()
+    return found

@@ -67,12 +67,16 @@ class Issuer:
 
     def rotate(self, kind: str = "RSA") -> None:
         """Sign with a new key, and publish that alone."""
-        self.keys.clear()
-        self.kid = self.add_key(kind)
+        kid = self.add_key(kind)
+        for old in [one for one in self.keys if one != kid]:
+            del self.keys[old]
+        self.kid = kid
 
     def jwks(self) -> dict[str, Any]:
         """What is published."""
-        return {"keys": [as_jwk(key, kid=kid, use="sig", alg=self.algorithms[kid]) for kid, key in self.keys.items()]}
+        return {
+            "keys": [as_jwk(key, kid=kid, use="sig", alg=self.algorithms[kid]) for kid, key in list(self.keys.items())]
+        }
 
     def claims(self, **changes: Any) -> dict[str, Any]:
         """The claims of a token for the broker; a change to None leaves one out."""
@@ -108,6 +112,8 @@ class IssuerServer(Issuer):
     """
 
     def __init__(self, context: ssl.SSLContext, kind: str = "RSA") -> None:
+        self.context = context
+        self._is_open = True
         self.seen: list[str] = []
         self.cache_control = "max-age=600"
         self.answer: Callable[[str], tuple[int, dict[str, str], bytes] | None] = lambda _: None
@@ -149,9 +155,11 @@ class IssuerServer(Issuer):
         return 200, headers, json.dumps(document).encode()
 
     def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop listening, and hang up."""
+        if self._is_open:
+            self._is_open = False
+            self._server.shutdown()
+            self._server.server_close()
 
 
 def write_policy(path: Path, *rules: dict[str, Any], **settings: Any) -> Path:

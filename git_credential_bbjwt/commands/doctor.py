@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from git_credential_bbjwt.commands.checks import git_asks, git_sends, installations
 from git_credential_bbjwt.commands.checks.check import Check, failed
+from git_credential_bbjwt.commands.checks.id_token import id_tokens
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.clone_urls import parse_url
@@ -103,6 +104,7 @@ def _all(options: HelperOptions, text: str, repository: Repository | None, budge
     if has_git:
         yield from _git(catalogue, concerned, text, repository)
     yield from installations.sources(catalogue, concerned, repository)
+    yield from id_tokens(catalogue, budget)
     readable: list[Installation] = []
     yield from installations.secrets(concerned, readable)
     yield from installations.rotation(concerned)

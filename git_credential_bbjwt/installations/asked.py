@@ -29,6 +29,18 @@ class Command(Asked):
 
 
 class Broker(Asked):
-    """A broker that gives tokens."""
+    """A broker that gives tokens. ``id_token_command`` and ``id_token_file`` are for a broker by https."""
 
     kind = "broker"
+
+    def __init__(
+        self,
+        where: str,
+        how: str,
+        hosts: tuple[str, ...],
+        id_token_command: str | None = None,
+        id_token_file: str | None = None,
+    ) -> None:
+        super().__init__(where, how, hosts)
+        self.id_token_command = id_token_command
+        self.id_token_file = id_token_file

@@ -109,7 +109,7 @@ def _of_broker(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
         return None
     from git_credential_bbjwt.installations.asked import Broker
 
-    return Broker("the broker", options.broker, hosts)
+    return Broker("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
 
 
 def _of_user(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above

@@ -28,6 +28,11 @@ def _command(source: Any, session: Session) -> Chooser:
 
 
 def _broker(source: Any, session: Session) -> Vendor:
+    if source.how.startswith("https:"):
+        from git_credential_bbjwt.vendors.https_broker import HttpsBroker
+
+        return HttpsBroker(source, session)
+
     from git_credential_bbjwt.vendors.broker import Broker
 
     return Broker(source, session)

@@ -1,5 +1,6 @@
 """An installation command: the payload from any secret store, for one mint, and in no file."""
 
+from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import InstallationCommandError, InstallationError
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
@@ -40,14 +41,14 @@ class InstallationCommand:
         self._session.budget.doing = f"waiting for {self._asked.where}"
         found: list[Vendor] = [
             OAuthConsumer(one, self._session) if one.is_consumer else Connect(one, self._session)
-            for one in ask_command(self._asked, repository)
+            for one in ask_command(self._asked, repository, self._session.budget)
         ]
         for one in found:
             one.identity = self.identity
         return found
 
 
-def ask_command(asked: Asked, repository: Repository) -> list[Installation]:
+def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[Installation]:
     """Run the command about ``repository``; return the installations to ask, none if it prints nothing.
 
     Raises InstallationCommandError if it fails or prints another workspace's payload, InstallationError if it prints
@@ -59,7 +60,8 @@ def ask_command(asked: Asked, repository: Repository) -> list[Installation]:
         "BBJWT_WORKSPACE": repository.workspace,
         "BBJWT_REPOSITORY": repository.name,
     }
-    done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment)
+    done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment, seconds=budget.remaining())
+    budget.remaining()  # What the command came to because it was ended is no news.
     where = f"the output of {asked.where}"
     for line in shown_lines(done.errors, done.output, _MOST_LINES):
         note(line)

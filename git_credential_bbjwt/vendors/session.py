@@ -105,12 +105,19 @@ class Session:
                 self._settings = HttpSettings()  # Git works while the rest is imported.
             if installation.identity not in known:
                 known[installation.identity] = prove(installation)
+        return known[installation.identity], self.connections()
+
+    def connections(self) -> "Connections":
+        """Return the connections of this call, which take git's routes."""
+        with self._lock:
+            if self._settings is None:
+                self._settings = HttpSettings()
 
             from git_credential_bbjwt.network.connections import Connections
 
             if self._connections is None:
                 self._connections = Connections(self.budget, self._settings)
-            return known[installation.identity], self._connections
+            return self._connections
 
 
 def _path_of(repository: Repository | None) -> str:

@@ -1,0 +1,38 @@
+"""The ID token of this job: where it comes from, and what it says. The token itself is never shown."""
+
+import time
+from collections.abc import Iterator
+
+from git_credential_bbjwt.commands.checks.check import Check, checked
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.where import HTTPS, Where
+from git_credential_bbjwt.installations.asked import Broker
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.vendors.session import Session
+
+
+def id_tokens(catalogue: Catalogue, budget: Budget) -> Iterator[Check]:
+    """Check that there is an ID token for each broker that is asked by https."""
+    for broker in catalogue.to_ask():
+        if isinstance(broker, Broker) and Where.parse(broker.how).way == HTTPS:
+            yield checked("ID token", _id_token, broker, budget)
+
+
+def _id_token(broker: Broker, budget: Budget) -> str:
+    from git_credential_bbjwt.vendors import id_token
+
+    session = Session(budget, TokenCache.open(create=False), for_person=True)
+    audience = id_token.audience_for(Where.parse(broker.how).text)
+    source = id_token.find_source(broker.id_token_command, broker.id_token_file, audience, session)
+    token = id_token.get(source, audience)
+    told = [f"from {token.source}", f"audience {token.audience}"]
+    told += [f"{what} {_text(token.claims.get(name))}" for what, name in (("issuer", "iss"), ("subject", "sub"))]
+    expires = token.claims.get("exp")
+    if isinstance(expires, (int, float)) and 0 < expires < 1e11:
+        told.append(f"ends at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(expires))}")
+    return ", ".join(told)
+
+
+def _text(claim: object) -> str:
+    return claim[:200] if isinstance(claim, str) else "missing"

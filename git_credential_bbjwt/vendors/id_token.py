@@ -1,0 +1,219 @@
+"""The ID token that proves this job's identity to an https broker: where it comes from, and whether it may be sent.
+
+The token is read here without verifying it; that is the broker's work. It is not sent to a broker that it was not made
+for, because whoever receives it could pass for this job elsewhere. Sources: OpenID Connect Core 1.0 section 2; the
+platforms' pages as of November 2026: GitHub "OpenID Connect reference", GitLab "OpenID Connect (OIDC) Authentication
+Using ID Tokens", Atlassian "Integrate Pipelines with resource servers using OIDC", Buildkite "buildkite-agent oidc",
+CircleCI "Using OpenID Connect tokens in jobs", Kubernetes "Configure Service Accounts for Pods".
+"""
+
+import json
+import os
+import time
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import quote, urlsplit
+
+from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.failures import BrokerError
+from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.network.connections import Connections
+from git_credential_bbjwt.system import child_process, shell
+from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.folder import open_to_read
+from git_credential_bbjwt.vendors.session import Session
+
+#: Longer than any platform's token. Bytes.
+LONGEST_TOKEN = 16 * 1024
+
+# The broker's clock and this one may differ by so much. Seconds.
+_LEEWAY = 60
+
+_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+_HOW_TO_FIND_OUT = "git-credential-bbjwt doctor shows what the ID token says"
+
+# By the variable that each platform sets: what to write so that a job has an ID token.
+_PLATFORMS = {
+    "GITHUB_ACTIONS": "give the job `permissions: id-token: write` in its workflow",
+    "GITLAB_CI": 'give the job `id_tokens: BBJWT_ID_TOKEN: aud: "{audience}"` in .gitlab-ci.yml',
+    "BITBUCKET_BUILD_NUMBER": 'give the step `oidc: audiences: ["{audience}"]` in bitbucket-pipelines.yml',
+    "CIRCLECI": "set BBJWT_ID_TOKEN_COMMAND to "
+    """'circleci run oidc get --claims "{{\\"aud\\":\\"$BBJWT_AUDIENCE\\"}}"'""",
+    "BUILDKITE": "set BBJWT_ID_TOKEN_COMMAND to 'buildkite-agent oidc request-token --audience \"$BBJWT_AUDIENCE\"'",
+}
+_ANYWHERE = "set BBJWT_ID_TOKEN, BBJWT_ID_TOKEN_FILE or BBJWT_ID_TOKEN_COMMAND"
+
+
+class IdToken(NamedTuple):
+    """A token that may be sent to the broker, with its ``claims`` as it states them. ``source`` is for people."""
+
+    text: str
+    source: str
+    audience: str
+    claims: dict[str, object]
+
+
+class Source(NamedTuple):
+    """Where the ID token comes from.
+
+    ``identity`` is a digest that is another for another identity, and costs no request. ``read`` returns the token's
+    text; raises BrokerError.
+    """
+
+    name: str
+    identity: str
+    read: Callable[[], str]
+
+
+def hide_tokens() -> None:
+    """Redact, from now on, every token that a platform put into this process's environment."""
+    for name in child_process.ID_TOKEN_VARIABLES:
+        for value in {os.environ.get(name, ""), os.environ.get(name, "").strip()}:
+            hide(value)
+
+
+def audience_for(broker: str) -> str:
+    """Return the audience of a token for the broker with the normalized URL ``broker``."""
+    return os.environ.get("BBJWT_AUDIENCE", "") or broker
+
+
+def find_source(command: str | None, path: str | None, audience: str, session: Session) -> Source:
+    """Return the first source of a token that is present. If it fails, no other is tried.
+
+    ``command`` and ``path`` are those of ``--id-token-command`` and ``--id-token-file``. Raises BrokerError.
+    """
+    hide_tokens()
+    environ = os.environ
+    command = command or environ.get("BBJWT_ID_TOKEN_COMMAND", "")
+    path = path or environ.get("BBJWT_ID_TOKEN_FILE", "")
+    if command.strip():
+        return Source(
+            "the ID token command", digest("command", command), lambda: _printed(command, audience, session.budget)
+        )
+    if environ.get("BBJWT_ID_TOKEN", "").strip():
+        return _in_variable("BBJWT_ID_TOKEN")
+    if path:
+        return Source(path, digest("file", path, str(_time_of(path))), lambda: _in_file(path))
+    url, secret = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "")
+    if url and secret:
+        identity = digest("github", url, secret)
+        return Source("GitHub Actions", identity, lambda: _of_github(url, secret, audience, session.connections()))
+    if environ.get("BITBUCKET_STEP_OIDC_TOKEN", "").strip():
+        return _in_variable("BITBUCKET_STEP_OIDC_TOKEN")
+    how = next((how for name, how in _PLATFORMS.items() if environ.get(name)), _ANYWHERE)
+    raise BrokerError("the broker needs an ID token, and there is none", how.format(audience=audience))
+
+
+def get(source: Source, audience: str) -> IdToken:
+    """Return the token of ``source``, checked. Raises BrokerError for one that must not be sent."""
+    text = source.read().strip()
+    hide(text)
+    claims = _claims(text, source)
+    stated = claims.get("aud")
+    audiences = stated if isinstance(stated, list) else [stated]
+    if audience not in audiences:
+        shown = ", ".join(one for one in audiences if isinstance(one, str)) or "nobody"
+        raise BrokerError(
+            f"the ID token from {source.name} is for {shown[:300]}, and the broker's audience is {audience}",
+            "request it for that audience, or set BBJWT_AUDIENCE to the one that the broker's operator names",
+        )
+    expires = claims.get("exp")
+    if type(expires) in (int, float) and isinstance(expires, (int, float)):
+        ago = time.time() - expires
+        if ago > _LEEWAY:
+            raise BrokerError(
+                f"the ID token from {source.name} expired {ago:.0f} s ago",
+                "get a new one; if it is new, check this machine's clock",
+            )
+    return IdToken(text, source.name, audience, claims)
+
+
+def _claims(text: str, source: Source) -> dict[str, object]:
+    """Return the claims of a token, which nobody has verified. Raises BrokerError, without the token."""
+    parts = text.split(".")
+    try:
+        if len(text) > LONGEST_TOKEN:
+            raise ValueError(f"is over {LONGEST_TOKEN} bytes long")
+        if len(parts) != 3 or not all(part and _BASE64URL.issuperset(part) for part in parts):
+            raise ValueError("is not a JWT of three base64url parts")
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        if not isinstance(claims, dict):
+            raise TypeError
+    except (ValueError, TypeError, RecursionError) as problem:
+        told = str(problem) if str(problem).startswith("is ") else "is not a JWT of three base64url parts"
+        raise BrokerError(f"the ID token from {source.name} {told}", _HOW_TO_FIND_OUT) from None
+    return claims
+
+
+def _in_variable(name: str) -> Source:
+    value = os.environ[name]
+    return Source(name, digest("variable", value), lambda: value)
+
+
+def _printed(command: str, audience: str, budget: Budget) -> str:
+    environment = {**child_process.for_id_token(), "BBJWT_AUDIENCE": audience}
+    budget.doing = "waiting for the ID token command"
+    done = shell.run(command, b"", most=LONGEST_TOKEN, env=environment, seconds=budget.remaining())
+    budget.remaining()
+    output = done.output.decode("ascii", "replace").strip()
+    hide(output)
+    if done.status != 0:
+        raise BrokerError(
+            f"the ID token command failed with exit status {done.status}",
+            "run it by hand, with BBJWT_AUDIENCE set, to see why",
+        )
+    if not output:
+        raise BrokerError("the ID token command printed nothing", "it must print an ID token for $BBJWT_AUDIENCE")
+    return output
+
+
+def _time_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _in_file(path: str) -> str:
+    hint = "check BBJWT_ID_TOKEN_FILE or --id-token-file"
+    try:
+        with os.fdopen(open_to_read(path), "rb") as file:
+            data = file.read(LONGEST_TOKEN + 2)
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or "not a path"
+        raise BrokerError(f"the ID token cannot be read from {path}: {reason}", hint) from problem
+    text = data.decode("ascii", "replace").strip()
+    if not text:
+        raise BrokerError(f"the file {path}, which should hold the ID token, is empty", hint)
+    return text
+
+
+def _of_github(url: str, secret: str, audience: str, connections: Connections) -> str:
+    """Request a token from GitHub's own service, which gives it to whoever has the job's request token."""
+    hint = "give the job `permissions: id-token: write`; ACTIONS_ID_TOKEN_REQUEST_URL is set by GitHub's runner"
+    try:
+        parts = urlsplit(url)
+        is_usable = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        is_usable = False
+    if not is_usable or not url.isascii() or not url.isprintable() or any(one in url for one in ' \\"<>#'):
+        raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL without a user", hint)
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_TOKEN is not a token", hint)
+    target = (parts.path or "/") + (f"?{parts.query}&" if parts.query else "?") + "audience=" + quote(audience, safe="")
+    headers = {"Authorization": f"Bearer {secret}", "Accept": "application/json"}
+    origin = connections.take(f"https://{parts.netloc}", parts.path)
+    response = origin.request("GET", target, lambda: headers)
+    if response.status != 200:
+        origin.close()
+        raise BrokerError(f"GitHub answered {response.status} to the request for an ID token", hint)
+    connections.give_back(origin)
+    try:
+        value = json.loads(response.body)["value"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        value = None
+    if not isinstance(value, str):
+        raise BrokerError("GitHub's response to the request for an ID token has none", hint)
+    return value
