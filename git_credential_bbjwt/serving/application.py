@@ -29,7 +29,7 @@ from git_credential_bbjwt.serving.answer import (
 )
 from git_credential_bbjwt.serving.id_token import NotAcceptedError
 from git_credential_bbjwt.serving.identities import Identity, RequestLimit, checked, matching_rules
-from git_credential_bbjwt.serving.isolation import check_own_file
+from git_credential_bbjwt.serving.isolation import OPERATORS_FOLDERS, check_own_file, operators_folder
 from git_credential_bbjwt.serving.issuer_keys import KeysNotAvailableError
 from git_credential_bbjwt.serving.policy import Policy
 from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
@@ -42,6 +42,9 @@ _PATH, _HEALTH_PATH = "/git-credentials", "/healthz"
 # A request is a few hundred bytes, and a client sends it at once. Bytes, seconds.
 _LONGEST_BODY = 64 * 1024
 _BODY_PATIENCE = 10
+
+# The variables by which the operator names the broker's own folder.
+_FOLDERS = (*OPERATORS_FOLDERS, "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")
 
 # Seconds after which keys that are not available now may be.
 _KEYS_RETRY = 10
@@ -189,7 +192,7 @@ def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response
         _check_installation(policy)
     except CredentialError as problem:
         return _Response(502, no_token(Kind.NOT_SET_UP, NOT_SET_UP, problem.what))
-    rules = Rules(policy.options, identity.patterns, policy.whole_workspace)
+    rules = Rules(policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS))
     answer = in_time(budget, Answering(rules, budget), lambda: body)
     headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)
     return _Response(_STATUS[answer.kind], answer, headers, anonymous=answer.kind is Kind.MALFORMED)

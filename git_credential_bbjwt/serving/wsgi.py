@@ -3,21 +3,36 @@
 The configuration is the file that BBJWT_BROKER_CONFIG names. README.md in this folder is the operators' page.
 """
 
+import contextlib
+import errno
 import os
+import signal
+import socket
 import sys
+import time
+
+# First of all the libraries that check signatures, so that nothing can keep a part of them out of this process.
+import cryptography.exceptions  # noqa: F401
+import jwt  # noqa: F401
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.serving.application import Application
 from git_credential_bbjwt.system import core_dumps
 
-# gunicorn's own status for a worker that cannot start: the server ends with it, and starts no other.
+# gunicorn's own status for a worker that cannot start. The server then ends with this status and starts no other.
 _CANNOT_START = 3
 
-# The server's environment is the operator's, except for what is about asking other brokers.
+# The server's environment is the operator's, except for the variables that are about asking a broker.
 _NOT_USED = ("BBJWT_BROKER", "BBJWT_JWT", "BBJWT_JWT_FILE")
 
+# Seconds in which the other workers find that one has the same trouble, and for which they wait to be ended.
+_BEFORE_THE_END = 1
+_LONGEST_WAIT = 10
 
-def _made() -> "Application":
+
+def _application() -> Application:
+    """Return the application. Ends the process if the configuration cannot be used."""
     for name in _NOT_USED:
         os.environ.pop(name, None)
     os.chdir("/")
@@ -34,14 +49,27 @@ def _made() -> "Application":
             )
         return Application(path)
     except CredentialError as problem:
-        error(problem.what, problem.hint)
+        if _is_first():
+            error(problem.what, problem.hint)
         raise SystemExit(_CANNOT_START) from None
 
 
-# With what verifies signatures, which nothing may keep out of this process.
-import cryptography.exceptions  # noqa: E402, F401
-import jwt  # noqa: E402, F401
+def _is_first() -> bool:
+    """Return whether this is the first worker that cannot start; the others wait for the server to end them.
 
-from git_credential_bbjwt.serving.application import Application  # noqa: E402
+    If two workers end with this status at once, gunicorn 27.0.1 ends with a traceback and status 1 in every third case.
+    """
+    with contextlib.suppress(ValueError):  # Not the main thread: the server does not end this process by a signal.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    with socket.socket(socket.AF_UNIX) as mark:
+        try:
+            mark.bind(f"\0git-credential-bbjwt-{os.getppid()}")  # A name that only Linux has, and that leaves no file.
+        except OSError as problem:
+            if problem.errno == errno.EADDRINUSE:
+                time.sleep(_LONGEST_WAIT)
+                return False
+        time.sleep(_BEFORE_THE_END)
+    return True
 
-application = _made()
+
+application = _application()

@@ -1,0 +1,322 @@
+"""The https broker as a process that lives long: start, reload, rotation, outage, many answers, the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import EVERYTHING, PATIENCE, free_port
+from tests.emulator import Fault
+from tests.https_broker import APPLICATION, HttpsBroker
+from tests.issuer import IssuerServer
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_broken_configuration_ends_the_server_with_3(broker: HttpsBroker) -> None:
+    broker.write(broker.rule(allow=[]))
+    broker.start(ready=None)
+    assert broker.process is not None
+    assert broker.process.wait(PATIENCE) == 3
+    assert f"error: {broker.config}, line 5, rule 1: allow must be" in broker.log()
+
+
+@pytest.mark.parametrize("path", [None, "broker.toml", "/not/there.toml"])
+def test_server_without_a_configuration_ends_with_3(broker: HttpsBroker, path: str | None) -> None:
+    del broker.environment["BBJWT_BROKER_CONFIG"]
+    if path is not None:
+        broker.environment["BBJWT_BROKER_CONFIG"] = path
+    broker.start(ready=None)
+    assert broker.process is not None
+    assert broker.process.wait(PATIENCE) == 3
+    assert "git-credential-bbjwt: error: " in broker.log()
+
+
+def test_variables_that_are_about_asking_are_not_used(broker: HttpsBroker) -> None:
+    broker.environment |= {"BBJWT_BROKER": "touch /tmp/x", "BBJWT_JWT": "a.b.c", "BBJWT_JWT_FILE": "/not/there"}
+    assert broker.start().ask().status == 200
+
+
+def test_installation_as_get_would_find_it(broker: HttpsBroker) -> None:
+    broker.write(installation_command=f"cat {broker.scene.installation}", installation="/not/there")
+    broker.start(ready=503)
+    assert broker.ask().status == 502
+    broker.environment["BBJWT_INSTALLATION"] = str(broker.scene.installation)
+    broker.stop()
+    broker.write(installation=None)
+    assert broker.start().ask().status == 200
+
+
+def test_installation_command_runs_in_any_thread(broker: HttpsBroker) -> None:
+    command = f"cat {broker.scene.installation}; echo a note >&2"
+    broker.write(installation=None, installation_command=command)
+    broker.start()
+    with ThreadPoolExecutor(4) as pool:
+        names = ["acme/widgets", "acme/lib-a"] * 4
+        assert {reply.status for reply in pool.map(lambda name: broker.ask(name=name), names)} == {200}
+    assert broker.stop() == 0
+    assert broker.scene.app.shared_secret not in broker.log()
+
+
+def test_installation_command_that_hangs_ends_with_the_budget(broker: HttpsBroker) -> None:
+    mark = broker.folder / "pid"
+    broker.write(installation=None, installation_command=f"echo $$ > {mark}; sleep 300", timeout=2)
+    broker.start()
+    started = time.monotonic()
+    assert broker.ask().status == 504
+    assert time.monotonic() - started < 2 + 5
+    until(lambda: not Path(f"/proc/{int(mark.read_text())}").exists())
+    assert broker.send("GET", "/healthz").status == 200
+
+
+def test_new_rule_is_in_force_within_a_second(broker: HttpsBroker) -> None:
+    broker.start()
+    other = broker.issuer.token(repository_id="75")
+    assert broker.ask(other).status == 403
+    broker.write(broker.rule(), broker.rule(claims={"repository_id": "75"}))
+
+    until(lambda: all(broker.ask(other).status == 200 for _ in range(8)))
+    broker.write(broker.rule(claims={"repository_id": "75"}))
+    until(lambda: all(broker.ask().status == 403 for _ in range(8)))
+    assert "error" not in broker.log()
+
+
+def test_broken_change_under_load_leaves_the_old_rules_in_force(broker: HttpsBroker) -> None:
+    broker.write(per_minute=1_000_000)
+    broker.start()
+    until(lambda: broker.issuer.seen.count("/keys") == 2)  # A worker that starts later would end the broker.
+    good = broker.config.read_text()
+    replies: list[int] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        token = broker.issuer.token()
+        while not stop.is_set():
+            replies.append(broker.ask(token).status)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for text in ("[[trust]]\n", good.replace("claims", "claim"), "\0", ""):
+        new = broker.folder / "new"
+        new.write_text(text)
+        new.chmod(0o600)
+        new.replace(broker.config)
+        time.sleep(1.3)
+    broker.config.unlink()
+    time.sleep(1.3)
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert set(replies) == {200}
+    assert len(replies) > 50
+    # Each of two workers says of each of five changes what is wrong with it, once.
+    assert 5 <= broker.log().count("the configuration before stays in force") <= 10
+    broker.write(broker.rule(), broker.rule(claims={"repository_id": "75"}))
+    until(lambda: all(broker.ask(broker.issuer.token(repository_id="75")).status == 200 for _ in range(8)))
+
+
+def test_issuer_that_a_change_adds(broker: HttpsBroker) -> None:
+    broker.start()
+    other = IssuerServer(broker.issuer.context, "Ed25519")
+    try:
+        broker.write(broker.rule(), broker.rule(issuer=other.url))
+        until(lambda: all(broker.ask(other.token()).status == 200 for _ in range(8)))
+    finally:
+        other.close()
+
+
+def test_keys_are_fetched_before_the_first_request(broker: HttpsBroker) -> None:
+    broker.start()
+    until(lambda: broker.issuer.seen.count("/keys") == 2)
+    for _ in range(10):
+        broker.ask()
+    assert broker.issuer.seen.count("/keys") == 2
+
+
+def test_rotation_at_the_issuer_needs_no_action(broker: HttpsBroker) -> None:
+    broker.start()
+    until(lambda: broker.issuer.seen.count("/keys") == 2)
+    assert broker.ask().status == 200
+    old = broker.issuer.token()
+    broker.issuer.rotate("RSA")
+    assert {broker.ask().status for _ in range(10)} == {200}
+    assert broker.ask(old).status in (200, 401)
+
+
+def test_outage_of_the_issuer_does_not_show(broker: HttpsBroker) -> None:
+    broker.start()
+    broker.issuer.close()
+    replies: list[int] = []
+
+    def ask(number: int) -> None:
+        # Every third one is a stranger's, with a key that nobody knows.
+        stranger = {"kid": f"unknown-{number}"} if number % 3 == 0 else None
+        replies.append(broker.ask(broker.issuer.token(headers=stranger)).status)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(150)))
+    assert replies.count(200) == 100
+    assert set(replies) <= {200, 401, 503}
+
+
+def test_slow_issuer_holds_up_nobody_else(broker: HttpsBroker) -> None:
+    slow = IssuerServer(broker.issuer.context, "P-256")
+    gate = threading.Event()
+    broker.write(broker.rule(), broker.rule(issuer=slow.url))
+    broker.start()
+    slow.rotate("P-256")
+    slow.answer = lambda _: None if gate.wait(8) else (500, {}, b"")
+    try:
+        with ThreadPoolExecutor(24) as pool:
+            hanging = [pool.submit(broker.ask, slow.token()) for _ in range(20)]
+            time.sleep(0.3)
+            assert {broker.ask().status for _ in range(20)} == {200}
+            gate.set()
+            statuses = [one.result().status for one in hanging]
+    finally:
+        slow.close()
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) <= 2 * 3
+
+
+def test_many_at_once_make_one_mint(broker: HttpsBroker) -> None:
+    broker.start(
+        str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{broker.port}",
+        "--worker-class", "gthread", "--workers", "4", "--threads", "16", "--no-control-socket", APPLICATION,
+    )  # fmt: skip
+    with ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(lambda _: broker.ask(), range(32)))
+
+    assert {reply.status for reply in replies} == {200}
+    assert len({reply.lines["password"] for reply in replies}) == 1
+    assert broker.scene.bitbucket.mints() == 1
+
+
+def test_term_lets_a_mint_finish(broker: HttpsBroker) -> None:
+    broker.start()
+    broker.scene.bitbucket.misbehave("api", Fault(delay=2))
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(broker.ask)
+        until(lambda: bool(broker.scene.bitbucket.connections))
+        time.sleep(0.5)
+        assert broker.process is not None
+        broker.process.send_signal(signal.SIGTERM)
+        assert reply.result().status == 200
+    assert broker.stop() == 0
+    assert broker.audit()[-1]["outcome"] == "granted"
+
+
+def test_end_in_the_middle_of_a_mint_leaves_nothing_behind(broker: HttpsBroker) -> None:
+    broker.start()
+    broker.scene.bitbucket.misbehave("api", Fault(delay=3))
+    with ThreadPoolExecutor(1) as pool:
+        reply = pool.submit(broker.ask)
+        until(lambda: bool(broker.scene.bitbucket.connections))
+        time.sleep(0.3)
+        for worker in broker.workers():
+            os.kill(worker, signal.SIGKILL)
+        with pytest.raises(OSError, match=r".*"):
+            reply.result()
+    until(lambda: broker.ask().status == 200)
+
+
+def descriptors(process: int) -> int:
+    return len(os.listdir(f"/proc/{process}/fd"))
+
+
+def resident(process: int) -> int:
+    """What a process has in memory, in KiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def test_answers_leave_no_descriptor_and_no_memory_behind(broker: HttpsBroker) -> None:
+    answers = 5000 if EVERYTHING else 600
+    broker.write(per_minute=100_000)
+    broker.start()
+    token = broker.issuer.token()
+
+    def ask(number: int) -> int:
+        if number % 20 == 0:
+            return broker.ask("x", name="acme/lib-a").status
+        return broker.ask(token, name="acme/secrets" if number % 10 == 0 else "acme/widgets").status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(400))) == {200, 401, 403}
+        time.sleep(0.5)
+        before = [(descriptors(worker), resident(worker)) for worker in broker.workers()]
+        assert set(pool.map(ask, range(answers))) == {200, 401, 403}
+        time.sleep(0.5)
+    for worker, (open_before, memory_before) in zip(broker.workers(), before, strict=True):
+        assert descriptors(worker) <= open_before
+        assert resident(worker) <= memory_before + 2048
+
+
+def test_mints_leave_no_descriptor_behind(broker: HttpsBroker) -> None:
+    names = [f"acme/lib-{number}" for number in range(40)]
+    for name in names:
+        broker.scene.bitbucket.host_repository(name, path=broker.scene.widgets.path)
+    broker.start(
+        str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{broker.port}",
+        "--worker-class", "gthread", "--threads", "8", "--no-control-socket", APPLICATION,
+    )  # fmt: skip
+    with ThreadPoolExecutor(4) as pool:
+        assert {reply.status for reply in pool.map(lambda name: broker.ask(name=name), names[:10])} == {200}
+        (worker,) = broker.workers()
+        time.sleep(0.5)
+        before = descriptors(worker)
+        assert {reply.status for reply in pool.map(lambda name: broker.ask(name=name), names[10:])} == {200}
+        time.sleep(0.5)
+    assert descriptors(worker) <= before + 2
+
+
+def test_worker_that_is_loaded_before_it_is_made(broker: HttpsBroker) -> None:
+    broker.start(
+        str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{broker.port}", "--preload",
+        "--worker-class", "gthread", "--workers", "2", "--threads", "4", "--no-control-socket", APPLICATION,
+    )  # fmt: skip
+    assert {broker.ask().status for _ in range(10)} == {200}
+    broker.issuer.rotate("P-256")
+    assert {broker.ask().status for _ in range(10)} == {200}
+
+
+def test_two_brokers_share_nothing_but_their_folder(broker: HttpsBroker) -> None:
+    broker.start()
+    token = broker.ask().lines["password"]
+    first, first_port = broker.process, broker.port
+    broker.port = free_port()
+    broker.url = f"http://127.0.0.1:{broker.port}"
+    try:
+        broker.start()
+        assert broker.ask().lines["password"] == token
+    finally:
+        assert first is not None
+        first.send_signal(signal.SIGTERM)
+        first.wait(PATIENCE)
+    assert first_port != broker.port
+
+
+def test_command_imports_nothing_of_the_broker() -> None:
+    run = "from git_credential_bbjwt.entry import main; main(['--version'])"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", run], capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stderr
+    loaded = {line.rpartition("|")[2].strip() for line in shown.splitlines()}
+    assert not {name for name in loaded if name.split(".")[0] in ("cryptography", "gunicorn", "tomllib", "tomli")}
+    assert "git_credential_bbjwt.serving.policy" not in loaded
