@@ -1,6 +1,7 @@
 """List the installations in the order they are asked, and where each one's secret is.
 
-Those of --installation, BBJWT_INSTALLATION and systemd come first, then the registered ones, the system's last.
+Those of --installation, BBJWT_INSTALLATION and systemd come first, then the registered ones by workspace, the system's
+last. A terminal gets a table, a pipe one line per installation with tabs between the columns.
 
 Example:
   git-credential-bbjwt list --json
@@ -10,7 +11,8 @@ import argparse
 import contextlib
 import json
 import os
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, groupby
 
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.options import HelperOptions
@@ -21,6 +23,8 @@ from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.places import site_config_folder
+
+_HEADER = ("WORKSPACE", "APP", "BASE URL", "SECRET")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,29 +37,49 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
         options = with_broker(options, CLOUD_BASE_URL)
     catalogue = Catalogue(read_sources(options))
-    show = _json if arguments.json else _plain
-    shown = show(catalogue)
+    if arguments.json:
+        count = _print_json(catalogue)
+    else:
+        count = (_print_table if os.isatty(1) else _print_lines)(_rows(catalogue))
     problems = catalogue.problems()
     if problems:
         raise problems[0]
-    if not shown:
+    if not count:
         note("no installations. Add one: git-credential-bbjwt register FILE")
     return 0
 
 
-def _plain(catalogue: Catalogue) -> int:
-    """Print a line each, as they are read; return how many."""
+def _rows(catalogue: Catalogue) -> Iterator[tuple[str, ...]]:
+    """Yield the columns of each installation, as they are read."""
+    for _, group in groupby(catalogue, key=lambda one: (one.where, one.host, one.workspaces)):
+        of_workspace = list(group)
+        for one in of_workspace:
+            yield tuple(map(one_line, _columns(one, of_workspace)))
+    for asked in catalogue.to_ask():
+        hosts = ", ".join(f"https://{host}" for host in asked.hosts)
+        yield "any workspace", "-", one_line(hosts), f"{asked.where} is asked"
+
+
+def _print_lines(rows: Iterator[tuple[str, ...]]) -> int:
+    """Print a line each; return how many."""
     count = 0
-    for one in catalogue:
-        print("\t".join(map(one_line, _columns(one))))
-        count += 1
-    for other in catalogue.to_ask():
-        print(f"any workspace\t-\t{', '.join(f'https://{host}' for host in other.hosts)}\t{other.where} is asked")
+    for row in rows:
+        print("\t".join(row))
         count += 1
     return count
 
 
-def _json(catalogue: Catalogue) -> int:
+def _print_table(rows: Iterator[tuple[str, ...]]) -> int:
+    """Print all with a header, aligned; return how many."""
+    table = list(rows)
+    if table:
+        widths = [max(map(len, column)) for column in zip(_HEADER, *table, strict=True)]
+        for row in (_HEADER, *table):
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return len(table)
+
+
+def _print_json(catalogue: Catalogue) -> int:
     """Print a JSON array, as they are read; return how many."""
     print("[", end="")
     count = 0
@@ -82,20 +106,30 @@ def _asked_fields(one: Asked) -> dict[str, object]:
 
 
 def _registry(one: Installation) -> str | None:
-    """``user`` or ``system`` for a registered installation, None for an injected one."""
+    """Return ``user`` or ``system`` for a registered installation, None for an injected one."""
     if not one.secret_place.is_registered:
         return None
     return "system" if os.path.dirname(one.where) == site_config_folder() else "user"
 
 
-def _columns(one: Installation) -> tuple[str, ...]:
+def _columns(one: Installation, of_workspace: list[Installation]) -> tuple[str, ...]:
     place = {"user": "", "system": ", system registry", None: f", {one.where}"}[_registry(one)]
     return (
         ", ".join(one.workspaces) or "any workspace",
         one.app_key or "-",
         one.base_url,
-        f"secret {one.secret_place.described}{place}",
+        f"secret {one.secret_place.described}{place}{_of_consumer(one, of_workspace)}",
     )
+
+
+def _of_consumer(one: Installation, of_workspace: list[Installation]) -> str:
+    if not one.is_consumer:
+        return ""
+    *_, newest = (other for other in of_workspace if (other.kind, other.after_connect) == (one.kind, one.after_connect))
+    if newest != one:
+        return f"; OAuth consumer, used with --app alone: {newest.app_key} was registered later"
+    when = ", used when Connect has ended" if one.after_connect else ""
+    return f"; OAuth consumer{when}: opens every repository of the workspace"
 
 
 def _fields(one: Installation) -> dict[str, object]:

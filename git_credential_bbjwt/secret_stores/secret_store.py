@@ -1,7 +1,7 @@
 """Where shared secrets (and, on request, tokens) are kept: the keyring, or the file a person chose instead."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
@@ -50,17 +50,36 @@ class SecretFile:
             folder.close()
 
     def remove(self) -> None:
-        """Remove the secret, and the folder with its last one."""
+        """Remove the secret, and the folder with its last one. Raises SecretError."""
+        _remove_files(self.folder_path, lambda _: [self.name])
+
+    @classmethod
+    def remove_others(cls, config_folder: str, keyring_users: Iterable[str]) -> None:
+        """Remove the secrets of all but ``keyring_users``: what killed processes have left. Raises SecretError."""
+        used = set(map(digest, keyring_users))
+        _remove_files(
+            f"{config_folder}/{cls._FOLDER}",
+            lambda folder: [name for name in folder.names() if _HEX.issuperset(name[:32]) and name[:32] not in used],
+        )
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> None:
+    try:
+        folder = PrivateFolder(path, create=False)
         try:
-            folder = PrivateFolder(self.folder_path, create=False)
-        except OSError:
-            return
-        try:
-            folder.remove(self.name)
+            for name in unwanted(folder):
+                folder.remove(name)
         finally:
             folder.close()
-        for path in (self.folder_path, os.path.dirname(self.folder_path)):
-            remove_if_empty(path)
+    except FileNotFoundError:
+        return
+    except OSError as problem:
+        raise SecretError(f"cannot remove secrets from {path}: {problem.strerror}", "check who owns it") from problem
+    for empty in (path, os.path.dirname(path)):
+        remove_if_empty(empty)
 
 
 def shared_secret_of(installation: Installation) -> Callable[[], str]:

@@ -1,0 +1,261 @@
+"""`unregister` and `list`: nothing is forgotten that is still stored, and everything that is there is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer
+from tests.growth import another
+from tests.installations.test_register import consumer_of, listed, register
+from tests.installations.test_registration import registry_of
+
+#: A backend that stores secrets in a file, and cannot be reached while the file "closed" is there.
+BACKEND = """
+import json, os, time
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringError, PasswordDeleteError
+FILE = os.path.expanduser("~/backend.json")
+class Backend(KeyringBackend):
+    priority = 9
+    def _all(self, change=None):
+        if os.path.exists(os.path.expanduser("~/closed")):
+            with open(os.path.expanduser("~/asked"), "a") as asked:
+                asked.write("x")
+            raise KeyringError("the store is closed")
+        found = json.load(open(FILE)) if os.path.exists(FILE) else {}
+        if change:
+            found.update(change)
+            json.dump({key: value for key, value in found.items() if value}, open(FILE, "w"))
+        return found
+    def get_password(self, service, username):
+        return self._all().get(username)
+    def set_password(self, service, username, password):
+        self._all({username: password})
+    def delete_password(self, service, username):
+        if not self._all().get(username):
+            raise PasswordDeleteError("not found")
+        self._all({username: ""})
+"""
+
+
+@pytest.fixture
+def vendor(acme: Workspace) -> Workspace:
+    """The usual scene on a machine that does not know the installation yet."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+@pytest.fixture
+def with_keyring(vendor: Workspace) -> Workspace:
+    """The same with a keyring backend that can be put out of reach."""
+    home = vendor.machine.home
+    (home / "backends").mkdir()
+    (home / "backends/backend_of_tests.py").write_text(BACKEND)
+    (home / ".config/python_keyring").mkdir(parents=True)
+    configuration = "[backend]\ndefault-keyring=backend_of_tests.Backend\n"
+    (home / ".config/python_keyring/keyringrc.cfg").write_text(f"{configuration}keyring-path={home}/backends\n")
+    return vendor
+
+
+def stored(machine: Machine) -> dict[str, str]:
+    """The secrets in the keyring."""
+    file = machine.home / "backend.json"
+    found: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def register_in_keyring(scene: Workspace, count: int) -> None:
+    """Register ``count`` workspaces, acme's first, with their secrets in the keyring."""
+    first = scene.bitbucket.payload(scene.app)
+    many = [first, *(another(first, f"team{number}") for number in range(1, count))]
+    scene.machine.bbjwt("register", "-", data=json.dumps(many))
+
+
+def test_keyring_out_of_reach_keeps_the_entry(with_keyring: Workspace) -> None:
+    machine = with_keyring.machine
+    register_in_keyring(with_keyring, 1)
+    (machine.home / "closed").touch()
+    for words in (("acme",), ("--all",)):
+        done = machine.bbjwt("unregister", *words, check=False)
+        assert done.returncode == 1
+        assert "hint: " in done.stderr
+        assert len(listed(machine)) == 1
+    (machine.home / "closed").unlink()
+
+    machine.bbjwt("unregister", "acme")
+    assert (stored(machine), listed(machine)) == ({}, [])
+
+
+def test_all_counts_and_names_what_stays(with_keyring: Workspace) -> None:
+    machine = with_keyring.machine
+    register_in_keyring(with_keyring, 30)
+    register(with_keyring, payload=consumer_of(with_keyring))  # Its secret is in a file.
+    (machine.home / "closed").touch()
+    done = machine.bbjwt("unregister", "--all", check=False)
+
+    assert done.returncode == 1
+    assert "unregistered 1 of 31 installations" in done.stderr
+    assert "and 10 more" in done.stderr
+    # A keyring that is out of reach is not asked 30 times.
+    assert len((machine.home / "asked").read_text()) < 10
+    assert len(listed(machine)) == 30
+    (machine.home / "closed").unlink()
+    again = machine.bbjwt("unregister", "--all")
+    assert again.stderr == "git-credential-bbjwt: unregistered 30 of 30 installations\n"
+    assert (stored(machine), registry_of(machine).exists()) == ({}, False)
+
+
+def test_all_of_nothing_is_no_error(machine: Machine) -> None:
+    for _ in range(2):
+        assert "unregistered 0 of 0" in machine.bbjwt("unregister", "--all").stderr
+
+
+def test_secret_that_is_gone_already_keeps_nothing(with_keyring: Workspace) -> None:
+    """As a process leaves it that was killed after it removed the secret."""
+    machine = with_keyring.machine
+    register_in_keyring(with_keyring, 1)
+    (machine.home / "backend.json").unlink()
+
+    machine.bbjwt("unregister", "acme")
+    assert listed(machine) == []
+
+
+def test_secret_files_without_an_entry_go_with_all(vendor: Workspace) -> None:
+    """As a process leaves them that was killed before it wrote the entry."""
+    register(vendor)
+    secrets = registry_of(vendor.machine).parent / "shared-secrets"
+    (secrets / ("0f" * 16)).write_text("left behind")
+    (secrets / ("0e" * 16 + "~new")).write_text("left behind")
+    (secrets / "notes").write_text("of a person")
+    vendor.machine.bbjwt("unregister", "--all")
+
+    assert [path.name for path in secrets.iterdir()] == ["notes"]
+
+
+def test_secret_file_that_cannot_be_removed_keeps_its_entry(vendor: Workspace) -> None:
+    register(vendor)
+    secrets = registry_of(vendor.machine).parent / "shared-secrets"
+    secrets.chmod(0o755)
+    for words in (("acme",), ("--all",)):
+        done = vendor.machine.bbjwt("unregister", *words, check=False)
+        assert done.returncode == 1
+        assert "chmod 700" in done.stderr
+        assert len(listed(vendor.machine)) == 1
+
+
+def test_entry_of_the_system_registry_is_named_with_its_option(vendor: Workspace) -> None:
+    register(vendor, "--system")
+    done = vendor.machine.bbjwt("unregister", "acme", check=False)
+
+    assert done.returncode == 1
+    assert "git-credential-bbjwt unregister acme --system" in done.stderr
+    vendor.machine.bbjwt("unregister", "acme", "--system")
+    assert listed(vendor.machine) == []
+
+
+@pytest.mark.parametrize("workspace", ["../installations", "a/b", "{00000000-0000-0000-0000-000000000000}", "..", " "])
+def test_strange_workspaces_are_not_registered(vendor: Workspace, workspace: str) -> None:
+    register(vendor)
+    done = vendor.machine.bbjwt("unregister", workspace, check=False)
+
+    assert done.returncode == 1
+    assert "no installation is registered" in done.stderr
+    assert len(listed(vendor.machine)) == 1
+
+
+def test_app_and_consumer_of_a_workspace_need_a_choice(vendor: Workspace) -> None:
+    register(vendor)
+    register(vendor, payload=consumer_of(vendor))
+    done = vendor.machine.bbjwt("unregister", "acme", check=False)
+
+    assert done.returncode == 1
+    for text in (f"app {vendor.app.key}", "OAuth consumer consumer-1", "--app KEY"):
+        assert text in done.stderr
+    vendor.machine.bbjwt("unregister", "acme", "--app", vendor.app.key)
+    assert [one["kind"] for one in listed(vendor.machine)] == ["oauth-consumer"]
+
+
+# list.
+
+
+def test_list_says_which_of_two_consumers_is_used(vendor: Workspace) -> None:
+    for key in ("consumer-1", "consumer-2", "consumer-0"):
+        register(vendor, payload=consumer_of(vendor, key=key))
+    register(vendor, payload=consumer_of(vendor, key="consumer-1"))  # Again, so it is the last one now.
+    lines = vendor.machine.bbjwt("list").stdout.splitlines()
+
+    assert [line.split("\t")[1] for line in lines] == ["consumer-2", "consumer-0", "consumer-1"]
+    assert ["consumer-1 was registered later" in line for line in lines] == [True, True, False]
+    assert "opens every repository of the workspace" in lines[2]
+
+
+def shown_at_a_terminal(machine: Machine, *words: str) -> str:
+    """What a command prints to a terminal."""
+    terminal, screen = pty.openpty()
+    with subprocess.Popen([COMMAND, *words], stdin=subprocess.DEVNULL, stdout=screen, env=machine.env()) as running:
+        os.close(screen)
+        shown = b""
+        try:
+            while piece := os.read(terminal, 4096):
+                shown += piece
+        except OSError:
+            pass
+        assert running.wait(PATIENCE) == 0
+    os.close(terminal)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_list_is_a_sorted_table_on_a_terminal(vendor: Workspace) -> None:
+    first = vendor.bitbucket.payload(vendor.app)
+    many = [another(first, "zebra"), first, another(first, "a-workspace-with-a-long-name")]
+    register(vendor, payload=many)
+    header, *rows = shown_at_a_terminal(vendor.machine, "list").splitlines()
+
+    assert header.split() == ["WORKSPACE", "APP", "BASE", "URL", "SECRET"]
+    assert [row.split()[0] for row in rows] == ["a-workspace-with-a-long-name", "acme", "zebra"]
+    assert {row.index(vendor.app.key) for row in rows} == {header.index("APP")}
+    assert {row.index("secret") for row in rows} == {header.index("SECRET")}
+    piped = vendor.machine.bbjwt("list").stdout.splitlines()
+    assert [line.split("\t")[0] for line in piped] == [row.split()[0] for row in rows]
+
+
+def test_list_of_nothing_has_no_header(machine: Machine) -> None:
+    assert shown_at_a_terminal(machine, "list") == ""
+
+
+def test_list_shows_injected_pairs(vendor: Workspace) -> None:
+    both = {"clientInfo": vendor.bitbucket.payload(vendor.app)} | consumer_of(vendor)
+    vendor.machine.environment["BBJWT_INSTALLATION"] = json.dumps(both)
+
+    assert [(one["kind"], one["after_connect"]) for one in listed(vendor.machine)] == [
+        ("connect", False),
+        ("oauth-consumer", True),
+    ]
+    assert "the-consumers-secret" not in vendor.machine.bbjwt("list").stdout
+    assert "password" in answer(vendor.get())
+    shutil.rmtree(Path(vendor.machine.environment["XDG_RUNTIME_DIR"]) / "git-credential-bbjwt")
+
+
+@pytest.mark.parametrize("jwt", ["BBJWT_JWT", "BBJWT_JWT_FILE"])
+def test_jwt_and_injected_consumer_exclude_each_other(vendor: Workspace, jwt: str) -> None:
+    register(vendor)
+    value = vendor.machine.bbjwt("jwt", "acme").stdout.strip()
+    file = vendor.machine.home / "jwt"
+    file.write_text(value)
+    file.chmod(0o600)
+    also = {jwt: str(file) if jwt.endswith("FILE") else value}
+    done = vendor.get(check=False, also=also, BBJWT_INSTALLATION=json.dumps(consumer_of(vendor)))
+
+    assert (done.returncode, done.stdout) == (1, "quit=1\n")
+    assert "BBJWT_INSTALLATION" in done.stderr
+    assert (jwt if jwt == "BBJWT_JWT" else str(file)) in done.stderr
+    assert vendor.bitbucket.seen == []
+    app = vendor.bitbucket.payload(vendor.app) | {"sharedSecret": ""}
+    assert "password" in answer(vendor.get(also=also, BBJWT_INSTALLATION=json.dumps(app)))
