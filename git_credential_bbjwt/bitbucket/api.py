@@ -42,16 +42,17 @@ class Bitbucket:
 
     @property
     def signs_each(self) -> bool:
-        """Whether each request has a JWT of its own. The REST API may refuse a JWT that was signed for the swap."""
+        """Return whether each request has its own JWT. The REST API may refuse a JWT that was signed for the swap."""
         return self._signer.signs_each
 
-    def look_up(self, repository: Repository, workspace_uuid: str) -> str:
+    def look_up(self, repository: Repository, workspace_uuid: str, limit: float | None = None) -> str:
         """Return the repository's UUID, in braces.
 
-        ``workspace_uuid`` is that of the installation's workspace, or empty if it is not known. Raises the errors of
-        `Origin.request`, RefusedError, BadAnswerError, and AnothersWorkspaceError.
+        ``workspace_uuid`` is that of the installation's workspace, or empty if it is not known. ``limit`` is the
+        seconds in which there must be a response, repeated requests included. Raises the errors of `Origin.request`,
+        RefusedError, BadAnswerError, and AnothersWorkspaceError.
         """
-        response = self._look_up(repository)
+        response = self._look_up(repository, limit)
         uuid = checked_uuid(response, repository)
         check_workspace(response, workspace_uuid)
         return uuid
@@ -81,13 +82,13 @@ class Bitbucket:
         response = self._send(self._api, Request.LOOK_UP, "GET", path, (("fields", "slug,uuid"),))
         return checked_slug(response, workspace_uuid)
 
-    def _look_up(self, repository: Repository) -> Response:
+    def _look_up(self, repository: Repository, limit: float | None = None) -> Response:
         assert self._api is not None
         parts = [quote(part, safe="") for part in (repository.workspace, repository.name)]
         path = "/2.0/repositories/" + "/".join(parts)
         query = (("fields", "uuid,full_name,workspace.uuid"),)
         try:
-            return self._send(self._api, Request.LOOK_UP, "GET", path, query)
+            return self._send(self._api, Request.LOOK_UP, "GET", path, query, limit=limit)
         except RefusedError as refused:
             if refused.status not in ((401,) if self._signer.signs_each else (400, 401, 403)):
                 raise
@@ -98,7 +99,7 @@ class Bitbucket:
                 transient = self.swap("repository", None)
             except RefusedError as no_better:
                 raise (refused if self._signer.signs_each else no_better) from no_better
-            return self._send(self._api, Request.LOOK_UP, "GET", path, query, bearer=transient.token)
+            return self._send(self._api, Request.LOOK_UP, "GET", path, query, bearer=transient.token, limit=limit)
 
     def _send(
         self,
@@ -110,6 +111,7 @@ class Bitbucket:
         *,
         body: bytes | None = None,
         bearer: str = "",
+        limit: float | None = None,
     ) -> Response:
         """Send a request; sign once more by the server's clock if this machine's is off. Raises RefusedError."""
         target = path + (f"?{urlencode(query, quote_via=quote)}" if query else "")
@@ -123,9 +125,9 @@ class Bitbucket:
             content = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
             return {"Authorization": authorization, **content}
 
-        response = origin.request(method, target, headers, body)
+        response = origin.request(method, target, headers, body, limit=limit)
         if response.status in (400, 401, 403) and not bearer and self._signer.adopt(response.date, signed):
-            response = origin.request(method, target, headers, body)
+            response = origin.request(method, target, headers, body, limit=limit)
         if response.status != _OK:
             refuse(response, origin.host, request)
         self.announcement = announced(response.headers) or self.announcement

@@ -75,6 +75,8 @@ class Origin:
         self._budget = network.budget
         #: Whether no request is being made, or was broken off.
         self.is_idle = True
+        # A swap may be under way when another thread needs the same connection.
+        self._lock = threading.Lock()
         patience = _patience(network, 0, network.budget.seconds)
         self._connection: Connection | None = Connection(self._url, network, patience)
 
@@ -98,6 +100,14 @@ class Origin:
         bounds all attempts together, in seconds. ``is_final`` knows a refusal that has an overloaded server's status.
         Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
         """
+        with self._lock:
+            return self._repeated(
+                lambda patience: self._attempt(method, target, headers(), body, patience), limit, is_final
+            )
+
+    def _repeated(
+        self, attempt: Callable[[float], Response], limit: float | None, is_final: Callable[[Response], bool]
+    ) -> Response:
         self._budget.doing = f"waiting for {self.host}"
         self.is_idle = False
         remaining = self._remaining(limit)
@@ -105,7 +115,7 @@ class Origin:
         while True:
             patience = _patience(self._network, lost, remaining())
             try:
-                response = self._attempt(method, target, headers(), body, patience)
+                response = attempt(patience)
             except SilentError as silent:
                 lost += 1
                 self._network.loses = True

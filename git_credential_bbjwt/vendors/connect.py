@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
@@ -161,9 +160,9 @@ class _Mint:
         # The REST API may refuse a JWT that was signed elsewhere, and then the swap has to come first.
         guess = repository.uuid or self._session.uuids.find(repository) if bitbucket.signs_each else None
         ahead = None if guess is None else _Ahead(lambda: bitbucket.swap(self._scope, guess))
-        look_up = _Ahead(lambda: bitbucket.look_up(repository, self._installation.workspace_uuid))
+        limit = None if known is None else min(_PATIENCE, self._session.budget.seconds / 2)
         try:
-            uuid = look_up.result(None if known is None else self._patience())
+            uuid = bitbucket.look_up(repository, self._installation.workspace_uuid, limit)
         except (RefusedError, ConnectionFailedError, BudgetSpentError) as failure:
             if known is None or not _is_outage(failure):
                 raise
@@ -178,10 +177,6 @@ class _Mint:
             trace(f"{repository.full_name}: it is another repository than it was; its old token is dropped")
             ahead.wait()  # There is one connection.
         return self._token(bitbucket.swap(self._scope, uuid), uuid)
-
-    def _patience(self) -> float:
-        """Seconds for a look-up that is not needed."""
-        return min(_PATIENCE, self._session.budget.seconds / 2)
 
     def _token(self, found: "AccessToken", uuid: str) -> Token:
         trace(
@@ -208,36 +203,33 @@ _SERVER_ERROR = 500
 # Seconds after which a look-up is given up if the UUID is remembered.
 _PATIENCE = 10.0
 
-_Found = TypeVar("_Found")
 
+class _Ahead:
+    """A swap in a thread of its own."""
 
-class _Ahead(Generic[_Found]):
-    """A request in a thread of its own."""
-
-    def __init__(self, work: Callable[[], _Found]) -> None:
+    def __init__(self, work: "Callable[[], AccessToken]") -> None:
         self._work = work
-        self._found: list[_Found] = []
+        self._found: AccessToken | None = None
         self._trouble: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._found.append(self._work())
+            self._found = self._work()
         except BaseException as problem:  # Raised again by the thread that waits.
             self._trouble = problem
 
     def wait(self) -> None:
         self._thread.join()
 
-    def result(self, seconds: float | None = None) -> _Found:
-        """Return what was found. Raises its CredentialError; ConnectionFailedError if it takes over ``seconds``."""
-        self._thread.join(seconds)
+    def result(self) -> "AccessToken":
+        """Return the token. Raises its CredentialError."""
+        self.wait()
         if self._trouble is not None:
             raise self._trouble
-        if not self._found:
-            raise ConnectionFailedError(f"no response within {seconds:g} s")
-        return self._found[0]
+        assert self._found is not None
+        return self._found
 
 
 def look_up_name(repository: Repository, installation: Installation, session: Session) -> str:

@@ -471,7 +471,7 @@ def test_register_says_what_to_do_where_the_slug_is_not_told(acme: Workspace, fa
 def test_doctor_notices_a_workspace_whose_slug_has_changed(acme: Workspace) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
-    assert checks(acme.machine)["workspace"]["ok"]
+    assert "workspace" not in checks(acme.machine)
     acme.app.workspace = "acme-inc"
     found = checks(acme.machine)["workspace"]
 
@@ -486,12 +486,12 @@ def test_doctor_notices_a_workspace_whose_slug_has_changed(acme: Workspace) -> N
 def test_doctor_names_the_cure_for_lfs_and_sees_a_revoked_token(acme: Workspace) -> None:
     found = checks(acme.machine, acme.url)
     cure = f"git config lfs.{acme.bitbucket.base_url}/acme/widgets.git/info/lfs.access basic"
-    assert cure in found["lfs"]["detail"]
-    assert "BBJWT_TRACE=/FILE" in found["trace"]["detail"]
-    assert "kept token" not in found
+    assert cure in found["lfs"]["remedy"]
+    assert "BBJWT_TRACE=/FILE" in found["trace"]["remedy"]
+    assert "cached token" not in found
     acme.get()
-    assert checks(acme.machine, acme.url)["kept token"]["ok"]
+    assert checks(acme.machine, acme.url)["cached token"]["ok"]
     acme.bitbucket.revoke_tokens()
-    revoked = checks(acme.machine, acme.url)["kept token"]
+    revoked = checks(acme.machine, acme.url)["cached token"]
     assert not revoked["ok"]
     assert f"forget {acme.bitbucket.base_url}/acme/widgets" in revoked["remedy"]
