@@ -14,7 +14,10 @@ _SHORTEST_SECRET = 6
 
 _RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
 
-_secrets: set[str] = set()
+# How many values are hidden, and how many warnings are known to have been printed: a broker's process lives for long.
+_MOST_REMEMBERED = 1_000
+
+_secrets: dict[str, object] = {}
 _warned: dict[str, object] = {}
 _verbose = False
 _sink: "Callable[[str], None] | None" = None
@@ -33,9 +36,17 @@ def be_verbose() -> None:
 
 
 def hide(secret: str) -> None:
-    """From now on, replace ``secret`` wherever it would be shown."""
+    """From now on, replace ``secret`` wherever it would be shown; the oldest of too many secrets is forgotten."""
     if len(secret) >= _SHORTEST_SECRET:
-        _secrets.add(secret)
+        _secrets.pop(secret, None)
+        _secrets[secret] = None
+        _make_room(_secrets)
+
+
+def _make_room(remembered: "dict[str, object]") -> None:
+    """Forget the oldest of too many."""
+    while len(remembered) > _MOST_REMEMBERED:
+        remembered.pop(next(iter(list(remembered))), None)
 
 
 def hidden_values() -> list[str]:
@@ -112,6 +123,7 @@ def warning(what: str) -> None:
     """Say, once, what a person should know although the call goes on."""
     mine = object()
     if _warned.setdefault(what, mine) is mine:  # One step, for two threads may come with the same.
+        _make_room(_warned)
         _write(2, what, mark=f"{PREFIX}warning: ", colour=_YELLOW)
 
 

@@ -16,7 +16,7 @@ import cryptography.exceptions  # noqa: F401
 import jwt  # noqa: F401
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.core.output import PREFIX, divert, error
 from git_credential_bbjwt.serving.application import Application
 from git_credential_bbjwt.system import core_dumps
 
@@ -25,6 +25,9 @@ _CANNOT_START = 3
 
 # The server's environment is the operator's, except for the variables that are about asking a broker.
 _NOT_USED = ("BBJWT_BROKER", "BBJWT_JWT", "BBJWT_JWT_FILE")
+
+# How the helper's own lines begin. Those of an installation command have no mark.
+_MARKS = ("hint: ", *(f"{PREFIX}{mark}: " for mark in ("error", "warning", "trace")))
 
 # Seconds in which the other workers find that one has the same trouble, and for which they wait to be ended.
 _BEFORE_THE_END = 1
@@ -38,6 +41,7 @@ def _application() -> Application:
     os.chdir("/")
     os.umask(0o077)
     core_dumps.forbid()
+    divert(_log)
     path = os.environ.get("BBJWT_BROKER_CONFIG", "")
     try:
         if sys.platform == "win32":
@@ -52,6 +56,13 @@ def _application() -> Application:
         if _is_first():
             error(problem.what, problem.hint)
         raise SystemExit(_CANNOT_START) from None
+
+
+def _log(line: str) -> None:
+    """Write a line to the server's standard error, but nothing of what a command that it ran printed there."""
+    if line.startswith(_MARKS):
+        with contextlib.suppress(OSError):  # Nobody reads it.
+            os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def _is_first() -> bool:

@@ -302,6 +302,20 @@ def test_outage_of_bitbucket(broker: HttpsBroker) -> None:
     assert broker.ask().status in (502, 504)
 
 
+def test_token_that_would_open_the_workspace(broker: HttpsBroker) -> None:
+    bitbucket = broker.scene.bitbucket
+    consumer = bitbucket.add_consumer("acme")
+    broker.scene.installation.write_text(json.dumps(bitbucket.consumer_json(consumer)))
+    broker.start()
+    reply = broker.ask()
+    assert reply.status == 502
+    assert "whole workspace" in reply.body
+
+    broker.write(whole_workspace=True)
+    time.sleep(1.1)
+    assert "bbjwt-opens=workspace\n" in broker.ask().body
+
+
 def test_each_answer_leaves_a_line(broker: HttpsBroker) -> None:
     broker.start()
     token = broker.ask().lines["password"]

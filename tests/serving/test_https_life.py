@@ -70,6 +70,7 @@ def test_installation_command_runs_in_any_thread(broker: HttpsBroker) -> None:
         assert {reply.status for reply in pool.map(lambda name: broker.ask(name=name), names)} == {200}
     assert broker.stop() == 0
     assert broker.scene.app.shared_secret not in broker.log()
+    assert "a note" not in broker.log()
 
 
 def test_installation_command_that_hangs_ends_with_the_budget(broker: HttpsBroker) -> None:
