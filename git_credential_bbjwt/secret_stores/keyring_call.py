@@ -43,10 +43,15 @@ class KeyringCall:
             "only_there": only_there,
             "prompt": prompt,
         }
-        self._process = child_process.Spawned(
-            command(sys.path), _environment(prompt=prompt), json.dumps(request).encode() + b"\n", at_terminal=prompt
-        )
         self._reply: KeyringReply | None = None
+        line = json.dumps(request).encode() + b"\n"
+        try:
+            self._process = child_process.Spawned(
+                command(sys.path), _environment(prompt=prompt), line, at_terminal=prompt
+            )
+        except OSError as problem:
+            reason = f"its process could not be started: {problem.strerror}"
+            self._reply = KeyringReply(Outcome.FAILED, reason=reason)
 
     def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
         """Return the process's reply, waiting at most ``wait`` seconds unless a person may be prompted."""
@@ -85,7 +90,7 @@ def _bus_in_runtime_folder() -> str | None:
     A login by ssh or a cron job may have the bus without the variable that names it.
     """
     folder = user_runtime_base()
-    if folder is None:
+    if sys.platform == "win32" or folder is None:
         return None
     path = f"{folder}/bus"
     try:

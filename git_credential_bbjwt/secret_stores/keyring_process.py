@@ -176,13 +176,12 @@ def _forbid_windows_of(backend: Any, *, is_person_there: bool) -> None:
     module = type(backend).__module__
     if module == secret_service.MODULE:
         secret_service.forbid_windows(is_person_there=is_person_there)
-    elif not is_person_there:
-        closed = {
-            "keyring.backends.kwallet": secret_service.is_wallet_closed,
-            "keyring.backends.libsecret": secret_service.is_locked,
-        }
-        if module in closed and closed[module](backend):
-            raise KeyringLocked("the keyring is locked")
+    closed = {
+        "keyring.backends.kwallet": secret_service.is_wallet_closed,
+        "keyring.backends.libsecret": secret_service.is_locked,
+    }
+    if module in closed and closed[module](backend):
+        raise KeyringLocked("the keyring is locked")
 
 
 def _asked(backend: Any, request: dict[str, Any]) -> KeyringReply:

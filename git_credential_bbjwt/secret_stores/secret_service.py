@@ -29,7 +29,7 @@ class LockedItemError(Exception):
 def forbid_windows(*, is_person_there: bool) -> None:
     """Raise WouldAskError and LockedItemError from now on if the service would open a window.
 
-    If ``is_person_there``, it may still ask for the password of a whole collection, and before it deletes.
+    If ``is_person_there``, it may still ask before it deletes, and for the password of a new collection.
     """
     item: Any = import_module("secretstorage.item")
     collection: Any = import_module("secretstorage.collection")
@@ -57,8 +57,9 @@ def forbid_windows(*, is_person_there: bool) -> None:
             refuse_item(one)
         return create_item(self, label, attributes, *rest, **options)
 
+    util.exec_prompt = refuse
     if not is_person_there:
-        util.exec_prompt = item.exec_prompt = refuse
+        item.exec_prompt = refuse
         collection.create_collection = refuse_collection
     item.Item.unlock = item.Item.ensure_not_locked = refuse_item
     collection.Collection.create_item = create

@@ -68,8 +68,9 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
     if len(done.output) > _LONGEST_PAYLOAD:
         raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
     if done.status != 0:
+        status = f"failed with exit status {done.status}" if done.status > 0 else f"was ended by signal {-done.status}"
         raise InstallationCommandError(
-            f"{asked.where} failed with exit status {done.status}",
+            f"{asked.where} {status}",
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
         )
     if not done.output.strip():

@@ -5,6 +5,9 @@ a small service that plays KeePassXC and KDE's wallet (`tests.secret_stores.serv
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop
-from tests.conftest import Workspace, answer
+from tests.conftest import COMMAND, PATIENCE, Workspace, answer
 from tests.installations.test_registration import entries_of, registry_of
 
 SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
@@ -190,6 +193,27 @@ def test_locked_keyring_is_an_error_for_register_and_unregister(scene: Workspace
             assert done.returncode == 1
             assert "the keyring is locked" in done.stderr
         assert registry_of(scene.machine).exists()
+    assert at_once(started)
+
+
+@pytest.mark.parametrize("kind", ["keepassxc", "kwalletd5-closed"])
+def test_terminal_makes_no_window_either(scene: Workspace, kind: str) -> None:
+    started = time.monotonic()
+    with played(scene, kind) as record:
+        terminal, keyboard = pty.openpty()
+        done = subprocess.run(
+            [COMMAND, "register", scene.installation],
+            stdin=keyboard,
+            capture_output=True,
+            env=scene.machine.env(),
+            timeout=PATIENCE,
+            check=False,
+        )
+        os.close(keyboard)
+        os.close(terminal)
+        assert done.returncode == 1
+        assert b"locked" in done.stderr
+        assert "window" not in record.read_text()
     assert at_once(started)
 
 

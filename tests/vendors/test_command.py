@@ -172,6 +172,11 @@ def test_flood_on_standard_error_holds_nothing_up(scene: Workspace) -> None:
 
 # How it ends.
 
+
+def test_command_that_a_signal_ended_is_named_so(scene: Workspace) -> None:
+    assert_quits(scene.get(*commanded(scene, "kill -9 $$"), check=False), "was ended by signal 9")
+
+
 #: Starts two processes that ignore what can be ignored: one of the command's own group, one that has left it. The
 #: third is the command itself.
 STARTS = """trap '' TERM INT HUP
