@@ -277,8 +277,10 @@ def _beside(reply: KeyringReply, in_use: _InUse) -> KeyringReply:
 
 
 def _describe(request: dict[str, Any]) -> KeyringReply:
-    """Name what is in use, and tell whether it is open."""
+    """Tell whether the backend that stored secrets, or else the one in use, is open."""
     in_use = _InUse()
+    if request["backend"]:
+        return _beside(_attempt_by_name(request["backend"], request), in_use)
     reply = _gravest([_attempt(backend, request) for backend in in_use.links], in_use)
     if reply.is_ok:
         reply.backend = in_use.name

@@ -135,6 +135,9 @@ def test_backend_that_stored_the_secret_is_asked_whatever_another_program_config
         assert json.loads(entries_of(scene.machine)[0].read_text())["keyringBackend"] == SECRET_SERVICE
         chosen_by = configure(scene, how, backend)
         assert "password" in answer(scene.get("--token-store=none"))
+        line = keyring_line(scene)
+        assert "✓" in line
+        assert SECRET_SERVICE in line
     # Now the first cannot be used: both are named, and what configures the other.
     done = scene.get("--token-store=none", check=False)
 

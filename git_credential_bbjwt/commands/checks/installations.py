@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
-from git_credential_bbjwt.core.failures import HEADLESS_HINT, InstallationError
+from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
-from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall
-from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.vendors.session import check_jwt_not_expired
@@ -55,14 +54,12 @@ def _none(catalogue: Catalogue, repository: Repository | None) -> Check:
 
 def secrets(installations: list[Installation], readable: list[Installation]) -> Iterator[Check]:
     """Check the keyring, and that each secret can be read; put the installations with one into ``readable``."""
-    is_needed = any(one.secret_place is SecretPlace.KEYRING for one in installations)
-    keyring = checked("keyring", _keyring)
-    if keyring.ok or is_needed:
-        yield keyring
-    else:
-        yield note("keyring", f"{keyring.detail.removeprefix(': ')}; no installation needs it")
+    stored = [one.keyring_backend for one in installations if one.secret_place is SecretPlace.KEYRING]
+    keyrings = {backend: checked("keyring", _keyring, backend) for backend in dict.fromkeys(stored or [""])}
+    for keyring in keyrings.values():
+        yield keyring if keyring.ok or stored else note("keyring", f"{keyring.detail}; no installation needs it")
     for one in installations:
-        if one.secret_place is SecretPlace.KEYRING and not keyring.ok:
+        if one.secret_place is SecretPlace.KEYRING and not keyrings[one.keyring_backend].ok:
             yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")
             continue
         found = checked("installation", _installation, one)
@@ -71,12 +68,12 @@ def secrets(installations: list[Installation], readable: list[Installation]) -> 
         yield found
 
 
-def _keyring() -> str:
-    reply = KeyringCall("describe", "").reply()
-    if reply.is_ok:
-        return reply.backend
-    hint = "unlock it" if reply.outcome is Outcome.LOCKED else HEADLESS_HINT
-    raise InstallationError(f"{reply.backend}: {reply.reason or reply.outcome.value}", hint)
+def _keyring(backend: str) -> str:
+    reply = KeyringCall("describe", "", backend=backend).reply()
+    if not reply.is_ok:
+        raise keyring_error(reply)
+    other = f"; new secrets go to {reply.in_use} ({reply.chosen_by or 'keyring chose it'})" if reply.in_use else ""
+    return reply.backend + other
 
 
 def _name(one: Installation) -> str:
