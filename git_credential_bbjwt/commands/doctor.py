@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from git_credential_bbjwt.commands.checks import git_asks, git_sends, installations
 from git_credential_bbjwt.commands.checks.check import Check, failed
@@ -19,14 +18,15 @@ from git_credential_bbjwt.commands.checks.id_token import id_tokens
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.clone_urls import parse_url
-from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.failures import BudgetSpentError, CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import error, is_coloured
+from git_credential_bbjwt.core.output import is_coloured
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git import configure
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.system.places import APP_NAME
 
 _MARKS = {True: "✓", False: "✗", None: "–"}
 _COLOURS = {True: "\033[32m", False: "\033[31m", None: "\033[2m"}
@@ -42,31 +42,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Check, and print each result as it is known. Raises NotARepositoryError for a URL that names none."""
     repository = _repository(arguments.url)
-    budget = Budget(options.timeout)
-    budget.watch(lambda spent: error(spent.what, spent.hint))
     # The contract promises the marks in every locale.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    found: list[Check] = []
+    report = _Report(as_json=arguments.json)
+    budget = Budget(options.timeout)
+    budget.watch(report.give_up)
     for check in _all(options, arguments.url or "", repository, budget):
-        if any(check == one or (check.ok is False and check[1:3] == one[1:3]) for one in found):
-            continue  # Each problem is said once: the first check that meets it is the nearest to its cause.
-        found.append(check)
-        if not arguments.json:
-            _show(check)
+        report.add(check)
+        try:
+            budget.remaining()
+        except BudgetSpentError as spent:
+            report.add(_time_is_up(spent))
+            break
     budget.finish()
-    failures = [check.name for check in found if check.ok is False]
-    if arguments.json:
-        report = {"ok": not failures, "checks": [check._asdict() for check in found], "summary": _summary(found)}
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        print(_summary(found))
-    return 1 if failures else 0
+    return report.end()
+
+
+class _Report:
+    """The results, each printed as it is known, or all at the end as JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._found: list[Check] = []
+
+    def add(self, check: Check) -> None:
+        """Add a result. Each problem is said once: the first check that meets it is the nearest to its cause."""
+        if any(check == one or (check.ok is False and check[1:3] == one[1:3]) for one in self._found):
+            return
+        self._found.append(check)
+        if not self._as_json:
+            _show(check)
+
+    def end(self) -> int:
+        """Print what sums up; return the exit status."""
+        failed_ones = [check for check in self._found if check.ok is False]
+        if self._as_json:
+            checks = [check._asdict() for check in self._found]
+            report = {"ok": not failed_ones, "checks": checks, "summary": _summary(self._found)}
+            print(json.dumps(report, indent=2, ensure_ascii=False))
+        else:
+            print(_summary(self._found))
+        sys.stdout.flush()
+        return 1 if failed_ones else 0
+
+    def give_up(self, spent: BudgetSpentError) -> None:
+        """End the report of a call whose budget is spent."""
+        self.add(_time_is_up(spent))
+        self.end()
+
+
+def _time_is_up(spent: BudgetSpentError) -> Check:
+    return failed("time", spent.what, f"allow more: {APP_NAME} --timeout 120 doctor URL")
 
 
 def _repository(url: str | None) -> Repository | None:
     # The base URL alone is what error messages name: it asks for no repository.
-    if not url or ("://" in url and urlsplit(url).path in ("", "/")):
+    if not url or ("://" in url and url.partition("://")[2].partition("/")[2] == ""):
         return None
     return parse_url(url)
 
@@ -147,11 +179,11 @@ def _bitbucket(
     from git_credential_bbjwt.commands.checks import bitbucket
     from git_credential_bbjwt.commands.checks import repository as repository_checks
 
+    yield from repository_checks.cache(options)
     requests = bitbucket.Bitbucket(budget, options.scope)
     yield from requests.hosts(readable)
-    yield from requests.secrets(readable)
+    yield from requests.secrets(readable, is_minting=repository is not None)
     if repository is not None and (asked or requests.reached):
         yield from repository_checks.cached_token(repository, options, budget)
         yield from repository_checks.new_token(repository, options)
-        yield from repository_checks.advice(repository)
     yield from requests.end_of_connect(readable)

@@ -56,6 +56,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
     if arguments.urls and arguments.id_token is None:
         raise UsageError("URLs are tried with an ID token", "add --id-token FILE")
     repositories = [(url, parse_url(url)) for url in arguments.urls]
+    if not os.path.lexists(arguments.file):  # The word is not repeated, because it may be a secret by mistake.
+        raise CredentialError("cannot read FILE: there is no such file", "name the broker's configuration")
     policy = read_policy(os.path.abspath(arguments.file))
     if arguments.id_token is None:
         _show(policy)
@@ -95,7 +97,8 @@ def _input(name: str) -> str:
             text = file.read(_LONGEST_INPUT + 1).decode("utf-8").strip()
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
-        raise CredentialError(f"the ID token cannot be read from {what}: {reason}") from problem
+        shown = what if os.path.lexists(what) or name == "-" else "the file"
+        raise CredentialError(f"the ID token cannot be read from {shown}: {reason}") from problem
     if not text:
         raise CredentialError(f"{what} is empty", "it must hold an ID token, or its claims as JSON")
     hide(text)

@@ -47,7 +47,10 @@ def parse_url(url: str) -> Repository:
         host = _https_host(host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape"))
     if not host:
         raise NotARepositoryError("the URL does not name a host", _HINT)
-    return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))
+    try:
+        return parse_path(normal_host(host), path.encode("utf-8", "surrogateescape"))
+    except NotARepositoryError as problem:
+        raise NotARepositoryError(problem.what, _HINT) from problem
 
 
 def _https_host(ssh_host: str) -> str:

@@ -6,7 +6,7 @@ classes would hold up every answer from the cache.
 
 # Hints that several errors have.
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
-NEWEST_PAYLOAD = "register the app's newest `installed` payload"
+NEWEST_PAYLOAD = "register the app's newest `installed` payload: git-credential-bbjwt register FILE"
 OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
 HEADLESS_HINT = (
     "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "

@@ -6,6 +6,7 @@ from git_credential_bbjwt.core.failures import BrokerError, InstallationError, T
 from git_credential_bbjwt.core.options import HelperOptions, check_allowed
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person, closed_error, keep, use
+from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.tokens.record import BROKERED, Record, fingerprint_of
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token
@@ -31,6 +32,12 @@ def obtain_for_person(asking: Asking, repository: Repository) -> Token:
     check_allowed(asking.options.allow, repository)
     token = obtain(asking, repository, asking.vendors(sources)) if sources else None
     if token is None:
+        asked = [one.where for one in sources if isinstance(one, Asked)]
+        if asked and len(asked) == len(sources):
+            raise InstallationError(
+                f"{' and '.join(asked)} has no token for {repository.full_name}",
+                "check the URL; a broker's operator or a command's author decides which workspaces it serves",
+            )
         raise InstallationError(
             f"no installation serves {repository.full_name} on {repository.host}",
             "git-credential-bbjwt list shows the registered ones; register adds one",

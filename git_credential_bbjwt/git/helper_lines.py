@@ -60,6 +60,11 @@ class Helper(NamedTuple):
         return self.program == "bbjwt" or os.path.basename(self.program).removesuffix(".exe") == APP_NAME
 
     @property
+    def may_call_this_one(self) -> bool:
+        """Whether it is a shell command that has this helper's name in it."""
+        return self.value.startswith("!") and "credential-bbjwt" in self.value and not self.is_this_one
+
+    @property
     def is_dead(self) -> bool:
         """Whether it names this helper by a path at which there is no program."""
         return self.is_this_one and os.path.isabs(self.program) and not os.access(self.program, os.X_OK)
@@ -81,7 +86,9 @@ class Helper(NamedTuple):
     @property
     def file(self) -> str:
         """The file that names it, or what else does."""
-        return self.origin.removeprefix("file:").removesuffix(":")
+        if self.origin.startswith("file:"):
+            return os.path.abspath(self.origin.removeprefix("file:"))
+        return self.origin.removesuffix(":")
 
 
 def helpers_for(url: str) -> list[Helper]:

@@ -35,7 +35,11 @@ def run_git(*arguments: str, check: bool = True) -> str:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
     if check and done.returncode != 0:
         reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ").removeprefix("error: ")
-        raise GitError(f"git {arguments[0]} failed: {reason or f'exit status {done.returncode}'}")
+        hint = f"correct that line, or run git {arguments[0]} yourself to see more"
+        raise GitError(
+            f"git {arguments[0]} failed: {reason or f'exit status {done.returncode}'}",
+            hint if "config line" in reason else "",
+        )
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

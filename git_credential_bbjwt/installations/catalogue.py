@@ -150,7 +150,7 @@ def chosen(serving: list[Installation], workspace: str, app: str) -> Installatio
         keys = ", ".join(sorted(one.app_key for one in apps))
         raise InstallationError(
             f"several apps are registered for the workspace {workspace}: {keys}",
-            "name one on the credential.helper line: bbjwt --app KEY",
+            "choose one: git-credential-bbjwt --app KEY configure",
         )
     consumers = [one for one in serving if one.is_consumer]
     wanted = [one for one in consumers if (one.app_key == app if app else not one.after_connect)]

@@ -104,7 +104,9 @@ def check_own_file(path: str, option: str) -> None:
     try:
         why_not = why_not_trusted(path, strict=True)
     except OSError as problem:
-        raise InstallationError(f"{option} cannot be read: {problem.filename or path}: {problem.strerror}") from problem
+        # A word that is no path may be a secret by mistake; a path in a folder that is there is none.
+        shown = f"{path}: " if os.path.dirname(path) != "/" and os.path.isdir(os.path.dirname(path)) else ""
+        raise InstallationError(f"{option} cannot be read: {shown}{problem.strerror}") from problem
     if why_not is not None:
         reason, remedy = why_not
         raise InstallationError(f"{option} is not used: {path}: {reason}", f"run: {remedy}")

@@ -126,6 +126,14 @@ def test_mistake_is_answered_with_what_was_probably_meant(
         ("serve", "--allow", SECRET, "--audit", "none"),
         ("serve", "--allow", "acme/widgets", "--audit", SECRET),
         ("serve", "--allow-file", SECRET, "--audit", "none"),
+        ("serve", "--allow-file", f"/{SECRET}", "--audit", "none"),
+        ("serve", "--allow", "acme/widgets", "--audit", f"/{SECRET}/x"),
+        ("policy", SECRET),
+        ("policy", "/dev/null", "--id-token", SECRET),
+        ("token", f"https://[{SECRET}"),
+        ("doctor", f"https://[{SECRET}"),
+        ("register", "--secret-file", SECRET, "-"),
+        ("--id-token-file", SECRET, "token", "https://bitbucket.org/acme/widgets"),
     ],
 )
 def test_error_repeats_no_value_that_may_be_a_secret(machine: Machine, words: tuple[str, ...]) -> None:

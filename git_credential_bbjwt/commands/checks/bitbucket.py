@@ -8,7 +8,7 @@ from git_credential_bbjwt.bitbucket.connect_end import day_of_the_end, days_left
 from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer, check_scope
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note, passed
 from git_credential_bbjwt.core.budget import Budget
-from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, BadAnswerError, CredentialError, RefusedError
+from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, CredentialError, RefusedError
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.network.connections import Connections
@@ -18,7 +18,7 @@ from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.connect import look_up_workspace
 from git_credential_bbjwt.vendors.session import Session
 
-_UNAUTHORIZED, _GONE = 401, 410
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _GONE = 401, 403, 404, 410
 
 
 class Bitbucket:
@@ -61,13 +61,18 @@ class Bitbucket:
             "clock", f"{abs(worst):.0f} s {side} Bitbucket's", "set it, for example: timedatectl set-ntp true"
         )
 
-    def secrets(self, installations: list[Installation]) -> Iterator[Check]:
-        """Check that Bitbucket accepts the secret of each installation."""
+    def secrets(self, installations: list[Installation], *, is_minting: bool) -> Iterator[Check]:
+        """Check that Bitbucket accepts the secret of each installation.
+
+        With ``is_minting`` a mint follows, which says more about what this leaves open.
+        """
         for one in installations:
             if one.is_consumer and one.base_url in self.reached:
                 yield checked("secret", self._consumer, one)
             elif not one.is_consumer and not one.jwt and self.reached.issuperset((one.base_url, one.base_api_url)):
-                yield self._connect(one)
+                found = self._connect(one)
+                if found.ok is not None or not is_minting:
+                    yield found
 
     def _consumer(self, one: Installation) -> str:
         origin = Connections(self._budget, self._settings).take(one.base_url)
@@ -77,25 +82,22 @@ class Bitbucket:
 
     def _connect(self, one: Installation) -> Check:
         if not one.workspace_uuid:
-            return note(
-                "secret", f"{one.name} is not tried, because its payload names no workspace; give a repository's URL"
-            )
+            what = f"{one.name} is not tried, because its payload names no workspace; give a repository's URL"
+            return note("secret", what)
         try:
             slug = look_up_workspace(one, self._session)
-        except RefusedError as refusal:
-            if refusal.status in (_UNAUTHORIZED, _GONE):
-                self.accepts_connect = self.accepts_connect or False
-                return failed("secret", refusal.what, refusal.hint)
-            return note("secret", f"{one.name}: not known whether Bitbucket accepts it: {refusal.what}", refusal.hint)
-        except BadAnswerError as problem:
-            return note("secret", f"{one.name}: not known whether Bitbucket accepts it: {problem.what}", problem.hint)
         except CredentialError as problem:
+            status = problem.status if isinstance(problem, RefusedError) else 0
+            if status in (_FORBIDDEN, _NOT_FOUND):
+                what = f"{one.name}: not known whether Bitbucket accepts it: {problem.what}"
+                return note("secret", what, problem.hint)
+            if status in (_UNAUTHORIZED, _GONE):
+                self.accepts_connect = self.accepts_connect or False
             return failed("secret", problem.what, problem.hint)
         self.accepts_connect = True
         if one.workspaces and slug not in one.workspaces:
             what = f"the workspace of the {one.name}, {', '.join(one.workspaces)}, has the slug {slug} now"
-            again = f"{NEWEST_PAYLOAD}: {APP_NAME} register FILE --workspace {slug}"
-            return failed("workspace", what, f"{again}; and update the remotes' URLs")
+            return failed("workspace", what, f"{NEWEST_PAYLOAD} --workspace {slug}; and update the remotes' URLs")
         return passed("secret", f"Bitbucket accepts the {one.name} for the workspace {slug}")
 
     def end_of_connect(self, installations: list[Installation]) -> Iterator[Check]:

@@ -129,6 +129,9 @@ def _stores(name: str, helpers: list[Helper]) -> Iterator[Check]:
 def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:
     named = [helper for helper in helper_lines.every() if helper.is_this_one]
     what = f"git does not ask this helper for {url}"
+    wrapper = next((helper for helper in helper_lines.helpers_for(url) if helper.may_call_this_one), None)
+    if wrapper is not None:
+        return note(name, f"git asks a shell command ({wrapper.file}) that names this helper; it is not checked")
     if not named and is_injected:
         return note(
             name,

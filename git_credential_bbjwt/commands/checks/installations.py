@@ -43,7 +43,11 @@ def sources(catalogue: Catalogue, installations: list[Installation], repository:
 
 
 def _none(catalogue: Catalogue, repository: Repository | None) -> Check:
-    known = list(dict.fromkeys(f"{one.host}/{name}" for one in islice(catalogue, MOST) for name in one.workspaces))
+    known = list(
+        dict.fromkeys(
+            f"{one.host}/{name}" for one in islice(catalogue, MOST) for name in one.workspaces or (f"* ({one.where})",)
+        )
+    )
     register = f"{APP_NAME} register FILE"
     if repository is None or not known:
         return failed("installation", "no installation is known on this machine", register)
@@ -62,10 +66,14 @@ def secrets(installations: list[Installation], readable: list[Installation]) -> 
         if one.secret_place is SecretPlace.KEYRING and not keyrings[one.keyring_backend].ok:
             yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")
             continue
+        if one.is_exposed:
+            what = f"{_name(one)}: others on this machine can read it"
+            yield failed("installation", what, f"run: chmod 600 {one.where}")
         found = checked("installation", _installation, one)
         if found.ok:
             readable.append(one)
-        yield found
+        if not found.ok or not one.is_exposed:
+            yield found
 
 
 def _keyring(backend: str) -> str:
@@ -81,8 +89,6 @@ def _name(one: Installation) -> str:
 
 
 def _installation(one: Installation) -> str:
-    if one.is_exposed:
-        raise InstallationError(f"{_name(one)}: others on this machine can read it", f"run: chmod 600 {one.where}")
     if one.jwt:
         check_jwt_not_expired(one)
         return f"{_name(one)}: a JWT signed elsewhere"

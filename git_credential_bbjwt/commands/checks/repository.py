@@ -14,7 +14,9 @@ from git_credential_bbjwt.getting.obtain import obtain_for_person
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.folders import token_paths
 from git_credential_bbjwt.tokens.token import Token
 
 
@@ -55,6 +57,7 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
         yield _access(repository, token, asking.budget)
+        yield from _advice(repository)
         if asking.session.announcement is not None:
             yield passed("announcement", str(asking.session.announcement))
 
@@ -87,7 +90,26 @@ def _access(repository: Repository, token: Token, budget: Budget) -> Check:
     return passed("access", f"git's server accepts it for {repository.full_name}")
 
 
-def advice(repository: Repository) -> Iterator[Check]:
+def cache(options: HelperOptions) -> Iterator[Check]:
+    """Check that tokens can be kept."""
+    if options.token_store == "none":
+        yield note("token cache", "no token is kept (--token-store none)")
+        return
+    for path in token_paths():
+        try:
+            PrivateFolder(path, create=False).close()
+        except FileNotFoundError:
+            pass  # It is made with the first token.
+        except OSError as problem:
+            hint = (problem.strerror or "").partition("run: ")[2]
+            yield failed("token cache", f"{path} is not used: {problem.strerror}", hint or "see who owns it: ls -ld")
+            continue
+        yield passed("token cache", path)
+        return
+    yield note("token cache", "no token is kept: there is no private runtime folder (XDG_RUNTIME_DIR), and no tmpfs")
+
+
+def _advice(repository: Repository) -> Iterator[Check]:
     """Say what helps with clients whose errors hide the cause."""
     cure = f"git config lfs.{_url(repository)}.git/info/lfs.access basic"
     yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
