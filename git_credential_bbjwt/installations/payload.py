@@ -38,6 +38,8 @@ def parse_payload(data: bytes, where: str) -> list[Installation]:
 
 
 def _connect(payload: dict[str, Any], where: str) -> Installation:
+    if not any(field in payload for field in ("key", "clientKey", "sharedSecret", "baseUrl")):
+        raise InstallationError(f"{where}: this is not a payload: it has none of a payload's members")
     for field, expected in (("productType", "bitbucket"), ("eventType", "installed")):
         if payload.get(field, expected) != expected:
             raise InstallationError(

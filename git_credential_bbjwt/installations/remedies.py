@@ -25,3 +25,29 @@ def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple
     if isinstance(cause, OSError):
         return reason, f"check what is at {path}"
     return "not a path", "give the path of a file"
+
+
+def remedy_for_value(value: str) -> tuple[str, str]:
+    """Return the reason and the remedy for a variable that is neither a payload nor the path of something.
+
+    Neither repeats the value, which may be a secret.
+    """
+    if value.startswith("/"):
+        try:
+            os.stat(value)
+        except PermissionError as problem:
+            return (
+                f"its path cannot be reached: {problem.strerror}",
+                "let this user enter the folders of that path",
+            )
+        except OSError as problem:
+            return (
+                f"nothing is at its path: {problem.strerror}",
+                "check the path; a container has files of its own",
+            )
+    if value.startswith("~/"):
+        return "nothing is at its path, because ~ is no folder", "write the home folder's path in place of ~"
+    return (
+        "it is neither JSON, nor JSON in base64, nor the path of a file",
+        "set it to a payload's path, to its JSON, or to base64 of that",
+    )

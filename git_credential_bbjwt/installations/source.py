@@ -183,7 +183,7 @@ def _holds(data: bytes | None, text: bytes) -> bool:
     if not data:
         return False
     data = data.lower()
-    if text in data:
+    if text in data or b"\0" in data[:4]:  # JSON in UTF-16, as PowerShell writes it: then only a parser knows.
         return True
     # JSON can spell any ASCII character as \u00xx: then only a parser knows.
     position = data.find(b"\\u00")

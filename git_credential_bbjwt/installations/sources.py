@@ -56,8 +56,10 @@ def _payload_in_variable(variable: str) -> Source:
         return Payload.in_file(value)
     payload = unpacked(value.encode("utf-8", "surrogateescape"))
     if payload is None:
-        source = Payload(where, "it is neither JSON, nor JSON in base64, nor the path of a file")
-        source.remedy = "set it to a payload's path, to its JSON, or to base64 of that"
+        from git_credential_bbjwt.installations.remedies import remedy_for_value
+
+        source = Payload(where)
+        source.problem, source.remedy = remedy_for_value(value)
         return source
     return Payload.of(where, payload)
 

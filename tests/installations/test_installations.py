@@ -6,6 +6,8 @@ import base64
 import errno
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from git_credential_bbjwt.installations.registry import Registry, host_folder, h
 from git_credential_bbjwt.installations.source import Payload
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
-from tests.conftest import Workspace, answer, cannot
+from tests.conftest import COMMAND, INSTALLED, PROJECT, Machine, Workspace, answer, cannot, need, request
 from tests.emulator import Emulator
 
 
@@ -457,3 +459,135 @@ def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Worksp
 
     assert done.returncode == 1
     assert str(entry) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "remedy"),
+    [
+        ("/nowhere/payload.json", os.strerror(errno.ENOENT), "check the path"),
+        ("/etc/hostname/payload.json", os.strerror(errno.ENOTDIR), "check the path"),
+        ("~/payload.json", "~ is no folder", "home folder"),
+        ("payload.json", "neither JSON", "set it to"),
+        ("{}", "not a payload", "whole payload"),
+        ('{"oauthconsumer": {}}', "not a payload", "whole payload"),
+    ],
+)
+def test_cause_and_remedy_of_a_variable_that_cannot_be_used(
+    acme: Workspace, value: str, reason: str, remedy: str
+) -> None:
+    done = acme.machine.get("https://bitbucket.org/acme/widgets", check=False, BBJWT_INSTALLATION=value)
+
+    assert (done.returncode, done.stdout) == (1, "quit=1\n")
+    assert "BBJWT_INSTALLATION" in done.stderr
+    assert reason in done.stderr
+    assert remedy in done.stderr.partition("hint: ")[2]
+    assert value not in done.stderr.replace("{}", "") or value == "{}"
+
+
+CAUSES: dict[str, tuple[str, str]] = {
+    "folder": ("it is a folder", "container runtimes"),
+    "fifo": ("not a regular file", "regular file"),
+    "empty": ("it is empty", "write the payload to"),
+    "writable": ("others can write to it (mode 0666)", "chmod go-w"),
+    "cut": ("this is not a JSON object", "payload"),
+    "large": ("far too large", "one payload"),
+}
+
+
+@pytest.mark.parametrize("how", ["variable", "option", "systemd"])
+@pytest.mark.parametrize("cause", CAUSES)
+def test_cause_and_remedy_of_a_file_that_cannot_be_used(acme: Workspace, cause: str, how: str) -> None:
+    path = acme.machine.home / "bbjwt-installation"
+    if cause == "folder":
+        path.mkdir()
+    elif cause == "fifo":
+        os.mkfifo(path)
+    else:
+        payload = acme.installation.read_bytes()
+        path.write_bytes({"empty": b" \n", "cut": payload[:-9], "large": payload.ljust(9_000_000)}.get(cause, payload))
+        path.chmod(0o666 if cause == "writable" else 0o600)
+    options = ["--installation", str(path)] if how == "option" else []
+    also = {"variable": {"BBJWT_INSTALLATION": str(path)}, "systemd": {"CREDENTIALS_DIRECTORY": str(path.parent)}}
+    environment = {"BBJWT_INSTALLATION": None} | also.get(how, {})
+    done = acme.machine.get("https://bitbucket.org/acme/widgets", *options, check=False, also=environment)
+
+    reason, remedy = CAUSES[cause]
+    assert (done.returncode, done.stdout) == (1, "quit=1\n")
+    assert str(path) in done.stderr
+    assert reason in done.stderr
+    assert remedy in done.stderr.partition("hint: ")[2]
+
+
+def test_payload_in_utf_16_is_known_for_its_host(acme: Workspace) -> None:
+    """As PowerShell's redirection writes it."""
+    acme.installation.write_bytes(acme.installation.read_text().encode("utf-16"))
+
+    assert "password" in answer(acme.get())
+
+
+def without_root(scene: Workspace, *words: str, uid: int, data: str = "") -> Any:
+    """Run the command as another user, with a Python of the system's."""
+    python = Path("/usr/bin/python3")
+    if os.geteuid() != 0 or not python.exists():
+        cannot("only root can act as another user, with a Python that everybody can run")
+    run = f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.entry import main; "
+    run += "main(sys.argv[1:])"
+    command = [need("setpriv"), f"--reuid={uid}", f"--regid={uid}", "--clear-groups", str(python), "-I", "-c", run]
+    done = scene.machine.run(*command, *words, data=data, check=False)
+    return cannot("another user cannot read the package") if "ModuleNotFoundError" in done.stderr else done
+
+
+def test_payload_that_this_user_cannot_read_names_the_mount_option(acme: Workspace, another_user: int) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        secret = folder / "payload.json"
+        secret.write_bytes(acme.installation.read_bytes())
+        secret.chmod(0o400)
+        acme.machine.environment["BBJWT_INSTALLATION"] = str(secret)
+        asked = "protocol=https\nhost=bitbucket.org\npath=acme/widgets\n\n"
+        closed = without_root(acme, "get", uid=another_user, data=asked)
+        folder.chmod(0o711)
+        done = without_root(acme, "get", uid=another_user, data=asked)
+    finally:
+        shutil.rmtree(folder)
+
+    assert (closed.stdout, done.stdout) == ("quit=1\n", "quit=1\n")
+    for one in (closed, done):
+        assert os.strerror(errno.EACCES) in one.stderr
+    assert "folders of that path" in closed.stderr
+    assert f"chown {another_user} {secret}" in done.stderr
+    assert f"uid={another_user}" in done.stderr
+
+
+def test_registry_in_a_user_namespace_is_trusted_if_nobody_else_can_write_above(acme: Workspace) -> None:
+    """As in toolbox, distrobox or rootless podman, where /home belongs to the overflow user."""
+    unshare = need("unshare")
+    if os.geteuid() != 0:
+        cannot("only root can give a folder to somebody else")
+    above = Path(tempfile.mkdtemp(dir=PROJECT / ".cache"))
+    if any(folder.stat().st_mode & 0o022 for folder in above.parents):
+        cannot("others can write to a folder above this project")
+    try:
+        above.chmod(0o755)
+        theirs = above / "home"
+        (theirs / "me").mkdir(parents=True)
+        os.chown(theirs, 12_345, 12_345)
+        machine = Machine(theirs / "me", acme.machine.environment | {"HOME": str(theirs / "me")})
+        inside = [unshare, "--user", "--map-root-user", str(COMMAND)]
+        if machine.run(unshare, "--user", "--map-root-user", "true", check=False).returncode:
+            cannot("there are no user namespaces here")
+        machine.run(*inside, "register", "--insecure-storage", acme.installation)
+        del machine.environment["BBJWT_INSTALLATION"]
+        asked = request(acme.url) + "\n"
+
+        assert "password" in answer(machine.run(*inside, "--token-store=none", "get", data=asked))
+        above.chmod(0o775)
+        refused = machine.run(*inside, "--token-store=none", "get", data=asked, check=False)
+        assert "password" not in refused.stdout
+        assert "belongs to another user" in refused.stderr
+        # On the machine itself, the folder belongs to somebody.
+        above.chmod(0o755)
+        done = machine.bbjwt("get", data=asked, check=False)
+        assert "password" not in done.stdout
+    finally:
+        shutil.rmtree(above)
