@@ -16,6 +16,7 @@ from git_credential_bbjwt.git.protocol import (
     refused_fingerprints,
     write_answer,
 )
+from git_credential_bbjwt.installations.source import CLOUD_HOST
 from git_credential_bbjwt.installations.sources import read_sources
 
 TYPE_CHECKING = False
@@ -41,7 +42,13 @@ def get(options: HelperOptions) -> int:
     host = normal_host(request.host.decode("utf-8", "surrogateescape"))
     sources = read_sources(options)
     if not sources.may_name(host):
-        trace(f"no installation names the host {host}")
+        if request.protocol == b"https" and host in (CLOUD_HOST, *options.hosts) and sources.is_empty():
+            note(
+                f"there is no token for {host}, because this machine has no installation: set BBJWT_INSTALLATION, or "
+                "run git-credential-bbjwt register FILE"
+            )
+        else:
+            trace(f"no installation names the host {host}")
         return 0
     record = _cached(request, host, options, sources)
     if record is not None:

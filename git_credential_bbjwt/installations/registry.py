@@ -37,6 +37,14 @@ class Registry(Source):
             self._distrust((f"{path}: {problem.strerror}", f"check who owns {path}, and its mode"))
         self._read: dict[tuple[str, str], list[tuple[str, bytes, os.stat_result]]] = {}
 
+    def is_there(self) -> bool:
+        try:
+            return self.problem is not None or bool(os.listdir(self.where))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
     def may_name(self, host: str) -> bool:
         return super().may_name(host) or self.names(host)
 

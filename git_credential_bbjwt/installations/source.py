@@ -46,6 +46,10 @@ class Source:
         self.where = where
         self.problem = problem
 
+    def is_there(self) -> bool:
+        """Whether there is anything: an installation, somebody to ask, or a problem with either."""
+        return True
+
     def may_name(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
         """Whether this might name ``host``: False is certain, True only a reason to look closer."""
         return self.problem is not None
@@ -69,6 +73,9 @@ class Text(Source):
     data: bytes | None = None
     _found: os.stat_result | None = None
     _longest = _LONGEST_PAYLOAD
+
+    def is_there(self) -> bool:
+        return self.data is not None or self.problem is not None
 
     @classmethod
     def of(cls: "type[_Text]", where: str, data: bytes) -> "_Text":

@@ -28,6 +28,10 @@ class Sources:
         self.jwt = jwt
         self.hosts = hosts
 
+    def is_empty(self) -> bool:
+        """Whether the machine has no source of installations at all."""
+        return self.jwt is None and not any(source.is_there() for source in self.sources)
+
     def may_name(self, host: str) -> bool:
         """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
         if host in self.hosts:

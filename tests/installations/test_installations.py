@@ -591,3 +591,37 @@ def test_registry_in_a_user_namespace_is_trusted_if_nobody_else_can_write_above(
         assert "password" not in done.stdout
     finally:
         shutil.rmtree(above)
+
+
+# No source at all.
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "told"),
+    [
+        ("https://bitbucket.org/acme/widgets", (), True),
+        ("https://git.example/acme/widgets", ("--host=git.example",), True),
+        ("https://git.example/acme/widgets", (), False),
+        ("http://bitbucket.org/acme/widgets", (), False),
+        ("https://github.com/acme/widgets", (), False),
+    ],
+)
+def test_machine_without_any_source_says_so_in_one_line(
+    machine: Machine, url: str, options: tuple[str, ...], told: bool
+) -> None:
+    done = machine.get(url, *options)
+
+    assert (done.stdout, done.returncode) == ("", 0)
+    assert len(done.stderr.splitlines()) == told
+    assert ("BBJWT_INSTALLATION" in done.stderr and "register" in done.stderr) == told
+
+
+def test_machine_with_a_source_for_another_host_is_silent(acme: Workspace) -> None:
+    payload = acme.installation.read_text()
+    assert acme.machine.get("https://bitbucket.org/acme/widgets").stderr == ""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    assert "BBJWT_INSTALLATION" in acme.machine.get("https://bitbucket.org/acme/widgets").stderr
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    assert acme.machine.get("https://bitbucket.org/acme/widgets").stderr == ""
+    acme.machine.bbjwt("unregister", "acme")
+    assert "BBJWT_INSTALLATION" in acme.machine.get("https://bitbucket.org/acme/widgets").stderr
