@@ -199,6 +199,8 @@ class Rules:
     rest_challenges: bool = False
     #: LFS answers 403 without credentials (git-lfs #2658, 2017); else 401 as for git.
     lfs_forbids: bool = False
+    #: LFS answers 401 to every token, which nobody has seen of Bitbucket: git-lfs 3.3 to 3.6 then asks for ever.
+    lfs_refuses: bool = False
     #: Headers of every good answer: `Deprecation`, `Sunset`, `Link` (renovate issue 45461).
     announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).

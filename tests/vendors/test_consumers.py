@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,23 @@ def test_token_is_not_kept_in_memory_that_containers_share(scene: Scene, tmp_pat
 
     assert tokens_in(tmp_path, first) == tokens_in(shared_memory.parent, first) == []
     assert scene.token() != first
+
+
+@pytest.mark.parametrize("rounds", [8])
+def test_killed_processes_leave_nothing_to_wait_for(scene: Scene, rounds: int) -> None:
+    scene.register()
+    chance = random.Random(7)  # noqa: S311  # moments, not keys
+    urls = [f"{scene.bitbucket.base_url}/acme/module{number}.git" for number in range(4)]
+    for _ in range(rounds):
+        scene.machine.bbjwt("forget", "--all")
+        running = [start(scene.machine, url) for url in urls]
+        for process in running:
+            time.sleep(chance.uniform(0, 0.06))
+            process.kill()
+        for process in running:
+            finish(process)
+        assert scene.token("--timeout=10")
+        assert scene.record().read_bytes().endswith(b"\nend\n")
 
 
 # Scopes.
