@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
-from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
