@@ -78,8 +78,9 @@ FORMATS: dict[str, Callable[[Handed], str]] = {
 }
 
 
-#: Tokens that are requested side by side. At a round trip of 80 ms more are no faster, and each has two connections.
-SIDE_BY_SIDE = 16
+#: Tokens that are requested side by side; each has two connections. At a round trip of 80 ms 200 tokens take less than
+#: 2 s in this way, and 2.6 s with half as many.
+SIDE_BY_SIDE = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,9 +6,7 @@ searched, so that a page of megabytes costs no more time than a paragraph.
 """
 
 from base64 import urlsafe_b64decode
-from html import unescape
 from itertools import pairwise
-from unicodedata import normalize
 from urllib.parse import unquote
 
 from git_credential_bbjwt.core.output import REDACTED, hidden_values, redacted
@@ -38,6 +36,8 @@ def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
     Words that look like a token become "[redacted]". If a piece of a value that is to be hidden is left in any
     spelling that is known here, nothing of the text is shown.
     """
+    from unicodedata import normalize  # Slow to load, and seldom needed.
+
     if isinstance(text, bytes):
         text = text[: 4 * _LOOKED_AT].decode("utf-8", "replace")
     # Whole values first: a secret that the cut divides would not be recognised. Then the cut.
@@ -53,6 +53,8 @@ def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
 
 def _decoded(text: str) -> str:
     """Undo the escapes that servers use: of URLs, of HTML and of JSON; twice, as an escaped escape needs it."""
+    from html import unescape
+
     for _ in range(2):
         text = unescape(unquote(text, errors="replace"))
         if "\\" in text:

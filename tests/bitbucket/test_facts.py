@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.commands.token import SIDE_BY_SIDE
 from tests.bitbucket.test_mint import answers, assert_quits
 from tests.commands.test_doctor import checks
 from tests.conftest import Machine, Workspace, answer, request
@@ -285,7 +286,7 @@ def test_within_a_command_of_many_a_refusal_counts_for_the_others(acme: Workspac
     done = acme.machine.bbjwt("token", *urls, check=False)
 
     assert done.returncode == 1
-    assert len(acme.bitbucket.helper_requests()) <= 2 * 16
+    assert len(acme.bitbucket.helper_requests()) <= 2 * SIDE_BY_SIDE
 
 
 def test_a_kept_token_is_served_all_the_same(acme: Workspace) -> None:

@@ -16,7 +16,7 @@ Reply = Callable[[str], Iterable[bytes]]
 class RawServer:
     """Use as a context manager. ``reply`` may be changed at any time; each connection gets one reply and is closed."""
 
-    def __init__(self, context: ssl.SSLContext, reply: Reply) -> None:
+    def __init__(self, context: ssl.SSLContext | None, reply: Reply) -> None:
         self._context = context
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.reply = reply
@@ -37,10 +37,14 @@ class RawServer:
             while True:
                 threading.Thread(target=self._serve, args=(self._listening.accept()[0],), daemon=True).start()
 
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        assert self._context is not None
+        return self._context.wrap_socket(connection, server_side=True)
+
     def _serve(self, connection: socket.socket) -> None:
         with (
             contextlib.suppress(OSError),
-            self._context.wrap_socket(connection, server_side=True) as secured,
+            self._secured(connection) as secured,
             secured.makefile("rb") as reader,
         ):
             head = _head(reader)
@@ -48,6 +52,16 @@ class RawServer:
                 self.requests.append(head)
                 for piece in self.reply(head):
                     secured.sendall(piece)
+
+
+class PlainServer(RawServer):
+    """The same without TLS, as a proxy."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(None, reply)
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        return connection
 
 
 def _head(reader: BufferedReader) -> str:

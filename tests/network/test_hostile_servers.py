@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import Workspace, answer
 from tests.core.test_server_text import longest_in_both
 from tests.emulator import Fault
-from tests.network.raw_server import RawServer
+from tests.network.raw_server import PlainServer, RawServer
+from tests.proxy import Proxy
 
 HTML = "<html><body>"
 
@@ -219,6 +221,45 @@ def test_a_refusal_with_one_long_word_is_told_in_time(acme: Workspace, kind: str
         assert_quits(done, "400")
         assert all(len(line) < 1_000 for line in done.stderr.splitlines())
         acme.machine.bbjwt("forget", "--all")
+
+
+@pytest.mark.parametrize("status", [403, 407, 429, 503])
+def test_what_a_proxy_says_is_not_shown_either(acme: Workspace, status: int) -> None:
+    """It repeats its own password; an answer that may pass is waited for."""
+    said: list[str] = []
+
+    def reply(head: str) -> Iterator[bytes]:
+        said.append(head.partition("Proxy-Authorization: Basic ")[2])
+        yield f"HTTP/1.1 {status} No {said[-1]} some:where-else\r\n\r\n".encode()
+
+    with PlainServer(reply) as proxy:
+        place = proxy.url.removeprefix("https://")
+        done = acme.get("--timeout=3", check=False, https_proxy=f"http://somebody:where-else@{place}", BBJWT_TRACE="1")
+
+    assert_quits(done, str(status), place)
+    assert "where-else" not in done.stderr
+    assert all(said)
+    assert not any(one in done.stderr for one in said)
+    assert len(said) == 2 if status in (403, 407) else len(said) > 2
+
+
+def test_a_proxy_that_cannot_reach_the_server_at_first_is_asked_again(acme: Workspace) -> None:
+    refusals = iter([b"HTTP/1.1 503 Busy\r\n\r\n"] * 2)
+
+    class Sometimes(Proxy):
+        def serve(self, connection: socket.socket) -> None:
+            refusal = next(refusals, None)
+            if refusal is None:
+                super().serve(connection)
+                return
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(refusal)
+
+    with Sometimes() as proxy:
+        assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
+
+    assert len(proxy.asked) == 2
 
 
 @pytest.mark.parametrize("status", [100, 102, 103])
