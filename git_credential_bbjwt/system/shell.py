@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
@@ -50,9 +51,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
         status = process.wait()
-        # Processes that it left behind may hold the pipes open.
-        output.join(_GRACE)
-        errors.join(_GRACE)
+        output.finish()
+        errors.finish()
         return Done(status, _as_lines(bytes(output.data)), bytes(errors.data))
     finally:
         if late is not None:
@@ -63,8 +63,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
         process.stderr.close()
 
 
-# Seconds for the rest of what a command has printed, once it has ended.
-_GRACE = 0.2
+# Seconds between two looks whether all is read; on Windows, for the rest of what a command has printed.
+_PAUSE, _GRACE = 0.001, 5.0
 
 
 class _Gathered(threading.Thread):
@@ -74,20 +74,48 @@ class _Gathered(threading.Thread):
         super().__init__(daemon=True)
         self.data = bytearray()
         self._fd = os.dup(fd)
+        self._reading = threading.Lock()
         self.start()
 
     def run(self) -> None:
         try:
-            while piece := os.read(self._fd, 65_536):
-                self.take(piece)
+            while self._has_more(None):
+                with self._reading:
+                    piece = os.read(self._fd, 65_536)
+                    if not piece:
+                        break
+                    self.take(piece)
         except OSError:
             pass  # There is no more.
         finally:
-            os.close(self._fd)
+            with self._reading:
+                os.close(self._fd)
+                self._fd = -1
+
+    def finish(self) -> None:
+        """Wait until all is read that is in the pipe. The command has ended; what it left behind may hold the pipe."""
+        if sys.platform == "win32":
+            self.join(_GRACE)
+            return
+        while self.is_alive():
+            with self._reading:
+                if self._fd < 0 or not self._has_more(0):
+                    return
+            time.sleep(_PAUSE)
 
     def take(self, piece: bytes) -> None:
         """Keep what was read."""
         raise NotImplementedError
+
+    def _has_more(self, seconds: float | None) -> bool:
+        """Whether reading gives something, or the end, within ``seconds``; None waits for it."""
+        if sys.platform == "win32":  # A pipe cannot be looked at there.
+            return True
+        import select
+
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLIN)
+        return bool(waiting.poll(seconds))
 
 
 class _Output(_Gathered):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.system import shell
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, need, request, start
 from tests.serving.test_broker import Broker, asking, broker
@@ -263,3 +264,21 @@ def test_a_broker_and_an_asker_of_one_user_do_not_wait_for_each_other(acme: Work
     assert all(b"password=" in one for one in answers)
     assert [one["outcome"] for one in broker.lines()] == ["granted"]
     assert len(acme.bitbucket.tokens) == 1
+
+
+@pytest.mark.parametrize("late", [0.0, 0.4])
+def test_all_that_a_command_printed_is_read_though_this_process_is_slow(
+    monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    def slow(fd: int, most: int) -> bytes:
+        time.sleep(late)
+        return read(fd, most)
+
+    read = os.read
+    monkeypatch.setattr("git_credential_bbjwt.system.shell.os.read", slow)
+    # What it leaves behind holds the pipes, and is not waited for.
+    began = time.monotonic()
+    done = shell.run("sleep 60 & printf abc; printf def >&2", b"", most=100, env=dict(os.environ))
+
+    assert (done.status, done.output, done.errors) == (0, b"abc", b"def")
+    assert time.monotonic() - began < LATE
