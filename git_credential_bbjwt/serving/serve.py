@@ -4,6 +4,7 @@ Whoever started this process has authenticated the client. Sources: git-credenti
 this file (how it is started).
 """
 
+import contextlib
 import os
 import select
 import stat
@@ -41,7 +42,7 @@ DEFAULT_TIMEOUT = 45.0
 _LONGEST_REQUEST = 64 * 1024
 _LONGEST_WAIT = 10.0
 
-# Seconds for a client that does not read its answer, or a standard error that nobody reads.
+# Seconds that a client has to read its answer, at least, and for a standard error that nobody reads.
 _FOR_READER = 2.0
 
 
@@ -56,6 +57,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     # A client reads standard error, and may not read it at all: nothing is written there before the answer.
     divert(lambda line: warnings.append(line) if "warning: " in line else None)
     budget = Budget(options.timeout)
+    end = time.monotonic() + options.timeout
     try:
         answer = _answer(options, rules, budget)
         asker = who_asks() | ({"label": label} if label else {})
@@ -64,9 +66,10 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
         answer = audited(answer, audit, asker, options.scope)
     except Exception as problem:  # Whatever it is: the client gets an answer.
         answer = no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem))
-    speaking = threading.Thread(target=_speak, args=(answer,), daemon=True)
-    speaking.start()
-    speaking.join(_FOR_READER)
+    if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
+        return 1
+    if answer.reason and not _is_shared_socket():  # It says no more than the answer.
+        _in_thread(lambda: os.write(2, f"{PREFIX}error: {answer.reason}\n".encode()), _FOR_READER)
     if answer.kind not in (Kind.NOTHING, Kind.MALFORMED):  # Refusals leave files, too.
         tidy(TokenCache.open(create=False, is_brokers=True, operators_folder=operators_folder()))
     return answer.status
@@ -90,11 +93,19 @@ def _answer(options: HelperOptions, rules: Callable[[], Rules], budget: Budget) 
     return in_time(budget, Answering(found, budget), read)
 
 
-def _speak(answer: Answer) -> None:
-    """Write the answer, then its reason to standard error, which says no more than the answer."""
-    write_answer(answer.lines)
-    if answer.reason and not _is_shared_socket():
-        os.write(2, f"{PREFIX}error: {answer.reason}\n".encode())
+def _in_thread(write: Callable[[], object], seconds: float) -> bool:
+    """Write, and wait for that so long; return whether it was done. A reader that does not read delays nothing else."""
+    done: list[bool] = []
+
+    def run() -> None:
+        with contextlib.suppress(OSError, CredentialError):  # Nobody can be told.
+            write()
+            done.append(True)
+
+    writing = threading.Thread(target=run, daemon=True)
+    writing.start()
+    writing.join(seconds)
+    return bool(done)
 
 
 def _is_shared_socket() -> bool:

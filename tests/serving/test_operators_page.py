@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, PATIENCE, PROJECT, Workspace, answer, finish, free_port, need, request, start
+from tests.conftest import COMMAND, PATIENCE, PROJECT, Workspace, answer, free_port, need, request, start, takes_long
 from tests.serving.apart import GROUP, HOME, USER, Apart, ssh_daemon
 from tests.serving.test_broker import asking
 
@@ -93,6 +93,14 @@ def until(condition: object, wait: float = PATIENCE) -> None:
         time.sleep(0.1)
 
 
+def said(process: subprocess.Popen[bytes]) -> bytes:
+    """What a helper printed, its error included."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        return process.stdout.read() + process.stderr.read()
+
+
 def is_well(unit: Apart) -> bool:
     """Whether the socket listens and no unit has failed."""
     failed = unit.run("systemctl", "--no-legend", "--plain", "list-units", "--failed", "bbjwt*").stdout
@@ -136,6 +144,7 @@ def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit
 
 
 def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -> None:
+    takes_long("a hundred askers")
     urls = []
     for number in range(20):
         repository = acme.bitbucket.host_repository(f"acme/lib-{number}")
@@ -143,28 +152,28 @@ def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -
     acme.machine.environment["XDG_RUNTIME_DIR"] = "/nonexistent"  # Each asks for itself.
     options = (*asking(acme, where(unit)), "--token-store=none")
     running = [start(acme.machine, urls[number % 20], *options) for number in range(100)]
-    answers = [finish(one) for one in running]
 
-    assert [b"password=" in one for one in answers] == [True] * 100
+    assert [one for one in map(said, running) if b"password=" not in one] == []
     assert acme.bitbucket.mints() == 20
     until(lambda: is_well(unit))
 
 
 def test_askers_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) -> None:
+    takes_long("a socket that restarts again and again")
     options = (*asking(acme, where(unit)), "--token-store=none")
     stop = threading.Event()
 
     def restart() -> None:
         while not stop.is_set():
             unit.run("systemctl", "restart", "bbjwt.socket")
-            time.sleep(0.3)
+            time.sleep(2.5)  # systemd lets a unit start five times in ten seconds.
 
     restarting = threading.Thread(target=restart, daemon=True)
     restarting.start()
     try:
         for _ in range(4):
             running = [start(acme.machine, acme.url, *options) for _ in range(4)]
-            assert [b"password=" in finish(one) for one in running] == [True] * 4
+            assert [one for one in map(said, running) if b"password=" not in one] == []
     finally:
         stop.set()
         restarting.join(PATIENCE)
@@ -241,11 +250,11 @@ def test_ssh_answers_and_audits_and_takes_nothing_from_the_client(
 
 
 def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> None:
+    takes_long("sixty log-ins")
     options = (*asking(acme, sshd), "--token-store=none")
     running = [start(acme.machine, acme.url, *options) for _ in range(60)]
-    answers = [finish(one) for one in running]
 
-    assert [b"password=" in one for one in answers] == [True] * 60
+    assert [one for one in map(said, running) if b"password=" not in one] == []
     assert acme.bitbucket.mints() == 1
 
 
