@@ -36,11 +36,8 @@ FILE             the payload of the app's `installed` callback: also registers t
 EOF
 }
 
-# Nobody else may write what is made here, whatever the caller's umask.
-umask "$(printf '%04o' "$((0$(umask) | 022))")"
-
-name=git-credential-bbjwt
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# Nobody else may write what is made here, and its user may, whatever the caller's umask.
+umask "$(printf '%04o' "$(((0$(umask) | 022) & 077))")"
 
 say() { printf '%s\n' "$*" >&2; }
 fail() {
@@ -49,6 +46,14 @@ fail() {
     for hint in "$@"; do say "hint: $hint"; done
     exit 1
 }
+
+name=git-credential-bbjwt
+case $0 in
+install.sh | */install.sh) ;;
+*) fail "this script needs the folder that it belongs to" "run it there: ./install.sh" ;;
+esac
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/git_credential_bbjwt/__init__.py")
 
 # as_typed WORD: the word as a shell takes it, quoted where it has to be.
 as_typed() {
@@ -129,6 +134,9 @@ install_venv() {
 
 has_pip() { "$1/bin/python" -I -c 'import pip' 2>/dev/null; }
 
+# These would have pip install elsewhere.
+unset PIP_TARGET PIP_PREFIX PIP_ROOT
+
 # pip_install DIR ARGUMENT...: install into an environment, by pip or by uv.
 pip_install() {
     into=$1
@@ -205,9 +213,9 @@ fill_with_project() {
     fi
 }
 
-# The project's wheel in the wheelhouse, where there is one.
+# The project's wheel in the wheelhouse, if it has one of this version.
 wheel_of_wheelhouse() {
-    for wheel in ${wheelhouse:+"$wheelhouse"/git_credential_bbjwt-*.whl}; do
+    for wheel in ${wheelhouse:+"$wheelhouse/git_credential_bbjwt-$version"-*.whl}; do
         if [ -f "$wheel" ]; then
             printf '%s' "$wheel"
             return
@@ -215,16 +223,17 @@ wheel_of_wheelhouse() {
     done
 }
 
-# project EXTRA: the project itself, as a requirement: by its name where a wheelhouse has its wheel, else these sources.
+# project EXTRA: the project itself, as a requirement: by its name if the wheelhouse has its wheel, else these sources.
 project() {
-    if [ -n "$(wheel_of_wheelhouse)" ]; then printf '%s' "$name$1"; else printf '%s' "$here$1"; fi
+    if [ -n "$(wheel_of_wheelhouse)" ]; then printf '%s' "$name$1==$version"; else printf '%s' "$here$1"; fi
 }
 
 # What is linked into the folders that man and the shells look into, below a prefix's share.
 shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
 
 # Ends with an error if one of its arguments is reached through a folder or link of somebody who is neither this user nor
-# root, or through a folder in which everybody can replace what is there. The first, unless empty, must be this user's.
+# root, or through a folder in which everybody can replace what is there, or if it cannot be written. The first, unless
+# empty, must be this user's.
 check_places='
 import os, stat, sys
 home, *places = sys.argv[1:]
@@ -233,6 +242,10 @@ if os.path.isdir(home) and os.stat(home).st_uid != os.geteuid():
 for place in places:
     while not os.path.lexists(place):
         place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        sys.exit(f"{place} is not a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        sys.exit(f"you cannot write to {place}")
     for path in (place, os.path.realpath(place)):
         while path != "/":
             found = os.lstat(path)
@@ -285,6 +298,10 @@ set_places() {
         esac
         own_home=$HOME data=$base/$name bin=$HOME/.local/bin share=$base level=--global
     fi
+    case $data in
+    *[\"\$\`\\]* | *"
+"*) fail "no command can be made in a folder with such a name: $data" "use a folder without \" \$ \` \\ and line breaks" ;;
+    esac
     python=$(find_python)
     "$python" -I -c "$check_places" "${own_home-}" "$data" "$bin" "$share" ||
         fail "nothing is installed, nothing removed" "see who owns it and who can write to it (ls -ld)" \
@@ -318,7 +335,6 @@ write_launcher() {
     first="#!$1/bin/python -ISXutf8"
     packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     case $1 in
-    *[\"\$\`\\]*) fail "no command can be made for a folder with such a name: $1" "use one without \" \$ \` \\" ;;
     *[!A-Za-z0-9/._-]*) short='' ;;
     *) short=yes ;;
     esac
@@ -398,11 +414,11 @@ install_it() {
     lock_places
     # A new environment beside the old one: an upgrade that fails leaves what worked.
     environment=$data/environment-$(date +%s)-$$
-    trap 'rm -rf "$environment" "$data/installing"' EXIT
+    trap 'rm -rf "$environment" "$data/installing"; rmdir "$data" 2>/dev/null' EXIT
     trap 'exit 1' HUP INT TERM
     cd / # No installer is to find settings, or modules, in the folder this was called from.
     previous=''
-    if [ -e "$data/current/bin/python" ]; then
+    if [ -d "$data/current" ]; then
         previous=$(cd -P "$data/current" && pwd)
         keep_choices "$previous"
     fi
@@ -412,6 +428,9 @@ install_it() {
         say "installing what --with asked for, which is not locked:$packages ..."
         # shellcheck disable=SC2086  # one word per package
         fill_environment "$environment" $packages
+    fi
+    if [ -e "$bin/$name" ] && ! is_own_command; then
+        say "note: replacing $bin/$name, which another installer made; uninstall that one"
     fi
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
@@ -437,6 +456,11 @@ install_it() {
             say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without"
     fi
     next_step
+}
+
+# Whether the command in its place is one that install.sh made: its first lines name the environment.
+is_own_command() {
+    case $(sed 3q "$bin/$name" 2>/dev/null) in *"$data/"*) ;; *) return 1 ;; esac
 }
 
 # keep_choices ENVIRONMENT: an upgrade installs what --with and --with-broker installed before.
@@ -488,15 +512,20 @@ uninstall() {
     set_places
     cd /
     if [ -d "$data" ]; then lock_places && trap 'rm -f "$data/installing"' EXIT; fi
-    if [ -x "$bin/$name" ]; then
+    if [ -e "$bin/$name" ] && ! is_own_command; then
+        say "note: $bin/$name is left alone: another installer made it"
+    elif [ -e "$bin/$name" ]; then
         say "removing $name from $data ..."
+        "$bin/$name" --version >/dev/null ||
+            fail "not uninstalled: $bin/$name does not start, see above, so nothing can be unregistered" \
+                "install it again, then uninstall it: ./install.sh${system:+ --system} --no-configure"
         "$bin/$name" unconfigure "$level" || say "note: git's configuration could not be put back, see above"
         "$bin/$name" unregister --all ${system:+--system} ||
             fail "not uninstalled: the secrets that are named above are still stored" \
                 "unlock the keyring, then run again: ./install.sh --uninstall${system:+ --system}"
         "$bin/$name" forget --all || say "note: not all cached tokens could be dropped, see above"
+        rm -f "$bin/$name"
     fi
-    rm -f "$bin/$name"
     rm -rf "$data"
     for file in $shared; do
         rm -f "$share/$file"
@@ -537,11 +566,17 @@ fill_wheelhouse() {
     say "next: copy $filled and this folder to the other machine; there: ./install.sh --wheelhouse DIR"
 }
 
+# set_mode MODE: there can be one alone.
+set_mode() {
+    [ "$mode" = install_it ] || { usage >&2 && exit 2; }
+    mode=$1
+}
+
 mode=install_it insecure='' latest='' system='' wheelhouse='' filled='' configure=yes payload='' packages='' broker=''
 while [ $# -gt 0 ]; do
     case $1 in
-    --demo) mode=demo ;;
-    --uninstall) mode=uninstall ;;
+    --demo) set_mode demo ;;
+    --uninstall) set_mode uninstall ;;
     --system) system=yes ;;
     --no-configure) configure='' ;;
     --latest) latest=yes ;;
@@ -555,7 +590,7 @@ while [ $# -gt 0 ]; do
     --fill-wheelhouse)
         [ $# -ge 2 ] || fail "--fill-wheelhouse needs a folder"
         shift
-        mode=fill_wheelhouse
+        set_mode fill_wheelhouse
         mkdir -p -- "$1" || fail "the folder $1 cannot be made" "name a folder that you can write to"
         filled=$(CDPATH='' cd -- "$1" && pwd)
         ;;
@@ -590,6 +625,19 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+
+# No option is ignored.
+unused=''
+case $mode in
+install_it) [ -n "$payload" ] || unused=$insecure ;;
+demo) unused=$system$insecure$packages$broker$payload ;;
+uninstall) unused=$latest$insecure$packages$broker$payload ;;
+fill_wheelhouse) unused=$system$latest$insecure$packages$broker$payload ;;
+esac
+if [ -n "$unused" ] || { [ "$mode" != install_it ] && [ -z "$configure" ]; }; then
+    usage >&2
+    exit 2
+fi
 
 if [ "$mode" = environment ]; then
     python=$(find_python)
