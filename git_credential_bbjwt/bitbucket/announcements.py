@@ -6,10 +6,9 @@ a link is shown only if it is one of Atlassian's own announcements.
 
 import re
 import time
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from git_credential_bbjwt.network.response import http_time
+from git_credential_bbjwt.network.response import HeaderFields, http_time
 
 #: Where Atlassian announces what ends; no other link of an answer is shown.
 ANNOUNCEMENTS = "https://developer.atlassian.com/"
@@ -36,10 +35,8 @@ class Announcement(NamedTuple):
         return f"Bitbucket announces that what this helper asks it for ends {when}{more}"
 
 
-def announced(headers: Mapping[str, str]) -> Announcement | None:
+def announced(headers: HeaderFields) -> Announcement | None:
     """Return what an answer's ``headers`` announce."""
-    if "Deprecation" not in headers and "Sunset" not in headers:
-        return None
     told_since, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
     if told_since is None and ends is None:
         return None

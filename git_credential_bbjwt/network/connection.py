@@ -11,7 +11,7 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError, Credential
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.addresses import Address, addresses_of, first_to_connect
-from git_credential_bbjwt.network.http1 import Input, send_request
+from git_credential_bbjwt.network.http1 import read_body, send_request
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.network.route import Certificates, Route, find_route
 from git_credential_bbjwt.network.tls import context_for, name_for_tls
@@ -101,15 +101,13 @@ class Connection:
         # The socket's timeout is the time for a single wait. A response that drips on is ended by the budget.
         stream.settimeout(patience)
         try:
-            send_request(stream, method, target, {"Host": self.host, **headers}, body)
-            received = Input(stream)
-            head = received.head()
-            content, keeps_open = received.body(head, MOST_BYTES)
+            response = send_request(stream, method, target, self.host, headers, body)
+            content = read_body(response, MOST_BYTES)
         except TimeoutError as problem:
             raise SilentError(patience) from problem
         except (ConnectionError, ssl.SSLEOFError) as problem:
             raise (_alert(stream) or problem) from problem
-        return Response(head.status, content, head.headers), keeps_open
+        return Response(response.status, content, response.headers), not response.will_close
 
     def distrust(self) -> None:
         """Have other addresses be tried first from now on."""

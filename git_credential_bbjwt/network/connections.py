@@ -174,8 +174,6 @@ class Origin:
         self._connection = connection
         own = {
             "Accept": "application/json",
-            # Nothing is decompressed, so nothing can grow beyond the limit by that.
-            "Accept-Encoding": "identity",
             "User-Agent": f"git-credential-bbjwt/{__version__}",
         }
         try:

@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.network.addresses import addresses_of
-from git_credential_bbjwt.network.http1 import Input, send_request
+from git_credential_bbjwt.network.http1 import send_request
 from git_credential_bbjwt.network.route import Proxy, Route
 from git_credential_bbjwt.network.tls import name_for_tls
 
@@ -40,17 +40,17 @@ def through_proxy(
 def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -> None:
     """Send CONNECT (RFC 9110, section 9.3.6). Nothing but the head of the response comes before the tunnel's bytes."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    headers = {"Host": place}
+    headers = {}
     if proxy.userinfo is not None:
         encoded = b64encode(b":".join(proxy.userinfo)).decode()
         hide(encoded)
         headers["Proxy-Authorization"] = f"Basic {encoded}"
-    send_request(stream, "CONNECT", place, headers, None)
-    head = Input(stream).head()
-    if 200 <= head.status < 300:
+    response = send_request(stream, "CONNECT", place, place, headers)
+    response.close()
+    if 200 <= response.status < 300:
         return
-    reason = f"{head.status} {safe_text(head.reason, 100)}".strip()
-    if 400 <= head.status < 500 and head.status != _TOO_MANY:
+    reason = f"{response.status} {safe_text(response.reason, 100)}".strip()
+    if 400 <= response.status < 500 and response.status != _TOO_MANY:
         raise refused_by_proxy(proxy, host, reason)
     raise OSError(f"the proxy {proxy.place} responds with {reason}")
 

@@ -1,18 +1,23 @@
 """A whole HTTP response, and the times in it."""
 
 import time
-from collections.abc import Mapping
+from typing import Protocol
 
-from git_credential_bbjwt.network.http1 import Headers
+
+class HeaderFields(Protocol):
+    """The header fields of a response."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return the field's value, None if the response does not have it."""
 
 
 class Response:
-    """A whole HTTP response. The names of ``headers`` may be used in any case."""
+    """A whole HTTP response. The names of ``headers`` can be used in any case."""
 
-    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, status: int, body: bytes, headers: HeaderFields) -> None:
         self.status = status
         self.body = body
-        self.headers = Headers(headers)
+        self.headers = headers
 
     @property
     def date(self) -> float | None:
