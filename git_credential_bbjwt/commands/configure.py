@@ -22,7 +22,7 @@ from git_credential_bbjwt.core.output import note, warning
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.configuration_file import Entry
-from git_credential_bbjwt.git.configure import Level, base_urls, entries, helper_value, proactive_entry
+from git_credential_bbjwt.git.configure import Level, base_urls, entries, helper_value, known_urls, proactive_entry
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
@@ -79,8 +79,12 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
     catalogue = Catalogue(read_sources(options))
-    hosts = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
-    bases = base_urls(catalogue) if options.broker is None else hosts
+    if options.broker is not None or options.hosts:
+        bases = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
+    elif {"--installation", "--installation-command"} & set(options.given):
+        bases = known_urls(catalogue)
+    else:
+        bases = base_urls(catalogue)
     urls = [f"{base}/{workspace}" for base in bases for workspace in workspaces] or bases
     exclusive = arguments.exclusive or os.name == "nt"
     helper = helper_value(options.words())

@@ -90,7 +90,7 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
     core_dumps.forbid()
     site_packages.load()
     from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
-    from git_credential_bbjwt.core.failures import UndecidedError
+    from git_credential_bbjwt.core.failures import CredentialError, UndecidedError
     from git_credential_bbjwt.getting.asking import Asking
     from git_credential_bbjwt.getting.obtain import obtain
     from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -115,9 +115,11 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
     except UndecidedError:
         budget.finish()
         raise
-    except BaseException:
+    except BaseException as problem:
         budget.finish()
         write_answer(QUIT)
+        if isinstance(problem, CredentialError):
+            problem.hint += _way_without_token(repository)
         raise
     budget.finish()
     if token is None:
@@ -131,6 +133,21 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
         write_answer(fresh_answer(token.value, token.expires, token.username))
         tidy(asking.cache)  # Git has its answer.
     return 0
+
+
+def _way_without_token(repository: "Repository") -> str:
+    """The hint for a public repository, if git sends a password before the server asks for one (git 2.46)."""
+    from git_credential_bbjwt.core.failures import CredentialError
+    from git_credential_bbjwt.git.helper_lines import is_proactive
+
+    url = f"https://{repository.host}/{repository.full_name}"
+    try:
+        if not is_proactive(url):
+            return ""
+    except CredentialError:
+        return ""
+    # A setting for a URL takes precedence over `http.proactiveAuth`, so the command has to name the same URL or more.
+    return f"; if the repository is public, go without a token: git -c http.{url}.proactiveAuth=none clone {url}"
 
 
 def requested_repository(request: "Request", host: str, catalogue: "Catalogue") -> "Repository | None":

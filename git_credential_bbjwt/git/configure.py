@@ -61,7 +61,8 @@ def helper_value(options: Sequence[str] = ()) -> str:
 
 def shell_word(text: str) -> str:
     """Escape a word for the shell that git runs a helper by; quotes would hide from git that a path is absolute."""
-    return "".join(c if c.isalnum() or c in "/._-+@%=:," else "\\" + c for c in text)
+    # A backslash before a line break would remove both.
+    return "".join(c if c.isalnum() or c in "/._-+@%=:," else "'\n'" if c == "\n" else "\\" + c for c in text)
 
 
 def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool, proactive: bool = False) -> list[Entry]:

@@ -141,8 +141,7 @@ def reset_after_this_one(url: str) -> Helper | None:
 
 def is_proactive(url: str) -> bool:
     """Return whether git sends a password with its first request to ``url`` (git 2.46). Raises GitError."""
-    output = run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False).strip()
-    return output not in ("", "none")
+    return run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False).strip() not in ("", "none")
 
 
 def read_again() -> None:

@@ -13,7 +13,7 @@ from git_credential_bbjwt import __version__, entry
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import Machine, Workspace, answer
-from tests.emulator import Fault
+from tests.emulator import RATE_LIMITED, Fault
 
 # token
 
@@ -57,6 +57,53 @@ def test_token_for_what_is_not_ours_is_an_error_with_a_hint(acme: Workspace, url
 
     assert (done.stdout, done.returncode) == ("", 1)
     assert done.stderr.startswith("git-credential-bbjwt: error: ")
+
+
+def with_consumer(acme: Workspace) -> None:
+    """Register an OAuth consumer in place of the Connect app."""
+    payload = json.dumps(acme.bitbucket.consumer_json(acme.bitbucket.add_consumer("acme")))
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+
+
+def test_token_of_an_oauth_consumer_is_for_no_single_repository(acme: Workspace) -> None:
+    with_consumer(acme)
+    known = json.loads(acme.machine.bbjwt("token", acme.url, "--format", "json").stdout)
+
+    assert known["repository"] is None
+    assert known["uuid"] is None
+    assert known["scope"] == "repository"
+
+
+def test_forget_of_a_url_drops_the_workspaces_token(acme: Workspace) -> None:
+    with_consumer(acme)
+    acme.get()
+    assert len(acme.machine.records()) > 0
+    acme.machine.bbjwt("forget", acme.url)
+
+    assert acme.machine.records() == []
+
+
+def test_jwt_of_an_oauth_consumer_is_a_usage_error_that_names_other_ways(acme: Workspace) -> None:
+    with_consumer(acme)
+    done = acme.machine.bbjwt("jwt", "acme", check=False)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "git-credential-bbjwt token URL" in done.stderr
+    assert "--broker" in done.stderr
+
+
+def test_429_stops_token_with_a_count(acme: Workspace) -> None:
+    urls = [acme.url, *(f"{acme.bitbucket.base_url}/acme/r{number}" for number in range(40))]
+    for number in range(40):
+        acme.bitbucket.host_repository(f"acme/r{number}", path=acme.widgets.path)
+    acme.machine.bbjwt("token", acme.url)  # A cached token is printed all the same.
+    acme.bitbucket.misbehave("api", *[RATE_LIMITED] * 80)
+    done = acme.machine.bbjwt("token", "-", data="\n".join(urls), check=False)
+
+    assert done.returncode == 1
+    assert "stopped after 1 of 41 tokens" in done.stderr
+    assert len(done.stdout.splitlines()) == 41
 
 
 # jwt, and the machine that works with one
@@ -213,7 +260,7 @@ def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: 
     shown.append(trace.read_text())
 
     assert "503" in shown[0]
-    assert "next try" in shown[0]
+    assert "next attempt in" in shown[0]
     for text in shown:
         assert "/2.0/repositories/acme/widgets" in text
         assert ": 200 in " in text

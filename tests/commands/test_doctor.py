@@ -383,6 +383,18 @@ def test_an_oauth_consumer_is_tried_without_a_url(acme: Workspace) -> None:
     assert only_failure(acme.machine)[0] == "secret"
 
 
+def test_of_two_oauth_consumers_the_one_that_is_used_is_named(acme: Workspace) -> None:
+    first, second = acme.bitbucket.add_consumer("acme"), acme.bitbucket.add_consumer("acme")
+    for consumer in (first, second):
+        payload = json.dumps(acme.bitbucket.consumer_json(consumer))
+        acme.machine.bbjwt("register", "--insecure-storage", "-", data=payload)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    shown = acme.machine.bbjwt("doctor", acme.url).stdout
+
+    assert f"OAuth consumer {first.key} is not used: OAuth consumer {second.key} was registered later" in shown
+    assert "opens every repository of acme, scope repository" in shown
+
+
 def test_more_than_20_installations_are_counted(acme: Workspace) -> None:
     payloads = [acme.bitbucket.payload(acme.bitbucket.install(f"w{number}")) for number in range(23)]
     acme.machine.bbjwt("register", "--insecure-storage", "-", data="\n".join(map(json.dumps, payloads)))

@@ -54,6 +54,8 @@ class HostedRepository:
     uuid: str
     path: Path
     old_slugs: set[str] = field(default_factory=set)
+    #: Git may read it without a password; a wrong one is refused all the same.
+    is_public: bool = False
 
     @property
     def full_name(self) -> str:

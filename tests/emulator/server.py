@@ -214,6 +214,9 @@ class Handler(BaseHTTPRequestHandler):
         workspace, slug, rest = segments[0], segments[1].removesuffix(".git"), segments[2:]
         repository = emulator.find(workspace, slug)
         issued = self._basic_token(seen)
+        if repository is not None and repository.is_public and "Authorization" not in self.headers:
+            self._http_backend(seen, repository.path, "/".join(rest), query, body)
+            return
         if issued is None or (rest[:2] == ["info", "lfs"] and emulator.rules.lfs_refuses):
             if rest[:2] == ["info", "lfs"] and emulator.rules.lfs_forbids and "Authorization" not in self.headers:
                 raise RefusalError(403, NOT_SEEN.encode())

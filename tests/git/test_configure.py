@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -226,6 +227,29 @@ def test_configure_without_options_keeps_those_of_the_line_that_is_there(machine
     assert values(machine, HELPER) == [str(COMMAND)]
 
 
+def test_hosts_of_the_options_are_configured(acme: Workspace) -> None:
+    config(acme.machine).unlink()
+    cloud = acme.bitbucket.payload(acme.bitbucket.install("elsewhere"), baseUrl=CLOUD)
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(cloud))
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.machine.bbjwt("--installation", acme.installation, "configure")
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+    config(acme.machine).unlink()
+    host = acme.bitbucket.host
+    acme.machine.bbjwt("configure", "--host", host, "--installation-command", f"cat {acme.installation}")
+    acme.machine.git("clone", "-q", acme.url, "x")
+    assert values(acme.machine, HELPER) == []
+
+
+def test_option_with_a_line_break_reaches_the_helper(acme: Workspace) -> None:
+    config(acme.machine).unlink()
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    command = f"true\n cat '{acme.installation}' # ü \\ $x"
+    acme.machine.bbjwt("configure", "--host", acme.bitbucket.host, "--installation-command", command)
+    acme.machine.git("clone", "-q", acme.url, "w")
+
+
 @pytest.mark.parametrize(
     "broker", ["ssh -T broker", 'sh -c "echo a b"', "echo \\\\$HOME", "unix:/run/with blank/socket"]
 )
@@ -259,6 +283,27 @@ def test_proactive_for_the_workspaces_that_are_registered(acme: Workspace) -> No
 
     assert values(acme.machine, f"http.{acme.bitbucket.base_url}/acme/.proactiveAuth") == ["basic"]
     assert values(acme.machine, f"credential.{acme.bitbucket.base_url}.helper") == [str(COMMAND)]
+
+
+def test_proactive_needs_a_token_for_public_repositories_and_says_how_to_go_without(
+    acme: Workspace, each_git: tuple[int, ...]
+) -> None:
+    acme.widgets.is_public = True
+    acme.machine.bbjwt("configure", "--proactive")
+    acme.machine.git("clone", "-q", acme.url, "w")
+    asked_at_once = each_git >= (2, 46)
+    assert (len(acme.bitbucket.helper_requests()) > 0) == asked_at_once
+
+    acme.machine.bbjwt("forget", "--all")
+    acme.app.shared_secret += "x"
+    done = acme.machine.git("clone", acme.url, "x", check=False)
+    assert (done.returncode != 0) == asked_at_once
+    if asked_at_once:
+        (command,) = re.findall(r"git -c http\S+=none clone \S+", done.stderr)
+        acme.machine.run("sh", "-c", f"{command} y")
+        # A setting for a URL takes precedence over the general one, even over that of the command line.
+        general = acme.machine.git("-c", "http.proactiveAuth=none", "clone", acme.url, "z", check=False)
+        assert general.returncode != 0
 
 
 SECRET = "hunter2hunter2"

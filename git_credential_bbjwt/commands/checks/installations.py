@@ -98,9 +98,9 @@ def _installation(one: Installation) -> str:
 
 def rotation(installations: list[Installation]) -> Iterator[Check]:
     """Say which of several OAuth consumers of a workspace is used."""
-    newest: dict[tuple[str, tuple[str, ...]], Installation] = {}
-    for one in installations:
+    newest: dict[tuple[object, ...], Installation] = {}
+    for one in installations:  # Of one source, the newest comes first.
         if one.is_consumer:
-            first = newest.setdefault((one.host, one.workspaces), one)
+            first = newest.setdefault((one.where, one.host, one.workspaces, one.after_connect), one)
             if first is not one:
                 yield note("installation", f"{one.name} is not used: {first.name} was registered later")
