@@ -28,7 +28,7 @@ from git_credential_bbjwt.installations.registry import (
 from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.ownership import is_administrator
+from git_credential_bbjwt.system.ownership import is_administrator, why_not_trusted_itself
 from git_credential_bbjwt.system.places import site_config_folder, user_config_folder, why_no_home
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 
@@ -255,7 +255,11 @@ class Change:
         data = folder.read(file_of(name), others_may_read=True)
         path = f"{folder.path}/{file_of(name)}"
         if data is None and os.path.lexists(path):
-            raise InstallationError(f"{path} is not used: see who owns it, and its mode", "chmod go-w it")
+            reason, remedy = why_not_trusted_itself(os.lstat(path), path, name=path) or (
+                f"{path} is not a file of this program",
+                f"remove {path}",
+            )
+            raise InstallationError(f"the registry is not used: {reason}", f"run: {remedy}")
         return data or b""
 
     def _write(self, folder: PrivateFolder, files: dict[str, bytes]) -> None:

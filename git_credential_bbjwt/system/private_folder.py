@@ -149,13 +149,14 @@ else:
         try:
             os.mkdir(path, mode)
         except FileExistsError:
-            pass
+            return
         except FileNotFoundError:
             above = os.path.dirname(path)
             if os.path.isdir(above):
                 raise  # /proc says so of whatever it will not have made.
             _make(above, mode)
             os.mkdir(path, mode)
+        os.chmod(path, mode)  # Whatever the umask is: everybody reads the system's registry.
 
 
 def remove_if_empty(path: str) -> None:

@@ -382,6 +382,23 @@ def test_system_registry_is_read_after_the_users(unregistered: Workspace) -> Non
     assert unregistered.get().stdout == ""
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o777, 0])
+def test_system_registry_is_readable_for_everybody_whatever_the_umask(unregistered: Workspace, umask: int) -> None:
+    machine = unregistered.machine
+    before = os.umask(umask)
+    try:
+        machine.bbjwt("register", "--system", "--insecure-storage", unregistered.installation)
+    finally:
+        os.umask(before)
+    registry = Path(machine.environment["XDG_CONFIG_DIRS"]) / "git-credential-bbjwt/installations"
+    modes = {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in (registry, *registry.rglob("*"))}
+
+    assert modes == {(True, 0o755), (False, 0o644)}
+    secrets = registry.parent / "shared-secrets"
+    assert {stat.S_IMODE(path.stat().st_mode) for path in secrets.iterdir()} == {0o600}
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+
+
 def test_unregistering_what_is_not_there_is_an_error(machine: Machine) -> None:
     done = machine.bbjwt("unregister", "acme", check=False)
 

@@ -1,0 +1,135 @@
+"""Which source answers: the order of sources, and of Connect apps and OAuth consumers in them (contract 8.1, 8.17)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.sources import read_sources
+from tests.conftest import Workspace, answer
+from tests.installations.test_payload import APP, CONSUMER, UUID
+from tests.installations.test_register import register
+
+ACME = Repository("bitbucket.org", "acme", "widgets")
+
+
+def consumer(key: str = "consumer", *, after: bool = False, **changes: Any) -> dict[str, Any]:
+    """An OAuth consumer of acme."""
+    return {"oauthConsumer": CONSUMER | {"key": key, "afterConnect": after} | changes}
+
+
+def order(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    sources: dict[str, object],
+    app: str = "",
+    repository: Repository = ACME,
+    **options: Any,
+) -> list[str]:
+    """The keys of those that are asked for ``repository``, in their order."""
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
+    for name in ("BBJWT_INSTALLATION", "CREDENTIALS_DIRECTORY", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in sources.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        if name == "option":
+            path = tmp_path / "option.json"
+            path.write_text(text)
+            path.chmod(0o600)
+            options["installation"] = str(path)
+        elif name == "systemd":
+            (tmp_path / "bbjwt-installation").write_text(text)
+            (tmp_path / "bbjwt-installation").chmod(0o600)
+            monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+        else:
+            monkeypatch.setenv(name, text)
+    catalogue = Catalogue(read_sources(HelperOptions().replaced(**options)))
+    return [one.kind if isinstance(one, Asked) else one.app_key for one in catalogue.answering(repository, app)]
+
+
+BOTH = {"clientInfo": APP} | consumer()
+VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
+
+
+@pytest.mark.parametrize(
+    ("sources", "app", "expected"),
+    [
+        ({"option": APP}, "", ["app"]),
+        ({"option": consumer()}, "", ["consumer"]),
+        # Within a source the app comes first, and the consumer beside it succeeds it.
+        ({"option": BOTH}, "", ["app", "consumer"]),
+        ({"option": BOTH}, "app", ["app", "consumer"]),
+        ({"option": BOTH}, "consumer", ["consumer"]),
+        ({"option": BOTH}, "neither", []),
+        # The first source that serves the workspace is used.
+        ({"option": consumer(), VARIABLE: APP}, "", ["consumer"]),
+        ({"option": APP, VARIABLE: consumer()}, "", ["app"]),
+        ({"option": APP, VARIABLE: consumer()}, "consumer", ["consumer"]),
+        ({"option": consumer(workspace="beta"), VARIABLE: APP}, "", ["app"]),
+        # A consumer that is marked comes after all apps, whatever its source.
+        ({"option": consumer(after=True), VARIABLE: APP}, "", ["app", "consumer"]),
+        ({"option": consumer(after=True), "systemd": APP}, "", ["app", "consumer"]),
+        ({"option": APP, "systemd": consumer(after=True)}, "", ["app", "consumer"]),
+        ({"option": APP, "systemd": consumer(after=True)}, "app", ["app", "consumer"]),
+        ({"option": consumer(after=True), VARIABLE: APP}, "consumer", ["consumer"]),
+        ({"option": consumer(after=True)}, "", ["consumer"]),
+        ({"option": consumer(after=True)}, "app", []),
+        ({"option": consumer("first", after=True), VARIABLE: consumer("second", after=True)}, "", ["first"]),
+        ({"option": consumer("first", after=True), VARIABLE: consumer("second")}, "", ["second"]),
+        # A command is asked first; what comes after it answers if it says "not mine".
+        ({COMMAND: "true", "systemd": APP}, "", ["command", "app"]),
+        ({"option": APP, COMMAND: "true"}, "", ["app"]),
+        ({COMMAND: "true", "option": consumer(after=True)}, "", ["command", "consumer"]),
+        ({COMMAND: "true", "systemd": BOTH}, "", ["command", "app", "consumer"]),
+        # What cannot be used matters if nothing comes before it.
+        ({"option": APP, VARIABLE: "{"}, "", ["app"]),
+        ({"option": consumer(after=True), VARIABLE: APP, "systemd": "{"}, "", ["app", "consumer"]),
+    ],
+)
+def test_order_of_sources(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], app: str, expected: list[str]
+) -> None:
+    assert order(monkeypatch, tmp_path, sources, app) == expected
+
+
+def test_source_that_cannot_be_used_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    with pytest.raises(InstallationError):
+        order(monkeypatch, tmp_path, {"option": "{", VARIABLE: APP})
+
+
+def test_consumer_without_a_uuid_serves_no_request_by_uuid(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    by_uuid = Repository("bitbucket.org", UUID, "widgets")
+
+    assert order(monkeypatch, tmp_path, {"option": consumer()}, repository=by_uuid) == []
+    assert order(monkeypatch, tmp_path, {"option": consumer(workspaceUuid=UUID)}, repository=by_uuid) == ["consumer"]
+    assert order(monkeypatch, tmp_path, {"option": BOTH}, repository=by_uuid) == ["app"]
+
+
+@pytest.mark.parametrize("host", ["bitbucket.org.", "bitbucket.org:8443", "api.bitbucket.org", "x.bitbucket.org"])
+def test_consumer_serves_no_other_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, host: str) -> None:
+    elsewhere = Repository(host, "acme", "widgets")
+
+    assert order(monkeypatch, tmp_path, {"option": consumer()}, repository=elsewhere) == []
+
+
+def test_of_two_registered_consumers_the_last_one_is_used(acme: Workspace) -> None:
+    first, second = acme.bitbucket.add_consumer(), acme.bitbucket.add_consumer()
+    for one in (first, second, first):
+        register(acme, payload=acme.bitbucket.consumer_json(one))
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    asked = []
+    for options in ([], ["--app", second.key], ["--app", first.key]):
+        assert "password" in answer(acme.get("--token-store=none", *options))
+        basic = acme.bitbucket.helper_requests()[-1].headers["Authorization"].removeprefix("Basic ")
+        asked.append(base64.b64decode(basic).decode().partition(":")[0])
+
+    assert asked == [first.key, second.key, first.key]
