@@ -1,7 +1,7 @@
 """``tests/run --benchmark``: what the helper costs, as ratios of whole processes that were measured in turn.
 
 Ratios are what counts: a machine's speed drifts, and both sides of a ratio were measured side by side. Beside each
-stands the most that the contract allows, and the noise: how far two medians of the same process are apart.
+stands the most that the contract allows, and the noise: how far two medians of the other side are apart.
 BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's; BBJWT_BENCHMARK_RUNS how often the
 shortest processes run, which the other numbers follow. Git's own round trips need git 2.46 or later: the newest of
 BBJWT_TEST_GITS, .cache/gits and the system's is used.
@@ -252,10 +252,11 @@ def median(costs: list[Cost], of: str = "wall") -> float:
     return float(statistics.median(getattr(cost, of) for cost in costs))
 
 
-def noise(costs: list[Cost], of: str = "wall") -> float:
-    """How far the medians of every second run and of the others are apart."""
-    one, other = median(costs[::2], of), median(costs[1::2] or costs, of)
-    return abs(one / other - 1)
+def noise(costs: list[Cost], of: str = "wall") -> str:
+    """How far the medians of every second run and of the others are apart; a dash for too few of them."""
+    if len(costs) < 4:
+        return "–"
+    return f"{abs(median(costs[::2], of) / median(costs[1::2], of) - 1):.0%}"
 
 
 def heading(title: str) -> None:
@@ -268,8 +269,8 @@ def compare(
 ) -> None:
     """Print a ratio of two medians, the most that is allowed, and the noise of both."""
     ratio = median(costs[name], of) / median(costs[reference], of)
-    apart = max(noise(costs[name], of), noise(costs[reference], of))
-    print(f"  {rule:<7}{what:<58}{ratio:>7.2f}{most:>9.2f}{apart:>7.0%}{'  over' if ratio > most else ''}", flush=True)
+    apart = noise(costs[reference], of)
+    print(f"  {rule:<7}{what:<58}{ratio:>7.2f}{most:>9.2f}{apart:>8}{'  over' if ratio > most else ''}", flush=True)
 
 
 def figure(rule: str, what: str, value: float, most: float, unit: str) -> None:
@@ -305,7 +306,7 @@ def main() -> None:
         many_tokens(bench)
         git_itself(bench)
         submodules(bench)
-        heading("With 100,000 installations and cached tokens, beside one")
+        heading(f"With {max(growth.SIZES):,} installations and cached tokens, beside one")
         growth.ratios(
             Path(folder) / "growth", str(COMMAND), bench.known["payload"], bench.bare_machine("grown"), RUNS // 4
         )
