@@ -329,11 +329,10 @@ def test_a_mint_anew_asks_both_at_once(acme: Workspace) -> None:
     acme.get()
     acme.bitbucket.misbehave("api", Fault(delay=2))
     acme.bitbucket.misbehave("token", Fault(delay=2))
-    started = time.monotonic()
     assert "password" in answer(erased(acme))
 
-    assert time.monotonic() - started < 3.5
-    assert len(acme.bitbucket.helper_requests()) == 4
+    one, other = acme.bitbucket.helper_requests()[2:]
+    assert max(one.received, other.received) < min(one.answered, other.answered)
 
 
 def test_a_slug_that_is_another_repository_now_gets_no_token_of_the_old_one(acme: Workspace) -> None:

@@ -325,19 +325,19 @@ def test_each_try_has_a_jwt_of_its_own_request(acme: Workspace) -> None:
 def test_retry_after_is_waited_for(acme: Workspace, form: str) -> None:
     value = "2" if form == "seconds" else formatdate(time.time() + 3, usegmt=True)
     acme.bitbucket.misbehave("api", Fault(status=429, headers={"Retry-After": value}))
-    started = time.monotonic()
 
     assert "password" in answer(acme.get())
-    assert time.monotonic() - started > 1.5
+    refused, repeated, _ = acme.bitbucket.helper_requests()
+    assert repeated.received - refused.answered > 1.5
 
 
 @pytest.mark.parametrize("value", ["86400", "999999999999999999999", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_a_retry_after_beyond_the_budget_fails_at_once(acme: Workspace, value: str) -> None:
     acme.bitbucket.misbehave("token", Fault(status=429, headers={"Retry-After": value}))
-    started = time.monotonic()
 
-    assert_quits(acme.get(check=False), "429", "asks to wait")
-    assert time.monotonic() - started < LATE
+    # With the largest budget there is: a test waits for no process so long.
+    assert_quits(acme.get("--timeout=3600", check=False), "429", "asks to wait")
+    assert len(acme.bitbucket.helper_requests()) == 2
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "1.5", "٣"])
@@ -370,7 +370,7 @@ def test_the_budget_bounds_the_whole_call(acme: Workspace, kind: str, name: str)
     started = time.monotonic()
 
     assert_quits(acme.get("--timeout", "2", check=False))
-    assert time.monotonic() - started < LATE
+    assert time.monotonic() - started < 2 + LATE
 
 
 def test_a_long_wait_is_told(acme: Workspace) -> None:

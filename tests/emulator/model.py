@@ -89,6 +89,9 @@ class Seen:
     jwt: str = ""
     status: int = 0
     reason: str = ""
+    #: When the request was received, and when its answer was begun: seconds of this machine's monotonic clock.
+    received: float = 0.0
+    answered: float = 0.0
     #: Headers that a good answer has beside the usual ones.
     answer_headers: dict[str, str] = field(default_factory=dict)
 

@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
             self.protocol_version, self.close_connection = "HTTP/1.0", True
         parts = urlsplit(self.path)
         query = parse_qsl(parts.query, keep_blank_values=True)
-        seen = Seen(self.server.origin, self.command, parts.path, query, self.headers)
+        seen = Seen(self.server.origin, self.command, parts.path, query, self.headers, received=time.monotonic())
         body = self._body()
         emulator.record(seen)
         if seen.origin == "storage":
@@ -184,7 +184,7 @@ class Handler(BaseHTTPRequestHandler):
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         if fault and fault.body is not None:
             data = fault.body
-        seen.status = status
+        seen.status, seen.answered = status, time.monotonic()
         self.send_response(status)
         kind = "text/plain" if isinstance(body, bytes) else "application/json; charset=utf-8"
         for name, value in ({"Content-Type": kind} | headers | (fault.headers if fault else {})).items():

@@ -506,19 +506,15 @@ def resolve_to(acme: Workspace, base: str, *addresses: str) -> None:
 
 
 def test_a_dead_first_address_costs_a_quarter_of_a_second(acme: Workspace) -> None:
-    acme.get("--token-store=none")
-    started = time.monotonic()
-    acme.get("--token-store=none")
-    usual = time.monotonic() - started
     with ExitStack() as stack:
         for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
             silent = stack.enter_context(silent_address(urlsplit(base).port or 0))
             resolve_to(acme, base, silent, "127.0.0.1")
-        started = time.monotonic()
-        assert "password" in answer(acme.get("--token-store=none"))
-        assert time.monotonic() - started < usual + 1
+        done = acme.get("--verbose")
 
-    assert len(acme.bitbucket.helper_requests()) == 6
+    assert "password" in answer(done)
+    assert "starting another attempt" not in done.stderr  # After 15 s without a byte.
+    assert len(acme.bitbucket.helper_requests()) == 2
 
 
 def test_a_dead_address_of_the_proxy_too(acme: Workspace) -> None:
@@ -526,9 +522,9 @@ def test_a_dead_address_of_the_proxy_too(acme: Workspace) -> None:
         port = int(proxy.address.rpartition(":")[2])
         with silent_address(port) as silent:
             acme.machine.git("config", "--global", "http.curloptResolve", f"localhost:{port}:{silent},127.0.0.1")
-            started = time.monotonic()
-            assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
-            assert time.monotonic() - started < 3
+            done = acme.get("--verbose", https_proxy=f"http://{proxy.address}")
+            assert "password" in answer(done)
+            assert "starting another attempt" not in done.stderr
         assert len(proxy.asked) == 2  # The race is for TCP alone.
 
 
@@ -538,10 +534,11 @@ def test_an_address_that_went_silent_is_tried_last(acme: Workspace) -> None:
         for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
             stack.enter_context(socket.create_server(("127.0.0.9", urlsplit(base).port or 0)))
             resolve_to(acme, base, "127.0.0.9", "127.0.0.1")
-        started = time.monotonic()
-        assert "password" in answer(acme.get("--timeout=9"))
-        # A third of the budget, once for both.
-        assert 2.5 < time.monotonic() - started < 6
+        done = acme.get("--timeout=9", "--verbose")
+
+    assert "password" in answer(done)
+    # A third of the budget, at most once for each host; they are connected to side by side.
+    assert 1 <= done.stderr.count("for 3 s; starting another attempt") <= 2
 
 
 # What is lost on the way.
@@ -691,11 +688,9 @@ def test_a_server_that_answers_in_time_is_asked_once(acme: Workspace) -> None:
 
 def test_a_dead_proxy_fails_at_once_and_is_named(acme: Workspace) -> None:
     place = dead()
-    started = time.monotonic()
-    done = acme.get(check=False, https_proxy=f"http://{place}")
+    done = acme.get("--timeout=3600", check=False, https_proxy=f"http://{place}")
 
     assert_quits(done, f"the proxy {place} cannot be reached")
-    assert time.monotonic() - started < 3
 
 
 def test_a_proxy_that_refuses_is_named(acme: Workspace) -> None:

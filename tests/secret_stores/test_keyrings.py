@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.conftest import PATIENCE, Machine, Workspace, answer, need
+from tests.conftest import LATE, PATIENCE, Machine, Workspace, answer, need
 from tests.installations.test_registration import files_holding, registry_of
 
 
@@ -45,8 +45,8 @@ def ask(scene: Workspace) -> subprocess.CompletedProcess[str]:
     """Ask for a token as git would, with a bound a prompt would break."""
     started = time.monotonic()
     data = f"protocol=https\nhost={scene.bitbucket.host}\npath=acme/widgets\n\n"
-    done = scene.machine.run(command(scene), "--token-store=none", "get", data=data, check=False)
-    assert time.monotonic() - started < 25
+    done = scene.machine.run(command(scene), "--token-store=none", "--timeout=20", "get", data=data, check=False)
+    assert time.monotonic() - started < 20 + LATE
     return done
 
 

