@@ -5,9 +5,9 @@ from git_credential_bbjwt.installations.source import Source
 
 
 class Asked(Source):
-    """Who is asked, when a token is needed, about repositories of ``hosts``; ``how`` says in what way."""
+    """A source that is asked about repositories of ``hosts``; ``how`` is its command line or address."""
 
-    #: What it is called in ``list --json``.
+    #: The name that ``list --json`` has for it.
     kind = ""
 
     def __init__(self, where: str, how: str, hosts: tuple[str, ...]) -> None:

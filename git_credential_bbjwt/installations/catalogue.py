@@ -1,4 +1,4 @@
-"""Which installation serves a repository, of all that the sources give, in their order of precedence."""
+"""The catalogue of all installations: which one serves a repository, in the order of their sources."""
 
 from collections.abc import Iterator
 
@@ -25,8 +25,8 @@ def _names(one: Installation, workspace: str) -> bool:
 class Catalogue:
     """All installations of `Sources`, in their order of precedence.
 
-    A source that cannot be read or parsed is an error only for requests it might have answered (Bitbucket Cloud's, and
-    those for a host that its text names), and only where no source before it answers.
+    A source that cannot be read or parsed is an error only for requests that it might have answered (for Bitbucket
+    Cloud, and for a host that its text names), and only if no source before it answers.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -45,7 +45,7 @@ class Catalogue:
                 level.problem = problem
 
     def naming(self, workspace: str) -> list[Installation]:
-        """All that may serve ``workspace``, a slug or a UUID, whichever would be asked."""
+        """Return all that may serve ``workspace``, a slug or a UUID, whether they would be asked or not."""
         found: list[Installation] = []
         for level in self._levels:
             try:
@@ -55,29 +55,29 @@ class Catalogue:
         return found
 
     def to_ask(self) -> list[Asked]:
-        """The commands and brokers there are."""
+        """Return the commands and brokers."""
         return [level.asked for level in self._levels if isinstance(level, ToBeAsked)]
 
     def problems(self) -> list[InstallationError]:
-        """What is wrong with the sources that could not be used."""
+        """Return the problems of the sources that could not be used."""
         return [level.problem for level in self._levels if level.problem is not None]
 
     def registered_hosts(self) -> list[str]:
-        """The hosts there are registered installations for."""
+        """Return the hosts of registered installations."""
         levels = [level for level in self._levels if isinstance(level.source, Registry)]
         return list(dict.fromkeys(host for level in levels for host in level.hosts()))
 
     def hosts(self) -> list[str]:
-        """The hosts there are installations for, or somebody to ask about."""
+        """Return the hosts of installations, commands and brokers."""
         named = [host for level in self._levels for host in level.hosts()]
         return list(dict.fromkeys(named + [host for asked in self.to_ask() for host in asked.hosts]))
 
     def names_host(self, host: str) -> bool:
-        """Whether ``host`` is one of ours."""
+        """Return whether a source serves ``host``, or might if it could be used."""
         return any(level.names(host) or (level.problem is not None and host in self._certain) for level in self._levels)
 
     def unreadable(self) -> list[InstallationError]:
-        """What is wrong with the sources of which nothing is known at all, not even the hosts they are for."""
+        """Return the problems of the sources of which nothing is known, not even their hosts."""
         return [unreadable(level.source) for level in self._levels if level.source.problem is not None]
 
     def answering(self, repository: Repository, app: str) -> "list[Installation | Asked]":
@@ -114,12 +114,12 @@ class Catalogue:
         return [*before, *[one for one in successors[:1] if one != found]]
 
     def is_certain(self, answering: "list[Installation | Asked]", repository: Repository) -> bool:
-        """Whether the last of those that `answering` found is certainly for ``repository``, not only perhaps."""
+        """Return whether the last of those that `answering` found certainly serves ``repository``."""
         last = answering[-1]
         return not isinstance(last, Installation) or last.is_surely_for(repository)
 
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
-        """The installation for a workspace's slug, if no repository is known; of several hosts, the first one's."""
+        """Return the installation for a workspace's slug; if several hosts have it, that of the first host."""
         successor = None
         for level in self._levels:
             serving = [
@@ -134,7 +134,7 @@ class Catalogue:
         return successor
 
     def warn_of_exposed(self) -> None:
-        """Warn of each file with a secret or a JWT that others can read: who only names them on is told, too."""
+        """Warn of each file with a secret or a JWT that others can read, also if it is only handed on."""
         for where in self._exposed:
             warn_of_exposed(where)
 
@@ -163,7 +163,7 @@ def warn_of_exposed(where: str) -> None:
 
 
 def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
-    """Every injected installation with the JWT in place of a secret; Bitbucket Cloud's where there is none."""
+    """Put the JWT in the place of each injected installation's secret; without any, it is for Bitbucket Cloud."""
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
         cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
@@ -198,7 +198,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
 
 
 class _Hosts(Source):
-    """Stands for a source of which the hosts are known, whatever else is wrong with it."""
+    """A source with known hosts, whatever its problem is."""
 
     def __init__(self, where: str, hosts: list[str]) -> None:
         super().__init__(where)

@@ -12,14 +12,14 @@ CLOUD_API_URL = "https://api.bitbucket.org"
 
 
 class Kind(Enum):
-    """What an installation is, by the name that ``list --json`` and the registry have for it."""
+    """The kind of an installation, by its name in ``list --json`` and the registry."""
 
     CONNECT = "connect"
     OAUTH_CONSUMER = "oauth-consumer"
 
 
 class SecretPlace(Enum):
-    """Where an installation's secret is, by the name that ``list --json`` and the registry have for it."""
+    """The place of an installation's secret, by its name in ``list --json`` and the registry."""
 
     KEYRING = "keyring"
     FILE = "file"
@@ -28,7 +28,7 @@ class SecretPlace(Enum):
 
     @property
     def is_registered(self) -> bool:
-        """Whether the installation is from a registry, which holds no secret itself."""
+        """Return whether the installation is from a registry, which holds no secret itself."""
         return self in (SecretPlace.KEYRING, SecretPlace.FILE)
 
     @property
@@ -76,12 +76,12 @@ class Installation(NamedTuple):
 
     @property
     def is_consumer(self) -> bool:
-        """Whether this is an OAuth consumer."""
+        """Return whether this is an OAuth consumer."""
         return self.kind is Kind.OAUTH_CONSUMER
 
     @property
     def opens_workspace(self) -> bool:
-        """Whether its tokens open every repository of the workspace, whichever one was asked for."""
+        """Return whether its tokens open every repository of the workspace, whichever one was asked for."""
         return self.is_consumer
 
     @property
@@ -91,7 +91,7 @@ class Installation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What errors and lists call it."""
+        """Its name in errors and lists."""
         return f"{'OAuth consumer' if self.is_consumer else 'app'} {self.app_key}"
 
     @property
@@ -115,11 +115,11 @@ class Installation(NamedTuple):
         )
 
     def is_surely_for(self, repository: Repository) -> bool:
-        """Whether it names the workspace of ``repository``, which it `serves`; else only Bitbucket knows."""
+        """Return whether it names the workspace of ``repository``, which it `serves`; else only Bitbucket knows."""
         return repository.workspace in (*self.workspaces, self.workspace_uuid)
 
     def serves(self, repository: Repository) -> bool:
-        """Whether it is asked for a token for ``repository``."""
+        """Return whether it is asked for a token for ``repository``."""
         if repository.host != self.host:
             return False
         if repository.workspace.startswith("{"):

@@ -1,4 +1,4 @@
-"""What each source gives, by its kind: installations, or somebody to ask."""
+"""Levels of precedence: the installations of each source, or the command or broker that it is."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,34 +14,34 @@ from git_credential_bbjwt.installations.source import Named, Payload, Source
 
 
 class Level:
-    """What one source gives. ``problem`` says why it gives nothing, if so."""
+    """The installations of one source. ``problem`` says why it has none, if so."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.problem: InstallationError | None = None
 
     def names(self, host: str) -> bool:
-        """Whether it is for ``host``, or may be, for all that can be told of a broken one."""
+        """Return whether it serves ``host``; for a broken source, whether it might."""
         raise NotImplementedError
 
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
-        """Those that may serve ``workspace``, a slug or a UUID, the newest first; ``host`` is a hint.
+        """Return those that may serve ``workspace``, a slug or a UUID, the newest first; ``host`` is a hint.
 
         Raises InstallationError for a broken source.
         """
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Installation]:
-        """All there are. Raises InstallationError where one of them is broken."""
+        """Iterate over all of them. Raises InstallationError at one that is broken."""
         return iter(())
 
     def hosts(self) -> list[str]:
-        """The hosts that are known to be meant."""
+        """Return the hosts that are known to be served."""
         return []
 
 
 class Given(Level):
-    """What was read whole: the installations themselves."""
+    """Installations that were read whole."""
 
     def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
         super().__init__(source)
@@ -73,7 +73,7 @@ class Given(Level):
 
 
 class _Registered(Level):
-    """The registry's folder: each look takes from it what it needs."""
+    """Installations of a registry, of which each look reads what it needs."""
 
     def __init__(self, source: Registry) -> None:
         super().__init__(source)
@@ -87,7 +87,7 @@ class _Registered(Level):
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
         found: list[Installation] = []
         if not is_name(workspace) and not is_uuid(workspace):
-            return found  # No file may be named so.
+            return found  # It would be a path.
         for one in [host] if host else self.hosts():
             for slug, data, _ in self._registry.entries(one, workspace):
                 found += reversed(parse_entries(data, slug, self._registry.where))
@@ -122,12 +122,12 @@ class ToBeAsked(Level):
 
 
 def unreadable(source: Source) -> InstallationError:
-    """The error for a source that cannot be read, or is not to be trusted."""
+    """Return the error for a source that cannot be read or trusted."""
     return InstallationError(f"cannot use the installation in {source.where}: {source.problem}", source.remedy)
 
 
 def registered_hosts(where: str) -> list[str]:
-    """The hosts that the registry's folder ``where`` has installations for."""
+    """Return the hosts of the registry's folder ``where``."""
     try:
         return sorted(host for host in map(host_of, os.listdir(where)) if host)
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def registered_hosts(where: str) -> list[str]:
 
 
 def registered_slugs(where: str, host: str) -> list[str]:
-    """The slugs of the workspaces that are registered for ``host`` in the registry's folder ``where``."""
+    """Return the slugs of the workspaces that are registered for ``host`` in the registry's folder ``where``."""
     try:
         names = os.listdir(f"{where}/{host_folder(host)}")
     except (FileNotFoundError, NotADirectoryError):
@@ -145,7 +145,7 @@ def registered_slugs(where: str, host: str) -> list[str]:
 
 
 def level_of(source: Source) -> Level:
-    """What ``source`` gives, by its kind."""
+    """Return the level of ``source``, by its kind."""
     if isinstance(source, Asked):
         return ToBeAsked(source)
     if isinstance(source, Registry):

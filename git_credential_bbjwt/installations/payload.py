@@ -19,7 +19,7 @@ from git_credential_bbjwt.installations.installation import (
 from git_credential_bbjwt.installations.source import CLOUD_HOST
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER, unwrapped
 
-# Of a host and port (RFC 3986, section 3.2.2), brackets of an IPv6 address included; no user, no percent-encoding.
+# A host and port have these (RFC 3986, section 3.2.2), brackets of an IPv6 address included: no user, no percent sign.
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]")
 
 

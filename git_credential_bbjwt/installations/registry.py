@@ -17,7 +17,7 @@ from git_credential_bbjwt.system.ownership import why_not_trusted, why_not_trust
 #: The folder of a registry.
 REGISTRY_FOLDER = "installations"
 
-# Of a host in lower case and its port. The colon is written as an equals sign, because Windows allows none in a name.
+# Characters of a host in lower case and its port. The colon is written as an equals sign: Windows allows none in names.
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_[]:")
 _LONGEST_HOST = 255
 
@@ -49,15 +49,15 @@ class Registry(Source):
         return super().may_name(host) or self.names(host)
 
     def names(self, host: str) -> bool:
-        """Whether an installation is for ``host``."""
+        """Return whether an installation is for ``host``."""
         folder = host_folder(host)
         return folder != "" and os.path.lexists(f"{self.where}/{folder}")
 
     def concerns(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
-        return False  # What cannot be trusted is not believed to name a host.
+        return False  # A registry that cannot be trusted is not believed to name a host.
 
     def entries(self, host: str, workspace: str) -> list[tuple[str, bytes, os.stat_result]]:
-        """What is registered for ``workspace``, a slug or a UUID: of each slug the file's content and status.
+        """Return what is registered for ``workspace``, a slug or a UUID: each slug with its file's content and status.
 
         If one of the files cannot be trusted, that is the ``problem``.
         """
@@ -69,7 +69,7 @@ class Registry(Source):
         return self._read[host, workspace]
 
     def _file(self, host: str, name: str) -> list[tuple[str, bytes, os.stat_result]]:
-        """A file of a host's folder; nothing if it is missing or cannot be trusted."""
+        """Read a file of a host's folder; return nothing if it is missing or cannot be trusted."""
         folder = host_folder(host)
         path = f"{self.where}/{folder}/{file_of(name)}"
         try:
@@ -103,23 +103,23 @@ class Registry(Source):
 
 
 def host_folder(host: str) -> str:
-    """The name of the folder for ``host``, in lower case; empty for what cannot be a host."""
+    """Return the name of the folder for ``host``, in lower case; empty if this cannot be a host."""
     return host.replace(":", "=") if host.strip(".") and _HOST.issuperset(host) and len(host) <= _LONGEST_HOST else ""
 
 
 def host_of(folder: str) -> str:
-    """The host that the folder ``folder`` is for; empty for a folder that is no host's."""
+    """Return the host of the folder ``folder``; empty if this is the folder of no host."""
     host = folder.replace("=", ":")
     return host if host_folder(host) == folder else ""
 
 
 def file_of(workspace: str) -> str:
-    """The name of the file for a workspace's slug or UUID."""
+    """Return the name of the file for a workspace's slug or UUID."""
     return workspace + _END
 
 
 def slugs_of(data: bytes) -> list[str]:
-    """The slugs in the file of a workspace's UUID."""
+    """Return the slugs in the file of a workspace's UUID."""
     return [slug for slug in data.decode("ascii", "replace").split() if is_name(slug)]
 
 
@@ -131,5 +131,5 @@ def _why_not_itself(path: str) -> "tuple[str, str] | None":
 
 
 def read_registry(folder: str) -> Registry:
-    """The registry below ``folder``, which may not be there."""
+    """Read the registry below ``folder``, which may not be there."""
     return Registry(f"{folder}/{REGISTRY_FOLDER}")

@@ -1,4 +1,4 @@
-"""What the registry holds of an installation: everything but its secret, as a line of JSON."""
+"""Entries of the registry: an installation without its secret, as a line of JSON."""
 
 import json
 

@@ -1,11 +1,11 @@
-"""Why a file with an installation cannot be read, and what helps: each cause has a remedy of its own."""
+"""Causes and remedies for sources that cannot be read: each cause has a remedy of its own."""
 
 import os
 import stat
 
 
 def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple[str, str]:
-    """Return the reason and the remedy for a file that could not be opened, or that is no regular file."""
+    """Return the reason and the remedy for a file that could not be opened, or is not a regular file."""
     if isinstance(cause, os.stat_result):
         if stat.S_ISDIR(cause.st_mode):
             remedy = (

@@ -1,8 +1,8 @@
-"""Where installations come from, read as raw bytes: cheap enough for every call, exact enough to trust.
+"""Sources of installations, read as raw bytes: cheap enough for every call, exact enough to trust.
 
 `_ORDER` is the one table of them, in the order they are asked; the first whose installation serves the repository is
-used (`catalogue` decides that). A stamp of all that they say about a repository stands in its cached token's record, so
-that any change, a replaced secret included, makes the fast path step aside.
+used (`catalogue` decides that). The record of a cached token holds a stamp of all that the sources say about its
+repository. After any change, a replaced secret included, the stamp differs and the fast path steps aside.
 """
 
 import os
@@ -24,18 +24,17 @@ CLOUD_HOST = "bitbucket.org"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# A payload is two kilobytes. Anything far larger is none.
+# A payload is two kilobytes. Anything far larger is something else. Bytes.
 _LONGEST_PAYLOAD = 8 * 1024 * 1024
 
-# The clock that files bear is coarse: one that was changed so shortly ago may be changed again and bear the same time.
-# Seconds.
+# The times of files are coarse: a file that was changed so recently can be changed again without another time. Seconds.
 _SETTLED = 0.05
 
 
 class Source:
     """One place an installation can come from: ``where`` in words, and the ``problem`` with reading it, if any.
 
-    ``remedy`` is what helps against the problem. ``exposed`` tells that other users of the machine can read a file with
+    ``remedy`` is the next step for that problem. ``exposed`` means that other users of the machine can read a file with
     a secret in it.
     """
 
@@ -47,28 +46,28 @@ class Source:
         self.problem = problem
 
     def is_there(self) -> bool:
-        """Whether there is anything: an installation, somebody to ask, or a problem with either."""
+        """Return whether there is anything: an installation, a command or broker, or a problem with it."""
         return True
 
     def may_name(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
-        """Whether this might name ``host``: False is certain, True only a reason to look closer."""
+        """Return False if this source certainly does not serve ``host``; True is only a reason to look closer."""
         return self.problem is not None
 
     def concerns(self, host: str) -> bool:
-        """Whether what is wrong with this is an error for requests to ``host``, one of ``--host``."""
+        """Return whether the problem of this source is an error for requests to ``host``."""
         return self.may_name(host)
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # a subclass needs it
-        """What changes whenever anything changes that this says about ``repository``."""
+        """Return a text that changes whenever this source says something else about ``repository``."""
         return "!"
 
     def is_settled(self) -> bool:
-        """Whether what was read still stands there, and `stamp` would notice every change from now on."""
+        """Return whether the source is still as it was read, and `stamp` will notice every later change."""
         return True
 
 
 class Text(Source):
-    """What is read whole: one ``data``, None where there is nothing."""
+    """A source that is read whole, as ``data``; None if there is nothing."""
 
     data: bytes | None = None
     _found: os.stat_result | None = None
@@ -79,7 +78,7 @@ class Text(Source):
 
     @classmethod
     def of(cls: "type[_Text]", where: str, data: bytes) -> "_Text":
-        """One that did not come from a file."""
+        """Return a text that did not come from a file."""
         source = cls(where)
         source.data = data
         return source
@@ -126,7 +125,7 @@ class Text(Source):
             self.problem, self.remedy = "it is empty", f"write the payload to {self.where}"
             return
         self.exposed = others_can_read(found)
-        # Of a refused one the text still tells for which hosts that is an error.
+        # The text of a refused file still says for which hosts that is an error.
         self.data = data
 
     def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":  # noqa: ARG002  # a subclass needs it
@@ -178,7 +177,7 @@ class Payload(Named):
 
 
 def stamp_of(found: os.stat_result) -> str:
-    """What changes whenever a file changes."""
+    """Return a text that changes whenever a file changes."""
     return f"{found.st_dev:x}.{found.st_ino:x}.{found.st_size:x}.{found.st_mtime_ns:x}.{found.st_ctime_ns:x}"
 
 
@@ -202,9 +201,9 @@ def _holds(data: bytes | None, text: bytes) -> bool:
 
 
 def unpacked(data: bytes) -> bytes | None:
-    """Return the JSON of a payload that stands in a variable; None for what is neither JSON nor JSON in base64.
+    """Return the JSON of a payload in a variable; None if it is neither JSON nor JSON in base64.
 
-    Variables that CI systems mask have to be base64, and editors put a byte order mark before a text.
+    CI systems mask a variable only if it is base64, for example, and editors put a byte order mark before a text.
     """
     data = data.strip().removeprefix(_BYTE_ORDER_MARK).strip()
     if data[:1] in (b"{", b"["):

@@ -12,15 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What is longer is no path ("PATH_MAX"), and asking the system for it is an error of its own.
+# No path is longer (PATH_MAX), and to ask the system for one would be an error of its own.
 _LONGEST_PATH = 4096
 
 
 class Sources:
-    """All that is known on this machine, in the order it is to be asked.
+    """All sources on this machine, in the order in which they are asked.
 
-    ``jwt`` is one signed elsewhere. ``hosts`` are ours whatever the sources say: those of ``--host``, else Bitbucket
-    Cloud's.
+    ``jwt`` is a JWT signed elsewhere. ``hosts`` are known whatever the sources say: those of ``--host``, or else
+    Bitbucket Cloud's.
     """
 
     def __init__(self, sources: list[Source], jwt: Text | None, hosts: tuple[str, ...]) -> None:
@@ -33,27 +33,27 @@ class Sources:
         return self.jwt is None and not any(source.is_there() for source in self.sources)
 
     def may_name(self, host: str) -> bool:
-        """Whether any installation might name ``host``: False is certain, True only a reason to look closer."""
+        """Return False if certainly no source serves ``host``; True is only a reason to look closer."""
         if host in self.hosts:
-            # A payload may turn out broken, which is an error for whom it might have served.
+            # A payload may turn out to be broken, which is an error for a host that it might have served.
             texts = [source for source in self.sources if isinstance(source, Named)]
             if self.jwt or any(text.problem or text.data for text in texts):
                 return True
         return any(source.may_name(host) for source in self.sources)
 
     def stamp(self, repository: Repository) -> str:
-        """What changes whenever anything changes that is said about ``repository``."""
+        """Return a text that changes whenever the sources say something else about ``repository``."""
         stamps = [source.stamp(repository) for source in self.sources]
         return ";".join([*stamps, self.jwt.stamp(repository)] if self.jwt else stamps)
 
     def stamp_to_keep(self, repository: Repository) -> str:
-        """The same for a record; empty, which no later stamp is, where a change might still go unnoticed."""
+        """Return the stamp for a record; if a change could still go unnoticed, it is empty, as no later stamp is."""
         every = [*self.sources, self.jwt] if self.jwt else self.sources
         return self.stamp(repository) if all(source.is_settled() for source in every) else ""
 
 
 def _payload_in_variable(variable: str) -> Source:
-    """A payload in a variable, or in the file it names. Its value is never shown: it may be a secret, misspelt."""
+    """Return the payload in a variable or in the file it names. The value may be a secret, so it is never shown."""
     value = os.environ[variable]
     where = f"the variable {variable}"
     if len(value) < _LONGEST_PATH and os.path.lexists(value):
@@ -127,9 +127,9 @@ def _of_system(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
     return read_registry(site_config_folder())
 
 
-# Where installations come from, in the order they are asked. Each is read on every call, for every host and before any
-# check: locally, and nothing is raised. What cannot be read carries its problem; a command or a broker is named here
-# and asked when a token is needed.
+# Where installations come from, in the order in which they are asked. Each is read on every call, for every host,
+# before any check, without a request and without an exception: a source that cannot be read has a `problem`. A command
+# or a broker is only named here; it is asked when a token is needed.
 _ORDER: "tuple[Callable[[HelperOptions, tuple[str, ...]], Source | None], ...]" = (
     _of_option,
     _of_option_command,
@@ -141,13 +141,13 @@ _ORDER: "tuple[Callable[[HelperOptions, tuple[str, ...]], Source | None], ...]" 
     _of_system,
 )
 
-#: Variables that mean an installation. Those of the first kind may hold a path, which `exec` makes absolute.
+#: Variables that name an installation. The first ones may hold a path, which `exec` makes absolute.
 PATH_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE")
 VARIABLES = (*PATH_VARIABLES, "BBJWT_JWT", "BBJWT_INSTALLATION_COMMAND", "BBJWT_BROKER")
 
 
 def read_sources(options: HelperOptions) -> Sources:
-    """Read every source there is, in their order."""
+    """Read all sources, in their order."""
     hosts = options.hosts or (CLOUD_HOST,)
     found = [read(options, hosts) for read in _ORDER]
     return Sources([source for source in found if source is not None], _jwt_in_variable(), hosts)

@@ -19,7 +19,7 @@ _HINT = "use the payload of the app's `installed` callback, or an OAuth consumer
 
 
 def unwrapped(data: bytes, where: str) -> dict[str, dict[str, Any]]:
-    """Return what is inside of all wrappers of ``data``: an object under `APP`, one under `CONSUMER`, or both.
+    """Take ``data`` out of its wrappers: return an object under `APP`, one under `CONSUMER`, or both.
 
     ``where`` names the data in errors. Raises InstallationError, which never repeats a value of it.
     """
@@ -49,7 +49,7 @@ def _opened(found: dict[str, Any], where: str, wrappers_left: int) -> dict[str, 
 
 
 def _inner(found: dict[str, Any], where: str) -> object:
-    """What the wrapper ``found`` holds; None for an object that is no wrapper."""
+    """Return the content of the wrapper ``found``; None if ``found`` is not a wrapper."""
     if APP in found:
         return found[APP]
     if found.get("key") == APP and "val" in found:

@@ -15,7 +15,7 @@ if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.files import open_to_append, open_to_read
 
 else:
-    # What we write is a few kilobytes; whatever is larger was not written by us.
+    # The helper writes a few kilobytes; a larger file is not its own. Bytes.
     _MAX_BYTES = 8 * 1024 * 1024
 
     #: How a folder is opened: not through a link.
@@ -33,8 +33,8 @@ else:
             """Open ``path``.
 
             ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
-            Raises OSError: FileNotFoundError where there is none, PermissionError where it is not this user's alone; an
-            existing folder's mode is never changed.
+            Raises OSError: FileNotFoundError if there is none, PermissionError if it is not this user's alone. The mode of
+            an existing folder is never changed.
             """
             self.path = path
             self.fd = os.open(path, A_FOLDER)
@@ -44,7 +44,7 @@ else:
                 if found.st_uid != os.geteuid():
                     why_not = "it belongs to another user"
                 elif found.st_mode & 0o777 & ~mode:
-                    # Not mended: somebody gave it that mode, or put a folder of his own in the place of ours.
+                    # The mode is not corrected: somebody chose it, or put a folder in this one's place.
                     why_not = f"others can enter it; run: chmod {mode:o} {path}"
                 if why_not:
                     from errno import EPERM  # Its table takes a hundredth of a start.
@@ -59,7 +59,7 @@ else:
             os.close(self.fd)
 
         def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:
-            """Return the file's bytes, or None where there is none that this user alone can have written, and read."""
+            """Return the file's bytes; None if there is no file that this user alone can have written and read."""
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             except OSError:
@@ -80,20 +80,20 @@ else:
                 os.close(fd)
 
     def open_to_read(path: str, *, through_links: bool = True) -> int:
-        """Open a file for reading; a FIFO that somebody put there holds nobody up. Raises OSError, ValueError."""
+        """Open a file for reading, without waiting at a FIFO that somebody put there. Raises OSError, ValueError."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if through_links else os.O_NOFOLLOW))
 
     def open_to_append(path: str) -> int:
-        """Open a file of mode 0600 at its end, not through a link; it is made where it is not there. Raises OSError."""
+        """Open a file at its end, not through a link; make it with mode 0600 if it is not there. Raises OSError."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
 
 
-# A host's colon and a scope's blank have stand-ins, for Windows knows neither at such a place in a name. No letter in
-# upper case: there are file systems that take it for the lower one.
+# The characters of a readable name. A host's colon and a scope's blank are replaced, because Windows allows neither in
+# such a place. There are no capital letters, because some file systems do not distinguish them.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-{}[]: ,")
 
-# File systems stop at 255, and files beside this one have a longer name. Characters.
+# File systems allow 255, and the names of locks and new files have an ending. Characters.
 _LONGEST_NAME = 200
 
 

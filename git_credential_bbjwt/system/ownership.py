@@ -1,11 +1,11 @@
-"""Who could have written a file: whether what is in it can be trusted.
+"""Trust in files: whether anybody but this user and root could have written them.
 
 A payload or a registry says where JWTs are sent, an allow-list or a policy who gets tokens. So their content must be
-the choice of this user or of root, who can do everything anyway. What a file holds was chosen by its owner and by
-everybody who can write to it. What a path leads to was chosen by the owners of all its folders and links, and by
-everybody who can write to one of these folders; the sticky bit (/tmp) keeps others from replacing what is not theirs.
+the choice of this user or of root, who can do everything anyway. The content of a file was chosen by its owner and by
+everybody who can write to it. The target of a path was chosen by the owners of all its folders and links, and by
+everybody who can write to one of these folders; the sticky bit (/tmp) keeps them from replacing files of others.
 In a user namespace that maps some user IDs only, the owner of all other files reads as the overflow user. These files
-are most likely root's (/home, /etc). They count as root's if no folder above them can be written by a group or by
+are most likely root's (/home, /etc). They are treated as root's if no folder above them can be written by a group or by
 others, because then nobody else can have put them there. On Windows nothing of this is checked: a user's profile is
 private by default.
 """
@@ -45,7 +45,7 @@ def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | No
 def why_not_trusted_itself(
     found: os.stat_result, path: str, *, name: str = "it", writers: int = 0o022
 ) -> "tuple[str, str] | None":
-    """Do the same as `why_not_trusted` for the status of what is at ``path``, whatever leads there.
+    """Do the same as `why_not_trusted` for the status ``found`` of ``path``, whatever leads there.
 
     ``name`` is what the reason calls it; ``writers`` are the bits of its mode that must not be set.
     """
@@ -62,14 +62,14 @@ def why_not_trusted_itself(
 
 
 def is_trusted_owner(uid: int, path: str) -> bool:
-    """Whether ``uid``, the owner of what is at ``path``, is this user or root."""
+    """Return whether ``uid``, which owns ``path``, is this user or root."""
     if sys.platform == "win32" or uid in (0, os.geteuid()):
         return True
     return _is_unmapped(uid) and not _others_can_write_above(path)
 
 
 def is_private(path: str) -> bool:
-    """Whether ``path`` is a real folder, not a link, that belongs to this user and that nobody else can enter."""
+    """Return whether ``path`` is a folder, not a link, that belongs to this user and that nobody else can enter."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -80,7 +80,7 @@ def is_private(path: str) -> bool:
 
 
 def others_can_read(found: os.stat_result) -> bool:
-    """Whether others than its user and root can read a file.
+    """Return whether others than its user and root can read a file.
 
     A file of another owner lets this user in by its group or by an access control list, on purpose: so do systemd with
     a credential and Kubernetes with a secret.
@@ -91,7 +91,7 @@ def others_can_read(found: os.stat_result) -> bool:
 
 
 def is_administrator() -> bool:
-    """Whether this is root."""
+    """Return whether this is root."""
     return sys.platform != "win32" and os.geteuid() == 0
 
 
@@ -127,7 +127,7 @@ def _steps(path: str) -> "list[tuple[str, os.stat_result]]":
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether ``uid`` stands for all user IDs that this user namespace does not map (user_namespaces(7))."""
+    """Return whether ``uid`` is shown for all user IDs that this user namespace does not map (user_namespaces(7))."""
     try:
         with open("/proc/sys/kernel/overflowuid") as overflow, open("/proc/self/uid_map") as mapped:
             return uid == int(overflow.read()) and mapped.read().split() != ["0", "0", "4294967295"]

@@ -1,4 +1,4 @@
-"""Where the helper's files live: the folders that platformdirs names.
+"""Folders of the helper's files, as platformdirs names them.
 
 Importing platformdirs takes longer than a whole Python start, and a cached answer needs three of its folders. On Linux
 and the BSDs this module follows the XDG Base Directory specification itself; a test compares it with platformdirs. On
@@ -37,7 +37,7 @@ def _home() -> str | None:
 
 
 def _belongs_to_another(path: str) -> bool:
-    """Whether ``path``, or the nearest folder above it that is there, belongs to neither this user nor root."""
+    """Return whether ``path``, or the nearest existing folder above it, belongs to neither this user nor root."""
     while True:
         try:
             return not is_trusted_owner(os.stat(path).st_uid, path)
@@ -49,17 +49,20 @@ def _belongs_to_another(path: str) -> bool:
 
 
 def home_is_anothers() -> bool:
-    """Whether HOME belongs to another user, as for root under ``sudo -E``: nothing below it is read or created."""
+    """Return whether HOME belongs to another user, as for root under ``sudo -E``.
+
+    Nothing below such a HOME is read or created.
+    """
     return is_anothers("HOME")
 
 
 def why_no_home() -> str:
-    """Why there is no home folder to use, for an error; empty where it is just not there."""
+    """Return why there is no home folder to use, for an error; empty if it is just not there."""
     return ": HOME belongs to another user" if home_is_anothers() else ""
 
 
 def is_anothers(variable: str) -> bool:
-    """Whether ``variable`` names a home folder, or one of the XDG specification, that belongs to another user."""
+    """Return whether ``variable`` names a home folder, or one of the XDG specification, of another user."""
     value = os.environ.get(variable, "")
     if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
         return False
@@ -68,7 +71,7 @@ def is_anothers(variable: str) -> bool:
 
 def _xdg(variable: str, below_home: str) -> str | None:
     base = os.environ.get(variable, "")
-    if not base.startswith("/") or _belongs_to_another(base):  # The specification: relative paths are to be ignored.
+    if not base.startswith("/") or _belongs_to_another(base):  # The specification ignores relative paths.
         home = _home()
         if home is None:
             return None
@@ -77,7 +80,7 @@ def _xdg(variable: str, below_home: str) -> str | None:
 
 
 def user_config_folder() -> str | None:
-    """The folder of the user registry; None where the user has no home."""
+    """Return the folder of the user registry; None if the user has no home."""
     if _XDG:
         return _xdg("XDG_CONFIG_HOME", ".config")
     import platformdirs
@@ -86,7 +89,7 @@ def user_config_folder() -> str | None:
 
 
 def site_config_folder() -> str:
-    """The folder of the system registry."""
+    """Return the folder of the system registry."""
     if _XDG:
         for base in os.environ.get("XDG_CONFIG_DIRS", "").split(":"):
             if base.startswith("/"):
@@ -98,7 +101,7 @@ def site_config_folder() -> str:
 
 
 def user_cache_folder() -> str | None:
-    """The folder of the token cache where there is no private runtime folder; None where the user has no home."""
+    """Return the folder of the files that are kept on disk; None if the user has no home."""
     if _XDG:
         return _xdg("XDG_CACHE_HOME", ".cache")
     import platformdirs
@@ -107,9 +110,9 @@ def user_cache_folder() -> str | None:
 
 
 def user_runtime_base() -> str | None:
-    """The folder that ought to be the user's runtime folder. Whether it is private to the user is not checked here.
+    """Return the user's runtime folder. It is not checked here whether it is private to the user.
 
-    Only XDG systems have one: macOS keeps nothing in memory for a user, so its cache folder serves there.
+    Only XDG systems have one: macOS keeps nothing in memory for a user.
     """
     if sys.platform == "win32" or not _XDG:
         return None
@@ -120,7 +123,7 @@ def user_runtime_base() -> str | None:
 
 
 def git_home() -> str:
-    """The folder that git looks for ``.gitconfig`` in (git-config(1), "FILES"; Git for Windows asks Windows)."""
+    """Return the folder of git's ``.gitconfig`` (git-config(1), "FILES"; Git for Windows asks Windows)."""
     home = os.environ.get("HOME", "")
     if sys.platform == "win32" and not home:
         home = os.environ.get("HOMEDRIVE", "") + os.environ.get("HOMEPATH", "") or os.environ.get("USERPROFILE", "")

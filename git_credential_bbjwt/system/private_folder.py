@@ -13,10 +13,10 @@ else:
 
     from git_credential_bbjwt.system.folder import A_FOLDER, OwnFolder
 
-    #: Ends the name of what is not yet a file of ours.
+    #: Ends the name of a file that is not complete yet.
     NOT_YET = "~new"
 
-    # So many files reach the disk sooner together than one after the other.
+    # More files than these reach the disk sooner together than one after the other.
     _MANY = 20
 
     _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,15 +40,15 @@ else:
         ) -> None:
             """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
 
-            ``durable`` also waits for the disk, for what cannot be had again. ``date`` is the Unix time that the file
-            bears, by default the present one. Raises OSError; the old file is then as it was.
+            ``durable`` also waits for the disk, for content that cannot be made again. ``date`` becomes the file's time, in
+            Unix time, by default the present. Raises OSError; the old file is then as it was.
             """
             self.write_many({name: data}, mode=mode, durable=durable, date=date)
 
         def write_many(
             self, files: "dict[str, bytes]", *, mode: int = 0o600, durable: bool = False, date: float | None = None
         ) -> None:
-            """The same for several files, each in one step of its own, in the order given."""
+            """Do the same for several files, each in one step of its own, in the order given."""
             is_synced = durable and len(files) <= _MANY
             made: list[str] = []
             try:
@@ -108,12 +108,12 @@ else:
                 self.make_folders(path)
 
         def age(self, name: str) -> float:
-            """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
+            """Return the seconds since the file's time, negative if that is in the future; 0 if there is no file."""
             try:
                 born = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
             except FileNotFoundError:
                 return 0.0
-            return time.time() - born  # In this order: who writes it just now must not make it one to come.
+            return time.time() - born  # Read the time first, or a concurrent write would give a negative age.
 
         def remove(self, name: str) -> None:
             """Remove the file, if there is one."""
@@ -129,13 +129,8 @@ else:
             except OSError:
                 pass
 
-        def rename_folder(self, old: str, new: str) -> None:
-            """Give the folder ``old`` within this one the name ``new``, and wait for the disk. Raises OSError."""
-            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            os.fsync(self.fd)
-
         def names(self, below: str = ".") -> list[str]:
-            """The names of all that is in the folder, or in the folder ``below`` it; none where that is not there."""
+            """Return the names in the folder, or in the folder ``below`` it; none if that is not there."""
             try:
                 fd = os.open(below, A_FOLDER, dir_fd=self.fd)
             except OSError:

@@ -1,4 +1,4 @@
-"""What Windows has its own way for: folders of the user's profile, whole-file writes, standard descriptors.
+"""Files on Windows: folders of the user's profile, whole-file writes, standard descriptors.
 
 Modes say nothing there, and access rules are not read: the profile's folders are private by Windows' default.
 """
@@ -15,13 +15,13 @@ assert sys.platform == "win32"
 
 _Result = TypeVar("_Result")
 
-#: Ends the name of what is not yet a file of ours.
+#: Ends the name of a file that is not complete yet.
 NOT_YET = "~new"
 
-# What we write is a few kilobytes; whatever is larger was not written by us.
+# The helper writes a few kilobytes; a larger file is not its own. Bytes.
 _MAX_BYTES = 8 * 1024 * 1024
 
-# Another process that reads a file, or a virus scanner, holds up who would replace it. Seconds.
+# A file cannot be replaced while another process, or a virus scanner, reads it. Seconds.
 _PATIENCE = 2.0
 
 
@@ -67,7 +67,7 @@ class PrivateFolder:
     ) -> None:
         """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
 
-        ``durable`` also waits for the disk. ``date`` is the Unix time that the file bears, by default the present one.
+        ``durable`` also waits for the disk. ``date`` becomes the file's time, in Unix time, by default the present.
         Raises OSError; the old file is then as it was.
         """
         self.write_many({name: data}, mode=mode, durable=durable, date=date)
@@ -111,12 +111,12 @@ class PrivateFolder:
         os.makedirs(self._at(path), exist_ok=True)
 
     def age(self, name: str) -> float:
-        """Seconds since the time that the file bears, negative for one to come; 0 where there is no file."""
+        """Return the seconds since the file's time, negative if that is in the future; 0 if there is no file."""
         try:
             born = os.lstat(self._at(name)).st_mtime
         except FileNotFoundError:
             return 0.0
-        return time.time() - born  # In this order: who writes it just now must not make it one to come.
+        return time.time() - born  # Read the time first, or a concurrent write would give a negative age.
 
     def remove(self, name: str) -> None:
         """Remove the file, if there is one."""
@@ -132,12 +132,8 @@ class PrivateFolder:
         except OSError:
             pass
 
-    def rename_folder(self, old: str, new: str) -> None:
-        """Give the folder ``old`` within this one the name ``new``. Raises OSError."""
-        _patiently(lambda: os.rename(self._at(old), self._at(new)))
-
     def names(self, below: str = ".") -> list[str]:
-        """The names of all that is in the folder, or in the folder ``below`` it; none where that is not there."""
+        """Return the names in the folder, or in the folder ``below`` it; none if that is not there."""
         try:
             return os.listdir(self._at(below))
         except OSError:
