@@ -33,8 +33,8 @@ else:
             """Open ``path``.
 
             ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
-            Raises OSError: FileNotFoundError if there is none, PermissionError if it is not this user's alone. The mode of
-            an existing folder is never changed.
+            The mode of an existing folder is never changed. Raises OSError: FileNotFoundError if there is none,
+            PermissionError if it is not this user's alone.
             """
             self.path = path
             self.fd = os.open(path, A_FOLDER)
