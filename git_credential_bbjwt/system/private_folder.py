@@ -40,8 +40,8 @@ else:
         ) -> None:
             """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
 
-            ``durable`` also waits for the disk, for content that cannot be made again. ``date`` becomes the file's time,
-            in Unix time, by default the present. Raises OSError; the old file is then as it was.
+            ``durable`` also waits for the disk, for content that cannot be made again. ``date`` becomes the time of the
+            file, in Unix time, by default the present. Raises OSError; the old file is then as it was.
             """
             self.write_many({name: data}, mode=mode, durable=durable, date=date)
 

@@ -308,7 +308,7 @@ def test_tokens_of_many_urls_in_their_order_over_few_connections(acme: Workspace
     assert len({one["token"] for one in printed}) == 60
     assert all(acme.bitbucket.tokens[one["token"]].repository == one["uuid"] for one in printed)
     assert len(acme.bitbucket.helper_requests()) == 120
-    assert acme.bitbucket.connections <= 32
+    assert acme.bitbucket.connections <= 64  # 32 mints at once, each to two hosts.
     # The next time they are kept ones.
     again = acme.machine.bbjwt("token", *urls[:3]).stdout.split()
     assert again == [one["token"] for one in printed[:3]]
@@ -338,7 +338,8 @@ def test_an_allowance_that_is_used_up_stops_them_all(acme: Workspace) -> None:
     assert done.returncode == 1
     assert [line != "" for line in done.stdout.splitlines()] == [True] + [False] * 39
     assert "stopped after 1 of 40 tokens" in done.stderr
-    assert len(acme.bitbucket.helper_requests()) < 2 + 40
+    # Those that are under way when the first is refused, each with its one retry.
+    assert len(acme.bitbucket.helper_requests()) <= 2 + 32 * 2
 
 
 # The token cache.
