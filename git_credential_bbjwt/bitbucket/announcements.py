@@ -1,7 +1,7 @@
-"""What good answers announce: that what was asked for is to end, and when.
+"""Announcements in the headers of good responses: a function is deprecated, or ends on a day.
 
-Sources: RFC 9745 (``Deprecation``), RFC 8594 (``Sunset`` and its link). Dates are parsed and never shown as they came;
-a link is shown only if it is one of Atlassian's own announcements.
+Sources: RFC 9745 (``Deprecation``), RFC 8594 (``Sunset`` and its link). Dates are parsed and never shown as they came.
+A link is shown only if it is one of Atlassian's own announcements.
 """
 
 import re
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from git_credential_bbjwt.network.response import HeaderFields, http_time
 
-#: Where Atlassian announces what ends; no other link of an answer is shown.
+#: The site of Atlassian's announcements. No other link of a response is shown.
 ANNOUNCEMENTS = "https://developer.atlassian.com/"
 
-# One link of a header, and what it says of it (RFC 8288).
+# One link of a header, and its parameters (RFC 8288).
 _LINK = r"<([^<>\s]*)>([^,]*)"
 
 _LONGEST_LINK = 300
@@ -23,27 +23,29 @@ _SEARCHED = 2_000
 
 
 class Announcement(NamedTuple):
-    """An announced end: Unix times since when it is told and of the end itself, and the page with more; if known."""
+    """An announced end. ``deprecated`` and ``ends`` are Unix times, None if not known; ``link`` may be empty."""
 
-    told_since: float | None
+    deprecated: float | None
     ends: float | None
     link: str
 
     def __str__(self) -> str:
-        when = f"on {_day(self.ends)}" if self.ends is not None else "on a day that is not told"
-        more = f": {self.link}" if self.link else ""
-        return f"Bitbucket announces that what this helper asks it for ends {when}{more}"
+        if self.ends is not None:
+            what = f"ends on {_day(self.ends)}"
+        else:
+            what = f"is deprecated since {_day(self.deprecated or 0)}, without a date for its end"
+        return f"Bitbucket announces that a function {what}" + (f": {self.link}" if self.link else "")
 
 
 def announced(headers: HeaderFields) -> Announcement | None:
-    """Return what an answer's ``headers`` announce."""
-    told_since, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
-    if told_since is None and ends is None:
+    """Return the announcement in a response's ``headers``, if there is one."""
+    deprecated, ends = _unix_time(headers.get("Deprecation")), http_time(headers.get("Sunset"))
+    if deprecated is None and ends is None:
         return None
     links = re.findall(_LINK, (headers.get("Link") or "")[:_SEARCHED])
     pages = [url for url, what in links if 'rel="deprecation"' in what or 'rel="sunset"' in what]
     shown = [url for url in pages if is_shown(url)]
-    return Announcement(told_since, ends, shown[0] if shown else "")
+    return Announcement(deprecated, ends, shown[0] if shown else "")
 
 
 def is_shown(link: str) -> bool:
@@ -56,7 +58,7 @@ def is_shown(link: str) -> bool:
 
 
 def _unix_time(text: str | None) -> float | None:
-    """``@`` and a Unix time (RFC 9745, section 2.1)."""
+    """Parse ``@`` and a Unix time (RFC 9745, section 2.1)."""
     digits = (text or "").strip().removeprefix("@")
     return float(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 11 else None
 
@@ -65,4 +67,4 @@ def _day(when: float) -> str:
     try:
         return time.strftime("%Y-%m-%d", time.gmtime(when))
     except (ValueError, OverflowError, OSError):
-        return "a day that is none"
+        return "an unknown day"

@@ -68,6 +68,7 @@ class SecretSigner:
     def jwt_for(self, method: str, path: str, query: Query) -> Signed:
         with self._lock:
             offset, secret = self._offset, self._shared_secret()
+        hide(secret)  # Again, because a broker's process forgets the oldest of what it hides.
         qsh = assertion.query_string_hash(method, path, query)
         # Issued a little in the past, so that a server whose clock is as much behind does not see the future.
         issued_at = int(time.time() + offset) - assertion.CLOCK_TOLERANCE

@@ -44,6 +44,7 @@ def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -
     if proxy.userinfo is not None:
         encoded = b64encode(b":".join(proxy.userinfo)).decode()
         hide(encoded)
+        hide(proxy.userinfo[1].decode("utf-8", "surrogateescape"))
         headers["Proxy-Authorization"] = f"Basic {encoded}"
     response = send_request(stream, "CONNECT", place, place, headers)
     response.close()

@@ -94,7 +94,7 @@ def test_nothing_that_looks_like_a_token_passes(spelling: str, kind: Callable[[]
 
 @pytest.mark.parametrize("spelling", SPELLINGS_OF_KNOWN)
 def test_no_piece_of_a_known_value_passes(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_secrets", set())
+    monkeypatch.setattr(output, "_secrets", {})
     token = a_jwt()
     hide(token)
     shown = safe_text(f"bad token {SPELLINGS_OF_KNOWN[spelling](token)} of yours", 100_000)
@@ -105,7 +105,7 @@ def test_no_piece_of_a_known_value_passes(spelling: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("cut", range(3_950, 4_050, 7))
 def test_a_secret_is_not_shown_wherever_the_text_is_cut(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_secrets", set())
+    monkeypatch.setattr(output, "_secrets", {})
     secret = "correct horse battery staple of this test"
     hide(secret)
     text = "ab " * (cut // 3) + secret + " " + "x " * 9_000
