@@ -23,8 +23,10 @@ _LONGEST_RUN = 20
 # A run with letters and digits in it may have so many characters ("sha256", "http2").
 _LONGEST_MIXED_RUN = 7
 
-# A whole word, with the punctuation in it, may have so many characters: two of Bitbucket's longest scope names fit.
+# A whole word, with the punctuation in it, may have so many characters: two of Bitbucket's longest scope names fit. A
+# path may be longer.
 _LONGEST_WORD = 64
+_LONGEST_PATH = 250
 
 # So many equal characters in a row, upper and lower case not told apart, are taken for a piece of a secret.
 _PIECE = 12
@@ -80,7 +82,7 @@ def _without_backslashes(text: str) -> str:
 
 def _is_plain(word: str) -> bool:
     """Whether ``word`` may be a word of a language, a number, a name, a host or a path; False for a possible token."""
-    if len(word) > _LONGEST_WORD:
+    if len(word) > (_LONGEST_PATH if "/" in word else _LONGEST_WORD):
         return False
     return all(map(_is_plain_run, "".join(c if c.isalnum() else " " for c in word).split()))
 

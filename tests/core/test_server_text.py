@@ -25,6 +25,7 @@ from git_credential_bbjwt.core.server_text import safe_text
         "Token is invalid, expired, or not supported for this endpoint.",
         "To access this repository, an admin must whitelist your IP 203.0.113.17.",
         "cannot read /etc/bbjwt/installation.json: permission denied (errno 13, HTTP/1.1, UTF-8, sha256)",
+        "/var/lib/a-rather-long-folder-of-secrets/with-another-one-in-it/and-then/installation.json: no such file",
         "Das Verzeichnis für Größen gibt es nicht",
     ],
 )
