@@ -58,6 +58,10 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     divert(lambda line: warnings.append(line) if "warning: " in line else None)
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
+    if options.installation_command is not None:
+        from git_credential_bbjwt.system.shell import end_children_on_signals
+
+        end_children_on_signals()  # The thread that runs the command cannot set this.
     try:
         answer = _answer(options, rules, budget)
         asker = who_asks() | ({"label": label} if label else {})

@@ -18,7 +18,7 @@ import jwt  # noqa: F401
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.output import PREFIX, divert, error
 from git_credential_bbjwt.serving.application import Application
-from git_credential_bbjwt.system import core_dumps
+from git_credential_bbjwt.system import core_dumps, shell
 
 # gunicorn's own status for a worker that cannot start. The server then ends with this status and starts no other.
 _CANNOT_START = 3
@@ -41,6 +41,7 @@ def _application() -> Application:
     os.chdir("/")
     os.umask(0o077)
     core_dumps.forbid()
+    shell.owns_process = False
     divert(_log)
     path = os.environ.get("BBJWT_BROKER_CONFIG", "")
     try:

@@ -21,6 +21,9 @@ class Done(NamedTuple):
     errors: bytes
 
 
+#: Whether this process is the helper's own. A server's process has signal handlers and children of its own.
+owns_process = True
+
 #: Bytes of a command's standard error that are kept, the last ones.
 MOST_ERRORS = 64 * 1024
 
@@ -32,8 +35,8 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
     ends after ``seconds``, which a process needs that does not end with its own budget. Raises OSError if no shell
     can be run.
     """
-    if seconds is None and threading.current_thread() is threading.main_thread():
-        end_children_on_signals()  # A server's own signal handlers stay as they are.
+    if owns_process and threading.current_thread() is threading.main_thread():
+        end_children_on_signals()
     process, end = _start(command, subprocess.PIPE if data else subprocess.DEVNULL, env)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -180,7 +183,8 @@ else:
         if prctl is not None:
             child_process.adopts_orphans = prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _end_by_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end_by_signal)
 
     def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
         prctl, parent = _prctl(), os.getpid()

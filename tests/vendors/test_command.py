@@ -31,6 +31,15 @@ def commanded(scene: Workspace, command: str, *options: str) -> tuple[str, ...]:
     return ("--installation-command", command, "--host", scene.bitbucket.host, "--token-store=none", *options)
 
 
+def serving(scene: Workspace, command: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a broker with an installation command."""
+    folder = scene.machine.home.parent / "cache"
+    folder.mkdir(mode=0o700)
+    options = ["--installation-command", command, "--host", scene.bitbucket.host]
+    words = [str(COMMAND), *options, "serve", "--allow", "acme/*", "--audit", "none"]
+    return words, scene.machine.env(CACHE_DIRECTORY=str(folder))
+
+
 # Standard error
 
 
@@ -136,10 +145,11 @@ def test_standard_error_that_was_cut_shows_no_rest_of_a_secret() -> None:
 
 
 def test_standard_error_is_not_shown_behind_a_broker(scene: Workspace) -> None:
-    command = f"echo from the store >&2; cat {scene.installation} >&2; exit 3"
-    options = (*commanded(scene, command), "serve", "--allow", "acme/*", "--audit", "none")
-    done = scene.machine.bbjwt(*options, data=request(scene.url) + "\n", check=False)
+    ran = scene.machine.home / "ran"
+    words, environment = serving(scene, f"echo from the store | tee {ran} >&2; cat {scene.installation} >&2; exit 3")
+    done = scene.machine.run(*words, data=request(scene.url) + "\n", env=environment, check=False)
 
+    assert ran.exists()
     assert "quit=1" in done.stdout
     assert "from the store" not in done.stdout + done.stderr
     assert scene.app.shared_secret not in done.stdout + done.stderr
@@ -273,6 +283,24 @@ def test_commands_side_by_side_end_with_a_signal(scene: Workspace) -> None:
     assert running.wait(PATIENCE) == -signal.SIGTERM
     assert running.stdout is not None
     running.stdout.close()
+    assert until_ended(pids(scene)) == []
+
+
+def test_command_of_a_broker_ends_with_it(scene: Workspace) -> None:
+    # A broker's home is that of the password database.
+    words, environment = serving(scene, f"HOME={scene.machine.home}\n{STARTS}\nsleep 300")
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        running.stdin.write(request(scene.url).encode() + b"\n")
+        running.stdin.close()
+        deadline = time.monotonic() + PATIENCE
+        while not (scene.machine.home / "ready").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGINT)
+        assert running.poll() is None
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(PATIENCE) == -signal.SIGTERM
+
     assert until_ended(pids(scene)) == []
 
 
