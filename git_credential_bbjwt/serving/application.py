@@ -21,12 +21,11 @@ from git_credential_bbjwt.serving.answer import (
     NOT_ALLOWED,
     NOT_SET_UP,
     Answer,
-    Answering,
     Kind,
     Rules,
-    in_time,
     no_token,
 )
+from git_credential_bbjwt.serving.answering import Answering, in_time
 from git_credential_bbjwt.serving.id_token import NotAcceptedError
 from git_credential_bbjwt.serving.identities import Identity, RequestLimit, checked, matching_rules
 from git_credential_bbjwt.serving.isolation import OPERATORS_FOLDERS, check_own_file, operators_folder

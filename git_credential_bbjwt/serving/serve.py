@@ -20,14 +20,13 @@ from git_credential_bbjwt.git.protocol import write_answer
 from git_credential_bbjwt.serving.answer import (
     NOT_SET_UP,
     Answer,
-    Answering,
     Kind,
     Rules,
     audited,
     described_bug,
-    in_time,
     no_token,
 )
+from git_credential_bbjwt.serving.answering import Answering, in_time
 from git_credential_bbjwt.serving.audit import Audit
 from git_credential_bbjwt.serving.client import who_asks
 from git_credential_bbjwt.serving.isolation import operators_folder
@@ -56,6 +55,10 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     warnings: list[str] = []
     # A client reads standard error, and may not read it at all: nothing is written there before the answer.
     divert(lambda line: warnings.append(line) if "warning: " in line else None)
+    if options.installation_command is not None:
+        from git_credential_bbjwt.system.shell import end_children_on_signals
+
+        end_children_on_signals()  # A thread runs the command, and cannot set this.
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
     if options.installation_command is not None:

@@ -822,7 +822,7 @@ def test_an_installation_that_cannot_be_used_is_answered(acme: Workspace, broker
 def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -> None:
     text = broker.program.read_text()
     fault = f"import base64, json\ndef fault(*_, **__): raise KeyError({acme.app.shared_secret!r})\n"
-    fault += "from git_credential_bbjwt.serving import answer\nanswer.parse_request = fault\n"
+    fault += "from git_credential_bbjwt.serving import answering\nanswering.parse_request = fault\n"
     broker.program.write_text(text.replace("main(sys", fault + "main(sys"))
     cause = assert_not_set_up(broker)
 

@@ -409,3 +409,40 @@ def test_without_a_home_or_a_folder_there_is_no_token(acme: Workspace, broker: B
 
     assert given(done)["bbjwt-error"] == "this broker has no token cache, which it needs to limit requests"
     assert NOT_SET_UP not in done.stdout
+
+
+@pytest.mark.parametrize("way", ["answers", "budget", "TERM"])
+def test_an_installation_command_and_all_it_started_end_with_the_broker(broker: Broker, way: str) -> None:
+    told = broker.home / "pids"
+    command = f"trap '' TERM; echo $$ >{told}; sleep 301 & echo $! >>{told}; setsid sleep 302 & echo $! >>{told}; "
+    command += f"cat {broker.acme.installation}" if way == "answers" else "wait"
+    options = [f"--installation-command={command}", f"--host={broker.acme.bitbucket.host}"]
+    options += ["--timeout=2"] if way == "budget" else []
+    words = [str(broker.program), *options, "serve", "--allow=acme/*", f"--audit={broker.audit}"]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=broker.environment
+    ) as process:
+        assert process.stdin is not None
+        process.stdin.write(request(broker.acme.url) + "\n")
+        process.stdin.close()
+        end = time.monotonic() + PATIENCE
+        while not told.exists() or len(told.read_text().split()) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        if way == "TERM":
+            process.terminate()
+        assert process.stdout is not None
+        out = process.stdout.read()
+    assert ("password=" in out) is (way == "answers")
+    left = [int(pid) for pid in told.read_text().split()]
+    end = time.monotonic() + LATE
+    while any(map(is_running, left)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return status_of(pid, "State")[0] != "Z"
+    except OSError:
+        return False
