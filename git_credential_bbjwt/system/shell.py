@@ -147,7 +147,7 @@ class _Errors(_Gathered):
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows.processes import Job
 
-    def end_children_on_signals(numbers: tuple[int, ...] = ()) -> None:  # as elsewhere
+    def end_children_on_signals() -> None:
         """Do nothing: what a command starts ends with its job."""
 
     def _as_lines(output: bytes) -> bytes:
@@ -175,7 +175,7 @@ else:
         return output
 
     def end_children_on_signals() -> None:
-        """From now on, these signals end all child processes first, and processes that left their group.
+        """From now on, SIGTERM, SIGINT and SIGHUP end all child processes first, and processes that left their group.
 
         To be called in the main thread. A daemon that a command starts becomes a child of this process.
         """
