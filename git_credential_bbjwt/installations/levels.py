@@ -129,7 +129,10 @@ def unreadable(source: Source) -> InstallationError:
 def registered_hosts(where: str) -> list[str]:
     """Return the hosts of the registry's folder ``where``."""
     try:
-        return sorted(host for host in map(host_of, os.listdir(where)) if host)
+        with os.scandir(where) as found:
+            # A link is listed, to be an error when it is read.
+            folders = [one.name for one in found if one.is_dir() or one.is_symlink()]
+        return sorted(host for host in map(host_of, folders) if host)
     except FileNotFoundError:
         return []
 

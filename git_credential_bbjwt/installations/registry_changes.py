@@ -1,4 +1,4 @@
-"""How the registry is changed.
+"""Changes of the registry.
 
 Crash safety: every file is replaced in one step, so a process that is killed leaves each file old or new, never half. A
 UUID leads to slugs, and a slug's file holds its entries; a pointer that leads to no entry is ignored. So pointers are
@@ -35,6 +35,9 @@ from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, r
 #: How many installations are best changed at once.
 BATCH = 400
 
+# Times that the lock is tried again because its folder has gone.
+_ATTEMPTS = 100
+
 
 class RegistryFolder:
     """The user's registry, or the system's, which everybody may read and its owner alone may write."""
@@ -52,29 +55,24 @@ class RegistryFolder:
         self._folder_mode, self._file_mode = (0o755, 0o644) if system else (0o700, 0o600)
 
     def __iter__(self) -> Iterator[Installation]:
-        """All installations. Raises InstallationError for a registry that cannot be used."""
+        """Iterate over all installations. Raises InstallationError for a registry that cannot be used."""
         level = level_of(read_registry(self.config_folder))
         if level.problem is not None:
             raise level.problem
         return iter(level)
 
     def of_workspace(self, workspace: str) -> list[Installation]:
-        """The installations that name ``workspace``, a slug or a UUID. Raises InstallationError as iteration does."""
+        """Return the installations that name ``workspace``, a slug or a UUID. Raises InstallationError."""
         return level_of(read_registry(self.config_folder)).of_workspace(workspace)
 
     @contextmanager
     def changing(self) -> Iterator["Change"]:
-        """Give what changes the registry; nothing has changed before its `Change.commit`.
+        """Give a change of the registry; nothing is changed before its `Change.commit`.
 
         Only one process at a time is in such a block. Raises InstallationError.
         """
         try:
-            config = PrivateFolder(self.config_folder, create=True, mode=self._folder_mode)
-        except OSError as problem:
-            raise self._unwritable(problem) from problem
-        try:
-            lock = FileLock(config, REGISTRY_FOLDER + ".lock")
-            with lock:
+            with self._locked() as lock:
                 PrivateFolder(self.path, create=True, mode=self._folder_mode).close()
                 change = Change(self.path, self._folder_mode, self._file_mode, lock)
                 try:
@@ -83,17 +81,45 @@ class RegistryFolder:
                     change.close()
         except OSError as problem:
             raise self._unwritable(problem) from problem
-        finally:
-            config.close()
-            remove_if_empty(config.path)
+
+    @contextmanager
+    def _locked(self) -> Iterator[FileLock]:
+        """Hold the registry's lock, a file in the configuration folder. Raises OSError."""
+        for attempts_left in range(_ATTEMPTS, -1, -1):
+            config = PrivateFolder(self.config_folder, create=True, mode=self._folder_mode)
+            lock = FileLock(config, REGISTRY_FOLDER + ".lock")
+            try:
+                lock.__enter__()
+            except FileNotFoundError:
+                # Another process has removed the folder with its last file.
+                config.close()
+                if not attempts_left:
+                    raise
+                continue
+            try:
+                yield lock
+            finally:
+                lock.__exit__(None, None, None)
+                config.close()
+                remove_if_empty(config.path)
+            return
 
     def _unwritable(self, problem: OSError) -> InstallationError:
-        hint = "check who owns the folder and its mode"
-        if problem.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-            hint = "its file system has no locks: set XDG_CONFIG_HOME to a folder on one that has"
+        hint = _HINTS.get(problem.errno or 0, "check who owns the folder and its mode")
         if isinstance(problem, PermissionError) and not is_administrator():
             hint += "; the system registry needs root"
         return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)
+
+
+_NO_LOCKS = "its file system has no locks: set XDG_CONFIG_HOME to a folder on one that has"
+_HINTS = {
+    errno.ENOLCK: _NO_LOCKS,
+    errno.ENOTSUP: _NO_LOCKS,
+    errno.ENOSYS: _NO_LOCKS,
+    errno.ENOSPC: "make room on its disk, then run the command again",
+    errno.EDQUOT: "make room within your quota, then run the command again",
+    errno.EROFS: "its file system is read-only: set XDG_CONFIG_HOME to a folder that can be written",
+}
 
 
 def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:
@@ -109,9 +135,9 @@ def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installat
 
 
 def _pointer_of(installation: Installation) -> str:
-    """The name of the file that leads to all entries of one installation: its workspace's UUID.
+    """Return the name of the file that leads to all entries of an installation: its workspace's UUID.
 
-    If the payload has none, the digest of the name of its secret has that form, too.
+    If the payload has none, it is a digest of its secret's name, in the same form.
     """
     hexadecimal = digest(installation.keyring_user)
     groups = (hexadecimal[:8], *(hexadecimal[start : start + 4] for start in (8, 12, 16)), hexadecimal[20:32])
@@ -132,7 +158,7 @@ class Change:
         self._after: dict[tuple[str, str], list[Installation]] = {}
 
     def of_workspace(self, workspace: str) -> list[Installation]:
-        """The installations that name ``workspace``, a slug or a UUID, as they are to be, the first one first."""
+        """Return the installations that name ``workspace``, a slug or a UUID, as they are to be."""
         found: list[Installation] = []
         for host in registered_hosts(self._path):
             slugs = self._slugs(host, workspace) if is_uuid(workspace) else [workspace] if is_name(workspace) else []
@@ -141,13 +167,19 @@ class Change:
         return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
 
     def same(self, installation: Installation) -> list[Installation]:
-        """The entries that have the same secret, as they are to be, whatever their host and workspace."""
+        """Return the entries with the same secret, as they are to be, whatever their host and workspace."""
         pointer = _pointer_of(installation)
         found: list[Installation] = []
         for host in registered_hosts(self._path):
             for slug in self._slugs(host, pointer):
                 found += self._entries(host, slug)
         return [one for one in found if one.keyring_user == installation.keyring_user]
+
+    def stored(self, installation: Installation) -> list[Installation]:
+        """Give up what is planned; return the stored entries with the same secret. Raises InstallationError."""
+        self._before.clear()
+        self._after.clear()
+        return self.same(installation)
 
     def put(self, installations: list[Installation]) -> list[Installation]:
         """Plan to register ``installations``, one for each workspace; return the entries that they replace.
@@ -202,7 +234,7 @@ class Change:
     def _pointers(
         self, host: str, entries: dict[str, list[Installation]]
     ) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-        """The slugs of pointers that are to have more of them, and the slugs that are left of those to have fewer."""
+        """Return the slugs of the pointers that get more, and the slugs that are left in those that get fewer."""
         more: dict[str, set[str]] = {}
         fewer: dict[str, set[str]] = {}
         for slug, some in entries.items():
@@ -239,7 +271,7 @@ class Change:
         return self._folders[host]
 
     def _entries(self, host: str, slug: str) -> list[Installation]:
-        """The entries of a workspace, as they are to be."""
+        """Return the entries of a workspace, as they are to be."""
         if (host, slug) not in self._before:
             self._before[host, slug] = parse_entries(self._read(host, slug), slug, self._path)
         return self._after.get((host, slug), self._before[host, slug])
@@ -268,12 +300,12 @@ class Change:
 
 
 def _are_one(one: Installation, other: Installation) -> bool:
-    """Whether two installations for one workspace are of the same app or consumer."""
+    """Return whether two installations for one workspace are of the same app or consumer."""
     return (one.kind, one.app_key) == (other.kind, other.app_key)
 
 
 def _stem(name: str) -> str:
-    """The slug or UUID of a file, or of what a killed process left beside it."""
+    """Return the slug or UUID of a file, or of the incomplete file that a killed process left beside it."""
     return name.removesuffix(NOT_YET).removesuffix(file_of(""))
 
 

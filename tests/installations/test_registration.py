@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ import pytest
 
 from tests import desktop
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, Machine, Workspace, answer, finish, start
+from tests.conftest import COMMAND, Machine, Workspace, answer, cannot, finish, need, start
 from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "
@@ -443,3 +444,48 @@ def test_ten_rounds_of_kill_while_registering_lose_none(unregistered: Workspace)
         known = json.loads(machine.bbjwt("list", "--json").stdout)
         assert ["acme"] in [one["workspaces"] for one in known]
         assert "password" in answer(unregistered.get("--token-store=none"))
+
+
+def test_secret_does_not_stay_if_its_entry_cannot_be_written(unregistered: Workspace) -> None:
+    registry = registry_of(unregistered.machine)
+    registry.mkdir(parents=True, mode=0o700)
+    registry.parent.chmod(0o700)
+    (registry / unregistered.bitbucket.host.replace(":", "=")).write_text("in the way")
+    register = ("register", "--insecure-storage", unregistered.installation)
+    done = unregistered.machine.bbjwt(*register, check=False)
+
+    assert done.returncode == 1
+    assert str(registry) in done.stderr
+    assert files_holding(unregistered.machine.home / ".config", unregistered.app.shared_secret) == []
+
+
+def test_files_of_others_in_the_registry_are_in_nobodys_way(unregistered: Workspace) -> None:
+    registry = registry_of(unregistered.machine)
+    registry.mkdir(parents=True, mode=0o700)
+    registry.parent.chmod(0o700)
+    for name in ("notes", "README.md", ".directory", "a-folder"):
+        (registry / name).mkdir() if name == "a-folder" else (registry / name).write_text("by a person")
+    (registry / "a-folder").chmod(0o700)
+    unregistered.machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+
+    assert "password" in answer(unregistered.get())
+    assert len(json.loads(unregistered.machine.bbjwt("list", "--json").stdout)) == 1
+    unregistered.machine.bbjwt("unregister", "--all")
+    assert (registry / "notes").read_text() == "by a person"
+
+
+def test_full_disk_says_so(unregistered: Workspace, tmp_path: Path) -> None:
+    unshare = need("unshare")
+    small = tmp_path / "small"
+    small.mkdir()
+    register = f"mount -t tmpfs -o size=64k,nr_inodes=6,mode=700 small {small} && cd / && "
+    register += f"exec {COMMAND} register --insecure-storage {unregistered.installation}"
+    unregistered.machine.environment["XDG_CONFIG_HOME"] = str(small)
+    words = (unshare, "--user", "--map-root-user", "--mount", "sh", "-c", register)
+    done = unregistered.machine.run(*words, check=False)
+    if "permitted" in done.stderr or "denied" in done.stderr:
+        cannot("nothing can be mounted here")
+
+    assert done.returncode == 1
+    assert os.strerror(errno.ENOSPC) in done.stderr
+    assert unregistered.app.shared_secret not in done.stderr

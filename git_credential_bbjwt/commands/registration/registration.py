@@ -1,11 +1,12 @@
 """Registering what payloads describe: checked first, then stored, each installation whole or not at all."""
 
+import contextlib
 import os
 from typing import NamedTuple
 
 from git_credential_bbjwt.commands.registration import given, trial
 from git_credential_bbjwt.commands.registration.progress import Progress
-from git_credential_bbjwt.core.failures import CredentialError, InstallationError, UsageError
+from git_credential_bbjwt.core.failures import CredentialError, InstallationError, SecretError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, hide, note
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
@@ -131,22 +132,29 @@ class Registration:
     def store(self, wanted: list[Wanted]) -> list[Installation]:
         """Store the secrets, then register what they belong to, each whole or not at all. Raises CredentialError."""
         with self.registry.changing() as change:
-            if self._place is SecretPlace.FILE:
-                secret_store.write_secrets([(one.installation, one.secret) for one in wanted])
-                new = [one.installation for one in wanted]
-            else:
-                new = [
-                    one.installation._replace(
-                        keyring_backend=secret_store.store_in_keyring(one.installation, one.secret)
-                    )
-                    for one in wanted
-                ]
-            replaced = change.put(new)
-            change.commit()
+            new = self._store_secrets(wanted)
+            try:
+                replaced = change.put(new)
+                change.commit()
+            except (OSError, InstallationError):
+                for one in new:  # Without an entry, nothing would name its secret.
+                    if not any(old.secret_place is one.secret_place for old in change.stored(one)):
+                        with contextlib.suppress(SecretError):
+                            secret_store.remove_secret(one)
+                raise
             for one in replaced:
                 secret_store.remove_replaced_secret(one, change.same(one))
         forget_workspaces(key for one in new for key in one.keys)
         return new
+
+    def _store_secrets(self, wanted: list[Wanted]) -> list[Installation]:
+        if self._place is SecretPlace.FILE:
+            secret_store.write_secrets([(one.installation, one.secret) for one in wanted])
+            return [one.installation for one in wanted]
+        return [
+            one.installation._replace(keyring_backend=secret_store.store_in_keyring(one.installation, one.secret))
+            for one in wanted
+        ]
 
     def store_many(self, wanted: list[Wanted]) -> int:
         """Store all that can be; return the exit status."""
