@@ -20,6 +20,7 @@ from typing import Any
 
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.slot import Slot
 from tests.emulator import Emulator
 from tests.properties import whole_record
 
@@ -96,7 +97,7 @@ def _fill_cache(path: Path, size: int) -> None:
     now = int(time.time())
     for number in range(1, size):
         record = whole_record(f"team{number}", minted=now, expires=now + 7200)
-        cache.slot(record.repository, record.scope, record.app).keep(record)
+        Slot(cache, record.repository, record.scope, record.app).keep(record)
 
 
 def cases_for(payload: dict[str, Any]) -> dict[str, Callable[[Grown], float]]:

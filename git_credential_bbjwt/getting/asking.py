@@ -61,7 +61,7 @@ class Asking:
 
     def slot(self, repository: Repository) -> Slot:
         """Return the cache's slot for the repository's token."""
-        return self.cache.slot(repository, self.options.scope, self.options.app)
+        return Slot(self.cache, repository, self.options.scope, self.options.app)
 
     def __enter__(self) -> "Asking":
         self.budget.watch(say_that_time_is_up)

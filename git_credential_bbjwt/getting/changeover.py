@@ -11,7 +11,7 @@ from git_credential_bbjwt.core.scopes import missing_from
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.workspace import cached_workspace_token, check_whole_workspace, workspace_token
 from git_credential_bbjwt.tokens.names import CONNECT
-from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
@@ -52,7 +52,7 @@ def first_token(
 
 def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Given | None:
     """The workspace's token that an earlier run of an installation command led to, which a broker keeps."""
-    slot = asking.cache.workspace_slot(repository.host, repository.workspace, asking.options.app)
+    slot = workspace_slot(asking.cache, repository.host, repository.workspace, asking.options.app)
     record = slot.find()
     if record is None or not record.may_answer(refused, identities=(command.identity,)):
         return None
@@ -70,7 +70,7 @@ def _with_successor(
     asking: Asking, vendor: Vendor, successor: OAuthConsumer, repository: Repository, refused: list[str]
 ) -> Given:
     """Ask ``vendor``; if Bitbucket refuses it because Connect ends, ask its ``successor`` instead."""
-    slot = asking.cache.workspace_slot(successor.host, successor.workspace, asking.options.app)
+    slot = workspace_slot(asking.cache, successor.host, successor.workspace, asking.options.app)
     try:
         token = _ask_connect(asking, slot, vendor, repository, refused)
     except (RefusedError, UndecidedError) as problem:

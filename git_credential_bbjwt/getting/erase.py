@@ -8,7 +8,7 @@ from git_credential_bbjwt.core.repository import Repository, normal_host, parse_
 from git_credential_bbjwt.git.protocol import parse_request, read_all
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import Record, fingerprint_of
-from git_credential_bbjwt.tokens.slot import Slot, may_be_replaced
+from git_credential_bbjwt.tokens.slot import Slot, may_be_replaced, workspace_slot
 from git_credential_bbjwt.tokens.tidying import forget, workspace_records
 
 
@@ -32,7 +32,7 @@ def erase(options: HelperOptions) -> int:
         return 0
     # What a broker gave may be kept nowhere, and is noted as refused all the same.
     cache = TokenCache.open(create=options.broker is not None)
-    slot = cache.slot(repository, options.scope, options.app)
+    slot = Slot(cache, repository, options.scope, options.app)
     budget = Budget(options.timeout)
     budget.watch(say_that_time_is_up)
     is_known = False
@@ -54,8 +54,8 @@ def _workspace_slot(cache: TokenCache, repository: Repository, app: str, refused
     if repository.workspace.startswith("{") and refused is not None:
         for record in workspace_records(cache, repository.host):
             if record.fingerprint == refused:
-                return cache.workspace_slot(record.host, record.workspace, record.app)
-    return cache.workspace_slot(repository.host, repository.workspace, app)
+                return workspace_slot(cache, record.host, record.workspace, record.app)
+    return workspace_slot(cache, repository.host, repository.workspace, app)
 
 
 def _refused_record(slot: Slot, refused: str | None) -> Record | None:

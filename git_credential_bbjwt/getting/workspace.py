@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.scopes import broader_than
 from git_credential_bbjwt.getting.asking import Asking, closed_error, keep, use
 from git_credential_bbjwt.tokens.record import Record
-from git_credential_bbjwt.tokens.slot import CLOSED_FOR, Slot, may_be_replaced
+from git_credential_bbjwt.tokens.slot import CLOSED_FOR, Slot, may_be_replaced, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 
@@ -24,7 +24,7 @@ def workspace_token(
     anybody. Raises CredentialError; WholeWorkspaceError in a broker that may not hand it out.
     """
     check_whole_workspace(asking)
-    slot = asking.cache.workspace_slot(consumer.host, consumer.workspace, asking.options.app)
+    slot = workspace_slot(asking.cache, consumer.host, consumer.workspace, asking.options.app)
     scope = asking.options.scope
     if not (asking.keeps and consumer.may_be_kept and slot.can_keep(opens_workspace=True)):
         return consumer.token(repository, scope, refused)

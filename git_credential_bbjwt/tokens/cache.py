@@ -1,10 +1,8 @@
 """The token cache: its folders, and the small files beside the tokens."""
 
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.places import user_cache_folder
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.folders import first_usable, is_shared_memory, token_paths, usable
-from git_credential_bbjwt.tokens.slot import Slot
 
 
 class TokenCache:
@@ -58,14 +56,6 @@ class TokenCache:
         )
         cache._operators_folder = operators_folder
         return cache
-
-    def slot(self, repository: Repository, scope: str, app: str) -> Slot:
-        """Return the slot of one repository's token."""
-        return Slot(self, repository, scope, app)
-
-    def workspace_slot(self, host: str, workspace: str, app: str) -> Slot:
-        """Return the slot of a token that serves a whole workspace: whatever scope was asked for, there is one."""
-        return Slot(self, Repository(host, workspace, ""), "", app)
 
     def make_notes(self) -> PrivateFolder | None:
         """Return the folder of the notes, made if it is missing: refusals are remembered even if no token is kept."""

@@ -3,10 +3,7 @@
 import time
 
 from git_credential_bbjwt.core.output import trace
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.cache import TokenCache
 
 
 class RateLimit:
@@ -15,7 +12,7 @@ class RateLimit:
     The caller holds the lock of whatever is counted.
     """
 
-    def __init__(self, cache: "TokenCache", name: str, *, most: int, seconds: int) -> None:
+    def __init__(self, cache: TokenCache, name: str, *, most: int, seconds: int) -> None:
         self._cache = cache
         self._name = name
         self._most = most

@@ -9,14 +9,11 @@ from git_credential_bbjwt.core.failures import TooManyRefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.lock import WAITING, FileLock
+from git_credential_bbjwt.tokens.cache import TokenCache, write
 from git_credential_bbjwt.tokens.folders import CLOSED, read_record, slot_name
 from git_credential_bbjwt.tokens.names import CONNECT_WORKS, LOCK, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from git_credential_bbjwt.tokens.cache import TokenCache
 
 #: How many tokens may replace a refused one, and within how many seconds: another token does not help if the server
 #: refuses each.
@@ -43,7 +40,7 @@ class Slot:
     If there is no folder, nothing is found and nothing is kept.
     """
 
-    def __init__(self, cache: "TokenCache", repository: Repository, scope: str, app: str) -> None:
+    def __init__(self, cache: TokenCache, repository: Repository, scope: str, app: str) -> None:
         self._cache = cache
         self.repository = repository
         self.scope = scope
@@ -62,8 +59,6 @@ class Slot:
 
     def keep(self, record: Record) -> None:
         """Put ``record`` in place of its predecessor. Raises OSError; the predecessor is then unchanged."""
-        from git_credential_bbjwt.tokens.cache import write
-
         if self._cache.tokens is not None:
             write(self._cache.tokens, self.name, record.to_bytes(), until=record.expires)
 
@@ -173,3 +168,8 @@ def may_be_replaced(slot: Slot, record: Record) -> bool:
         trace(too_many.what)
         return False
     return True
+
+
+def workspace_slot(cache: TokenCache, host: str, workspace: str, app: str) -> Slot:
+    """Return the slot of a token that serves a whole workspace: one, whatever scope was asked for."""
+    return Slot(cache, Repository(host, workspace, ""), "", app)

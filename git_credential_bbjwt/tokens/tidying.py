@@ -23,7 +23,7 @@ from git_credential_bbjwt.tokens.names import (
     UUID,
 )
 from git_credential_bbjwt.tokens.record import Record, parse_record
-from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN
+from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 
 # Seconds that removing what is past its end may take after an answer.
@@ -163,7 +163,7 @@ def _clear_subfolder(folder: PrivateFolder, path: str) -> None:
 
 
 def _drop(cache: TokenCache, path: str, record: Record) -> None:
-    slot = cache.slot(record.repository, record.scope, record.app)
+    slot = Slot(cache, record.repository, record.scope, record.app)
     slot.name = path  # A broker's has another one.
     slot.drop()
     slot.reopen()

@@ -49,3 +49,43 @@ def test_imports_between_wings_point_down() -> None:
     ]
 
     assert upwards == []
+
+
+def modules() -> dict[str, set[str]]:
+    """Each module of the package, with the modules of the package that it imports."""
+    paths = [path for path in PACKAGE.rglob("*.py") if "installed" not in path.parts]
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in paths}
+    found: dict[str, set[str]] = {}
+    for path in paths:
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE.name):
+                inner = node.module.removeprefix(PACKAGE.name).lstrip(".")
+                candidates = {f"{inner}.{alias.name}".lstrip(".") for alias in node.names} | {inner}
+                found[name] |= (candidates & names) - {name, ""}
+    return found
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    left = modules()
+    while True:
+        leaves = [name for name, imported in left.items() if not imported & left.keys()]
+        if not leaves:
+            break
+        for name in leaves:
+            del left[name]
+
+    assert {name: imported & left.keys() for name, imported in left.items()} == {}
+
+
+def test_no_module_forks_or_stands_in_for_another_but_cryptography() -> None:
+    forks, stand_ins = [], []
+    for path in PACKAGE.rglob("*.py"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            forks += [str(path)] if re.search(r"\bos\.fork(pty)?\b", line) else []
+            changes = re.search(r"sys\.modules(\[[^]]+\] *=|\.(setdefault|update|pop)\()", line)
+            stand_ins += [line.strip()] if changes else []
+
+    assert forks == []
+    assert [line for line in stand_ins if '"cryptography"' not in line] == []

@@ -19,7 +19,7 @@ from git_credential_bbjwt.tokens.folders import is_in_memory
 from git_credential_bbjwt.tokens.names import CLOSED, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record
-from git_credential_bbjwt.tokens.slot import Slot
+from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.tidying import clear_all, records_of, tidy
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.tokens.uuids import KnownUuids
@@ -68,7 +68,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
 
 def slot(cache: TokenCache, repository: Repository = WIDGETS) -> Slot:
     """The slot of a repository."""
-    return cache.slot(repository, SCOPE, APP)
+    return Slot(cache, repository, SCOPE, APP)
 
 
 def record(repository: Repository, *, expires: float = 7200) -> Record:
@@ -130,7 +130,7 @@ def test_refused_tokens_are_remembered_to_their_end(kept: TokenCache, nowhere: T
     widgets.refuse("known", now + 100)
     widgets.refuse("unknown", None)
     assert widgets.refused() == ["known", "unknown"]
-    others = (kept.slot(GADGETS, SCOPE, APP), kept.slot(WIDGETS, "x", APP), kept.slot(WIDGETS, SCOPE, "x"))
+    others = (Slot(kept, GADGETS, SCOPE, APP), Slot(kept, WIDGETS, "x", APP), Slot(kept, WIDGETS, SCOPE, "x"))
     assert [other.refused() for other in others] == [[], [], []]
     widgets.refuse("known", now + 100)
     assert widgets.refused() == ["unknown", "known"]
@@ -250,7 +250,7 @@ def test_slots_of_a_broker_are_its_own(kept: TokenCache) -> None:
 
 def test_workspace_has_one_slot_apart_from_its_repositories(kept: TokenCache) -> None:
     slot(kept).keep(record(WIDGETS))
-    everywhere = kept.workspace_slot("bitbucket.org", "acme", APP)
+    everywhere = workspace_slot(kept, "bitbucket.org", "acme", APP)
     assert everywhere.find() is None
     token = Token("wide", minted=int(time.time()), expires=int(time.time()) + 7200, opens_workspace=True)
     everywhere.keep(Record.of(token, everywhere.repository, everywhere.scope, APP, stamp="s", identity="i"))

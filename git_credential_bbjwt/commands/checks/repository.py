@@ -17,14 +17,15 @@ from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.folders import token_paths
+from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 
 
 def cached_token(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
     """Check that git's server accepts the cached token: clients that never erase one go on failing with it."""
     cache = TokenCache.open(create=False)
-    slots = [cache.slot(repository, options.scope, options.app)]
-    slots.append(cache.workspace_slot(repository.host, repository.workspace, options.app))
+    slots = [Slot(cache, repository, options.scope, options.app)]
+    slots.append(workspace_slot(cache, repository.host, repository.workspace, options.app))
     record = next((found for found in (slot.find() for slot in slots) if found and found.is_in_time()), None)
     if record is None:
         return
