@@ -51,6 +51,12 @@ def test_imports_between_wings_point_down() -> None:
     assert upwards == []
 
 
+def test_no_file_is_longer_than_350_lines() -> None:
+    lengths = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
+
+    assert {path: lines for path, lines in lengths.items() if lines > 350} == {}
+
+
 def modules() -> dict[str, set[str]]:
     """Each module of the package, with the modules of the package that it imports."""
     paths = [path for path in PACKAGE.rglob("*.py") if "installed" not in path.parts]
