@@ -1,7 +1,7 @@
-"""The JWT an app proves itself with: its claims, the query string hash, the signature.
+"""The JWT that proves an app's identity: its claims, the query string hash, the signature.
 
-Sources: "Understanding JWT for apps" (claims, qsh), "OAuth 2.0" of Bitbucket Cloud (the grant). For Bitbucket the
-client key stands in ``sub``.
+Sources: "Understanding JWT for apps" (claims, qsh), "OAuth 2.0" of Bitbucket Cloud (the grant). For Bitbucket, ``sub``
+is the client key.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ TOKEN_PATH = "/site/oauth2/access_token"
 #: Seconds from ``iat`` to ``exp``: three minutes, as Atlassian's examples have it.
 LIFETIME = 180
 
-# A server whose clock is this many seconds behind would see an `iat` in the future. From here on a clock counts as
-# off, and `bitbucket` signs again with the server's time.
+# JWTs are issued this many seconds in the past, so that a server whose clock is behind does not see the future. A clock
+# that differs by more is wrong, and `signing` signs again with the server's time.
 CLOCK_TOLERANCE = 30
 
 

@@ -185,8 +185,8 @@ def server_words(body: bytes) -> tuple[str, str]:
     found = json_object(body)
     if found is None:
         text = body[:_SEARCHED].decode("utf-8", "replace").strip()
-        # HTML says nothing in one line; JSON of another shape, or a form, might hold anything.
-        if text[:1] in ("<", "[", "{", '"') or "token=" in text or "access_token" in text:
+        # HTML says nothing in one line; JSON of another shape might hold anything.
+        if text[:1] in ("<", "[", "{", '"'):
             return "", ""
         return "", _shown(body.decode("utf-8", "replace"))
     error = found.get("error")
@@ -211,8 +211,12 @@ def _rest_words(error: dict[str, Any]) -> list[str]:
     return words
 
 
+# What is named like this may be anything; short values do not look like a token.
+_NAMES_OF_SECRETS = ("access_token", "refresh_token", "token=", "client_secret", "password=", "sharedsecret")
+
+
 def _shown(text: object) -> str:
     """Return what may be shown of a server's text, with its links replaced."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or any(name in text[:_SEARCHED].lower() for name in _NAMES_OF_SECRETS):
         return ""
     return " ".join("[link]" if "://" in word else word for word in safe_text(text).split())

@@ -1,4 +1,4 @@
-"""Who signs: one JWT from elsewhere for all requests, or a new one for each with the shared secret."""
+"""Signers: one JWT from elsewhere for all requests, or a new one for each request with the shared secret."""
 
 import threading
 import time
@@ -9,15 +9,15 @@ from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.core.failures import BadAnswerError
 from git_credential_bbjwt.core.output import hide, warning
 
-# A clock that is off by more is not corrected by what an answer says: whoever sent it might be after a JWT that counts
-# for a year. Seconds: a week.
+# A larger difference of clocks is not corrected, because a false server could obtain a JWT that is valid for a year in
+# this way. Seconds: a week.
 _LONGEST_OFFSET = 7 * 86_400
 
 Query = tuple[tuple[str, str], ...]
 
 
 class Signed:
-    """A JWT, and by how many seconds the clock it was signed by is ahead of this machine's."""
+    """A JWT, and the seconds by which the clock that it was signed with is ahead of this machine's."""
 
     def __init__(self, jwt: str, offset: float) -> None:
         self.jwt = jwt
@@ -31,10 +31,10 @@ class Signer(Protocol):
     signs_each: bool
 
     def jwt_for(self, method: str, path: str, query: Query) -> Signed:
-        """Return a JWT for this request. Raises CredentialError where there is no secret to sign with."""
+        """Return a JWT for this request. Raises CredentialError if the secret is not available."""
 
     def adopt(self, server_time: float | None, refused: Signed) -> bool:
-        """Sign by the server's clock from now on, if that helps ``refused``: False where another would be no better."""
+        """Sign by the server's clock from now on. Return whether a JWT that replaces ``refused`` may be accepted."""
 
 
 class PresignedJwt:
@@ -68,9 +68,8 @@ class SecretSigner:
     def jwt_for(self, method: str, path: str, query: Query) -> Signed:
         with self._lock:
             offset, secret = self._offset, self._shared_secret()
-        hide(secret)  # Again, because a broker's process forgets the oldest of what it hides.
+        hide(secret)  # Each time, because a long-lived process forgets the oldest hidden values.
         qsh = assertion.query_string_hash(method, path, query)
-        # Issued a little in the past, so that a server whose clock is as much behind does not see the future.
         issued_at = int(time.time() + offset) - assertion.CLOCK_TOLERANCE
         jwt = assertion.sign(secret, self._app_key, self._client_key, qsh, issued_at=issued_at)
         hide(jwt)

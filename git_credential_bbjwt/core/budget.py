@@ -1,4 +1,4 @@
-"""The time one call may take in all (``--timeout``), and the watchdog that holds it whatever the call is stuck in."""
+"""The time that a call may take (``--timeout``), and the watchdog that ends the call whatever it is waiting for."""
 
 import os
 import threading
@@ -9,19 +9,19 @@ from git_credential_bbjwt.core.failures import BudgetSpentError
 from git_credential_bbjwt.core.output import error, note
 from git_credential_bbjwt.system import child_process
 
-# Seconds after which a person in front of a terminal begins to wonder.
+# Seconds after which a note says what the call is waiting for.
 _WONDER = 3.0
 
-# Seconds the watchdog leaves the call to notice by itself, for the better message.
+# Seconds that the watchdog waits longer, because the call's own error says more.
 _GRACE = 0.05
 
 
 class Budget:
-    """A deadline. ``doing`` says in words what is being waited for, for messages; ``progress`` takes its place.
+    """A deadline. ``doing`` names, for messages, what the call is waiting for; ``progress`` replaces it.
 
-    The watchdog is a thread: it can end the process where no exception could be raised, in a name look-up or behind a
-    server that sends a byte a second. Exactly one of the two speaks: the call, once `finish` has returned, or the
-    watchdog.
+    The watchdog is a thread. It can end the process where no exception can be raised: in a name look-up, or while a
+    server sends one byte per second. Either the call prints the result, after `finish` has returned, or the watchdog
+    prints the error; never both.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -33,21 +33,21 @@ class Budget:
         self._finished = False
 
     def remaining(self) -> float:
-        """Seconds left. Raises BudgetSpentError when there are none."""
+        """Return the seconds that are left. Raises BudgetSpentError if there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
             raise self.spent()
         return left
 
     def spent(self) -> BudgetSpentError:
-        """The error for a budget that is over, with what was being waited for."""
+        """Return the error for a budget that is over. It names what the call was waiting for."""
         return BudgetSpentError(
             f"gave up after {self.seconds:g} s: {self.progress or self.doing}",
             "try again; allow more time with --timeout SECONDS; git-credential-bbjwt doctor finds what hangs",
         )
 
     def watch(self, give_up: Callable[[BudgetSpentError], None]) -> None:
-        """Start the watchdog. When the budget is over it calls ``give_up``, then ends the process with status 1."""
+        """Start the watchdog. When the budget is over, it calls ``give_up`` and ends the process with status 1."""
         threading.Thread(target=self._watch, args=(give_up,), daemon=True).start()
 
     def _watch(self, give_up: Callable[[BudgetSpentError], None]) -> None:
@@ -68,7 +68,7 @@ class Budget:
             os._exit(1)
 
     def finish(self) -> None:
-        """Claim the last word. It never returns when the watchdog has it already: the process is ending."""
+        """Stop the watchdog. If it is ending the process already, this call does not return."""
         with self._speaker:
             self._finished = True
 

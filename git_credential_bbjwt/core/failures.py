@@ -1,7 +1,7 @@
-"""What can go wrong: one family of errors, each of which says what happened and what to do next.
+"""The errors of this program: one family, each with a sentence on what failed and a hint for the next step.
 
-`entry` turns them into lines. They have a room of their own, loaded when something does go wrong, for making twenty
-classes would hold up every answer from the cache.
+`entry` prints them. This module is imported only when something fails, because making twenty classes takes longer than
+a cached answer may.
 """
 
 # Hints that several errors have.
@@ -9,16 +9,16 @@ WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchan
 NEWEST_PAYLOAD = "register the app's newest `installed` payload: git-credential-bbjwt register FILE"
 OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
 HEADLESS_HINT = (
-    "where there is no keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring "
-    "backend, or register with --insecure-storage"
+    "without a keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring backend, "
+    "or register with --insecure-storage"
 )
 
 
 class CredentialError(Exception):
-    """Something a person has to know.
+    """An error that a person has to know.
 
-    ``what`` is one sentence on what happened, ``hint`` the next thing to do, by default the class's ``usual_hint``.
-    Neither may hold a secret.
+    ``what`` is one sentence on what failed, ``hint`` the next step, by default the class's ``usual_hint``. Neither may
+    hold a secret.
     """
 
     exit_status = 1
@@ -49,7 +49,7 @@ class NotAllowedError(CredentialError):
 
 
 class CannotRunError(CredentialError):
-    """The command that `exec` was given cannot be run. ``exit_status`` is what a shell would end with."""
+    """The command that `exec` was given cannot be run. ``exit_status`` is the one that a shell would have."""
 
     def __init__(self, what: str, hint: str, exit_status: int) -> None:
         super().__init__(what, hint)
@@ -67,19 +67,19 @@ class AnothersWorkspaceError(CredentialError):
 
 
 class UndecidedError(CredentialError):
-    """Whether the repository is of this installation cannot be told now, so other helpers are to be asked."""
+    """It is not known now whether this installation is for the repository, so git should ask other helpers."""
 
 
 class SecretError(CredentialError):
-    """The shared secret cannot be had: no keyring, a locked one, or nothing stored there."""
+    """The shared secret is not available: no keyring, a locked one, or nothing stored in it."""
 
 
 class ConnectionFailedError(CredentialError):
-    """No complete HTTP answer came back: DNS, TCP, TLS, proxy, or a broken answer."""
+    """There was no complete HTTP response: DNS, TCP, TLS, a proxy, or a broken response."""
 
 
 class BrokerError(CredentialError):
-    """The broker gives no token, fails, or answers with something no token may be taken from."""
+    """The broker gives no token, fails, or its answer is not one that a token may be taken from."""
 
 
 class UnkeptError(CredentialError):
@@ -91,7 +91,7 @@ class UnkeptError(CredentialError):
 class AuditError(CredentialError):
     """A broker's audit cannot be written, so there is no token."""
 
-    usual_hint = "whoever runs the broker has to mend this: the path that --audit names, its mode, the room on its disk"
+    usual_hint = "the broker's operator must check the path that --audit names, its mode, and the space on its disk"
 
 
 class InstallationCommandError(CredentialError):
@@ -99,13 +99,13 @@ class InstallationCommandError(CredentialError):
 
 
 class RefusedError(CredentialError):
-    """Bitbucket answered, and the answer is no.
+    """Bitbucket refused a request.
 
-    ``status`` is the HTTP status; ``server_time`` the Unix time of the answer's ``Date`` header, if it had one.
-    ``is_about_repository`` tells that only the repository asked for is not there or may not be seen; ``is_used_up``
-    that an allowance is, for an hour. ``is_of_swap`` tells which of a mint's two requests it was, ``is_unknown_grant``
-    that the token endpoint does not know the grant, ``is_remembered`` that an earlier call met it. The key in
-    ``installation`` is what a refusal of all of an installation's requests is remembered under.
+    ``status`` is the HTTP status; ``server_time`` the Unix time of the response's ``Date`` header, if it has one.
+    ``is_about_repository``: only the requested repository is not there or is closed to the app. ``is_used_up``: the
+    allowance is used up, for an hour. ``is_of_swap``: the request was the swap and not the look-up.
+    ``is_unknown_grant``: the token endpoint does not know the grant. ``is_remembered``: an earlier call was refused.
+    ``installation`` is the key under which a refusal of all of an installation's requests is remembered.
     """
 
     installation = ""
@@ -144,7 +144,7 @@ class TooManyRefusedError(CredentialError):
 
 
 class BadAnswerError(CredentialError):
-    """Bitbucket answered with success, but with something no token may be taken from."""
+    """Bitbucket's response reports success, but no token may be taken from it."""
 
 
 class BroaderScopeError(BadAnswerError):

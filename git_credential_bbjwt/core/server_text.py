@@ -1,8 +1,8 @@
 """The gate that every word of a server or another program passes before it reaches a message.
 
-Such text can hold a token: one that this helper sent, or one that it has never seen. What passes the gate is plain
-language, decoded from the usual escapes, without anything that looks like a token. The text is cut before it is
-searched, so that a page of megabytes costs no more time than a paragraph.
+Such text can hold a token: one that this helper sent, or one that it has never seen. Plain language passes the gate,
+decoded from the usual escapes, without anything that looks like a token. The text is cut before it is searched, so that
+a page of megabytes costs no more time than a paragraph.
 """
 
 from base64 import urlsafe_b64decode
@@ -17,7 +17,7 @@ USUAL_LENGTH = 200
 # Characters that are looked at. Whatever is behind them is dropped before any search.
 _LOOKED_AT = 4_000
 
-# A word with a run of letters and digits longer than this is no word of a language.
+# A longer run of letters and digits is not a word of a language.
 _LONGEST_RUN = 20
 
 # A run with letters and digits in it may have so many characters ("sha256", "http2").
@@ -81,7 +81,7 @@ def _without_backslashes(text: str) -> str:
 
 
 def _is_plain(word: str) -> bool:
-    """Whether ``word`` may be a word of a language, a number, a name, a host or a path; False for a possible token."""
+    """Return whether ``word`` may be a word of a language, a number, a name, a host or a path, and not a token."""
     if len(word) > (_LONGEST_PATH if "/" in word else _LONGEST_WORD):
         return False
     return all(map(_is_plain_run, "".join(c if c.isalnum() else " " for c in word).split()))
@@ -98,7 +98,7 @@ def _is_plain_run(run: str) -> bool:
 
 
 def _holds_piece_of_a_secret(text: str) -> bool:
-    """Whether a piece of a value to hide is in ``text``: divided by spaces or signs, in another case, reversed, base64.
+    """Return whether ``text`` has a piece of a hidden value: divided, in another case, reversed, or in base64.
 
     Every position of the text is compared with every twelfth position of the values.
     """

@@ -1,7 +1,7 @@
-"""Which of a name's addresses is connected to: all in turn, a quarter of a second apart, the first one that answers.
+"""The race of a name's addresses: a connection to each, a quarter of a second apart; the first to connect is used.
 
-Source: RFC 8305 ("Happy Eyeballs Version 2"). The race is for TCP alone, so that a proxy sees no request that it must
-not. The standard library has it for asyncio only, whose import costs several Python starts.
+Source: RFC 8305 ("Happy Eyeballs Version 2"). Only TCP connections race, so that a proxy sees one request. The standard
+library has the race for asyncio alone, whose import takes as long as several starts of Python.
 """
 
 import errno
@@ -16,12 +16,12 @@ from itertools import chain, zip_longest
 _NEXT = 0.25
 
 
-# What a socket that does not block says of a connection it has begun; Windows has a number of its own.
+# The error numbers of a connection that has begun, on a socket that does not block; Windows has its own.
 _UNDER_WAY = (0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 
 class Address:
-    """Where to connect to, as `socket.getaddrinfo` has it."""
+    """An address to connect to, as `socket.getaddrinfo` returns it."""
 
     def __init__(self, family: int, place: "tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]") -> None:
         self.family = family
@@ -29,8 +29,8 @@ class Address:
 
 
 def addresses_of(host: str, port: int) -> list[Address]:
-    """Return the addresses of ``host``, the families in turn (RFC 8305, section 4). Raises OSError."""
-    # As bytes: for a name as text Python loads what international names need.
+    """Return the addresses of ``host``, IPv4 and IPv6 in turn (RFC 8305, section 4). Raises OSError."""
+    # As bytes: for text Python loads its code for international names.
     name = host.encode("ascii") if host.isascii() else host
     found = [
         Address(family, place) for family, _, _, _, place in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
@@ -41,9 +41,9 @@ def addresses_of(host: str, port: int) -> list[Address]:
 
 
 def first_to_connect(addresses: list[Address], remaining: Callable[[], float], distrusted: set[str]) -> socket.socket:
-    """Return a socket that is connected to one of ``addresses``; those ``distrusted`` are tried last.
+    """Return a socket that is connected to one of ``addresses``; the ``distrusted`` ones are tried last.
 
-    ``remaining`` tells the seconds that are left. Raises what it raises, and OSError where no address accepts.
+    ``remaining`` returns the seconds that are left. Raises its errors, and OSError if no address accepts.
     """
     waiting = sorted(addresses, key=lambda one: str(one.place[0]) in distrusted)
     trouble = OSError("it has no address")
@@ -58,7 +58,7 @@ def first_to_connect(addresses: list[Address], remaining: Callable[[], float], d
                     next_at = time.monotonic() + _NEXT
                     try:
                         trying.register(_begin(waiting.pop(0)), selectors.EVENT_WRITE)
-                    except OSError as refused:  # There is no way there, or no such family: the next one's turn.
+                    except OSError as refused:  # No route, or an unknown family: try the next address at once.
                         trouble, next_at = refused, time.monotonic()
                     continue
                 for key, _ in trying.select(pause):
@@ -79,7 +79,7 @@ def first_to_connect(addresses: list[Address], remaining: Callable[[], float], d
 
 
 def _error(number: int) -> OSError:
-    """The system's words for what a socket says; Windows has words of its own for its numbers."""
+    """Return the error with the system's text for its number; Windows has its own texts."""
     return OSError(number, getattr(socket, "errorTab", {}).get(number) or os.strerror(number))
 
 

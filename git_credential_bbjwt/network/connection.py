@@ -29,7 +29,7 @@ class SilentError(Exception):
 
 
 class Network:
-    """What all connections of one call share: the budget, git's settings, and the addresses that proved bad."""
+    """The state that all connections of a call share: the budget, git's settings, and the addresses that failed."""
 
     def __init__(self, budget: Budget, settings: HttpSettings) -> None:
         self.budget = budget

@@ -10,6 +10,7 @@ from git_credential_bbjwt import __version__
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
 from git_credential_bbjwt.network.http1 import TooLongError, UnsendableError
@@ -17,7 +18,7 @@ from git_credential_bbjwt.network.response import Response
 
 # An attempt is given up after so many seconds without a byte: the first one, the first one after another request of
 # this call lost an attempt, the second one. The first is also limited to a third of the budget, the second to half of
-# what is left of it. The third may take the rest.
+# the rest. The third may take all of the rest.
 _FIRST_PATIENCE = 15.0
 _FIRST_PATIENCE_ONCE_LOST = 5.0
 _SECOND_PATIENCE = 20.0
@@ -216,6 +217,9 @@ class Origin:
         return ConnectionFailedError(f"no response from {self.host}: {reason}", hint)
 
 
+# Characters of a failure's reason that are shown.
+_LONGEST_REASON = 300
+
 _NETWORK_HINT = (
     "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each attempt"
 )
@@ -237,9 +241,9 @@ def _in_words(final: ConnectionFailedError | Response) -> str:
 
 
 def _reason(problem: Exception) -> str:
-    """Return the system's or OpenSSL's words for a failure; none of them are a server's."""
+    """Return the words of the system, OpenSSL or a proxy library for a failure."""
     text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
-    return " ".join(str(text).split())[:300] or type(problem).__name__
+    return safe_text(str(text), _LONGEST_REASON) or type(problem).__name__
 
 
 def _jitter() -> float:

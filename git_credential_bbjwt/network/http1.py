@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL,
 
 
 class BrokenResponseError(Exception):
-    """What came back is no HTTP response, or it ended too early."""
+    """The received data is not an HTTP response, or it ended too early."""
 
 
 class TooLongError(Exception):

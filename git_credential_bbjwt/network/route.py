@@ -1,4 +1,4 @@
-"""How to reach a URL: the proxy, the certificates and the addresses that git itself would use for it.
+"""The way to a URL: the proxy, the certificates and the addresses that git itself would use for it.
 
 Sources: git-config(1), ``http.*``; git(1), ``GIT_SSL_*`` and ``GIT_PROXY_SSL_*``, which come before the configuration;
 curl(1), "ENVIRONMENT" for the proxy variables.
@@ -28,24 +28,24 @@ class Proxy(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Where it is, for messages."""
+        """Return its host and port, for messages."""
         return f"{self.host}:{self.port}"
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS."""
+        """Return whether it is a SOCKS proxy."""
         return self.scheme in _SOCKS
 
     @property
     def resolves(self) -> bool:
-        """Whether a SOCKS proxy is to look names up itself (curl(1), ``--proxy``)."""
+        """Return whether a SOCKS proxy looks names up itself (curl(1), ``--proxy``)."""
         return self.scheme in ("socks4a", "socks5h")
 
 
 class Certificates(NamedTuple):
-    """Files for TLS with one peer: authorities (none: the system's), the certificate to show and its key.
+    """Files for TLS with one peer: authorities (empty: the system's), the client certificate and its key.
 
-    ``setting`` names what in git's configuration the latter come from. Where a file holds both, ``key`` is empty.
+    ``setting`` is git's setting for the client certificate. If a file holds certificate and key, ``key`` is empty.
     """
 
     ca_file: str
@@ -56,7 +56,7 @@ class Certificates(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The way to one host. ``resolve`` has the addresses that take the place of names, by host and port."""
+    """The way to one host. ``resolve`` has the addresses that replace a name's own, by host and port."""
 
     proxy: Proxy | None
     certificates: Certificates
@@ -64,7 +64,7 @@ class Route(NamedTuple):
     resolve: dict[tuple[str, int], list[str]]
 
     def addresses(self, host: str, port: int) -> list[str] | None:
-        """The addresses to use instead of those that ``host`` has, if any (curl(1), ``--resolve``)."""
+        """Return the addresses that replace those of ``host``, if there are any (curl(1), ``--resolve``)."""
         host = host.lower()
         return self.resolve.get((host, port)) or self.resolve.get(("*", port))
 
@@ -72,8 +72,8 @@ class Route(NamedTuple):
 def find_route(url: str, settings: Settings) -> Route:
     """Return the way to ``url`` by git's ``settings`` for it and the environment.
 
-    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that is not honoured and makes the
-    way narrower.
+    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that would make the way narrower or
+    safer and is not honoured.
     """
     proxy = find_proxy(url, settings)
     _refuse_or_warn(url, settings, proxy)
@@ -115,7 +115,7 @@ def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
 
 
 class _NotHonoured:
-    """A setting of git's that makes the way safer or narrower and does not count here: an error, or a warning."""
+    """A setting of git's that makes the way safer or narrower and is not honoured: an error, or a warning."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ NOT_HONOURED = (
 
 
 def _file(variable: str, setting: str, settings: Settings) -> str:
-    """The file or folder a setting names; none for a relative path, for then the current folder would choose it."""
+    """Return the file or folder that a setting names; empty for a relative path, which the current folder chooses."""
     path = os.environ.get(variable) or settings.last(setting.partition(".")[2].lower()) or ""
     path = os.path.expanduser(path)
     if not path or os.path.isabs(path):
@@ -165,13 +165,13 @@ def _file(variable: str, setting: str, settings: Settings) -> str:
 
 
 def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
-    """Take apart values of ``http.curloptResolve``: ``[+]HOST:PORT:ADDRESS[,ADDRESS]...``, ``-HOST:PORT`` removes."""
+    """Parse values of ``http.curloptResolve``: ``[+]HOST:PORT:ADDRESS[,ADDRESS]...``, ``-HOST:PORT`` removes."""
     found: dict[tuple[str, int], list[str]] = {}
     for value in values:
         name, _, addresses = value.strip().removeprefix("+").partition(":")
         port, _, addresses = addresses.partition(":")
         if not name or not port.isascii() or not port.isdigit() or not addresses:
-            if value.startswith("-") and port.isdigit():
+            if value.startswith("-") and port.isascii() and port.isdigit():
                 found.pop((name.removeprefix("-").lower(), int(port)), None)
                 continue
             warning("a value of http.curloptResolve in git's configuration is not HOST:PORT:ADDRESS and is not used")
@@ -185,7 +185,7 @@ def find_proxy(url: str, settings: Settings) -> Proxy | None:
     environ = os.environ
     chosen = settings.last("proxy")
     if chosen is None:
-        # An upper-case name counts where the lower-case one is missing, as git does it.
+        # As git does it: an upper-case name is used if the lower-case one is not set.
         for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             if name in environ:
                 chosen = environ[name]
@@ -199,7 +199,7 @@ def find_proxy(url: str, settings: Settings) -> Proxy | None:
 
 
 def _goes_direct(host: str) -> bool:
-    """Whether ``no_proxy`` names ``host``: a name and all below it, an address, a network; ``*`` is all (curl(1))."""
+    """Return whether ``no_proxy`` lists ``host``: a name or one above it, an address, a network, ``*`` (curl(1))."""
     from ipaddress import ip_address, ip_network
 
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
@@ -227,7 +227,7 @@ def _parse_proxy(text: str) -> Proxy:
         hide(parts.password)
         hide(_decoded(parts.password).decode("utf-8", "surrogateescape"))
     if parts.scheme not in ("http", "https", *_SOCKS):
-        raise ConnectionFailedError("the configured proxy has a scheme that is not supported", _PROXY_HINT)
+        raise ConnectionFailedError("the scheme of the configured proxy is not supported", _PROXY_HINT)
     if not host:
         raise ConnectionFailedError("the configured proxy is not a URL", _PROXY_HINT)
     userinfo = None

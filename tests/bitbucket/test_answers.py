@@ -201,6 +201,8 @@ def test_a_scope_brings_along_what_bitbucket_says_and_no_more(asked: str, brough
             ("", "no; required: a, b; granted: none"),
         ),
         (b'{"error": {"message": "no", "detail": {"required": "a"}, "data": 5}}', ("", "no")),
+        (b'{"error": {"message": "no", "detail": "{\\"access_token\\": \\"abc\\"}"}}', ("", "no")),
+        (b'{"error": "invalid_grant", "error_description": "Refresh_Token abc"}', ("invalid_grant", "invalid_grant")),
         (b'{"error": {"message": "see https://evil.example/x for more"}}', ("", "see [link] for more")),
         (b'{"error": {"message": "no", "data": {"announcement_url": "https://evil.example/"}}}', ("", "no")),
     ],

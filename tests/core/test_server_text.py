@@ -16,6 +16,12 @@ from git_credential_bbjwt.core.output import REDACTED, hide, redacted
 from git_credential_bbjwt.core.server_text import safe_text
 
 
+@pytest.fixture(autouse=True)
+def _nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process hide values too."""
+    monkeypatch.setattr(output, "_secrets", {})
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -94,8 +100,7 @@ def test_nothing_that_looks_like_a_token_passes(spelling: str, kind: Callable[[]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS_OF_KNOWN)
-def test_no_piece_of_a_known_value_passes(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_secrets", {})
+def test_no_piece_of_a_known_value_passes(spelling: str) -> None:
     token = a_jwt()
     hide(token)
     shown = safe_text(f"bad token {SPELLINGS_OF_KNOWN[spelling](token)} of yours", 100_000)
@@ -105,8 +110,7 @@ def test_no_piece_of_a_known_value_passes(spelling: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("cut", range(3_950, 4_050, 7))
-def test_a_secret_is_not_shown_wherever_the_text_is_cut(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output, "_secrets", {})
+def test_a_secret_is_not_shown_wherever_the_text_is_cut(cut: int) -> None:
     secret = "correct horse battery staple of this test"
     hide(secret)
     text = "ab " * (cut // 3) + secret + " " + "x " * 9_000
