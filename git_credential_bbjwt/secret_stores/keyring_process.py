@@ -29,6 +29,8 @@ _LONGEST_LIFE = 60
 def main() -> None:
     """Answer one request."""
     replies = os.dup(1)
+    if sys.platform != "win32":
+        os.chdir("/")  # keyring's configuration can name code to run by a relative path.
     os.dup2(2, 1)  # A backend may print something, which is not part of the reply.
     request = json.loads(sys.stdin.buffer.readline())
     if not request["prompt"]:

@@ -220,6 +220,17 @@ def test_terminal_makes_no_window_either(scene: Workspace, kind: str) -> None:
     assert at_once(started)
 
 
+def test_current_folder_is_no_place_for_keyrings_code(scene: Workspace) -> None:
+    file = scene.machine.home / ".config/python_keyring/keyringrc.cfg"
+    file.parent.mkdir(parents=True)
+    file.write_text("[backend]\ndefault-keyring=evil.Keyring\nkeyring-path=.\n")
+    (scene.machine.home / "evil.py").write_text("open('ran', 'w')\n")
+    with desktop.session(scene.machine):
+        scene.machine.bbjwt("register", scene.installation, check=False)
+
+    assert not (scene.machine.home / "ran").exists()
+
+
 def test_bus_in_the_runtime_folder_is_used_without_the_variable(scene: Workspace) -> None:
     address = f"--address=unix:path={scene.machine.runtime}/bus"
     with desktop.session(scene.machine, address):
