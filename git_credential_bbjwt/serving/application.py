@@ -30,6 +30,7 @@ from git_credential_bbjwt.serving.id_token import NotAcceptedError
 from git_credential_bbjwt.serving.identities import Identity, RequestLimit, checked, matching_rules
 from git_credential_bbjwt.serving.isolation import OPERATORS_FOLDERS, check_own_file, operators_folder
 from git_credential_bbjwt.serving.issuer_keys import KeysNotAvailableError
+from git_credential_bbjwt.serving.limits import tidy_folder
 from git_credential_bbjwt.serving.policy import Policy
 from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
 
@@ -193,6 +194,8 @@ def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response
         return _Response(502, no_token(Kind.NOT_SET_UP, NOT_SET_UP, problem.what))
     rules = Rules(policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS))
     answer = in_time(budget, Answering(rules, budget), lambda: body)
+    if answer.kind is Kind.TOKEN:  # Side by side with the response.
+        threading.Thread(target=tidy_folder, args=(rules.folder,), daemon=True).start()
     headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)
     return _Response(_STATUS[answer.kind], answer, headers, anonymous=answer.kind is Kind.MALFORMED)
 

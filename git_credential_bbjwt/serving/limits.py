@@ -140,6 +140,15 @@ class Place:
         os.close(self._fd)
 
 
+def tidy_folder(path: str | None) -> None:
+    """Remove what is past its end in the broker's folder, `Rules.folder`; after an answer, a part at a time."""
+    cache = TokenCache.open(create=False, is_brokers=True, operators_folder=path)
+    try:
+        tidy(cache)
+    finally:
+        cache.close()
+
+
 def announce(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> None:
     """Note that a token is about to be requested, and hold refused tokens to one mint a minute.
 

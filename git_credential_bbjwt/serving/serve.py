@@ -30,8 +30,7 @@ from git_credential_bbjwt.serving.answering import Answering, in_time
 from git_credential_bbjwt.serving.audit import Audit
 from git_credential_bbjwt.serving.client import who_asks
 from git_credential_bbjwt.serving.isolation import operators_folder
-from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.tidying import tidy
+from git_credential_bbjwt.serving.limits import tidy_folder
 
 #: Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
 #: the reason reaches the asker.
@@ -78,7 +77,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     if answer.reason and not _is_shared_socket():  # It says no more than the answer.
         _in_thread(lambda: os.write(2, f"{PREFIX}error: {answer.reason}\n".encode()), _FOR_READER)
     if answer.kind not in (Kind.NOTHING, Kind.MALFORMED):  # Refusals leave files, too.
-        tidy(TokenCache.open(create=False, is_brokers=True, operators_folder=operators_folder()))
+        tidy_folder(operators_folder())
     return answer.status
 
 
