@@ -5,7 +5,6 @@ import os
 import sys
 
 from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions, parse_options
-from git_credential_bbjwt.core.output import be_verbose, error, trace, tracing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,19 +24,21 @@ def main(arguments: "list[str]") -> "NoReturn":
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except Exception as problem:  # The outermost frame: a person gets a line, never a traceback.
-        status = _told(problem)
+        status = _report(problem)
     children = sys.modules.get("git_credential_bbjwt.system.child_process")
-    if children is not None:  # Else none was started.
+    if children is not None:  # If it is not loaded, no child was started.
         children.end_all()
-    # Everything written went to the descriptors at once, so there is nothing to flush; and taking the interpreter down
-    # step by step costs a fifth of a cached answer. Threads that still wait for a server end with the process.
+    # Output is not buffered, so there is nothing to flush. An orderly end of the interpreter would cost a fifth of a
+    # cached answer. Threads that still wait for a server end with the process.
     os._exit(status)
 
 
-def _told(problem: Exception) -> int:
-    """Say what went wrong, and what to do next, a line each; return the exit status."""
+def _report(problem: Exception) -> int:
+    """Print what went wrong and what to do next, one line each; return the exit status."""
+    from git_credential_bbjwt.core.output import error
+
     failures = sys.modules.get("git_credential_bbjwt.core.failures")
-    if failures is not None and isinstance(problem, failures.CredentialError):  # Not loaded, none of it was raised.
+    if failures is not None and isinstance(problem, failures.CredentialError):  # If it is not loaded, it is none.
         error(problem.what, problem.hint)
         status: int = problem.exit_status
         return status
@@ -81,6 +82,8 @@ def dispatch(arguments: "list[str]") -> int:
                 "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
             )
     if options.verbose:
+        from git_credential_bbjwt.core.output import be_verbose
+
         be_verbose()
     if len(words) == 1:
         operation = words[0]
@@ -178,6 +181,8 @@ def _keep_out_of_core_dumps() -> None:
 
 
 def _trace_bug() -> None:
+    from git_credential_bbjwt.core.output import trace, tracing
+
     if tracing():
         import traceback
 

@@ -4,8 +4,9 @@ Git asks twice per fetch, so a foreign host and a cached token are answered with
 imported when it is needed.
 """
 
+import os
+
 from git_credential_bbjwt.core.options import HelperOptions, check_allowed
-from git_credential_bbjwt.core.output import note, trace, warning
 from git_credential_bbjwt.core.repository import normal_host, parse_path
 from git_credential_bbjwt.git.protocol import (
     QUIT,
@@ -43,19 +44,31 @@ def get(options: HelperOptions) -> int:
     sources = read_sources(options)
     if not sources.may_name(host):
         if request.protocol == b"https" and host in (CLOUD_HOST, *options.hosts) and sources.is_empty():
+            from git_credential_bbjwt.core.output import note
+
             note(
                 f"there is no token for {host}, because this machine has no installation: set BBJWT_INSTALLATION, or "
                 "run git-credential-bbjwt register FILE"
             )
         else:
-            trace(f"no installation names the host {host}")
+            _trace(options, f"no installation names the host {host}")
         return 0
     record = _cached(request, host, options, sources)
     if record is not None:
-        trace(f"{record.workspace}/{record.name or '*'}: using the cached token, which expires at {record.end}")
+        _trace(
+            options, f"{record.workspace}/{record.name or '*'}: using the cached token, which expires at {record.end}"
+        )
         write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
         return 0
     return _get_new(request, host, options, sources)
+
+
+def _trace(options: HelperOptions, decision: str) -> None:
+    """Trace a decision, if anybody asks for a trace: the module that can is not loaded otherwise."""
+    if options.verbose or os.environ.get("BBJWT_TRACE"):
+        from git_credential_bbjwt.core.output import trace
+
+        trace(decision)
 
 
 def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
@@ -105,7 +118,7 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
     try:
         answering = catalogue.answering(repository, options.app)
         if not answering:
-            trace(f"no installation names the workspace {repository.workspace}")
+            _trace(options, f"no installation names the workspace {repository.workspace}")
             return 0
         check_allowed(options.allow, repository)
         is_certain = catalogue.is_certain(answering, repository)
@@ -123,7 +136,7 @@ def _get_new(request: "Request", host: str, options: HelperOptions, sources: "So
         raise
     budget.finish()
     if token is None:
-        trace(f"no source has anything to say about {repository.full_name}")
+        _trace(options, f"no source has anything to say about {repository.full_name}")
     elif token.is_cached:
         from git_credential_bbjwt.tokens.record import fingerprint_of
 
@@ -155,6 +168,8 @@ def requested_repository(request: "Request", host: str, catalogue: "Catalogue") 
 
     A request that might have been for this helper gets one line; any other is only traced.
     """
+    from git_credential_bbjwt.core.output import note, trace, warning
+
     if not catalogue.names_host(host):
         unreadable = catalogue.unreadable()
         if unreadable and request.protocol == b"https":

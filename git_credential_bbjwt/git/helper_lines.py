@@ -139,9 +139,14 @@ def reset_after_this_one(url: str) -> Helper | None:
     return reset
 
 
+# Seconds for a look at git's configuration that an error's hint is worth, after the call's own time may be up.
+_PATIENCE = 2.0
+
+
 def is_proactive(url: str) -> bool:
     """Return whether git sends a password with its first request to ``url`` (git 2.46). Raises GitError."""
-    return run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False).strip() not in ("", "none")
+    found = run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False, seconds=_PATIENCE)
+    return found.strip() not in ("", "none")
 
 
 def read_again() -> None:

@@ -20,8 +20,11 @@ class GitError(CredentialError):
     """Git itself could not do what it was asked."""
 
 
-def run_git(*arguments: str, check: bool = True) -> str:
-    """Run git and return its standard output. Raises GitError when it fails (unless ``check`` is off) or is missing."""
+def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -> str:
+    """Run git and return its standard output.
+
+    Raises GitError if it fails (unless ``check`` is off), is missing, or takes longer than ``seconds``.
+    """
     import subprocess
 
     try:
@@ -30,7 +33,12 @@ def run_git(*arguments: str, check: bool = True) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env=child_process.for_git(),
+            timeout=seconds,
         )
+    except subprocess.TimeoutExpired as problem:
+        raise GitError(
+            f"git {arguments[0]} did not end within {seconds:g} s", "run it yourself to see more"
+        ) from problem
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
     if check and done.returncode != 0:

@@ -7,7 +7,6 @@ pod share ``/dev/shm``, so a token that opens a whole workspace is not kept ther
 import os
 import sys
 
-from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.ownership import is_private
@@ -134,6 +133,8 @@ def usable(
         try:
             yield open_folder(path)
         except OSError as problem:
+            from git_credential_bbjwt.core.output import trace, warning
+
             if isinstance(problem, PermissionError) and problem.filename == path:
                 warning(f"the folder {path} is not used, and tokens are not kept there: {problem.strerror}")
             elif create or not isinstance(problem, FileNotFoundError):

@@ -280,7 +280,7 @@ def test_a_bug_is_two_lines_and_shows_where_to_who_asks(
         try:
             raise KeyError("a secret")
         except KeyError as bug:
-            status = entry._told(bug)
+            status = entry._report(bug)
         assert status == 1
         return capfd.readouterr().err
 

@@ -556,7 +556,7 @@ HEAVY = (
 )
 
 
-_EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.output", ".core.repository", ".git", ".git.protocol"}
+_EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.repository", ".git", ".git.protocol"}
 _SOURCES = {
     *(".getting", ".getting.get"),
     *(".installations", ".installations.registry", ".installations.source", ".installations.sources"),
