@@ -38,6 +38,11 @@ def obtain_for_person(asking: Asking, repository: Repository) -> Token:
                 f"{' and '.join(asked)} has no token for {repository.full_name}",
                 "check the URL; a broker's operator or a command's author decides which workspaces it serves",
             )
+        if asking.options.app:
+            raise InstallationError(
+                f"no installation with the key of --app serves {repository.full_name} on {repository.host}",
+                "git-credential-bbjwt list shows the keys; or leave out --app",
+            )
         raise InstallationError(
             f"no installation serves {repository.full_name} on {repository.host}",
             "git-credential-bbjwt list shows the registered ones; register adds one",

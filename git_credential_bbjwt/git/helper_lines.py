@@ -66,8 +66,13 @@ class Helper(NamedTuple):
 
     @property
     def is_dead(self) -> bool:
-        """Whether it names this helper by a path at which there is no program."""
-        return self.is_this_one and os.path.isabs(self.program) and not os.access(self.program, os.X_OK)
+        """Whether it names this helper in a way that git finds no program by."""
+        if not self.is_this_one:
+            return False
+        if self.value.startswith("!"):
+            return shutil.which(os.path.expanduser(self.program)) is None
+        # Git runs an absolute path as it is, and `git credential-NAME` for any other word (gitcredentials(7)).
+        return not os.access(self.program, os.X_OK) if os.path.isabs(self.program) else self.program != "bbjwt"
 
     @property
     def name(self) -> str:

@@ -42,12 +42,14 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
     if check and done.returncode != 0:
-        reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ").removeprefix("error: ")
-        hint = f"correct that line, or run git {arguments[0]} yourself to see more"
-        raise GitError(
-            f"git {arguments[0]} failed: {reason or f'exit status {done.returncode}'}",
-            hint if "config line" in reason else "",
-        )
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
+        reason = lines[0].removeprefix("fatal: ").removeprefix("error: ")
+        hint = f"run git {arguments[0]} yourself, here, to see more"
+        if "config line" in reason:
+            hint = f"correct that line; or {hint}"
+        elif "GIT_CONFIG_COUNT" in reason:
+            hint = "run: unset GIT_CONFIG_COUNT"
+        raise GitError(f"git {arguments[0]} failed: {reason}", hint)
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

@@ -306,10 +306,17 @@ def test_the_path_switch_that_stands_last_counts(acme: Workspace) -> None:
         assert checks(acme.machine, acme.url)["git configuration"]["ok"] == on
 
 
-def test_a_helper_that_is_not_there(acme: Workspace) -> None:
-    acme.machine.git("config", "--global", f"credential.{base(acme)}.helper", "/gone/git-credential-bbjwt")
+@pytest.mark.parametrize(
+    "value",
+    ["/gone/git-credential-bbjwt", "git-credential-bbjwt", "~/git-credential-bbjwt", "!/gone/git-credential-bbjwt"],
+)
+def test_a_helper_that_git_does_not_find(acme: Workspace, value: str) -> None:
+    acme.machine.git("config", "--global", f"credential.{base(acme)}.helper", value)
+    assert acme.machine.git("clone", "-q", acme.url, "w", check=False).returncode != 0
 
-    assert "not there" in only_failure(acme.machine, acme.url)[1]
+    assert "git finds no program" in only_failure(acme.machine, acme.url)[1]
+    acme.machine.bbjwt("configure")
+    assert failures(acme.machine, acme.url) == []
 
 
 # Installations and Bitbucket
@@ -381,6 +388,28 @@ def test_an_oauth_consumer_is_tried_without_a_url(acme: Workspace) -> None:
     assert not any(token in json.dumps(found) for token in acme.bitbucket.tokens)
     consumer.secret += "x"
     assert only_failure(acme.machine)[0] == "secret"
+
+
+def test_consumer_that_takes_over_when_connect_has_ended_makes_doctor_pass(acme: Workspace) -> None:
+    consumer = acme.bitbucket.consumer_json(acme.bitbucket.add_consumer("acme"))
+    acme.installation.write_text(json.dumps({"clientInfo": acme.bitbucket.payload(acme.app)} | consumer))
+    assert "for the time after it" in checks(acme.machine, acme.url)["Connect"]["detail"]
+    acme.bitbucket.end_connect("gone")
+
+    assert failures(acme.machine, acme.url) == []
+    found = checks(acme.machine, acme.url)
+    assert "takes over" in found["secret"]["detail"]
+    assert "every repository of acme" in found["token"]["detail"]
+
+
+def test_settings_that_git_itself_refuses(acme: Workspace) -> None:
+    assert only_failure(acme.machine, acme.url, GIT_CONFIG_COUNT="x")[2] == "run: unset GIT_CONFIG_COUNT"
+    config = acme.machine.home / ".gitconfig"
+    config.write_text("[credential\n")
+    name, detail, remedy = only_failure(acme.machine, acme.url)
+    assert name == "git"
+    assert f"bad config line 1 in file {config}" in detail
+    assert remedy.startswith("correct that line")
 
 
 def test_of_two_oauth_consumers_the_one_that_is_used_is_named(acme: Workspace) -> None:

@@ -70,8 +70,9 @@ class Bitbucket:
             if one.is_consumer and one.base_url in self.reached:
                 yield checked("secret", self._consumer, one)
             elif not one.is_consumer and not one.jwt and self.reached.issuperset((one.base_url, one.base_api_url)):
-                found = self._connect(one)
-                if found.ok is not None or not is_minting:
+                successors = [other for other in installations if _takes_over(other, one)]
+                found = self._connect(one, successors)
+                if found.ok is not None or successors or not is_minting:
                     yield found
 
     def _consumer(self, one: Installation) -> str:
@@ -80,7 +81,7 @@ class Bitbucket:
         check_scope(token.scope, self._scope)
         return f"Bitbucket gives the {one.name} a token of scope {token.scope}"
 
-    def _connect(self, one: Installation) -> Check:
+    def _connect(self, one: Installation, successors: list[Installation]) -> Check:
         if not one.workspace_uuid:
             what = f"{one.name} is not tried, because its payload names no workspace; give a repository's URL"
             return note("secret", what)
@@ -93,6 +94,8 @@ class Bitbucket:
                 return note("secret", what, problem.hint)
             if status in (_UNAUTHORIZED, _GONE):
                 self.accepts_connect = self.accepts_connect or False
+                if successors:
+                    return note("secret", f"{problem.what}; the {successors[0].name} takes over", problem.hint)
             return failed("secret", problem.what, problem.hint)
         self.accepts_connect = True
         if one.workspaces and slug not in one.workspaces:
@@ -114,3 +117,9 @@ class Bitbucket:
             f"before it, run {APP_NAME} register --oauth-consumer --after-connect --workspace SLUG, or use --broker"
         )
         yield passed("Connect", f"{what}; {before}")
+
+
+def _takes_over(consumer: Installation, app: Installation) -> bool:
+    """Return whether ``consumer`` is for the time after ``app``, on the same workspace."""
+    same = consumer.host == app.host and set(consumer.workspaces) & set(app.workspaces)
+    return consumer.after_connect and bool(same)

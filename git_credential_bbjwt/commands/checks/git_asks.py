@@ -99,7 +99,8 @@ def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
         yield failed(name, f"{this.file} names bbjwt, which is not on PATH", _CONFIGURE)
         return
     if this.is_dead:
-        yield failed(name, f"{this.file} names {this.program}, which is not there", _CONFIGURE)
+        what = f"{this.file} names {this.program}, by which git finds no program"
+        yield failed(name, what, _CONFIGURE)
         return
     if _trouble(this):
         remedy = f"correct it: git config --file {this.file} --edit" if os.path.isabs(this.file) else "correct it"
