@@ -7,6 +7,7 @@ import sys
 
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, NEWEST_PAYLOAD, SecretError
 from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome, command
 from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.places import APP_NAME, user_runtime_base
@@ -66,7 +67,8 @@ class KeyringCall:
             return KeyringReply(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
         try:
             found = {str(field): str(value) for field, value in json.loads(output).items()}
-            return KeyringReply(Outcome(found.pop("outcome")), **found)
+            # A backend's words can hold anything.
+            return KeyringReply(Outcome(found.pop("outcome")), **{**found, "reason": safe_text(found["reason"])})
         except (ValueError, AttributeError, KeyError, TypeError):
             return KeyringReply(Outcome.FAILED, reason="the keyring's process ended without an answer")
 

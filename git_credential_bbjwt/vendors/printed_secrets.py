@@ -25,6 +25,11 @@ _MEMBER = re.compile(
     r"""(["']?)(?:sharedSecret|shared_secret|secret)\1\s{0,9}[:=]\s{0,9}(?:"((?:[^"\\\n]|\\.)*)|'([^'\n]*))"""
 )
 
+_NAMES = ("sharedSecret", "secret")
+
+# What a backslash begins in JSON.
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
+
 # Base64, of a payload in lines too. A shorter word is a word of a language more often.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _SHORTEST_BASE64 = 12
@@ -78,19 +83,44 @@ def _secrets_in(text: str, levels: int) -> set[str]:
     """The values of members that hold a secret: of JSON, of JSON in strings of JSON, and of either in base64."""
     if not levels:
         return set()
-    found = set()
+    found = _members_of(text, _LEVELS)
     unescaped = text
     for _ in range(_LEVELS):
         for match in _MEMBER.finditer(unescaped):
             found.add(_plain(match.group(2) or match.group(3) or ""))
         if "\\" not in unescaped:
             break
-        unescaped = re.sub(r"\\(.)", r"\1", unescaped)
+        unescaped = _ESCAPE.sub(_unescaped, unescaped)
     for _, readings in _base64_in(text):
         for said in readings:
             if "ecret" in said or said.isascii():  # Anything else is base64 of no text.
                 found |= _secrets_in(said, levels - 1)
     return found - {""}
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    return chr(int(match.group(1), 16)) if match.group(1) else match.group(2)
+
+
+def _members_of(text: str, levels: int) -> set[str]:
+    """The values of members that hold a secret, if all of ``text`` is JSON; of JSON in its strings, too."""
+    if not levels or text.lstrip()[:1] not in ("{", "["):
+        return set()
+    found: set[str] = set()
+    try:
+        to_see = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return found
+    while to_see:
+        value = to_see.pop()
+        if isinstance(value, dict):
+            found |= {one for name, one in value.items() if name in _NAMES and isinstance(one, str)}
+            to_see += value.values()
+        elif isinstance(value, list):
+            to_see += value
+        elif isinstance(value, str):
+            found |= _members_of(value, levels - 1)
+    return found
 
 
 def _plain(value: str) -> str:

@@ -67,6 +67,8 @@ SPELLINGS: dict[str, Callable[[str, str], str]] = {
     "base64 of the secret": lambda payload, secret: base64_of(secret),
     "basic authorization": lambda payload, secret: f"Authorization: Basic {base64_of('key:' + secret)}",
     "secret": lambda payload, secret: f"the secret is {secret}",
+    "escaped name": lambda payload, secret: payload.replace("sharedSecret", "shared\\u0053ecret"),
+    "escaped value": lambda payload, secret: payload.replace(secret, "".join(f"\\u{ord(c):04x}" for c in secret)),
     "half a payload": lambda payload, secret: payload[: payload.index(secret) + len(secret)],
     "hexadecimal": lambda payload, secret: secret.encode().hex(" ", 2),
     "UTF-16": lambda payload, secret: payload.encode("utf-16-le").decode("latin-1"),
