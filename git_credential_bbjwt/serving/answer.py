@@ -27,7 +27,7 @@ from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.protocol import format_answer
-from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, audit_line
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, NoSyslogError, audit_line
 from git_credential_bbjwt.serving.limits import (
     CannotLimitError,
     LimitError,
@@ -156,6 +156,8 @@ def audited(
     )
     try:
         audit.write(line)
+    except NoSyslogError as problem:
+        return no_token(Kind.NO_AUDIT, f"{NO_AUDIT}: there is no syslog here", problem.what, answer.repository)
     except AuditError as problem:
         return no_token(Kind.NO_AUDIT, NO_AUDIT, problem.what, answer.repository)
     return answer

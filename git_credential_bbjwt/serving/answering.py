@@ -81,11 +81,13 @@ def in_time(budget: Budget, answering: "Answering", read: Callable[[], bytes]) -
 
 
 class Answering:
-    """The answer to one request, by `Rules` and within a budget."""
+    """The answer to one request, by `Rules` and within a budget.
 
-    def __init__(self, rules: Rules, budget: Budget) -> None:
-        self._rules = rules
-        self._options = rules.options
+    ``rules`` is called when the request has arrived, and may raise CredentialError.
+    """
+
+    def __init__(self, rules: Callable[[], Rules], budget: Budget) -> None:
+        self._find_rules = rules
         self._budget = budget
         self._repository = ""
 
@@ -93,7 +95,10 @@ class Answering:
         """Return the answer to the request that ``read`` returns. Raises nothing."""
         try:
             self._budget.doing = WAITING_FOR_REQUEST
-            return self._answer(parse_request(read()))
+            data = read()
+            self._rules = self._find_rules()
+            self._options = self._rules.options
+            return self._answer(parse_request(data))
         except CredentialError as problem:
             return refusal(problem, self._repository, self._budget)
         except Exception as problem:  # Whatever it is: the client gets an answer, and the audit its line.
@@ -175,7 +180,7 @@ class Answering:
         assert cache.notes is not None
         name = asking.slot(repository).name + NAMED
         known = (cache.read(name) or b"").decode("ascii", "replace").split(" ")
-        if len(known) == 2 and known[1].isdigit() and int(known[1]) > time.time():
+        if len(known) == 2 and known[1].isdigit() and 0 < int(known[1]) - time.time() <= _NAME_LIFE:
             full_name = known[0]
         else:
             limit = LookupLimit(cache, LOOKUPS, "too many requests by UUIDs in a minute")

@@ -193,7 +193,7 @@ def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response
     except CredentialError as problem:
         return _Response(502, no_token(Kind.NOT_SET_UP, NOT_SET_UP, problem.what))
     rules = Rules(policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS))
-    answer = in_time(budget, Answering(rules, budget), lambda: body)
+    answer = in_time(budget, Answering(lambda: rules, budget), lambda: body)
     if answer.kind is Kind.TOKEN:  # Side by side with the response.
         threading.Thread(target=tidy_folder, args=(rules.folder,), daemon=True).start()
     headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)

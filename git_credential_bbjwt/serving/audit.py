@@ -29,6 +29,12 @@ _PATIENCE = 2.0
 _PAUSE = 0.01
 
 
+class NoSyslogError(AuditError):
+    """No syslog answers, as in most containers."""
+
+    usual_hint = "start a syslog service, or name a file: --audit /var/log/bbjwt.log"
+
+
 class Audit(Protocol):
     """Where lines go."""
 
@@ -114,9 +120,8 @@ class _Syslog:
                     raise
                 self._send(socket.SOCK_STREAM, text + b"\0")
         except OSError as problem:
-            raise AuditError(
-                f"the audit cannot be written: no syslog answers at {_SYSLOG}: {problem.strerror or 'it timed out'}",
-                "start a syslog service, or name a file: --audit /var/log/bbjwt.log",
+            raise NoSyslogError(
+                f"the audit cannot be written: there is no syslog here ({_SYSLOG}: {problem.strerror or 'timeout'})",
             ) from problem
 
     @staticmethod

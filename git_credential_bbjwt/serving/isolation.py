@@ -20,7 +20,7 @@ _KEPT_PREFIX = "LC_"
 # process that systemd started.
 _KEPT_WITHOUT_SSH = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "CACHE_DIRECTORY", "STATE_DIRECTORY")
 
-_BEHIND_SUDO = ("SUDO_UID", "DOAS_USER")
+_BEHIND_SUDO = ("SUDO_UID", "DOAS_USER", "PKEXEC_UID")
 
 _USUAL_PATH = "/usr/bin:/bin"
 
@@ -31,11 +31,12 @@ OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")
 def isolate() -> None:
     """Drop the client's environment, and leave its folder, terminal and umask. To be called before anything is read.
 
-    Raises UsageError behind sudo and doas: a caller by sudo owns the limits, signals and standard error of the process.
+    Raises UsageError behind sudo, doas, pkexec and a set-user-ID program: their caller owns the limits, signals and
+    standard error of the process.
     """
-    if any(name in os.environ for name in _BEHIND_SUDO):
+    if any(name in os.environ for name in _BEHIND_SUDO) or os.getuid() != os.geteuid():
         raise UsageError(
-            "serve does not run behind sudo or doas, because their caller controls the process",
+            "serve does not run behind sudo or doas, because the caller controls such a process",
             "have systemd listen at a socket (Accept=yes), and ask there: --broker unix:/run/bbjwt/socket",
         )
     environment = _environment()

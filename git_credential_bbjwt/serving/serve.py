@@ -18,6 +18,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
 from git_credential_bbjwt.git.protocol import write_answer
 from git_credential_bbjwt.serving.answer import (
+    NO_AUDIT,
     NOT_SET_UP,
     Answer,
     Kind,
@@ -40,6 +41,9 @@ DEFAULT_TIMEOUT = 45.0
 _LONGEST_REQUEST = 64 * 1024
 _LONGEST_WAIT = 10.0
 
+# Seconds for the audit's line.
+_FOR_AUDIT = 4.5
+
 # Seconds that a client has to read its answer, at least, and for a standard error that nobody reads.
 _FOR_READER = 2.0
 
@@ -54,10 +58,6 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     warnings: list[str] = []
     # A client reads standard error, and may not read it at all: nothing is written there before the answer.
     divert(lambda line: warnings.append(line) if "warning: " in line else None)
-    if options.installation_command is not None:
-        from git_credential_bbjwt.system.shell import end_children_on_signals
-
-        end_children_on_signals()  # A thread runs the command, and cannot set this.
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
     if options.installation_command is not None:
@@ -65,11 +65,12 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
 
         end_children_on_signals()  # The thread that runs the command cannot set this.
     try:
-        answer = _answer(options, rules, budget)
+        folder = operators_folder()
+        answer = in_time(budget, Answering(lambda: rules()._replace(folder=folder), budget), _read_request)
         asker = who_asks() | ({"label": label} if label else {})
         told = [one.partition("warning: ")[2] for one in warnings]
         answer = answer._replace(cause="; ".join([one for one in (answer.cause, *told) if one]))
-        answer = audited(answer, audit, asker, options.scope)
+        answer = _audited_in_time(answer, audit, asker, options.scope)
     except Exception as problem:  # Whatever it is: the client gets an answer.
         answer = no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem))
     if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
@@ -81,22 +82,12 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     return answer.status
 
 
-def _answer(options: HelperOptions, rules: Callable[[], Rules], budget: Budget) -> Answer:
-    trouble: CredentialError | None = None
-    try:
-        found = rules()
-    except CredentialError as problem:
-        found, trouble = Rules(options, ()), problem
-
-    found = found._replace(folder=operators_folder())
-
-    def read() -> bytes:
-        request = _read_request()
-        if trouble is not None:
-            raise trouble
-        return request
-
-    return in_time(budget, Answering(found, budget), read)
+def _audited_in_time(answer: Answer, audit: Audit, asker: dict[str, object], scope: str) -> Answer:
+    """The answer once its line is written; none with a token if that takes too long, as on a disk that hangs."""
+    found: list[Answer] = []
+    if _in_thread(lambda: found.append(audited(answer, audit, asker, scope)), _FOR_AUDIT):
+        return found[0]
+    return no_token(Kind.NO_AUDIT, NO_AUDIT)
 
 
 def _in_thread(write: Callable[[], object], seconds: float) -> bool:

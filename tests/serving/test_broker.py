@@ -830,7 +830,7 @@ def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -
     assert acme.app.shared_secret not in cause
 
 
-@pytest.mark.parametrize("variable", ["SUDO_UID", "DOAS_USER"])
+@pytest.mark.parametrize("variable", ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"])
 def test_a_broker_behind_sudo_refuses_and_names_the_socket(acme: Workspace, broker: Broker, variable: str) -> None:
     done = broker.serve(request(acme.url) + "\n", also={variable: "1000"})
 

@@ -446,3 +446,122 @@ def is_running(pid: int) -> bool:
         return status_of(pid, "State")[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_client_that_does_not_read_its_answer_is_not_waited_for_beyond_the_budget(broker: Broker) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    began = time.monotonic()
+    done = subprocess.run(
+        broker.command(options=("--timeout=3",)),
+        input=(request(broker.acme.url) + "\n").encode(),
+        stdout=writing,
+        env=broker.environment,
+        timeout=PATIENCE,
+    )
+    os.close(reading)
+    os.close(writing)
+
+    assert done.returncode == 1
+    assert time.monotonic() - began < 3 + LATE
+    assert [line["outcome"] for line in broker.lines()] == ["granted"]
+
+
+def test_an_allow_file_that_hangs_is_not_waited_for_beyond_the_budget(broker: Broker) -> None:
+    listed = broker.home / "builds"
+    os.mkfifo(listed)
+    began = time.monotonic()
+    done = subprocess.run(
+        broker.command(f"--allow-file={listed}", options=("--timeout=2",)),
+        input=request(broker.acme.url) + "\n",
+        capture_output=True,
+        text=True,
+        env=broker.environment,
+        timeout=PATIENCE,
+    )
+
+    assert given(done)["quit"] == "1"
+    assert time.monotonic() - began < 2 + LATE
+    assert [line["outcome"] for line in broker.lines()] == ["error"]
+
+
+def test_a_request_that_drips_is_waited_for_ten_seconds_in_all(broker: Broker) -> None:
+    began = time.monotonic()
+    with subprocess.Popen(
+        broker.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            while process.poll() is None:
+                process.stdin.write(b"a=b\n")
+                process.stdin.flush()
+                time.sleep(0.5)
+        out = process.stdout.read()
+
+    assert out == b"quit=1\nbbjwt-error=no complete request came within 10 s\n\n"
+    assert time.monotonic() - began < 10 + LATE
+
+
+def test_a_name_of_a_wrong_clock_is_looked_up_again(acme: Workspace, broker: Broker) -> None:
+    asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
+    assert "password" in given(broker.serve(asked))
+    (known,) = (broker.home / "run").rglob("*~named")
+    for until in (int(time.time()) + 10**8, int(time.time()) + 7300):
+        known.write_text(f"acme/lib-other {until}")
+        assert "password" in given(broker.serve(asked))
+        assert known.read_text().startswith("acme/widgets ")
+
+
+def test_two_brokers_of_one_user_hold_to_their_own_lists(acme: Workspace, broker: Broker) -> None:
+    other = acme.bitbucket.host_repository("acme/other")
+    for allowed, url in (("acme/widgets", acme.url), ("acme/other", acme.bitbucket.url(other))):
+        assert "password" in given(broker.serve(request(url) + "\n", "--allow", allowed))
+    assert given(broker.serve(request(acme.url) + "\n", "--allow", "acme/other"))["quit"] == "1"
+    assert given(broker.serve(request(acme.bitbucket.url(other)) + "\n", "--allow", "acme/widgets"))["quit"] == "1"
+    assert acme.bitbucket.mints() == 2
+
+
+def test_a_broker_killed_in_the_middle_holds_nothing_up(acme: Workspace, broker: Broker) -> None:
+    from tests.conftest import until_asked
+    from tests.emulator import Fault
+
+    acme.bitbucket.misbehave("api", Fault(delay=5))
+    with waiting(broker) as process:
+        assert process.stdin is not None
+        process.stdin.write(request(acme.url).encode() + b"\n")
+        process.stdin.flush()
+        until_asked(acme.bitbucket)
+        process.kill()
+        process.wait(PATIENCE)
+    began = time.monotonic()
+
+    assert "password" in given(broker.serve(request(acme.url) + "\n"))
+    assert time.monotonic() - began < LATE
+
+
+FORGED = 'acme/lib-x","outcome":"granted'
+
+
+@pytest.mark.parametrize("path", [FORGED, "acme/lib-%0Ax", "acme/lib-\x1b[2J", "acme/lib-\u2028x", "a" * 4000])
+def test_nothing_in_a_request_forges_the_audit(acme: Workspace, broker: Broker, path: str) -> None:
+    data = f"protocol=https\nhost={acme.bitbucket.host}\npath={path}\n\n"
+    done = subprocess.run(
+        broker.command("--allow=acme/*", '--asker=a\nb"c'),
+        input=data.encode(),
+        capture_output=True,
+        env=broker.environment,
+        timeout=PATIENCE,
+    )
+
+    assert b"password" not in done.stdout
+    (line,) = broker.audit.read_bytes().splitlines()
+    found = json.loads(line)
+    assert found["outcome"] in ("nothing to say", "error", "refused")
+    assert found["asker"]["label"] == 'a\nb"c'
+    assert line.isascii()
+    assert len(line) < 4096
