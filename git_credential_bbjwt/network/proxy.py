@@ -62,8 +62,7 @@ _TOO_MANY = 429
 def _without_tls(secured: ssl.SSLSocket) -> socket.socket:
     """Return a socket whose bytes go through ``secured``.
 
-    TLS with the server is wrapped around it like around any other socket. TLS over memory, the usual way for TLS in
-    TLS, is not verified by the system's trust store on macOS and Windows (truststore's ``wrap_bio``).
+    TLS with the server is wrapped around it like around any other socket. Python's ssl cannot wrap TLS around TLS.
     """
     here, there = socket.socketpair()
     here.settimeout(secured.gettimeout())
