@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs git-credential-bbjwt in an environment of its own, and switches it on in git's configuration.
+# Install git-credential-bbjwt in an isolated environment, and switch it on in git's configuration.
 set -eu
 
-# Only absolute entries of PATH: before this, nothing but the shell's own commands may run.
+# Keep the absolute entries of PATH alone. Until then, only the shell's own commands may run.
 entries=$PATH:
 # shellcheck disable=SC2123  # it is filled again
 PATH=''
@@ -55,7 +55,7 @@ esac
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/git_credential_bbjwt/__init__.py")
 
-# as_typed WORD: the word as a shell takes it, quoted where it has to be.
+# as_typed WORD: print the word as one types it in a shell, quoted if necessary.
 as_typed() {
     case $1 in
     *[!A-Za-z0-9_./:@%+=,-]*) printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")" ;;
@@ -79,8 +79,7 @@ find_python() {
     fail "no Python 3.10 or later found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
 }
 
-# Unpacks the pip that this Python brings along, where it can be found. To have it install itself takes as long as all
-# that it is wanted for.
+# Unpack the pip that this Python brings along, if it is found. Having pip install itself takes as long as all the rest.
 unpack_pip='
 import ensurepip, glob, os, sys, sysconfig, zipfile
 folders = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"), sysconfig.get_config_var("WHEEL_PKG_DIR")
@@ -90,13 +89,13 @@ if not wheels:
 zipfile.ZipFile(wheels[0]).extractall(sysconfig.get_path("purelib"))
 '
 
-# make_venv DIR: an environment with pip.
+# make_venv DIR: make an environment with pip.
 make_venv() {
     "$python" -I -m venv --without-pip "$1" &&
         { "$1/bin/python" -I -c "$unpack_pip" || "$1/bin/python" -I -m ensurepip; }
 }
 
-# make_environment DIR: an environment with pip or uv to fill it.
+# make_environment DIR: make an environment, with pip or by uv.
 make_environment() {
     say "making an isolated environment with $python ..."
     # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
@@ -148,7 +147,7 @@ pip_install() {
     fi
 }
 
-# fill_environment DIR REQUIREMENT...: install what nobody has locked into an environment.
+# fill_environment DIR REQUIREMENT...: install packages that are not locked into an environment.
 fill_environment() {
     environment_to_fill=$1
     shift
@@ -159,9 +158,8 @@ fill_environment() {
 
 locks=$here/git_credential_bbjwt/installed
 
-# fill_locked DIR LOCK [ARGUMENT]...: install exactly what a lock names, wheels alone. Nothing of a wheel runs before its
-# SHA-256 is found right, nor does installing one run any of it. To ask each wheel what else it needs would take a third
-# longer, and a lock is whole.
+# fill_locked DIR LOCK [ARGUMENT]...: install exactly the wheels that a lock names. Installing a wheel runs nothing of it;
+# its SHA-256 is checked first. A lock is complete, and --no-deps saves a third of the time.
 fill_locked() {
     environment_to_fill=$1 lock=$2
     shift 2
@@ -169,10 +167,10 @@ fill_locked() {
     pip_install "$environment_to_fill" --no-deps --require-hashes --only-binary :all: "$@" -r "$lock" ||
         fail "the packages that ${lock##*/} names could not be installed" \
             "check the network, or bring them along: ./install.sh --wheelhouse DIR" \
-            "where there is no wheel for this machine, take the newest, which nobody has locked: ./install.sh --latest"
+            "if there is no wheel for this machine, use the newest packages, which are not locked: ./install.sh --latest"
 }
 
-# Builds the project's wheel with what stands in a folder (PEP 517); prints the wheel's path.
+# Build the project's wheel with the tools in a folder (PEP 517); print the wheel's path.
 build_wheel='
 import os, sys
 with_what, into, sources = sys.argv[1:]
@@ -182,19 +180,20 @@ from hatchling.build import build_wheel
 print(os.path.join(into, build_wheel(into)))
 '
 
-# Prints a requirement that is met by one wheel alone.
+# Print a requirement that only one wheel satisfies.
 require_wheel='
 import hashlib, pathlib, sys
 name, wheel = sys.argv[1], pathlib.Path(sys.argv[2])
 print(f"{name} @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}")
 '
 
-# fill_locked_and_project DIR LOCK: the project too, its wheel from the wheelhouse or built with what is locked alone.
+# fill_locked_and_project DIR LOCK: install the locked wheels, and the project's wheel: the wheelhouse's, or one that is
+# built with locked tools.
 fill_locked_and_project() {
     say "installing the packages of ${2##*/} ..."
     built=$1/build wheel=$(wheel_of_wheelhouse)
     if [ -z "$wheel" ]; then
-        # A build by pip would fetch what nobody locked; so what builds stands in a folder of its own.
+        # pip would build it with tools that are not locked; so the locked ones are installed into a separate folder.
         fill_locked "$1" "$locks/locked-build.txt" --target "$built/with"
         wheel=$("$1/bin/python" -IB -c "$build_wheel" "$built/with" "$built" "$here") ||
             fail "the project could not be built" "see above; please report it"
@@ -203,7 +202,7 @@ fill_locked_and_project() {
     rm -rf "$built"
 }
 
-# fill_with_project DIR LOCK EXTRA: the project and what it needs: what the lock names, or with --latest the newest.
+# fill_with_project DIR LOCK EXTRA: install the project and its dependencies: the locked ones or, with --latest, the newest.
 fill_with_project() {
     if [ -n "$latest" ]; then
         say "installing the newest packages that pyproject.toml allows, as --latest asks for; they are not locked ..."
@@ -213,7 +212,7 @@ fill_with_project() {
     fi
 }
 
-# The project's wheel in the wheelhouse, if it has one of this version.
+# Print the path of the project's wheel in the wheelhouse, if there is one of this version.
 wheel_of_wheelhouse() {
     for wheel in ${wheelhouse:+"$wheelhouse/git_credential_bbjwt-$version"-*.whl}; do
         if [ -f "$wheel" ]; then
@@ -223,17 +222,16 @@ wheel_of_wheelhouse() {
     done
 }
 
-# project EXTRA: the project itself, as a requirement: by its name if the wheelhouse has its wheel, else these sources.
+# project EXTRA: print the project's requirement: its name if the wheelhouse has its wheel, otherwise this folder.
 project() {
     if [ -n "$(wheel_of_wheelhouse)" ]; then printf '%s' "$name$1==$version"; else printf '%s' "$here$1"; fi
 }
 
-# What is linked into the folders that man and the shells look into, below a prefix's share.
+# The files to link into the folders in which man and the shells look, below a prefix's share.
 shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
 
-# Ends with an error if one of its arguments is reached through a folder or link of somebody who is neither this user nor
-# root, or through a folder in which everybody can replace what is there, or if it cannot be written. The first, unless
-# empty, must be this user's.
+# Fail if a path leads through a folder or link whose owner is neither this user nor root, or through a folder in which
+# everybody can replace files, or to a place that cannot be written. The first path, unless empty, must be this user's.
 check_places='
 import os, stat, sys
 home, *places = sys.argv[1:]
@@ -256,7 +254,7 @@ for place in places:
             path = os.path.dirname(path)
 '
 
-# Makes a link, or replaces it in one step.
+# Make a link, or replace it in one step.
 set_link='
 import os, sys
 target, link = sys.argv[1:]
@@ -264,8 +262,8 @@ os.symlink(target, f"{link}.{os.getpid()}")
 os.replace(f"{link}.{os.getpid()}", link)
 '
 
-# Makes a link that names this process, so that two installers never work on one folder. Ends with an error if another
-# one does; the link of one that was killed is replaced.
+# Make a link that names this process, so that two installers never work on one folder. Fail if another one does. The link
+# of a process that was killed is replaced.
 take_lock='
 import os, sys
 lock, process = sys.argv[1:]
@@ -300,25 +298,26 @@ set_places() {
     fi
     case $data in
     *[\"\$\`\\]* | *"
-"*) fail "no command can be made in a folder with such a name: $data" "use a folder without \" \$ \` \\ and line breaks" ;;
+"*) fail "no command can be made in a folder with such a name: $data" "use one without \" \$ \` \\ or a line break" ;;
     esac
     python=$(find_python)
     "$python" -I -c "$check_places" "${own_home-}" "$data" "$bin" "$share" ||
-        fail "nothing is installed, nothing removed" "see who owns it and who can write to it (ls -ld)" \
+        fail "nothing is installed, nothing removed" "check the owner and the mode: ls -ld" \
             "if HOME is another user's, use your own: sudo -H"
 }
 
-# lock_places: keep other installers out of the folder until this one ends.
+# Keep other installers out of the folder until this one ends.
 lock_places() {
     mkdir -p "$data"
     "$python" -I -c "$take_lock" "$data/installing" $$ || fail "nothing is changed" "run it again in a minute"
 }
 
-# temporary_folder: sets `place` to a new folder, and removes it at the end.
+# Set `place` to a new folder that is removed at the end.
 temporary_folder() {
     case ${TMPDIR-} in /*) ;; *) TMPDIR=/tmp ;; esac
     export TMPDIR
-    "$python" -I -c "$check_places" '' "$TMPDIR" || fail "TMPDIR=$TMPDIR is not safe to use" "set TMPDIR to a folder of yours"
+    "$python" -I -c "$check_places" '' "$TMPDIR" ||
+        fail "TMPDIR=$TMPDIR is not safe to use" "set TMPDIR to a folder of yours"
     place=$(mktemp -d "$TMPDIR/bbjwt.XXXXXX")
     trap 'rm -rf "$place"' EXIT
     trap 'exit 1' HUP INT TERM
@@ -330,7 +329,7 @@ temporary_folder() {
 # collecting garbage is switched off, and the package is looked for in its own folder alone.
 write_launcher() {
     mkdir -p "$bin"
-    # Made in the environment, where nobody can have prepared a link, and moved to its place whole.
+    # Write it in the environment, in which nobody can have prepared a link, and then move it to its place.
     new=$1/$name.new
     first="#!$1/bin/python -ISXutf8"
     packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -361,8 +360,8 @@ EOF
     mv -f "$new" "$bin/$name"
 }
 
-# Ends with an error, in words, for a file that does not hold payloads. It runs before there is an environment, so it
-# imports nothing but the standard library and what reads payloads.
+# Fail, in words, for a file that does not hold payloads. It runs before there is an environment, so it imports only the
+# standard library and the modules that read payloads.
 check_payload='
 import json, sys
 sys.path.insert(0, sys.argv[2])
@@ -386,7 +385,7 @@ except (CredentialError, OSError) as problem:
     sys.exit(str(problem))
 '
 
-# Prints a URL of the first registered workspace: a pattern for the command that comes next.
+# Print a URL of the first registered workspace, as a pattern for the next command.
 registered_url='
 import json, sys
 for one in json.load(sys.stdin):
@@ -458,12 +457,12 @@ install_it() {
     next_step
 }
 
-# Whether the command in its place is one that install.sh made: its first lines name the environment.
+# Succeed if the command was made by install.sh: its first lines name the environment.
 is_own_command() {
     case $(sed 3q "$bin/$name" 2>/dev/null) in *"$data/"*) ;; *) return 1 ;; esac
 }
 
-# keep_choices ENVIRONMENT: an upgrade installs what --with and --with-broker installed before.
+# keep_choices ENVIRONMENT: take over what --with and --with-broker installed in the previous environment.
 keep_choices() {
     if [ -e "$1/with-broker" ]; then broker=yes; fi
     if [ -s "$1/with" ]; then
@@ -474,7 +473,7 @@ keep_choices() {
     fi
 }
 
-# The last lines: what to do next on this machine.
+# Print the next step for this machine as the last line.
 next_step() {
     command=$name
     case :$PATH: in
@@ -500,7 +499,7 @@ next_step() {
     fi
 }
 
-# remove_empty DIR: the folder and those above it, as far as they are empty and below the home; the system's own stay.
+# remove_empty DIR: remove the folder and those above it, as far as they are empty and below the home folder.
 remove_empty() {
     folder=$1
     while [ -z "$system" ] && [ "${folder#"$HOME"/}" != "$folder" ] && rmdir "$folder" 2>/dev/null; do
@@ -550,7 +549,7 @@ demo() {
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-# Downloads by the pip that Python brings along, or the locked one if uv made the environment.
+# Download the locked wheels with the pip that Python brings along, or with the locked pip if uv made the environment.
 fill_wheelhouse() {
     python=$(find_python)
     temporary_folder
@@ -566,7 +565,7 @@ fill_wheelhouse() {
     say "next: copy $filled and this folder to the other machine; there: ./install.sh --wheelhouse DIR"
 }
 
-# set_mode MODE: there can be one alone.
+# set_mode MODE: allow only one.
 set_mode() {
     [ "$mode" = install_it ] || { usage >&2 && exit 2; }
     mode=$1
@@ -603,7 +602,7 @@ while [ $# -gt 0 ]; do
         esac
         packages="$packages $1"
         ;;
-    # For tests/run: an environment with what is named, a lock and the project, or --latest and requirements.
+    # For tests/run: an environment with the project and a lock's packages, or with --latest and requirements.
     --environment)
         mode=environment
         shift
@@ -626,7 +625,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# No option is ignored.
+# Refuse options that would be ignored.
 unused=''
 case $mode in
 install_it) [ -n "$payload" ] || unused=$insecure ;;

@@ -3,7 +3,7 @@
 #
 # python-socks 3.2.1. For curl, and so for git, `socks5://` and `socks4://` resolve names on the client, `socks5h://` and
 # `socks4a://` at the proxy. python-socks sends names to a socks5 proxy and resolves them itself for socks4, unless `rdns` says
-# otherwise. It refuses `socks5h` and `socks4a`, the names that curl has for what it does, as invalid.
+# otherwise. It refuses `socks5h` and `socks4a`, curl's names for resolving at the proxy, as invalid.
 set -eu
 
 folder=$(mktemp -d)

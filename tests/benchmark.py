@@ -1,7 +1,7 @@
 """``tests/run --benchmark``: what the helper costs, as ratios of whole processes that were measured in turn.
 
-Ratios are what counts: a machine's speed drifts, and both sides of a ratio were measured side by side. Beside each
-stands the most that the contract allows, and the noise: how far two medians of the other side are apart.
+Only ratios are comparable: a machine's speed drifts, but both sides of a ratio were measured in turn. Each is printed
+with the most that the contract allows, and with the noise: the distance of two medians of the reference.
 BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's; BBJWT_BENCHMARK_RUNS how often the
 shortest processes run, which the other numbers follow. Git's own round trips need git 2.46 or later: the newest of
 BBJWT_TEST_GITS, .cache/gits and the system's is used.
@@ -106,8 +106,8 @@ class DelayingRelay:
         await sending
 
 
-#: Runs processes for `Meter`, from a process smaller than those that it measures: what was in memory before exec counts
-#: as the peak of what came after it. So nothing is imported that is not built in.
+#: Runs processes for `Meter`. Linux counts the memory of a process before exec in its peak, so this process must
+#: be smaller than those that it measures: it imports built-in modules only.
 METER = r"""
 import posix, sys, time
 for line in sys.stdin:
@@ -125,7 +125,7 @@ for line in sys.stdin:
 
 
 class Cost(NamedTuple):
-    """What a whole process took: seconds, seconds of CPU with all its children, MiB at its peak."""
+    """The cost of a whole process: seconds, seconds of CPU with all its children, MiB at its peak."""
 
     wall: float
     cpu: float
@@ -206,7 +206,7 @@ class Bench:
         return int(self._emulator.stdout.readline())
 
     def request(self, *, far: bool = False, path: str = "acme/widgets.git", host: str = "") -> str:
-        """What git asks."""
+        """Return a request as git sends it."""
         return f"protocol=https\nhost={host or (self.far_host if far else self.host)}\npath={path}\n\n"
 
     def helper(self, environment: Mapping[str, str], *words: str, data: str = "") -> Case:
@@ -253,7 +253,7 @@ def median(costs: list[Cost], of: str = "wall") -> float:
 
 
 def noise(costs: list[Cost], of: str = "wall") -> str:
-    """How far the medians of every second run and of the others are apart; a dash for too few of them."""
+    """Return the distance of the medians of every second run and of the others; a dash for too few runs."""
     if len(costs) < 4:
         return "–"
     return f"{abs(median(costs[::2], of) / median(costs[1::2], of) - 1):.0%}"
@@ -274,7 +274,7 @@ def compare(
 
 
 def figure(rule: str, what: str, value: float, most: float, unit: str) -> None:
-    """Print what is no ratio."""
+    """Print an absolute figure."""
     over = "  over" if value > most else ""
     print(f"  {rule:<7}{what:<58}{value:>7.1f}{most:>9.1f} {unit}{over}", flush=True)
 

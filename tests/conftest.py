@@ -1,4 +1,4 @@
-"""What every test stands on: the installed command, a machine of one's own, and Bitbucket on loopback."""
+"""The ground of all tests: the installed command, a machine for each test, and Bitbucket on loopback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import pytest
 from tests import tally
 from tests.emulator import App, Emulator, HostedRepository
 
-#: The fixtures of what is installed have a file of their own.
+#: The fixtures for install.sh are in a file of their own.
 pytest_plugins = ["tests.installers"]
 
 #: The command as an installer put it beside the interpreter that runs the tests.
@@ -85,7 +85,7 @@ def shared_memory() -> Path:
     return folder
 
 
-# What a reader of the suite's end needs.
+# The end of the suite.
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -94,7 +94,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was seen to work and what was skipped, and why; pytest's summary of failures comes after it."""
+    """Print the versions that worked and the reasons for skips; pytest's summary of failures comes after it."""
     if hasattr(terminalreporter.config, "workerinput"):
         return  # It knows of its own tests alone.
     skipped = Counter(
@@ -114,7 +114,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @dataclass
 class Machine:
-    """A user's account on a machine: a home, an environment with nothing of ours in it, and the installed command."""
+    """A user of a machine: a home, an environment without the helper's variables, and the installed command."""
 
     home: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -330,7 +330,7 @@ class Workspace:
         return self.bitbucket.url(self.widgets)
 
     def write_installation(self, **changes: Any) -> None:
-        """Write the payload's file anew."""
+        """Write the payload's file again."""
         self.installation.write_text(json.dumps(self.bitbucket.payload(self.app, **changes)))
         self.installation.chmod(0o600)
 
@@ -393,7 +393,7 @@ def free_port() -> int:
 
 
 def cannot(reason: str) -> NoReturn:
-    """Skip a test that cannot be run here; where nothing may be skipped it fails."""
+    """Skip a test that cannot be run here; with `tests/run --all`, fail it."""
     if EVERYTHING:
         pytest.fail(f"{reason}, and nothing may be skipped")
     pytest.skip(reason)

@@ -101,7 +101,7 @@ def _fill_cache(path: Path, size: int) -> None:
 
 
 def cases_for(payload: dict[str, Any]) -> dict[str, Callable[[Grown], float]]:
-    """What is measured."""
+    """Return the operations to measure."""
     host = payload["baseUrl"].removeprefix("https://")
     request = f"protocol=https\nhost={host}\npath=acme/widgets.git\n\n"
     foreign = request.replace(host, "github.com")

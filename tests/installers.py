@@ -1,4 +1,4 @@
-"""What install.sh is run with: wheels of all that it wants, and machines that have one tool or another to use them."""
+"""Fixtures for install.sh: wheels of all that it installs, and machines with different tools to install them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for call in calls:
             done = subprocess.run(call, capture_output=True, cwd=PROJECT)
             if done.returncode != 0:
-                cannot(f"the wheels cannot be had: {done.stderr.decode()[-300:]}")
+                cannot(f"the wheels cannot be downloaded: {done.stderr.decode()[-300:]}")
 
     return shared_folder(tmp_path_factory, "wheelhouse", fill)
 
@@ -72,14 +72,14 @@ def fresh(machine: Machine) -> Machine:
 
 @pytest.fixture
 def with_uv(machine: Machine, uv_for_venv: dict[str, str]) -> Machine:
-    """The same with uv in venv's place: where pip is not what is tried, for it takes a third of pip's time."""
+    """The same with uv instead of venv and pip, which takes a third of the time: for tests that are not about pip."""
     machine.environment |= uv_for_venv
     return machine
 
 
 @pytest.fixture(scope="session")
 def uv_for_venv(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What an environment needs for a Python without venv, and uv beside it."""
+    """The variables for a Python without venv, with uv on PATH."""
 
     def fill(folder: Path) -> None:
         (folder / "uv").symlink_to(tools / "uv")

@@ -1,4 +1,4 @@
-"""What the tests were seen to work with, for the lines at the suite's end."""
+"""Versions that the tests were seen to work with, for the lines at the suite's end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _version_order(name: str) -> tuple[str, list[int], str]:
 
 
 def versions() -> list[str]:
-    """What was seen to work, a line each: a program with its versions or kinds, and features of some gits alone."""
+    """Return a line for each program that was seen to work, with its versions or kinds, and for some gits' features."""
     gits = sorted((name for name in _versions if name.startswith("git ")), key=_version_order)
     lines = [f"git: {', '.join(name.removeprefix('git ') for name in gits)}"] if gits else []
     for feature in sorted(set().union(*(_versions[name] for name in gits))):

@@ -1,4 +1,4 @@
-"""The interface of all vendors of tokens."""
+"""What every vendor of tokens has in common."""
 
 from typing import Protocol, runtime_checkable
 

@@ -66,8 +66,8 @@ __all__ = [
 class Emulator(Answers):
     """The whole of it. Use as a context manager; ``base_url`` and ``base_api_url`` are known from the start.
 
-    ``name`` is the host in its certificate. Where ``clients`` is an authority, it serves only who shows a certificate
-    of that one.
+    ``name`` is the host in its certificate. With the authority ``clients``, it serves only clients with a certificate
+    of that authority.
     """
 
     def __init__(self, folder: Path, *, name: str = "localhost", clients: trustme.CA | None = None) -> None:
@@ -107,7 +107,7 @@ class Emulator(Answers):
             server.shutdown()
             server.server_close()
 
-    # What a test sets up.
+    # For tests to set up.
 
     @property
     def host(self) -> str:
@@ -146,7 +146,7 @@ class Emulator(Answers):
         return consumer
 
     def consumer_json(self, consumer: Consumer, **changes: Any) -> dict[str, Any]:
-        """What the helper takes for an OAuth consumer of this Bitbucket."""
+        """Return the JSON with which an OAuth consumer of this Bitbucket is registered or injected."""
         known = {
             "key": consumer.key,
             "secret": consumer.secret,
@@ -223,7 +223,7 @@ class Emulator(Answers):
     ) -> None:
         """End Connect as `End` says, for good or for so many seconds (a rehearsal).
 
-        What nobody knows of a swap that is not supported is whether look-ups still work; they do unless ``look_ups``.
+        Whether look-ups still work when swaps are not supported is not known; they do, unless ``look_ups`` is true.
         """
         if look_ups is None:
             look_ups = how in ("gone", "unauthorized")
@@ -251,7 +251,7 @@ class Emulator(Answers):
         self._faults.setdefault(kind, []).extend(faults)
 
     def helper_requests(self) -> list[Seen]:
-        """What the helper sent, in order."""
+        """Return the helper's requests, in order."""
         return [one for one in self.seen if one.is_helper]
 
     def mints(self) -> int:
@@ -266,7 +266,7 @@ class Emulator(Answers):
         """Unix time by this server's clock."""
         return time.time() + self.clock_offset
 
-    # What the servers ask.
+    # For the servers.
 
     def take_fault(self, kind: str) -> Fault | None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What the token endpoint and the REST API answer, each rule with its source."""
+"""Answers of the token endpoint and the REST API, each rule with its source."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ class Answers:
                 raise RefusalError(301, {"type": "error"}, {"Location": location})
             raise rest_error(404, NOT_SEEN)
         if repository.workspace != allowed or (limit is not None and limit != repository.uuid):
-            # The same for what may not be seen: seen in the tests of eight programs.
+            # The answer is the same for a repository that may not be seen (the tests of eight programs).
             raise rest_error(404, NOT_SEEN)
         whole: dict[str, Any] = {
             "type": "repository",

@@ -1,4 +1,4 @@
-"""What the emulated Bitbucket consists of, what is switchable about it, and how it says no."""
+"""The emulated Bitbucket's parts, its switches, and its refusals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class IssuedToken:
 
 @dataclass
 class Seen:
-    """One request, and what was answered."""
+    """One request and its answer."""
 
     origin: str  # "base" or "api"
     method: str
@@ -133,14 +133,14 @@ RATE_LIMITED = Fault(
 #: A host that takes connections and never answers.
 SILENCE = Fault(silent=True)
 
-#: What git is told with 403 ("Error 403 when performing Git operations").
+#: The texts of git's 403 ("Error 403 when performing Git operations").
 IP_ALLOW_LIST = "To access this repository, an admin must whitelist your IP."
 TWO_STEP_VERIFICATION = "To access this repository, enable two-step authentication."
 
 
 @dataclass
 class End:
-    """The end of Connect, or its rehearsal. What a swap answers then is not known, so each way is a switch.
+    """The end of Connect, or its rehearsal. Nobody knows the answer of a swap then, so each way is a switch.
 
     `how` is "gone" (410: ends of endpoints, community threads of 2026), "unauthorized" (401 like a bad JWT: ends of
     credentials, community article 3237429), "unsupported" (400 "Unsupported grant type": what the endpoint says about a
@@ -158,7 +158,7 @@ class End:
 
 @dataclass
 class Rules:
-    """What is only inferred about Bitbucket, switchable: the helper has to be right either way."""
+    """Switches for what is only inferred about Bitbucket: the helper must work either way."""
 
     #: The REST API checks the `qsh` of a JWT.
     rest_checks_qsh: bool = True
@@ -185,13 +185,13 @@ class Rules:
     consumer_form_encoded: bool = False
     #: Status for a consumer with a wrong key or secret: 400 was seen (SonarQube's tests), RFC 6749 says 401.
     wrong_consumer_status: int = 400
-    #: What git gets with a good token of another repository: nothing was found on it.
+    #: Status for git with a good token of another repository: no source says.
     another_repositorys_token: int = 403
     #: Ended, or rehearsing the end: every request is answered with 410 (community threads of 2026).
     gone: bool = False
     #: Connect has ended, or rehearses it (see `Emulator.end_connect`); OAuth consumers go on.
     connect_end: End | None = None
-    #: What every request to the REST API meets, until it is None again: `OUTAGE`, `RATE_LIMITED`, `SILENCE`.
+    #: A fault for every request to the REST API, until it is None again: `OUTAGE`, `RATE_LIMITED`, `SILENCE`.
     rest_fault: Fault | None = None
     #: Nobody may see a repository from here: `IP_ALLOW_LIST` or `TWO_STEP_VERIFICATION`. Git gets it as text (A), the
     #: REST API as its error's message (inferred).
@@ -250,7 +250,7 @@ def token_of(claims: dict[str, Any], *, short: bool) -> str:
     """A new access token: a JWT of about 1,900 characters (aws-amplify/amplify-hosting #4105), or a short one."""
     if short:
         return secrets.token_urlsafe(60) + "="
-    # What Bitbucket's say is not known, and nobody else's business; the length is.
+    # The claims of Bitbucket's tokens are not known.
     parts = [{"alg": "RS256", "typ": "JWT"}, claims | {"jti": secrets.token_hex(16), "context": secrets.token_hex(470)}]
     head = ".".join(_base64url(json.dumps(part).encode()) for part in parts)
     return f"{head}.{_base64url(secrets.token_bytes(256))}"
@@ -276,7 +276,7 @@ def rest_error(status: int, message: str, detail: object = None) -> RefusalError
 
 
 def gone(change: str) -> RefusalError:
-    """What has ended, or is in a brown-out, answers this (community threads and blogs of 2026)."""
+    """Return the answer of a function that has ended or rehearses its end (community threads and blogs of 2026)."""
     error = {
         "message": f"{change} - Functionality has been deprecated",
         "detail": "See the announcement for what takes its place.",
@@ -299,7 +299,7 @@ def oauth_error(status: int, error: str, description: str) -> RefusalError:
 
 
 def scheme_of(seen: Seen, scheme: str) -> str | None:
-    """The credentials of an Authorization header of exactly this scheme; it must stand there once."""
+    """Return the credentials of an Authorization header of exactly this scheme, if there is one such header."""
     values = seen.headers.get_all("Authorization") or []
     if len(values) == 1 and values[0].startswith(scheme + " "):
         return values[0].removeprefix(scheme + " ")

@@ -27,14 +27,14 @@ def _template(files: tuple[tuple[str, str], ...]) -> tempfile.TemporaryDirectory
     subprocess.run(["git", "init", "-q", "--bare", "--template=", path], check=True, env=environment)
     (path / "HEAD").write_text("ref: refs/heads/main\n")
     with (path / "config").open("a") as config:
-        # Who may push is decided by the emulator, before http-backend sees the request.
+        # The emulator decides on pushes before http-backend sees the request.
         config.write("[http]\n\treceivepack = true\n[uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n")
         # 'Command "git archive" failure due to "operation not supported by protocol" error': not over https.
         config.write("[http]\n\tuploadarchive = false\n")
     commit = "commit refs/heads/main\ncommitter Emulator <emulator@example.invalid> 1700000000 +0000\ndata 5\nFirst\n"
     for name, text in files:
         commit += f"M 100644 inline {name}\ndata {len(text.encode())}\n{text}\n"
-    # Named by --git-dir: with safe.bareRepository=explicit, git 3.0's default, a folder alone is none.
+    # With safe.bareRepository=explicit, git 3.0's default, a bare repository is found by --git-dir alone.
     importing = ["git", "--git-dir", str(path), "fast-import", "--quiet"]
     subprocess.run(importing, input=commit.encode(), check=True, env=environment)
     return folder

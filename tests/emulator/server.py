@@ -64,7 +64,7 @@ class Server(ThreadingHTTPServer):
         self.context = context
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away, or never speaks TLS, is no news."""
+        """Ignore a client that goes away or never speaks TLS."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # typeshed names a narrower type
 
@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
                 fields = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
                 seen.form = dict(fields)
                 if len(fields) != len(seen.form):
-                    raise oauth_error(400, "invalid_request", "a field stands there twice")
+                    raise oauth_error(400, "invalid_request", "a field occurs twice")
                 answer: object = emulator.grant(seen)
             else:
                 answer = emulator.rest(seen)

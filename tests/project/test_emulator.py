@@ -90,7 +90,7 @@ def client_credentials(bitbucket: Emulator, key: str, secret: str, **fields: str
 
 
 def git_status(bitbucket: Emulator, token: str) -> tuple[int, Any]:
-    """What git is answered about acme/widgets with a token."""
+    """Ask for acme/widgets as git does, with a token."""
     path = "/acme/widgets.git/info/refs?service=git-upload-pack"
     return ask(bitbucket, "base", path, basic("x-token-auth", token))[:2]
 
