@@ -38,7 +38,7 @@ def _report(problem: Exception) -> int:
     from git_credential_bbjwt.core.output import error
 
     failures = sys.modules.get("git_credential_bbjwt.core.failures")
-    if failures is not None and isinstance(problem, failures.CredentialError):  # If it is not loaded, it is none.
+    if failures is not None and isinstance(problem, failures.CredentialError):  # Not loaded: not raised.
         error(problem.what, problem.hint)
         status: int = problem.exit_status
         return status
@@ -48,7 +48,7 @@ def _report(problem: Exception) -> int:
     else:
         error(
             f"internal error: {type(problem).__name__}",
-            "set BBJWT_TRACE=1 to see where, and report it with what that shows",
+            "set BBJWT_TRACE=1 to see where, and report it with that trace",
         )
     _trace_bug()
     return 1
@@ -135,7 +135,7 @@ _OPERATIONS = {"get": _get, "store": _store, "erase": _erase, "capability": _cap
 def _open_standard_descriptors() -> None:
     """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output.
 
-    What stands in for a closed standard output cannot be written, so that a result that reaches nobody is an error.
+    A closed standard output is replaced by a file that cannot be written, so a result that reaches nobody is an error.
     """
     for fd in (0, 1, 2):
         try:

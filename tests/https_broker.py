@@ -120,12 +120,15 @@ class HttpsBroker:
             time.sleep(0.05)
         return self
 
-    def stop(self) -> int:
-        """Send TERM, and wait for the end; return its status."""
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal to the process and those it started, and wait for the end; return its status."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            if number == signal.SIGTERM:
+                self.process.send_signal(number)
+            else:
+                os.killpg(self.process.pid, number)
         status = self.process.wait(PATIENCE)
         self.process = None
         return status

@@ -56,10 +56,10 @@ def refuse(response: Response, host: str, request: Request) -> NoReturn:
     """Raise the RefusedError for a response of ``host`` that is not the requested one."""
     # A good status that is not 200 may carry a token. So may whatever is not an error's JSON or text.
     code, words = server_words(response.body) if response.status >= 400 else ("", "")
-    what, hint = _meaning(response, host, request, code)
+    what, hint = _named_cause(response, host) or _meaning(response, host, request, code)
     refusal = RefusedError(
         f"{what}: {words}" if words else what,
-        _named_cause(response) or hint,
+        hint,
         status=response.status,
         server_time=response.date,
         is_about_repository=request is Request.LOOK_UP and response.status in (403, 404),
@@ -165,11 +165,12 @@ def _jwt_hint(server_time: float | None) -> str:
     return f"{hint}. {_CONNECT_MAY_HAVE_ENDED}"
 
 
-def _named_cause(response: Response) -> str:
-    """The hint for a cause that a refusal names in words, or empty."""
+def _named_cause(response: Response, host: str) -> tuple[str, str] | None:
+    """Return what happened and what to do if the refusal names its cause in words that are known."""
     if response.status not in (400, 401, 403):
-        return ""
-    return next((hint for words, hint in _CAUSES if _says(response, *words)), "")
+        return None
+    hint = next((hint for words, hint in _CAUSES if _says(response, *words)), None)
+    return None if hint is None else (f"{host} refused the request ({response.status})", hint)
 
 
 def _says(response: Response, *words: str) -> bool:

@@ -67,7 +67,9 @@ def _not_registered(workspace: str, app: str, *, system: bool) -> InstallationEr
             f"the workspace {workspace} is in the system registry alone",
             f"as root: git-credential-bbjwt unregister {workspace}{which} --system",
         )
-    return InstallationError("no installation is registered for this workspace", "git-credential-bbjwt list shows all")
+    return InstallationError(
+        f"no installation is registered for the workspace {workspace}", "git-credential-bbjwt list shows all"
+    )
 
 
 def _take_out(change: Change, leaving: Installation) -> None:

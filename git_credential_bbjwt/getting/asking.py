@@ -1,4 +1,4 @@
-"""What the requests of one call share, and the keeping of what they get."""
+"""The things that all requests of one call share, and how a token is kept."""
 
 from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.core.failures import TooManyRefusedError, UnkeptError
@@ -25,7 +25,7 @@ _UUIDS_OF_ALLOWED_NAMES = 7200
 
 
 class Asking:
-    """What all requests of one call share: the sources, the session with its budget, and the token cache.
+    """The things that all requests of one call share: the sources, the session with its budget, and the token cache.
 
     ``for_person`` marks a command that a person runs. A ``cache`` is given by a broker, which must keep every token
     that it hands out, and decides by ``whole_workspace`` whether it hands out tokens that open more than a repository.

@@ -123,9 +123,9 @@ def _end_of_connect(problem: CredentialError) -> RefusedError | None:
 
 
 def ends_connect(refusal: RefusedError, now: float) -> bool:
-    """Whether a consumer takes over after this refusal, at the Unix time ``now``.
+    """Return whether a consumer takes over after this refusal, at the Unix time ``now``.
 
-    What Bitbucket answers at the end is not known. A function that has ended answers 410; a grant that the token
+    Bitbucket's answer at the end is not known. A function that has ended answers 410; a grant that the token
     endpoint does not know, 400 "Unsupported grant type"; credentials that have ended, 401.
     """
     if refusal.status == _GONE or (refusal.is_of_swap and refusal.is_unknown_grant):

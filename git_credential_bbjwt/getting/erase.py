@@ -1,4 +1,6 @@
-"""What ``erase`` does: git names a token that the server refused, and it is not handed out again."""
+"""The operation ``erase``: git names a token that the server refused, and it is not handed out again."""
+
+import time
 
 from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
@@ -6,9 +8,17 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.git.protocol import parse_request, read_all
+from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import Record, fingerprint_of
-from git_credential_bbjwt.tokens.slot import Slot, may_be_replaced, workspace_slot
+from git_credential_bbjwt.tokens.slot import (
+    CLOSED_FOR,
+    MOST_REMINTS,
+    REMINTS_WITHIN,
+    Slot,
+    may_be_replaced,
+    workspace_slot,
+)
 from git_credential_bbjwt.tokens.tidying import forget, workspace_records
 
 
@@ -30,7 +40,7 @@ def erase(options: HelperOptions) -> int:
         repository = parse_path(host, request.path)
     except NotARepositoryError:
         return 0
-    # What a broker gave may be kept nowhere, and is noted as refused all the same.
+    # A broker's token is noted as refused even if it is not kept.
     cache = TokenCache.open(create=options.broker is not None)
     slot = Slot(cache, repository, options.scope, options.app)
     budget = Budget(options.timeout)
@@ -44,9 +54,24 @@ def erase(options: HelperOptions) -> int:
                 record = _refused_record(one, refused)
                 if record is not None:
                     drop(slot, one, record, is_refused=refused is not None)
-    if not is_known and options.broker and refused is not None:
-        slot.refuse(refused, None)
+    if not is_known and refused is not None:
+        if options.broker:
+            slot.refuse(refused, None)
+        elif slot.find() is None and read_sources(options).may_name(host):
+            _note_unkept(cache, slot, refused)
     return 0
+
+
+def _note_unkept(cache: TokenCache, slot: Slot, refused: str) -> None:
+    """Note a refused token that may have been one of the helper's, which are not all kept.
+
+    A client that asks until it gets a token that the server accepts must not get new ones for ever.
+    """
+    if cache.make_notes() is None:
+        return
+    slot.refuse(refused, int(time.time()) + REMINTS_WITHIN)
+    if len(slot.refused()) > MOST_REMINTS:
+        slot.close(None)
 
 
 def _workspace_slot(cache: TokenCache, repository: Repository, app: str, refused: str | None) -> Slot:
@@ -70,7 +95,7 @@ def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
         try:
             slot.count_remint()
         except TooManyRefusedError as too_many:
-            trace(f"{too_many.what}: the newest one stays, and is not handed out for some seconds")
+            trace(f"{too_many.what}: the newest one stays, and is not handed out for {CLOSED_FOR} s")
             slot.close(record)
             return
     slot.reopen()

@@ -72,7 +72,7 @@ def _trace(options: HelperOptions, decision: str) -> None:
 
 
 def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
-    """Return the record that may answer although nothing but the sources' stamp was looked at, else None."""
+    """Return the record that may answer after a look at the sources' stamp alone, else None."""
     if request.protocol != b"https" or request.path is None or options.token_store == "none":
         return None
     try:

@@ -64,14 +64,12 @@ def obtain(
     process at a time gets a token for a slot; the others wait and use it. Raises CredentialError.
     """
     slot, refused = asking.slot(repository), refused or []
+    _check_not_closed(asking, slot, vendors)
     if not asking.keeps:
         # A token that a broker gave and the server refused must not come back, kept or not.
         return _first_token(asking, vendors, repository, [*slot.refused(), *refused])[0]
     with slot.lock(asking.budget):
         record = slot.find()
-        seconds = 0 if asking.for_person else slot.closed_for()
-        if seconds:
-            raise closed_error(repository, seconds, opens_workspace=_opens_workspace(vendors))
         if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
             return use(asking, slot, record)
         if supervise is not None:
@@ -79,8 +77,12 @@ def obtain(
         return _new_token(asking, slot, record, vendors, refused)
 
 
-def _opens_workspace(vendors: list[Vendor | Chooser]) -> bool:
-    return isinstance(vendors[-1], Vendor) and vendors[-1].opens_workspace
+def _check_not_closed(asking: Asking, slot: Slot, vendors: list[Vendor | Chooser]) -> None:
+    """Raise TooManyRefusedError if the server has refused the newest token, too, within the last 30 s."""
+    seconds = 0 if asking.for_person else slot.closed_for()
+    if seconds:
+        opens_workspace = isinstance(vendors[-1], Vendor) and vendors[-1].opens_workspace
+        raise closed_error(slot.repository, seconds, opens_workspace=opens_workspace)
 
 
 def _new_token(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import AuditError, CredentialError
-from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.core.output import error, warning
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.serving.answer import (
@@ -123,12 +123,10 @@ class Application:
                 self._process = os.getpid()
 
     def _is_healthy(self) -> bool:
-        policy = self._in_force.current().policy
-        try:
-            _check_installation(policy)
-            return not Catalogue(read_sources(policy.options)).problems()
-        except CredentialError:
-            return False
+        problems = _problems(self._in_force.current().policy)
+        for problem in problems:
+            warning(f"not healthy: {problem.what} ({problem.hint})")
+        return not problems
 
     def _answer(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         state = self._in_force.current()
@@ -198,6 +196,15 @@ def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response
         threading.Thread(target=tidy_folder, args=(rules.folder,), daemon=True).start()
     headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)
     return _Response(_STATUS[answer.kind], answer, headers, anonymous=answer.kind is Kind.MALFORMED)
+
+
+def _problems(policy: Policy) -> list[CredentialError]:
+    """Return what is wrong with the installations that are there."""
+    try:
+        _check_installation(policy)
+        return list(Catalogue(read_sources(policy.options)).problems())
+    except CredentialError as problem:
+        return [problem]
 
 
 def _check_installation(policy: Policy) -> None:

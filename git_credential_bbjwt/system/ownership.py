@@ -34,12 +34,23 @@ def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | No
     if why_not is not None:
         return why_not
     for step, found in above:
-        is_sticky = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-        writers = 0 if is_sticky else 0o022 if strict else 0o002
+        writers = 0o022 if strict else 0o002
+        if stat.S_ISDIR(found.st_mode) and found.st_mode & writers and _nothing_is_replaced_in(step, found):
+            writers = 0
         why_not = why_not_trusted_itself(found, step, name=step, writers=writers)
         if why_not is not None:
             return why_not
     return None
+
+
+def _nothing_is_replaced_in(folder: str, found: os.stat_result) -> bool:
+    """Whether nobody can replace what is another's in a folder that others can write: it is sticky, or read-only.
+
+    Kubernetes makes the folders of its ConfigMaps with mode 0777 and mounts them read-only (kubernetes issue 136032).
+    """
+    if sys.platform == "win32":
+        return False
+    return bool(found.st_mode & stat.S_ISVTX or os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def why_not_trusted_itself(

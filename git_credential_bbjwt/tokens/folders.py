@@ -99,12 +99,12 @@ def token_paths(operators: str | None = None) -> "Iterator[str]":
 
 
 def is_shared_memory(path: str) -> bool:
-    """Whether ``path``, one of `token_paths`, is in ``/dev/shm``, which other containers may share."""
+    """Return whether ``path``, one of `token_paths`, is in ``/dev/shm``, which other containers may share."""
     return path.startswith(_SHARED_MEMORY + "/" + APP_NAME)
 
 
 def is_in_memory(path: str) -> bool:
-    """Whether the folder ``path`` is on a tmpfs.
+    """Return whether the folder ``path`` is on a tmpfs.
 
     The device number decides (proc_pid_mountinfo(5)): a path says nothing, because a later mount can cover it.
     """

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MIN_REMAINING = 300
 
 # A record from the future was written while the clock was wrong, so its end means nothing. A clock that is being slewed
-# may be off by some seconds.
+# may be 30 s off.
 _CLOCK_SLACK = 30
 
 #: Begins the ``identity`` of a record whose token a broker gave.
@@ -46,7 +46,7 @@ class Record:
 
     ``host``, ``workspace``, ``name``, ``scope`` and ``app`` are those of its slot (`tokens.slot`). ``minted`` and
     ``expires`` are Unix times. ``stamp`` is that of all sources of installations at the time of the mint, ``identity``
-    a digest of who gave the token. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for
+    a digest of the vendor. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for
     a token that opens more than one repository; ``granted`` then names its scopes, and ``asked`` those that a call
     requested and found it no broader than.
     """
@@ -85,7 +85,7 @@ class Record:
         return self
 
     def may_answer(self, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()) -> bool:
-        """Whether the token may be handed out again.
+        """Return whether the token may be handed out again.
 
         Whoever gave it must still be asked: the ``stamp`` of the sources is the same, or the giver is one of the
         ``identities``. It must not be one of the ``refused`` fingerprints, and it must be in time.
@@ -94,7 +94,7 @@ class Record:
         return still_asked and self.fingerprint not in refused and self.is_in_time()
 
     def is_in_time(self) -> bool:
-        """Whether enough of its life is left, by a clock that has not been set back since the mint."""
+        """Return whether enough of its life is left, by a clock that has not been set back since the mint."""
         return self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
 
     @property
@@ -104,12 +104,12 @@ class Record:
 
     @property
     def is_brokered(self) -> bool:
-        """Whether a broker gave it."""
+        """Return whether a broker gave it."""
         return self.identity.startswith(BROKERED)
 
     @property
     def opens_workspace(self) -> bool:
-        """Whether the token opens more than one repository."""
+        """Return whether the token opens more than one repository."""
         return self.opens == _WORKSPACE
 
     @property

@@ -1,4 +1,4 @@
-"""A slot of the token cache: the place of one token, with its lock and what is known of refused ones."""
+"""A slot of the token cache: the place of one token, with its lock and its refused tokens."""
 
 import contextlib
 import time
@@ -30,7 +30,7 @@ _OLD_ENOUGH = 60
 # Seconds for which a refused token is named to a broker if its end is not known.
 _A_DAY = 86_400
 
-# How many refused tokens of a slot are remembered: more than a broker is told.
+# How many refused tokens of a slot are remembered; a request to a broker names fewer.
 _MOST_REFUSED = 32
 
 
@@ -54,7 +54,7 @@ class Slot:
         return read_record(self._cache.tokens, self.name, self.repository, self.scope, self.app)
 
     def can_keep(self, *, opens_workspace: bool = False) -> bool:
-        """Whether a token may be kept here."""
+        """Return whether a token may be kept here."""
         return self._cache.tokens is not None and (not opens_workspace or self._cache.keeps_workspace_tokens)
 
     def keep(self, record: Record) -> None:
@@ -131,7 +131,7 @@ class Slot:
             trace(f"that Connect works could not be noted: {problem.strerror}")
 
     def connect_works_since(self, when: float) -> bool:
-        """Whether Bitbucket has given a Connect app of the workspace a token since ``when``, a Unix time."""
+        """Return whether Bitbucket has given a Connect app of the workspace a token since ``when``, a Unix time."""
         age = self._cache.age(self.name + CONNECT_WORKS)
         return age is not None and time.time() - age > when
 
@@ -159,7 +159,7 @@ class Slot:
 
 
 def may_be_replaced(slot: Slot, record: Record) -> bool:
-    """Whether a workspace's refused token is replaced, and count that; else it stays for the other repositories."""
+    """Return whether a workspace's refused token is replaced, and count that; else it stays for the others."""
     if time.time() - record.minted < _OLD_ENOUGH:
         return False
     try:

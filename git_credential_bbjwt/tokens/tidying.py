@@ -212,7 +212,7 @@ def _is_part(name: str) -> bool:
 
 
 def _is_the_helpers(name: str) -> bool:
-    """Whether a file is named as a record is, or as one of the files beside a record."""
+    """Return whether a file is named as a record is, or as one of the files beside a record."""
     record, beside, ending = name.partition(BESIDE)
     if record in (LOOKUPS, MISSES) and len(ending) == 2 and ending.isdigit():
         return True

@@ -4,7 +4,7 @@ from git_credential_bbjwt.git.protocol import USERNAME
 
 
 class Token:
-    """An access token and what is known of it.
+    """An access token with its end and its reach.
 
     ``value`` is what git gets as the password. ``expires`` is the Unix time of its end, None if that is not known;
     ``minted`` is the Unix time at which it was requested. ``uuid`` is that of the one repository it opens, None if a

@@ -78,7 +78,7 @@ class Connect:
 
 
 class RefusalKeys:
-    """What a refusal of a mint is remembered for: as little as is certain, so that it stops no other clone."""
+    """The keys under which a refusal is remembered: as narrow as is certain, so that it stops no other clone."""
 
     def __init__(self, installation: Installation, repository: Repository, scope: str) -> None:
         identity = installation.identity
@@ -134,7 +134,7 @@ class _Mint:
 
     @property
     def skips_look_up(self) -> bool:
-        """Whether the last look-ups failed, and the remembered UUID is enough."""
+        """Return whether the last look-ups failed, and the remembered UUID is enough."""
         failures = self._session.failures
         is_out = failures.has_been(self._outage, OUTAGE_LIFE) or failures.find(self._keys.look_ups) is not None
         return self._known is not None and not self._session.for_person and is_out
@@ -194,7 +194,7 @@ class _Mint:
 
 
 def _is_outage(failure: CredentialError) -> bool:
-    """Whether a look-up failed because the REST API is out of order or has no allowance left."""
+    """Return whether a look-up failed because the REST API is out of order or has no allowance left."""
     return not isinstance(failure, RefusedError) or failure.status == _TOO_MANY or failure.status >= _SERVER_ERROR
 
 

@@ -91,7 +91,7 @@ class RecentFailures:
                 trace(f"the failure could not be noted: {problem.strerror}")
 
     def has_been(self, key: str, seconds: float) -> bool:
-        """Whether `note_time` was called for ``key`` within so many seconds."""
+        """Return whether `note_time` was called for ``key`` within so many seconds."""
         age = self._cache.age(f"{REFUSALS}/{key}")
         return age is not None and age < seconds
 

@@ -1,4 +1,4 @@
-"""What the mints of one call share: the budget, the connections, the signers, what was learned before."""
+"""The things that the mints of one call share: budget, connections, signers, earlier refusals, UUIDs."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ _Proof = TypeVar("_Proof")
 
 
 class Session:
-    """What the mints of one call share.
+    """The things that the mints of one call share.
 
     ``for_person`` marks a command that a person runs, for which refusals from before the call do not matter.
     """
@@ -42,7 +42,7 @@ class Session:
         self.uuids_within = uuids_within
         self.failures = RecentFailures(cache, for_person=for_person)
         self.uuids = KnownUuids(cache)
-        #: What Bitbucket's responses announced, if anything.
+        #: The last announcement in Bitbucket's responses.
         self.announcement: Announcement | None = None
         #: Whether Bitbucket has given a Connect app a token in this call.
         self.connect_works = False
@@ -98,7 +98,7 @@ class Session:
     def _begin(
         self, installation: Installation, known: "dict[str, _Proof]", prove: "Callable[[Installation], _Proof]"
     ) -> "tuple[_Proof, Connections]":
-        """What proves the installation's identity, made once per call, and the connections."""
+        """Return the proof of the installation's identity, made once per call, and the connections."""
         self.has_asked = True
         with self._lock:
             if self._settings is None:
@@ -143,7 +143,10 @@ def _signer(installation: Installation) -> "Signer":
 
 
 def check_jwt_not_expired(installation: Installation) -> None:
-    """Raise InstallationError for a JWT that has expired or is none. Bitbucket checks its signature."""
+    """Raise InstallationError for an expired JWT, and for anything that is not a JWT.
+
+    Bitbucket checks its signature.
+    """
     from base64 import urlsafe_b64decode
 
     hint = "get a new one on the machine that has the secret: git-credential-bbjwt jwt WORKSPACE"

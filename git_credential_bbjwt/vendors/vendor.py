@@ -1,4 +1,4 @@
-"""What every vendor of tokens has in common."""
+"""The interface of all vendors of tokens."""
 
 from typing import Protocol, runtime_checkable
 

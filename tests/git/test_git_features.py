@@ -177,20 +177,26 @@ def test_lfs(acme: Workspace, record_property: Callable[[str, object], None]) ->
     assert acme.machine.get(f"{acme.bitbucket.storage_url}/acme/large.git/info/lfs").stdout == ""
 
 
-@pytest.mark.parametrize("kind", ["connect", "oauth-consumer"])
+@pytest.mark.parametrize("kind", ["connect", "not kept", "oauth-consumer", "injected consumer"])
 def test_lfs_that_refuses_every_token_ends(acme: Workspace, kind: str) -> None:
     need("git-lfs")
     large = with_lfs_object(acme, b"large " * 1000)
     acme.machine.git("lfs", "install", "--skip-repo")
     acme.bitbucket.rules.lfs_refuses = True
+    consumer = json.dumps(acme.bitbucket.consumer_json(acme.bitbucket.add_consumer()))
     if kind == "oauth-consumer":
-        consumer = json.dumps(acme.bitbucket.consumer_json(acme.bitbucket.add_consumer()))
         del acme.machine.environment["BBJWT_INSTALLATION"]
         acme.machine.bbjwt("register", "--insecure-storage", "-", data=consumer)
+    elif kind == "injected consumer":
+        acme.machine.environment["BBJWT_INSTALLATION"] = consumer
+    elif kind == "not kept":
+        acme.machine.git(
+            "config", "--global", f"credential.{acme.bitbucket.base_url}.helper", "bbjwt --token-store=none"
+        )
     cloned = acme.machine.git("clone", "-q", acme.bitbucket.url(large), "w", check=False)
 
     assert cloned.returncode != 0
-    assert acme.bitbucket.mints() <= 7
+    assert acme.bitbucket.mints() <= 9
     assert "large" in cloned.stderr
 
 

@@ -96,7 +96,7 @@ chown -R 0:0 /etc/git-credential-bbjwt
 cat >/usr/local/bin/git-credential-bbjwt <<'END'
 #!PYTHON -ISXutf8
 import sys
-sys.path.insert(0, "/mnt/site")
+sys.path[:] = ["/mnt/site", *sys.path, "/mnt/site"]  # The command removes the first one, and loads `site`.
 from git_credential_bbjwt.entry import main
 main(sys.argv[1:])
 END

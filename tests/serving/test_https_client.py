@@ -21,6 +21,7 @@ from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
 from tests.issuer import Issuer
 from tests.proxy import Proxy
+from tests.serving.test_operators_page import block
 
 Respond = Callable[["FakeBroker", http.server.BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
 
@@ -518,19 +519,7 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {certificate};
-        ssl_certificate_key {key};
-        large_client_header_buffers 4 32k;
-        client_max_body_size 64k;
-        client_body_timeout 10s;
-        proxy_read_timeout 60s;
-        location /ci/ {{
-            proxy_pass http://127.0.0.1:{broker}/;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        }}
-    }}
+    {server}
 }}
 """
 
@@ -542,9 +531,17 @@ def nginx(broker: HttpsBroker) -> Iterator[str]:
     folder = broker.folder / "nginx"
     folder.mkdir()
     port = free_port()
-    (folder / "nginx.conf").write_text(
-        NGINX.format(folder=folder, port=port, certificate=broker.certificate, key=broker.key, broker=broker.port)
-    )
+    server = block("client_body_timeout")
+    for written, here in (
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("/etc/ssl/broker.pem", str(broker.certificate)),
+        ("/etc/ssl/broker.key", str(broker.key)),
+        ("location / {", "location /ci/ {"),
+        ("http://127.0.0.1:8080", f"http://127.0.0.1:{broker.port}/"),
+    ):
+        assert written in server
+        server = server.replace(written, here)
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, server=server))
     process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL)
     yield f"https://localhost:{port}/ci"
     process.terminate()

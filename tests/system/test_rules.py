@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +20,7 @@ from git_credential_bbjwt.system import folder as folders
 from git_credential_bbjwt.system import ownership, places
 from git_credential_bbjwt.system.folder import OwnFolder, file_name
 from git_credential_bbjwt.system.private_folder import PrivateFolder
-from tests.conftest import LATE, cannot
+from tests.conftest import INSTALLED, LATE, cannot
 
 #: Every bit of a mode that says what others than the owner may do.
 BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
@@ -414,3 +417,30 @@ def test_names_made_of_parts() -> None:
     assert file_name("host", longest) == f"host,{longest}"
     for parts in (("host", longest + "a"), ("host", "a,b"), ("host", "A"), ("host", "é"), ("host", "a", "b,")):
         assert len(file_name(*parts)) == 32, parts
+
+
+def test_folder_that_others_could_write_is_trusted_if_it_is_mounted_read_only() -> None:
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        cannot("no mount namespace can be made here")
+    place = f"/var/tmp/bbjwt-test-{os.getpid()}"
+    look = (
+        f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.system import ownership as o; "
+        f"print([o.why_not_trusted('{place}/mounted/file', strict=strict) is None for strict in (False, True)])"
+    )
+    script = f"""
+set -eu
+mkdir -m 755 {place} {place}/mounted
+touch {place}/mounted/file
+chmod 777 {place}/mounted
+mount --bind {place}/mounted {place}/mounted
+"$1" -c "$2"
+mount -o remount,bind,ro {place}/mounted
+"$1" -c "$2"
+"""
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, look], capture_output=True, text=True
+        )
+        assert done.stdout == "[False, False]\n[True, True]\n", done.stderr
+    finally:
+        shutil.rmtree(place)

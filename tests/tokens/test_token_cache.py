@@ -536,6 +536,31 @@ def test_forgetting_all_leaves_only_files_of_others(acme: Workspace) -> None:
     assert not record.parent.parent.exists()
 
 
+def test_refused_tokens_that_are_not_kept_are_replaced_five_times(acme: Workspace) -> None:
+    for _ in range(6):
+        erase(acme, password(acme, "--token-store=none"))
+    refused = acme.get("--token-store=none", check=False)
+
+    assert refused.stdout == "quit=1\n"
+    assert "refuses every token for acme/widgets" in refused.stderr
+    assert acme.bitbucket.mints() == 6
+
+
+def test_one_token_that_many_processes_erase_is_replaced(acme: Workspace) -> None:
+    token = password(acme)
+    for _ in range(8):
+        erase(acme, token)
+
+    assert password(acme) != token
+
+
+def test_password_of_a_foreign_host_leaves_nothing(acme: Workspace) -> None:
+    for number in range(8):
+        acme.machine.bbjwt("erase", data=request("https://github.com/a/b") + f"password=secret{number}\n\n")
+
+    assert list(acme.machine.runtime.iterdir()) == []
+
+
 # The fast path.
 
 HEAVY = (

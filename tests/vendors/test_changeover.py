@@ -234,7 +234,7 @@ def test_broken_consumer_is_an_error_that_follows_the_reason(scene: Scene) -> No
 
 
 def refusal(status: int, *, swap: bool = True, unknown_grant: bool = False) -> RefusedError:
-    """A refusal of Bitbucket's."""
+    """A refusal."""
     found = RefusedError("no", status=status)
     found.is_of_swap, found.is_unknown_grant = swap, unknown_grant
     return found

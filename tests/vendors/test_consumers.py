@@ -50,7 +50,7 @@ class Scene:
         return answer(self.machine.get(url, *options, extra=extra))["password"]
 
     def erase(self, token: str | None, repository: HostedRepository | None = None) -> None:
-        """What git sends if the server refuses ``token``."""
+        """Erase ``token`` as git does if the server refuses it."""
         url = self.acme.url if repository is None else self.bitbucket.url(repository)
         data = request(url) + "username=x-token-auth\n" + (f"password={token}\n" if token else "")
         assert self.machine.bbjwt("erase", data=data + "\n").stdout == ""
