@@ -5,6 +5,7 @@ without a terminal, which its parent can end, none of that holds git up; and its
 opens its connections.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -151,8 +152,9 @@ def _attempt_by_name(name: str, request: dict[str, Any]) -> KeyringReply:
     try:
         backend = core.load_keyring(name)
     except Exception:
-        try:
+        with contextlib.suppress(Exception):
             core.load_config()  # It can name a folder with backends.
+        try:
             backend = core.load_keyring(name)
         except Exception as problem:
             return _unusable(problem, name)
