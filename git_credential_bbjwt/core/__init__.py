@@ -1,1 +1,1 @@
-"""What all of the package stands on: output, repositories, options, errors, the time budget."""
+"""The base of the package: output, repositories, options, errors, the time budget."""

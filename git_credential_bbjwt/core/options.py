@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.core.failures import UsageError
     from git_credential_bbjwt.core.patterns import Pattern
 
-#: What git calls (gitcredentials(7), "CUSTOM HELPERS").
+#: The operations that git calls (gitcredentials(7), "CUSTOM HELPERS").
 OPERATIONS = ("get", "store", "erase", "capability")
 
 #: The scope that a clone needs ("Scopes" in Bitbucket's OAuth 2.0 documentation).

@@ -59,7 +59,7 @@ def normal_host(host: str) -> str:
     # Only ASCII letters change: a letter that merely looks like one must not become it.
     host = host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
     name = host.removesuffix(":443")
-    # `HOST:8443:443` is no host, and must not become one.
+    # `HOST:8443:443` is not a host, and must not become one.
     return host if ":" in name.rpartition("]")[2] else name
 
 

@@ -1,4 +1,4 @@
-"""What `configure` and `exec` write into git's configuration, and what `unconfigure` removes.
+"""The settings that `configure` and `exec` write into git's configuration, and `unconfigure` removes.
 
 An entry of this helper is recognised by its value: the program that it names. The settings beside it (``useHttpPath``,
 ``proactiveAuth``, ``insteadOf``, a reset) belong to the helpers of the same URL, and go with the last one.

@@ -1,4 +1,4 @@
-"""Which credential helpers git would ask for a URL, and how (gitcredentials(7), "CONFIGURATION OPTIONS")."""
+"""The credential helpers that git asks for a URL (gitcredentials(7), "CONFIGURATION OPTIONS")."""
 
 import os
 import shlex
@@ -162,8 +162,7 @@ def read_again() -> None:
 def _settings(name: str, url: str, *options: str) -> list[Helper]:
     """Return the settings ``credential.NAME`` that apply to ``url``, in git's order.
 
-    Of all that match the last one applies, not the one that matches best: ``git config --get-urlmatch`` has another
-    rule.
+    The last one that matches applies, not the one that matches best: ``git config --get-urlmatch`` has another rule.
     """
     matches = _matches if git_version() >= SECTIONS_FOR_PATHS else _is_exactly
     settings = []

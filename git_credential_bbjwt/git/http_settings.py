@@ -8,7 +8,7 @@ from git_credential_bbjwt.system import child_process
 
 
 class HttpSetting:
-    """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that counts for every URL."""
+    """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that applies to every URL."""
 
     def __init__(self, scope: str, url: str, name: str, value: str) -> None:
         self.scope = scope
@@ -18,34 +18,34 @@ class HttpSetting:
 
 
 class Settings:
-    """The ``http.*`` settings that count for one URL, by lower-case name without the leading ``http.``."""
+    """The ``http.*`` settings that apply to one URL, by lower-case name without the leading ``http.``."""
 
     def __init__(self, values: dict[str, list[str]]) -> None:
         self._values = values
 
     def last(self, name: str) -> str | None:
-        """The value of a setting that has one; None where it is not set."""
+        """Return the value of a setting that has one; None if it is not set."""
         values = self._values.get(name)
         return values[-1] if values else None
 
     def every(self, name: str) -> list[str]:
-        """The values of a setting that may have several: an empty one forgets those before it."""
+        """Return the values of a setting that may have several: an empty one drops those before it."""
         found: list[str] = []
         for value in self._values.get(name, []):
             found = [*found, value] if value else []
         return found
 
 
-#: The scopes (git-config(1), ``--show-scope``) of what whoever made a repository wrote. Git itself obeys it, for what
-#: git sends opens that repository alone; a JWT opens the whole workspace.
+#: The scopes (git-config(1), ``--show-scope``) of a repository's own settings, which its author wrote. Git itself uses
+#: them, because git's password opens that repository only. A JWT opens the whole workspace.
 FOLDERS_OWN = ("local", "worktree")
 
 
 class HttpSettings:
-    """What git's configuration says of ``http.*``: one ``git config``, under way at once, for all URLs.
+    """Git's ``http.*`` settings for all URLs, read by one ``git config`` that starts at once.
 
-    A setting that stands in a repository's own configuration does not count; one warning names those that would have
-    chosen the way to Bitbucket. Conditional includes of the user's own files count as they do for git.
+    A repository's own settings are not used; one warning names those that would have chosen the route to Bitbucket.
+    Conditional includes of the user's own files apply as in git.
     """
 
     _COMMAND = ("git", "config", "-z", "--get-regexp", r"^http\.")
@@ -62,7 +62,7 @@ class HttpSettings:
             trace(f"git's http.* settings are not known: {problem.strerror}")
 
     def for_url(self, url: str) -> Settings:
-        """Return the settings that count for ``url``."""
+        """Return the settings that apply to ``url``."""
         with self._lock:  # Two connections ask at the same time.
             if self._settings is None:
                 self._settings = self._read()
@@ -83,8 +83,8 @@ class HttpSettings:
         if ignored and not self._has_warned:
             self._has_warned = True
             warning(
-                f"not obeyed, for a repository's own configuration may not choose the way to {url.split('/')[2]}: "
-                f"{', '.join(sorted(set(ignored)))}; put it into your own: git config --global"
+                f"a repository's own configuration does not choose the route to {url.split('/')[2]}; not used: "
+                f"{', '.join(sorted(set(ignored)))}. Put it into your own: git config --global"
             )
         return Settings(values)
 
@@ -94,7 +94,7 @@ class HttpSettings:
         status, output = self._process.finish()
         fields = output.decode("utf-8", "surrogateescape").split("\0")[:-1]
         if status == _GIT_USAGE:
-            # Git before 2.26 has no --show-scope; without a repository there is nothing of one to be told apart.
+            # Git before 2.26 has no --show-scope, so it is asked outside of any repository.
             fields = [field for entry in self._without_repository() for field in ("global", entry)]
         settings = []
         for scope, entry in zip(fields[::2], fields[1::2], strict=True):
@@ -114,7 +114,7 @@ class HttpSettings:
         return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
 
 
-#: The settings of ``http.*`` that say by whom, and to whom, a request is carried.
+#: The settings of ``http.*`` that choose the route of a request and the server that gets it.
 CHOOSE_THE_WAY = frozenset(
     {
         "curloptresolve",
@@ -141,12 +141,12 @@ _GIT_USAGE = 129
 
 
 def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
-    """How well a section's URL matches ``url``, the better the greater; None where it does not.
+    """Return how well a section's URL matches ``url``: more is better, None is no match.
 
     Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
     then the longest host, the longest path and a user name win, in this order.
     """
-    from urllib.parse import urlsplit  # Loaded by then: who needs settings has a URL to go to.
+    from urllib.parse import urlsplit  # Every caller has a URL, so it is loaded by then.
 
     try:
         wanted, given = urlsplit(pattern), urlsplit(url)
@@ -167,5 +167,5 @@ def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
 
 
 def is_false(value: str) -> bool:
-    """Whether git takes ``value`` for a false boolean (git-config(1), "Values")."""
+    """Return whether ``value`` is a false boolean for git (git-config(1), "Values")."""
     return value.lower() in ("false", "no", "off", "0", "")

@@ -1,11 +1,8 @@
 """Git's credential protocol: a request in, an answer out, and its limits.
 
 Sources: git-credential(1), "INPUT/OUTPUT FORMAT" (attributes, ``state[]``, ``continue``), gitcredentials(7) (``quit``).
-Values are bytes; only a line feed ends a line, so that a carriage return stays inside its value and makes it match
-nothing (CVE-2024-52006).
-
-What each call needs of a wing stands in its front room, this file: a module of its own costs the fast path a hundredth
-of a Python start.
+Values are bytes. Only a line feed ends a line, so a carriage return stays inside its value and makes it match nothing
+(CVE-2024-52006).
 """
 
 import os
@@ -87,7 +84,7 @@ def parse_request(data: bytes) -> Request:
             raise _malformed("the credential request holds a NUL byte")
         key, equals, value = line.partition(b"=")
         if not equals:
-            # The line is not repeated: it may be a password.
+            # The line is not repeated, because it may be a password.
             raise _malformed("a line of the credential request has no '='")
         if key not in lists:
             single[key] = value
@@ -111,8 +108,8 @@ def parse_request(data: bytes) -> Request:
 def format_answer(attributes: list[tuple[str, str]]) -> bytes:
     """Return the lines of an answer.
 
-    Raises ValueError for a value that would break the protocol: a line break would let whoever chose the value (a
-    server, say) write attributes of its own (CVE-2020-5260).
+    Raises ValueError for a value that breaks the protocol: with a line break, a server could add attributes of its own
+    (CVE-2020-5260).
     """
     lines = []
     for key, value in attributes:
@@ -123,9 +120,9 @@ def format_answer(attributes: list[tuple[str, str]]) -> bytes:
 
 
 def write_answer(data: bytes) -> None:
-    """Write the whole of ``data`` to standard output; git reading no more is no error of ours.
+    """Write all of ``data`` to standard output. A reader that has gone is not an error.
 
-    Raises CredentialError where it cannot be written.
+    Raises CredentialError if it cannot be written.
     """
     view = memoryview(data)
     try:
@@ -139,7 +136,7 @@ def write_answer(data: bytes) -> None:
         raise CredentialError(f"cannot write the answer: {problem.strerror}") from problem
 
 
-#: How many characters of a token's SHA-256 name it.
+#: Characters of a token's SHA-256 by which it is named.
 FINGERPRINT_LENGTH = 16
 
 #: User name of every token ("Use OAuth on Bitbucket Cloud").
@@ -148,12 +145,12 @@ USERNAME = "x-token-auth"
 #: Makes git stop at once instead of asking other helpers or a person.
 QUIT = format_answer([("quit", "1")])
 
-# Tells our `state[]` entries from those of other helpers.
+# Distinguishes this helper's `state[]` entries from other helpers'.
 _STATE_PREFIX = "bbjwt:"
 
 
 def refused_fingerprints(request: Request) -> list[str]:
-    """The fingerprints of tokens this git command has already been refused with (git >= 2.46 sends them back)."""
+    """Return the fingerprints of tokens that this git command was refused with, as git 2.46 sends them back."""
     return [
         entry.decode("ascii", "replace").removeprefix(_STATE_PREFIX)[:FINGERPRINT_LENGTH]
         for entry in request.state
@@ -162,12 +159,12 @@ def refused_fingerprints(request: Request) -> list[str]:
 
 
 def state_entry(fingerprint: str) -> str:
-    """The ``state[]`` entry that names a token by its `fingerprint_of`."""
+    """Return the ``state[]`` entry that names a token by its `fingerprint_of`."""
     return _STATE_PREFIX + fingerprint
 
 
 def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> bytes:
-    """The answer that carries a token just minted. ``expires`` is a Unix time, None where it is not known."""
+    """Return the answer with a new token. ``expires`` is a Unix time, None if it is not known."""
     end = [] if expires is None else [("password_expiry_utc", str(expires))]
     return format_answer([("username", username), ("password", token), *end])
 
@@ -175,7 +172,7 @@ def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> b
 def cached_answer(
     request: Request, token: str, expires: int | None, fingerprint: str, username: str = USERNAME
 ) -> bytes:
-    """The answer that carries a cached token: with ``continue``, git asks again should the server refuse it."""
+    """Return the answer with a cached token: because of ``continue``, git asks again if the server refuses it."""
     answer = fresh_answer(token, expires, username)
     if b"state" in request.capabilities:
         mine = [("state[]", state_entry(fingerprint)), ("continue", "1")]

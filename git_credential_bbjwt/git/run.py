@@ -8,7 +8,7 @@ from git_credential_bbjwt.system import child_process
 #: Git since which the environment can hold settings, by GIT_CONFIG_COUNT (git-config(1), "ENVIRONMENT").
 SETTINGS_BY_ENVIRONMENT = (2, 31)
 
-#: Git since which a ``credential.<url>`` section counts for all URLs below its path; before, it had to be the very same
+#: Git since which a ``credential.<url>`` section applies to all URLs below its path; earlier ones need exactly the same
 #: path ("Git v2.26 Release Notes").
 SECTIONS_FOR_PATHS = (2, 26)
 
@@ -67,7 +67,7 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 def need_git(since: tuple[int, ...], what: str, instead: str) -> None:
-    """Raise GitError, with the hint ``instead``, where git is older than ``what`` needs."""
+    """Raise GitError, with the hint ``instead``, if git is older than ``what`` needs."""
     found = git_version()
     if found < since:
         raise GitError(f"{what} needs git {dotted(since)} or newer, this is {dotted(found)}", instead)

@@ -16,7 +16,7 @@ SECRET = "hunter2hunter2"
 
 
 def in_terminal(machine: Machine, *arguments: str, **changes: str) -> str:
-    """What a command shows on a terminal, whatever its exit status."""
+    """Return the text that a command shows on a terminal, whatever its exit status."""
     terminal, screen = pty.openpty()
     environment = machine.env(changes, TERM="xterm")
     subprocess.run(

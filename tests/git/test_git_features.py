@@ -1,4 +1,4 @@
-"""What people do with git, with each git there is: submodules, LFS, partial clones, many remotes, worktrees."""
+"""Features of git with every installed git: submodules, LFS, partial clones, many remotes, worktrees."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_lfs(acme: Workspace, record_property: Callable[[str, object], None]) ->
 
     assert (acme.machine.home / "w/big.bin").read_bytes() == b"large " * 1000
     assert acme.bitbucket.mints() == 1
-    # The storage host has a key of its own, and no password of ours.
+    # The storage host has a key of its own, and gets no password of git's.
     stored = [one for one in acme.bitbucket.seen if one.origin == "storage"]
     assert stored
     assert not any("Basic" in str(one.headers) for one in stored)

@@ -1,4 +1,4 @@
-"""Each generation of git, replayed from what it was recorded to say, for machines that do not have it."""
+"""Recorded requests of each generation of git, replayed for machines that do not have it."""
 
 from __future__ import annotations
 

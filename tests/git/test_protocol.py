@@ -1,4 +1,4 @@
-"""The helper as git calls it: the tables of what goes to standard output, to standard error, and the exit status."""
+"""The helper as git calls it: tables of standard output, standard error and the exit status."""
 
 from __future__ import annotations
 

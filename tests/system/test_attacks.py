@@ -93,7 +93,7 @@ def test_a_repositorys_own_proxy_gets_no_jwt(
     done = acme.machine.run(COMMAND, *arguments, data=data, cwd=folder, env=acme.machine.env(also))
 
     assert thief.asked == []
-    assert done.stderr.count("not obeyed") == 1
+    assert done.stderr.count("does not choose the route") == 1
     assert "http.proxy" in done.stderr
 
 

@@ -99,7 +99,7 @@ def _installation(one: Installation) -> str:
 def rotation(installations: list[Installation]) -> Iterator[Check]:
     """Say which of several OAuth consumers of a workspace is used."""
     newest: dict[tuple[object, ...], Installation] = {}
-    for one in installations:  # Of one source, the newest comes first.
+    for one in installations:  # The newest of a source comes first.
         if one.is_consumer:
             first = newest.setdefault((one.where, one.host, one.workspaces, one.after_connect), one)
             if first is not one:
