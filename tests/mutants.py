@@ -27,11 +27,15 @@ PACKAGE = "git_credential_bbjwt"
 ROOMS = {
     "git/protocol": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git tests/serving",
     "core/repository": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
+    "installations/payload": "tests/installations/test_payload.py tests/installations/test_registration.py",
+    "installations/registry": "tests/installations/test_installations.py tests/installations/test_many.py",
+    "installations/registry_changes": "tests/installations",
+    "installations/wrappers": "tests/installations/test_payload.py",
     "installations/source": "tests/installations/test_installations.py tests/system tests/tokens tests/installations",
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands tests/serving",
     "tokens/record": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/serving",
-    "system/ownership": "tests/system tests/tokens tests/installations",
+    "system/ownership": "tests/system/test_rules.py tests/installations",
     "system/private_folder": "tests/tokens tests/system tests/installations",
     "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands tests/serving/test_broker.py",
     "network/route": "tests/network",
@@ -178,7 +182,7 @@ class Worker:
     def fails(self, room: str) -> bool:
         """Whether a test fails with the room as it is here. Raises subprocess.TimeoutExpired."""
         words: list[str | Path] = [self._python, "-m", "pytest", "-x", "-q", "-n", "3", "-p", "no:cacheprovider"]
-        words += [*ROOMS[room].split(), "tests/project/test_words.py"]
+        words += ROOMS[room].split()
         done = subprocess.run(words, cwd=self._folder, capture_output=True, timeout=600, check=False)
         return done.returncode != 0
 

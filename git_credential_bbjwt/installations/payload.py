@@ -81,8 +81,7 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     ):
         if not is_right:
             raise InstallationError(f"{where_in}: {name} is not {_CONSUMER_FIELDS[name]}", _CONSUMER_HINT)
-    # No look-up is made with a consumer, so the API's address may be left out for any host.
-    base_url, base_api_url = _base_urls({"baseApiUrl": fields.get("baseUrl", ""), **fields}, where_in)
+    base_url, base_api_url = _base_urls(fields, where_in, needs_api=False)
     return Installation(
         app_key=key,
         client_key="",
@@ -116,10 +115,13 @@ def _folded(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _base_urls(fields: dict[str, Any], where: str) -> tuple[str, str]:
+def _base_urls(fields: dict[str, Any], where: str, *, needs_api: bool = True) -> tuple[str, str]:
+    """Return the checked base URLs. No look-up is made with a consumer, so it does not need that of the API."""
     base_url, base_api_url = text_of(fields, "baseUrl", where), text_of(fields, "baseApiUrl", where)
     if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
         base_api_url = CLOUD_API_URL
+    if not base_api_url and not needs_api:
+        base_api_url = base_url
     return (
         checked_base(base_url or CLOUD_BASE_URL, "baseUrl", where),
         checked_base(base_api_url, "baseApiUrl", where),

@@ -107,6 +107,16 @@ def test_consumer_as_it_is_written() -> None:
     assert (consumer.keyring_user, consumer.client_key) == ("oauth-consumer:consumer", "")
 
 
+@pytest.mark.parametrize("payload", [APP, {"oauthConsumer": CONSUMER}], ids=["app", "consumer"])
+@pytest.mark.parametrize("base", [{}, {"baseUrl": "https://bitbucket.org"}, {"baseUrl": "https://BITBUCKET.org:443/"}])
+def test_address_of_bitbucket_clouds_api_is_known(payload: dict[str, Any], base: dict[str, str]) -> None:
+    fields = payload.get("oauthConsumer", payload)
+    fields = {name: value for name, value in fields.items() if name not in ("baseUrl", "baseApiUrl")} | base
+    (one,) = parsed({"oauthConsumer": fields} if "oauthConsumer" in payload else fields)
+
+    assert (one.base_url, one.base_api_url) == ("https://bitbucket.org", "https://api.bitbucket.org")
+
+
 def test_consumer_of_another_host_needs_no_address_of_the_api() -> None:
     (consumer,) = parsed({"oauthConsumer": CONSUMER | {"baseUrl": "https://git.example:8443"}})
 
