@@ -46,6 +46,9 @@ _BODY_PATIENCE = 10
 # The variables by which the operator names the broker's own folder.
 _FOLDERS = (*OPERATORS_FOLDERS, "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")
 
+# Seconds between two times that a worker removes what is past its end in that folder, which takes some milliseconds.
+_BETWEEN_TIDYING = 10
+
 # Seconds after which keys that are not available now may be.
 _KEYS_RETRY = 10
 
@@ -93,6 +96,7 @@ class Application:
         """Read the configuration in the file ``path``, and fetch the keys that it needs. Raises PolicyError."""
         self._in_force = PolicyInForce(path)
         self._limit = RequestLimit()
+        self._next_tidying = 0.0
         self._begun = threading.Lock()
         self._process = 0
         self._begin()
@@ -155,6 +159,9 @@ class Application:
             error(problem.what, problem.hint)
             refused = no_token(Kind.NO_AUDIT, "the audit cannot be written, so there is no token")
             return _respond(start_response, 503, refused.lines)
+        if answer.kind is Kind.TOKEN and time.monotonic() >= self._next_tidying:
+            self._next_tidying = time.monotonic() + _BETWEEN_TIDYING
+            tidy_folder(operators_folder(_FOLDERS))
         if response.status == 500:
             error(answer.cause)
             return _respond(start_response, 500, b"")
@@ -192,8 +199,6 @@ def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response
         return _Response(502, no_token(Kind.NOT_SET_UP, NOT_SET_UP, problem.what))
     rules = Rules(policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS))
     answer = in_time(budget, Answering(lambda: rules, budget), lambda: body)
-    if answer.kind is Kind.TOKEN:  # Side by side with the response.
-        threading.Thread(target=tidy_folder, args=(rules.folder,), daemon=True).start()
     headers = () if answer.retry_after is None else (("Retry-After", str(max(1, answer.retry_after))),)
     return _Response(_STATUS[answer.kind], answer, headers, anonymous=answer.kind is Kind.MALFORMED)
 
