@@ -181,7 +181,7 @@ class HttpsBroker:
         return self.send("POST", "/git-credentials", body, {**headers, **(also or {})})
 
     def log(self) -> str:
-        """What was written to standard error."""
+        """The text on standard error."""
         path = self.folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 

@@ -73,7 +73,7 @@ class Issuer:
         self.kid = kid
 
     def jwks(self) -> dict[str, Any]:
-        """What is published."""
+        """The published set of keys."""
         return {
             "keys": [as_jwk(key, kid=kid, use="sig", alg=self.algorithms[kid]) for kid, key in list(self.keys.items())]
         }
@@ -136,7 +136,7 @@ class IssuerServer(Issuer):
             daemon_threads = True
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """Somebody who goes away early is no reason for a traceback."""
+                """Do not print a traceback for a client that goes away early."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)

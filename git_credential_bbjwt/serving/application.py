@@ -1,6 +1,6 @@
 """The https broker: a WSGI application that answers jobs which prove their identity with an ID token.
 
-A worker lives long. What one request needs is closed with it, nothing ends the process, and what is remembered is
+A worker lives long: each request closes its files, nothing ends the process, and every record of requests is
 bounded. Sources: PEP 3333 (WSGI); RFC 6750 (``Bearer``); README.md in this folder, "Answers".
 """
 
@@ -67,12 +67,12 @@ _STATUS = {
 }
 
 
-# What the audit calls an answer that was given before the request was read.
+# The kinds of answers that are given before the request was read, for the audit.
 _KINDS = {401: Kind.NOT_ALLOWED, 403: Kind.NOT_ALLOWED, 429: Kind.TOO_MANY, 503: Kind.NOT_SET_UP}
 
 
 class _Refusal(Exception):  # noqa: N818  # it never leaves this module: an answer before the request was read
-    """What a request is answered with before it is handed on. ``anonymous`` tells that no identity was proved."""
+    """An answer that is given before the request is handed on. ``anonymous``: no identity was proved."""
 
     def __init__(self, status: int, reason: str, *headers: tuple[str, str], anonymous: bool = False) -> None:
         super().__init__(reason)
@@ -81,7 +81,7 @@ class _Refusal(Exception):  # noqa: N818  # it never leaves this module: an answ
 
 
 class _Response(NamedTuple):
-    """What a client reads. ``answer`` is what the audit says of it."""
+    """A response; ``answer`` has its body and the fields of the audit."""
 
     status: int
     answer: Answer
@@ -237,7 +237,7 @@ def _body(environ: Environ) -> bytes:
     timer = _end_of_patience(environ, late)
     try:
         data: bytes = environ["wsgi.input"].read(_LONGEST_BODY + 1 if length is None else length)
-    except Exception as problem:  # Each server has its own for a client that has gone, or a chunk that is none.
+    except Exception as problem:  # Each server has its own error for a client that has gone and for a broken chunk.
         if late.is_set() or isinstance(problem, TimeoutError) or time.monotonic() - started > _BODY_PATIENCE:
             raise _Refusal(408, f"the request did not arrive within {_BODY_PATIENCE} s") from problem
         raise _Refusal(400, "the request is incomplete", anonymous=True) from problem

@@ -38,7 +38,7 @@ _PART = re.compile(r"[A-Za-z0-9_-]*")
 
 
 class NotAcceptedError(CredentialError):
-    """The ID token is not accepted; ``what`` is the reason in words, without a value of the token."""
+    """The ID token is not accepted. ``what`` gives the reason in words, without a value of the token."""
 
 
 class IdToken(NamedTuple):
@@ -62,7 +62,7 @@ class IdToken(NamedTuple):
 
 
 def parse_token(text: str) -> IdToken:
-    """Return the token that ``text`` is. Raises NotAcceptedError for what is malformed, and for an algorithm."""
+    """Return the token that ``text`` is. Raises NotAcceptedError for a malformed one, and for an algorithm."""
     if len(text) > LONGEST_TOKEN:
         raise NotAcceptedError("the ID token is over 16 KiB")
     parts = text.split(".")
@@ -105,7 +105,7 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"JSON does not have {text}")
 
 
 def _finite(text: str) -> float:

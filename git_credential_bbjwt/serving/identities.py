@@ -1,4 +1,4 @@
-"""Who asks the https broker: an ID token, verified, and what the rules let its identity request."""
+"""The identity of a client of the https broker: its verified ID token, and the rules that match."""
 
 import threading
 import time
@@ -33,11 +33,11 @@ class Identity(NamedTuple):
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
-        """What the identity may request: the union of its rules' patterns."""
+        """The patterns of all matching rules: the identity may request what any of them allows."""
         return tuple(pattern for rule in self.rules for pattern in rule.allow)
 
     def described(self) -> dict[str, object]:
-        """Return what the audit says of the identity."""
+        """Return the identity's fields in the audit."""
         claims: dict[str, object] = {}
         for rule in self.rules:
             claims |= named_claims(rule.claims, self.token.claims)

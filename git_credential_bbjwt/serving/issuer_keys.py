@@ -66,7 +66,7 @@ class Key(NamedTuple):
 
 
 def keys_in(data: bytes) -> list[Key]:
-    """Return the usable keys of a JWKS. Raises ValueError for what is not one."""
+    """Return the usable keys of a JWKS. Raises ValueError if it is malformed."""
     try:
         found = json.loads(data.decode("utf-8"))
     except RecursionError as problem:
@@ -94,7 +94,7 @@ def _key(found: dict[str, Any]) -> Key | None:
     try:
         members = {"kty": kty, **{name: found[name] for name in _MEMBERS[kty]}}
         public = PyJWK.from_dict(members, algorithm=possible[0]).key
-    except Exception as problem:  # The library has no one error for what can be wrong with a stranger's key.
+    except Exception as problem:  # The library has many errors for a stranger's broken key.
         trace(f"an issuer's key is not used: {type(problem).__name__}")
         return None
     return Key(kid, kind, algorithm, public) if kind != "RSA" or public.key_size in _RSA_BITS else None
@@ -118,7 +118,7 @@ def check_signature(token: IdToken, keys: list[Key]) -> None:
             continue
         return
     raise NotAcceptedError(
-        "the ID token's signature is not of its issuer" if fitting else "the ID token's issuer has no such key"
+        "the ID token's signature does not belong to its issuer" if fitting else "the ID token's issuer has no such key"
     )
 
 
@@ -135,7 +135,7 @@ def has_key(token: IdToken, keys: list[Key]) -> bool:
 
 
 class Fetched(NamedTuple):
-    """Keys, and for how many seconds they are to be kept."""
+    """Keys, and the seconds for which they are kept."""
 
     keys: list[Key]
     life: float

@@ -44,7 +44,7 @@ def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | No
 
 
 def _nothing_is_replaced_in(folder: str, found: os.stat_result) -> bool:
-    """Whether nobody can replace what is another's in a folder that others can write: it is sticky, or read-only.
+    """Whether nobody can replace another user's files in a folder that others can write: it is sticky, or read-only.
 
     Kubernetes makes the folders of its ConfigMaps with mode 0777 and mounts them read-only (kubernetes issue 136032).
     """

@@ -81,7 +81,7 @@ def test_id_token_that_is_not_accepted(shared: HttpsBroker) -> None:
         shared.issuer.token(exp=now - 61, iat=now - 400): "the ID token has expired",
         shared.issuer.token(aud="https://other.example"): "the ID token is for another audience",
         shared.issuer.token(iss="https://other.example"): "the ID token's issuer is not trusted here",
-        stranger.token(headers={"kid": shared.issuer.kid}): "the ID token's signature is not of its issuer",
+        stranger.token(headers={"kid": shared.issuer.kid}): "the ID token's signature does not belong to its issuer",
     }
     for token, reason in reasons.items():
         reply = shared.ask(token)

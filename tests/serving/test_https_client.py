@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import LATE, PATIENCE, Machine, answer, free_port, need
+from tests.conftest import LATE, PATIENCE, Machine, answer, free_port, need, takes_long
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
 from tests.issuer import Issuer
@@ -562,6 +562,7 @@ def test_git_clones_through_nginx(broker: HttpsBroker, machine: Machine, nginx: 
 
 
 def test_broker_that_restarts_behind_nginx_is_not_noticed(broker: HttpsBroker, machine: Machine, nginx: str) -> None:
+    takes_long("a broker that restarts")
     serving(broker, machine, nginx)
     broker.start()
     broker.stop()

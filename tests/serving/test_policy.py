@@ -1,4 +1,4 @@
-"""The https broker's configuration: what it may say, what a rule matches, and what would trust everybody."""
+"""The https broker's configuration: settings, the claims that a rule matches, rules that would trust everybody."""
 
 from __future__ import annotations
 
