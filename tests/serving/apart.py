@@ -94,7 +94,7 @@ mkdir -p /etc/git-credential-bbjwt
 cp -a /mnt/given/etc/. /etc
 chown -R 0:0 /etc/git-credential-bbjwt
 cat >/usr/local/bin/git-credential-bbjwt <<'END'
-#!PYTHON -ISXutf8
+#!PYTHON -IXutf8
 import sys
 sys.path[:] = ["/mnt/site", *sys.path, "/mnt/site"]  # The command removes the first one, and loads `site`.
 from git_credential_bbjwt.entry import main
