@@ -21,6 +21,7 @@ from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
+from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.installation import Installation
@@ -29,8 +30,11 @@ from git_credential_bbjwt.installations.registry_entry import parse_entries
 from git_credential_bbjwt.network.http1 import BrokenResponseError, TooLongError, read_body, send_request
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
+from git_credential_bbjwt.serving.audit import audit_line
+from git_credential_bbjwt.serving.client import key_of
 from git_credential_bbjwt.tokens.record import Record, parse_record
 from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.broker_answer import checked
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
@@ -220,6 +224,45 @@ def proxy(data: bytes) -> None:
     assert found is None or found.scheme in ("http", "https") or found.is_socks
 
 
+def broker_answer(data: bytes) -> None:
+    """A broker's answer is a token for git, nothing, or an error of one line that shows no JWT."""
+    _secrets.clear()
+    widgets = Repository(_HOST, "acme", "widgets")
+    answer, _, errors = data.partition(b"\0\0")
+    try:
+        found = checked(answer, errors, widgets)
+    except CredentialError as problem:
+        _is_one_line(problem, without="eyJhbGciOiJ")
+        return
+    if found is not None:
+        lines = format_answer([("username", found.username), ("password", found.value)])
+        assert lines.count(b"\n") == 2
+        assert b" " not in lines
+
+
+def where(data: bytes) -> None:
+    """A broker's place has one spelling, and what looks like a URL is no command."""
+    try:
+        found = Where.parse(data.decode("utf-8", "surrogateescape"))
+    except CredentialError as problem:
+        _is_one_line(problem, without="s3cret")
+        return
+    assert Where.parse(found.text).text == found.text, data
+    if found.way == "command":
+        assert not re.match(r"\s*(unix:|https?:|[a-z][a-z0-9+.-]*://)", found.text, re.IGNORECASE), data
+    if found.way == "https":
+        assert re.fullmatch(r"https://[a-z0-9.:\[\]-]+(/[\w.~/-]*)?", found.text, re.ASCII), data
+
+
+def user_of_ssh(data: bytes) -> None:
+    """What sshd says of a key becomes values for the audit, whatever is in a certificate."""
+    found = key_of(data)
+    assert set(found) <= {"key", "key_id", "serial", "authority"}
+    line = audit_line({"by": "ssh", **found}, reason="")
+    assert line.isascii()
+    assert b"\n" not in line
+
+
 PROPERTIES: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
@@ -235,6 +278,9 @@ PROPERTIES: dict[str, Callable[[bytes], None]] = {
         payload,
         record,
         proxy,
+        broker_answer,
+        where,
+        user_of_ssh,
     )
 }
 
@@ -276,5 +322,16 @@ SEEDS: dict[str, list[bytes]] = {
         b'"baseApiUrl": "https://api.bitbucket.org", "workspaces": ["acme"], "workspaceUuid": ""}]}',
     ],
     "record": [whole_record().to_bytes()],
+    "broker_answer": [
+        b"username=x-token-auth\npassword=abc\npassword_expiry_utc=9999999999\nhost=bitbucket.org\npath=acme/widgets\n\n",
+        b"quit=1\nbbjwt-error=not eyJhbGciOiJIUzI1NiJ9.eyJpc3Mi.c2ln\n\n",
+        b"password=e30.eyJleHAiOiAxODAwMDAwMDAwfQ.c2ln\nbbjwt-opens=workspace\n\n",
+        b"quit=1\n\0\0git-credential-bbjwt: error: no",
+    ],
+    "where": [b"unix:/run/bbjwt/socket", b" HTTPS://Broker.Example:443/a/", b"https://[::1]:8443", b"ssh -T broker"],
+    "user_of_ssh": [
+        b"publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ\n",
+        b"publickey ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29t\n",
+    ],
     "proxy": [b"http://user:secret@proxy.example:3128", b"https://[::1]:1"],
 }

@@ -64,9 +64,14 @@ def _key_of_ssh(path: str) -> dict[str, object]:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode) or why_not_trusted_itself(found, path) is not None:
             return {}
-        words = os.read(fd, 65_536).decode("ascii", "replace").split()
+        return key_of(os.read(fd, 65_536))
     finally:
         os.close(fd)
+
+
+def key_of(user_auth: bytes) -> dict[str, object]:
+    """Return what the content of SSH_USER_AUTH's file says of a key or certificate, for the audit."""
+    words = user_auth.decode("ascii", "replace").split()
     try:
         kind, blob = words[words.index("publickey") + 1], b64decode(words[words.index("publickey") + 2])
         return _of_certificate(kind, blob) if kind.endswith(_CERTIFICATE) else {"key": _fingerprint(blob)}

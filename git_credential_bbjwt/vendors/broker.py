@@ -41,7 +41,7 @@ _KEY_REFUSED = b"Permission denied"
 _UNKNOWN_HOST = b"Host key verification failed"
 
 # A command line that is shown. Another one may have a secret in it.
-_PLAIN_SSH = re.compile(r"ssh( -?[A-Za-z0-9@._-]+)+")
+_PLAIN_SSH = re.compile(r"ssh( [A-Za-z0-9@._-]+)+")
 
 # What a shell exits with if there is no such command.
 _NO_COMMAND = 127

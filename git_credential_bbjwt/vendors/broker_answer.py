@@ -4,11 +4,12 @@ Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp
 """
 
 import json
+import re
 import time
 from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
-from git_credential_bbjwt.core.output import hide, redacted
+from git_credential_bbjwt.core.output import REDACTED, hide, redacted
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.git.protocol import USERNAME
 from git_credential_bbjwt.tokens.token import Token
@@ -25,6 +26,9 @@ _LAST_ERRORS = 8192
 
 # Attributes that must not be there twice.
 _SINGLE = frozenset({"username", "password", "password_expiry_utc", "quit", "protocol", "host", "path", "bbjwt-opens"})
+
+# What looks like a JWT, Bitbucket's tokens too, whole or cut: "eyJ" is base64 of '{"'.
+_JWT = re.compile(r"eyJ[A-Za-z0-9_.-]{8,}")
 
 #: The next step after a broker's failure that has no hint of its own.
 HINT = "ask whoever runs the broker; git-credential-bbjwt doctor URL shows its answer, BBJWT_TRACE=1 each step"
@@ -141,7 +145,7 @@ def last_words(errors: bytes) -> str:
 
 def _shown(text: str) -> str:
     """A broker's words as one line of bounded length, without secrets."""
-    text = redacted(text).removeprefix("git-credential-bbjwt: error: ")[:_LONGEST_REASON]
+    text = _JWT.sub(REDACTED, redacted(text)).removeprefix("git-credential-bbjwt: error: ")[:_LONGEST_REASON]
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return escaped[:_LONGEST_REASON]
 

@@ -449,6 +449,14 @@ BAD: dict[str, tuple[str, str]] = {
     "dies half-way": ("printf 'username=x\\npassword=abc'; kill -9 $$", "broker failed"),
     "quits": ("printf 'quit=1\\nbbjwt-error=not for you\\n\\n'; exit 1", "not for you"),
     "quits with control characters": ("printf 'quit=1\\nbbjwt-error=a\\033[2Jb\\n\\n'", "a\\x1b[2Jb"),
+    "quits with a token": (
+        "printf 'quit=1\nbbjwt-error=not eyJhbGciOiJI.eyJpc3Mi.c2ln at\n\n'",
+        "not [redacted] at",
+    ),
+    "fails with a token": (
+        "echo 'error: not eyJhbGciOiJIUzI1NiJ9.eyJpc3Mi at all' >&2; exit 3",
+        "not [redacted] at all",
+    ),
     "prints junk": ("echo hello", "format"),
     "floods": ("yes password=abc", "65536 bytes"),
     "fails with as much as may be": ("head -c 65536 /dev/zero | tr '\\0' a; exit 3", "exit status 3"),
