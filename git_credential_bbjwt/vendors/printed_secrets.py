@@ -90,7 +90,7 @@ def _secrets_in(text: str, levels: int) -> set[str]:
             found.add(_plain(match.group(2) or match.group(3) or ""))
         if "\\" not in unescaped:
             break
-        unescaped = _ESCAPE.sub(_unescaped, unescaped)
+        unescaped = _whole(_ESCAPE.sub(_unescaped, unescaped))
     for _, readings in _base64_in(text):
         for said in readings:
             if "ecret" in said or said.isascii():  # Anything else is base64 of no text.
@@ -100,6 +100,11 @@ def _secrets_in(text: str, levels: int) -> set[str]:
 
 def _unescaped(match: re.Match[str]) -> str:
     return chr(int(match.group(1), 16)) if match.group(1) else match.group(2)
+
+
+def _whole(text: str) -> str:
+    """Join the halves of characters that JSON escapes in two (RFC 8259, section 7); a half alone is replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _members_of(text: str, levels: int) -> set[str]:
@@ -114,7 +119,7 @@ def _members_of(text: str, levels: int) -> set[str]:
     while to_see:
         value = to_see.pop()
         if isinstance(value, dict):
-            found |= {one for name, one in value.items() if name in _NAMES and isinstance(one, str)}
+            found |= {_whole(one) for name, one in value.items() if name in _NAMES and isinstance(one, str)}
             to_see += value.values()
         elif isinstance(value, list):
             to_see += value
@@ -125,7 +130,7 @@ def _members_of(text: str, levels: int) -> set[str]:
 
 def _plain(value: str) -> str:
     try:
-        return str(json.loads(f'"{value}"'))
+        return _whole(str(json.loads(f'"{value}"')))
     except ValueError:
         return value
 

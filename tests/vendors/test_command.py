@@ -76,7 +76,7 @@ SPELLINGS: dict[str, Callable[[str, str], str]] = {
 }
 
 #: A secret with all that JSON and base64 spell in several ways.
-AWKWARD = 'a/"secret"\\with+é-and-0123456789'
+AWKWARD = 'a/"secret"\\with+é-and-𐀀-0123456789'
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
