@@ -49,15 +49,17 @@ class _Finder:
         folder, _, stem = (_ROOT + name.replace(".", "/")).rpartition("/")
         for above, file in ((folder, stem), (f"{folder}/{stem}", "__init__")):
             try:
-                fd = os.open(f"{above}/__pycache__/{file}{_COMPILED}", os.O_RDONLY)
+                fd = os.open(f"{above}/__pycache__/{file}{_COMPILED}", os.O_RDONLY | getattr(os, "O_BINARY", 0))
             except OSError:
                 continue
+            source = f"{above}/{file}.py"
             try:
                 code = os.read(fd, _LONGEST)
+                found = os.stat(source)
+            except OSError:
+                return None
             finally:
                 os.close(fd)
-            source = f"{above}/{file}.py"
-            found = os.stat(source)
             expected = MAGIC_NUMBER + bytes(4) + _number(int(found.st_mtime)) + _number(found.st_size)
             if code[:16] != expected:
                 return None
