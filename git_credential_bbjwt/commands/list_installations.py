@@ -125,7 +125,7 @@ def _columns(one: Installation, of_workspace: list[Installation]) -> tuple[str, 
 def _of_consumer(one: Installation, of_workspace: list[Installation]) -> str:
     if not one.is_consumer:
         return ""
-    *_, newest = (other for other in of_workspace if (other.kind, other.after_connect) == (one.kind, one.after_connect))
+    newest = next(other for other in of_workspace if other.is_consumer and other.after_connect == one.after_connect)
     if newest != one:
         return f"; OAuth consumer, used with --app alone: {newest.app_key} was registered later"
     when = ", used when Connect has ended" if one.after_connect else ""

@@ -32,7 +32,7 @@ class Level:
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Installation]:
-        """Iterate over all of them. Raises InstallationError at one that is broken."""
+        """Iterate over all of them, in the order of `of_workspace`. Raises InstallationError at one that is broken."""
         return iter(())
 
     def hosts(self) -> list[str]:
@@ -90,7 +90,7 @@ class _Registered(Level):
             return found  # It would be a path.
         for one in [host] if host else self.hosts():
             for slug, data, _ in self._registry.entries(one, workspace):
-                found += reversed(parse_entries(data, slug, self._registry.where))
+                found += _in_order(parse_entries(data, slug, self._registry.where))
         if self._registry.problem is not None:
             raise unreadable(self._registry)
         return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
@@ -99,12 +99,18 @@ class _Registered(Level):
         for host in self.hosts():
             for slug in registered_slugs(self._registry.where, host):
                 for _, data, _ in self._registry.entries(host, slug):
-                    yield from parse_entries(data, slug, self._registry.where)
+                    yield from _in_order(parse_entries(data, slug, self._registry.where))
                 if self._registry.problem is not None:
                     raise unreadable(self._registry)
 
     def hosts(self) -> list[str]:
         return [] if self.problem is not None else registered_hosts(self._registry.where)
+
+
+def _in_order(entries: list[Installation]) -> list[Installation]:
+    """Sort a workspace's entries as they are asked: apps before consumers, and of each kind the newest first."""
+    newest_first = entries[::-1]
+    return sorted(newest_first, key=lambda one: (one.is_consumer, one.after_connect))
 
 
 class ToBeAsked(Level):

@@ -151,6 +151,12 @@ def test_consumer_that_is_no_object_is_an_error(value: object) -> None:
     assert "FILE" in refused({"clientInfo": APP, "oauthConsumer": value}).what
 
 
+def test_payload_with_a_member_or_key_of_a_row_is_no_row() -> None:
+    assert parsed(APP | {"val": "5"}) == parsed(APP)
+    (one,) = parsed(APP | {"key": "clientInfo"})
+    assert one.app_key == "clientInfo"
+
+
 def test_identity_of_app_and_consumer_with_the_same_words_differs() -> None:
     (app,) = parsed(APP | {"clientKey": ""})
     consumer = app._replace(kind=Kind.OAUTH_CONSUMER)

@@ -191,9 +191,20 @@ def test_list_says_which_of_two_consumers_is_used(vendor: Workspace) -> None:
     register(vendor, payload=consumer_of(vendor, key="consumer-1"))  # Again, so it is the last one now.
     lines = vendor.machine.bbjwt("list").stdout.splitlines()
 
-    assert [line.split("\t")[1] for line in lines] == ["consumer-2", "consumer-0", "consumer-1"]
-    assert ["consumer-1 was registered later" in line for line in lines] == [True, True, False]
-    assert "opens every repository of the workspace" in lines[2]
+    assert [line.split("\t")[1] for line in lines] == ["consumer-1", "consumer-0", "consumer-2"]
+    assert ["consumer-1 was registered later" in line for line in lines] == [False, True, True]
+    assert "opens every repository of the workspace" in lines[0]
+    register(vendor)
+    register(vendor, "--after-connect", payload=consumer_of(vendor, key="successor"))
+    assert [one["app"] for one in listed(vendor.machine)] == [
+        vendor.app.key,
+        "consumer-1",
+        "consumer-0",
+        "consumer-2",
+        "successor",
+    ]
+    said = vendor.machine.bbjwt("doctor", check=False).stdout
+    assert said.count("is not used: OAuth consumer consumer-1 was registered later") == 2
 
 
 def shown_at_a_terminal(machine: Machine, *words: str) -> str:
