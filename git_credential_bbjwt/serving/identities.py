@@ -83,13 +83,13 @@ class RequestLimit:
     """Counts the requests of each identity in this worker, minute by minute."""
 
     def __init__(self) -> None:
-        self._counted: dict[tuple[object, str], tuple[int, int]] = {}
+        self._counted: dict[int, tuple[int, int]] = {}
 
     def seconds_to_wait(self, token: IdToken, per_minute: int) -> int:
         """Count a request; return 0, or the seconds to wait if it is one too many."""
         now = time.monotonic()
         minute = int(now // 60)
-        key = (token.issuer, token.subject)
+        key = hash((token.issuer, token.subject))  # They may be long, and somebody else chose them.
         counted_in, count = self._counted.get(key, (minute, 0))
         count = count + 1 if counted_in == minute else 1
         if len(self._counted) >= _MOST_COUNTED and key not in self._counted:
