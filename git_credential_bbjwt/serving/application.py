@@ -5,7 +5,6 @@ bounded. Sources: PEP 3333 (WSGI); RFC 6750 (``Bearer``); README.md in this fold
 """
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -33,15 +32,12 @@ from git_credential_bbjwt.serving.issuer_keys import KeysNotAvailableError
 from git_credential_bbjwt.serving.limits import tidy_folder
 from git_credential_bbjwt.serving.policy import Policy
 from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
+from git_credential_bbjwt.serving.request_body import BodyError, read_body
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 _PATH, _HEALTH_PATH = "/git-credentials", "/healthz"
-
-# A request is a few hundred bytes, and a client sends it at once. Bytes, seconds.
-_LONGEST_BODY = 64 * 1024
-_BODY_PATIENCE = 10
 
 # The variables by which the operator names the broker's own folder.
 _FOLDERS = (*OPERATORS_FOLDERS, "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")
@@ -192,7 +188,10 @@ class Application:
 def _answered(environ: Environ, policy: Policy, identity: Identity) -> _Response:
     """Answer a request of a known identity. Raises _Refusal."""
     budget = Budget(policy.timeout)
-    body = _body(environ)
+    try:
+        body = read_body(environ)
+    except BodyError as problem:
+        raise _Refusal(problem.status, problem.reason, anonymous=problem.status != 408) from problem
     try:
         _check_installation(policy)
     except CredentialError as problem:
@@ -216,63 +215,6 @@ def _check_installation(policy: Policy) -> None:
     """Raise CredentialError for an installation's file that others could have written."""
     if policy.installation is not None:
         check_own_file(policy.installation, "installation")
-
-
-def _body(environ: Environ) -> bytes:
-    """Return the request's body. Raises _Refusal."""
-    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if kind != "text/plain":
-        raise _Refusal(415, "the request's Content-Type is not text/plain", anonymous=True)
-    stated = environ.get("CONTENT_LENGTH", "") or ""
-    length = int(stated) if stated.isascii() and stated.isdigit() and len(stated) < 19 else None
-    if length is None and stated:
-        raise _Refusal(400, "the request's Content-Length is not a number", anonymous=True)
-    if length is None and not environ.get("wsgi.input_terminated"):
-        length = 0
-    too_long = _Refusal(413, f"the request is over {_LONGEST_BODY} bytes long", anonymous=True)
-    if length is not None and length > _LONGEST_BODY:
-        raise too_long
-    late = threading.Event()
-    started = time.monotonic()
-    timer = _end_of_patience(environ, late)
-    try:
-        data: bytes = environ["wsgi.input"].read(_LONGEST_BODY + 1 if length is None else length)
-    except Exception as problem:  # Each server has its own error for a client that has gone and for a broken chunk.
-        if late.is_set() or isinstance(problem, TimeoutError) or time.monotonic() - started > _BODY_PATIENCE:
-            raise _Refusal(408, f"the request did not arrive within {_BODY_PATIENCE} s") from problem
-        raise _Refusal(400, "the request is incomplete", anonymous=True) from problem
-    finally:
-        if timer is not None:
-            timer.cancel()
-    if length is None and len(data) > _LONGEST_BODY:
-        raise too_long
-    if length is not None and len(data) < length:
-        if late.is_set():
-            raise _Refusal(408, f"the request did not arrive within {_BODY_PATIENCE} s")
-        raise _Refusal(400, "the request is incomplete", anonymous=True)
-    if b"\n\n" not in data:
-        raise _Refusal(400, "the request is incomplete: it does not end with a blank line", anonymous=True)
-    return data
-
-
-def _end_of_patience(environ: Environ, late: threading.Event) -> threading.Timer | None:
-    """Have the reading side of gunicorn's socket end in time; other servers bound slow requests themselves."""
-    connection = environ.get("gunicorn.socket")
-    if not isinstance(connection, socket.socket):
-        return None
-
-    def end() -> None:
-        late.set()
-        try:
-            # Not by the method of a TLS socket, which would end the encryption of the answer, too.
-            socket.socket.shutdown(connection, socket.SHUT_RD)
-        except OSError:
-            pass  # It was closed meanwhile.
-
-    timer = threading.Timer(_BODY_PATIENCE, end)
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def _respond(

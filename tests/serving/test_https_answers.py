@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +187,23 @@ def test_slow_bodies_end_and_hold_nobody_up(shared: HttpsBroker) -> None:
             assert shared.ask().status == 200
         assert all(one.result().startswith(b"HTTP/1.1 408 ") for one in dripping)
     assert shared.audit()[-1]["status"] == 408
+
+
+def test_slow_body_ends_under_tls_too(broker: HttpsBroker) -> None:
+    takes_long("a body that does not arrive is waited for 10 s")
+    broker.start(tls=True)
+    context = ssl.create_default_context(cafile=broker.authorities)
+    with (
+        socket.create_connection(("127.0.0.1", broker.port)) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        connection.settimeout(30)
+        connection.sendall(
+            b"POST /git-credentials HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 600\r\n"
+            + f"Authorization: Bearer {broker.issuer.token()}\r\n\r\nprotocol=https\n".encode()
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 408 ")
+    assert broker.ask().status == 200
 
 
 def test_too_many_requests_of_one_identity(broker: HttpsBroker) -> None:
