@@ -450,9 +450,13 @@ install_it() {
         "$bin/$name" register ${system:+--system} ${insecure:+--insecure-storage} "$payload" || registered=''
     fi
     if [ -n "$configure" ]; then
-        # If none is registered, the payload names the host.
-        BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
-            say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without"
+        # An upgrade leaves lines that name this command as they are: they may be for some workspaces only.
+        if [ -n "$payload" ] ||
+            ! git config "$level" --get-regexp '^credential\..*helper$' 2>/dev/null | grep -qF "$bin/$name"; then
+            # If none is registered, the payload names the host.
+            BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
+                say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without"
+        fi
     fi
     next_step
 }

@@ -158,7 +158,7 @@ class Level:
         for url, values in _this_helpers(self._file.settings()).items():
             covering = [one for one in urls if one != url and (_is_below(url, one) or _is_below(one, url))]
             if url not in urls and any(set(values) <= set(new[one]) for one in covering):
-                _remove(self._file, url, values)
+                _remove(self._file, url, values, is_replaced=True)
 
     def entries(self) -> list[Entry]:
         """Return this helper's entries. Raises CredentialError."""
@@ -178,6 +178,10 @@ class Level:
         return removed
 
 
+def _is_about(url: str, other: str) -> bool:
+    return url == other or _is_below(url, other)
+
+
 def _is_below(url: str, other: str) -> bool:
     return url.startswith(other + "/")
 
@@ -192,7 +196,11 @@ def _this_helpers(settings: Iterable[Entry]) -> dict[str, list[str]]:
     return found
 
 
-def _remove(file: ConfigurationFile, url: str, values: list[str]) -> list[Entry]:
+def _remove(file: ConfigurationFile, url: str, values: list[str], *, is_replaced: bool = False) -> list[Entry]:
+    """Remove this helper's ``values`` for ``url``, and what belongs to them if no other helper is left.
+
+    If entries for other URLs of the host replace them (``is_replaced``), ``proactiveAuth`` stays.
+    """
     key = f"credential.{url}.helper" if url else "credential.helper"
     removed = [(key, value) for value in dict.fromkeys(values)]
     left = [value for value in file.values(key) if value not in values]
@@ -212,7 +220,7 @@ def _remove(file: ConfigurationFile, url: str, values: list[str]) -> list[Entry]
             about = about.rstrip("/")
             belongs = (
                 (section == "credential" and setting == "usehttppath" and about == base)
-                or (section == "http" and setting == "proactiveauth" and (about == base or _is_below(about, base)))
+                or (section == "http" and setting == "proactiveauth" and _is_about(about, base) and not is_replaced)
                 or (name, value) in instead
             )
             if belongs:

@@ -276,6 +276,17 @@ def test_proactive_is_for_workspaces_and_never_for_a_host(machine: Machine) -> N
     assert config(machine).read_bytes() == b""
 
 
+def test_proactive_survives_the_change_to_a_workspace_and_back(machine: Machine) -> None:
+    key = f"http.{CLOUD}/acme/.proactiveAuth"
+    machine.bbjwt("configure")
+    machine.bbjwt("configure", "--workspace", "acme", "--proactive")
+    assert (values(machine, HELPER), values(machine, key)) == ([], ["basic"])
+    machine.bbjwt("configure")
+    assert (values(machine, HELPER), values(machine, key)) == ([str(COMMAND)], ["basic"])
+    machine.bbjwt("unconfigure")
+    assert config(machine).read_bytes() == b""
+
+
 def test_proactive_for_the_workspaces_that_are_registered(acme: Workspace) -> None:
     config(acme.machine).unlink()
     acme.machine.bbjwt("configure", "--proactive")

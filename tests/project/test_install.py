@@ -55,19 +55,21 @@ def test_install_clone_upgrade_uninstall(
 
     first = install(machine, wheelhouse, "--no-configure", shell=shell)
     machine.run(installed(machine), "register", "--insecure-storage", payload)
-    machine.run(installed(machine), "configure", "--exclusive")
+    machine.run(installed(machine), "configure", "--exclusive", "--workspace", "acme")
     machine.git("clone", "-q", acme.url, "w")
+    settings = (machine.home / ".gitconfig").read_bytes()
     assert f"next: {installed(machine)} register FILE" in first.stderr
     assert "not on your PATH" in first.stderr
     assert machine.run(installed(machine), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
 
     if with_what == "with_uv":
         (oldest,) = environments(machine)
-        upgraded = install(machine, wheelhouse, "--no-configure")
+        upgraded = install(machine, wheelhouse)
+        assert (machine.home / ".gitconfig").read_bytes() == settings
         # A command that runs just now still imports from there.
         (newer,) = environments(machine) - {oldest}
         assert oldest.exists()
-        assert upgraded.stderr.splitlines()[-1] == f"next: {installed(machine)} exec -- git clone {pattern}"
+        assert upgraded.stderr.splitlines()[-1] == f"next: git clone {pattern}"
         install(machine, wheelhouse, "--no-configure")
         assert newer in environments(machine)
         assert not oldest.exists()
