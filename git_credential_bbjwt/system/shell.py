@@ -110,15 +110,15 @@ class _Gathered(threading.Thread):
         """Keep what was read."""
         raise NotImplementedError
 
-    def _has_more(self, seconds: float | None) -> bool:
-        """Whether reading gives something, or the end, within ``seconds``; None waits for it."""
+    def _has_more(self, wait: int | None) -> bool:
+        """Return whether a read would not block, now (0) or after a wait (None)."""
         if sys.platform == "win32":  # A pipe cannot be looked at there.
             return True
         import select
 
         waiting = select.poll()
         waiting.register(self._fd, select.POLLIN)
-        return bool(waiting.poll(seconds))
+        return bool(waiting.poll(wait))
 
 
 class _Output(_Gathered):

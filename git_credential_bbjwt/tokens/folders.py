@@ -108,6 +108,8 @@ def is_in_memory(path: str) -> bool:
 
     The device number decides (proc_pid_mountinfo(5)): a path says nothing, because a later mount can cover it.
     """
+    if sys.platform == "win32":
+        return False
     try:
         device = os.stat(path).st_dev
         with open("/proc/self/mountinfo", "rb") as mounts:

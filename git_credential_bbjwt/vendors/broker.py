@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import stat
+import sys
 import time
 
 from git_credential_bbjwt.core.budget import Budget
@@ -182,6 +183,7 @@ def _is_socket(path: str) -> bool:
 
 
 def _hint_for_group(path: str) -> str:
+    assert sys.platform != "win32"  # There are no such brokers there.
     import grp
 
     try:

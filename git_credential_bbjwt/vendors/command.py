@@ -61,7 +61,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
         "BBJWT_REPOSITORY": repository.name,
     }
     done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment, seconds=budget.remaining())
-    budget.remaining()  # What the command came to because it was ended is no news.
+    budget.remaining()  # If it was ended by the budget, its output says nothing.
     where = f"the output of {asked.where}"
     for line in shown_lines(done.errors, done.output, _MOST_LINES):
         note(line)

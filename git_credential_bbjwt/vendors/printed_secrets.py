@@ -27,7 +27,7 @@ _MEMBER = re.compile(
 
 _NAMES = ("sharedSecret", "secret")
 
-# What a backslash begins in JSON.
+# An escaped character in JSON.
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 
 # Base64, of a payload in lines too. A shorter word is a word of a language more often.

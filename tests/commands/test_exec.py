@@ -260,7 +260,7 @@ cd {workspace}
 
 
 def proactive(machine: Machine, *options: str, **changes: str | None) -> str:
-    """What git says in a command of ``exec --proactive`` of what is set of that."""
+    """The settings of proactiveAuth that git sees in a command of ``exec --proactive``, and warnings."""
     shown = ("git", "config", "--get-regexp", "proactiveauth")
     done = machine.bbjwt(*options, "exec", "--proactive", "--", *shown, check=False, also=changes)
     return done.stdout + done.stderr

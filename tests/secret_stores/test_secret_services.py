@@ -109,7 +109,7 @@ def test_closed_wallet_is_an_error_without_a_window(scene: Workspace) -> None:
 
 
 def keyring_line(scene: Workspace) -> str:
-    """What the doctor says of the keyring."""
+    """The doctor's line about the keyring."""
     lines = scene.machine.bbjwt("doctor", check=False).stdout.splitlines()
     return next(line for line in lines if "keyring" in line)
 
