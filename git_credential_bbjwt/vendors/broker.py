@@ -183,7 +183,8 @@ def _is_socket(path: str) -> bool:
 
 
 def _hint_for_group(path: str) -> str:
-    assert sys.platform != "win32"  # There are no such brokers there.
+    if sys.platform == "win32":
+        return "sockets of brokers are not used on Windows"
     import grp
 
     try:
