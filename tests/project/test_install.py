@@ -25,9 +25,23 @@ Recorder = Callable[[str, object], None]
 
 @pytest.fixture
 def no_wheels(tmp_path: Path) -> Path:
-    """A wheelhouse with nothing in it: for what ends before it is opened."""
+    """An empty wheelhouse, for tests that end before it is opened."""
     (tmp_path / "no-wheels").mkdir()
     return tmp_path / "no-wheels"
+
+
+@pytest.fixture
+def short(fresh: Machine, tmp_path: Path) -> Machine:
+    """A machine whose `python -m venv` fails: all checks come before, and it ends there."""
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\ncase "$*" in *"-m venv"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    fresh.environment["PYTHON"] = str(python)
+    return fresh
+
+
+#: The last step that the machine `short` reaches.
+ALL_IS_CHECKED = "making an isolated environment"
 
 
 def tree(folder: Path) -> list[str]:
@@ -126,14 +140,14 @@ def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, no_wheel
 
 
 @pytest.mark.parametrize("form", ["an array", "a line each"])
-def test_install_takes_a_file_of_many_payloads(acme: Workspace, fresh: Machine, no_wheels: Path, form: str) -> None:
+def test_install_takes_a_file_of_many_payloads(acme: Workspace, short: Machine, no_wheels: Path, form: str) -> None:
     several = [acme.bitbucket.payload(acme.app), acme.bitbucket.payload(acme.bitbucket.install("other"))]
     text = json.dumps(several) if form == "an array" else "\n".join(map(json.dumps, several)) + "\n"
-    (fresh.home / "payloads").write_text(text)
-    done = install(fresh, no_wheels, fresh.home / "payloads", check=False)
+    (short.home / "payloads").write_text(text)
+    done = install(short, no_wheels, short.home / "payloads", check=False)
 
     assert "not a payload" not in done.stderr
-    assert "the packages that locked-build.txt names could not be installed" in done.stderr
+    assert ALL_IS_CHECKED in done.stderr
 
 
 def programs_that_betray_themselves(folder: Path, ran: Path) -> None:
@@ -170,14 +184,14 @@ def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Mac
 @pytest.mark.parametrize(
     "path", [".", ".:/usr/bin:/bin", ":/usr/bin:/bin", "/usr/bin:/bin:", "../caller:/usr/bin:/bin"]
 )
-def test_relative_entries_of_path_are_not_used(fresh: Machine, no_wheels: Path, options: list[str], path: str) -> None:
-    caller = fresh.home / "caller"
+def test_relative_entries_of_path_are_not_used(short: Machine, no_wheels: Path, options: list[str], path: str) -> None:
+    caller = short.home / "caller"
     caller.mkdir()
-    programs_that_betray_themselves(caller, fresh.home / "ran")
-    fresh.environment |= {"PATH": path, "PIP_NO_INDEX": "1"}
-    fresh.run("/bin/sh", INSTALLER, "--wheelhouse", no_wheels, *options, cwd=caller, check=False)
+    programs_that_betray_themselves(caller, short.home / "ran")
+    short.environment["PATH"] = path
+    short.run("/bin/sh", INSTALLER, "--wheelhouse", no_wheels, *options, cwd=caller, check=False)
 
-    assert not (fresh.home / "ran").exists()
+    assert not (short.home / "ran").exists()
 
 
 def test_a_relative_python_is_refused(fresh: Machine, no_wheels: Path) -> None:
@@ -217,32 +231,32 @@ def test_install_goes_through_nothing_that_others_could_replace(
     assert not installed(fresh).exists()
 
 
-def test_a_folder_that_everybody_can_write_is_passed_if_it_is_sticky(fresh: Machine, no_wheels: Path) -> None:
+def test_a_folder_that_everybody_can_write_is_passed_if_it_is_sticky(short: Machine, no_wheels: Path) -> None:
     # As /tmp is, where the homes of these tests are.
-    (fresh.home / ".local").mkdir()
-    (fresh.home / ".local").chmod(0o1777)
-    done = install(fresh, no_wheels, check=False)
+    (short.home / ".local").mkdir()
+    (short.home / ".local").chmod(0o1777)
+    done = install(short, no_wheels, check=False)
 
-    assert "making an isolated environment" in done.stderr
+    assert ALL_IS_CHECKED in done.stderr
 
 
 @pytest.mark.parametrize("variable", ["HOME", "TMPDIR"])
-def test_a_relative_folder_in_the_environment_is_not_used(fresh: Machine, no_wheels: Path, variable: str) -> None:
-    fresh.environment |= {variable: "here", "PIP_NO_INDEX": "1"}
-    (fresh.home / "here").mkdir()
+def test_a_relative_folder_in_the_environment_is_not_used(short: Machine, no_wheels: Path, variable: str) -> None:
+    short.environment[variable] = "here"
+    (short.home / "here").mkdir()
     mode = [] if variable == "HOME" else ["--demo"]
-    done = install(fresh, no_wheels, *mode, check=False)
+    done = install(short, no_wheels, *mode, check=False)
 
     assert done.returncode == 1
-    assert tree(fresh.home) == ["here"]
+    assert tree(short.home) == ["here"]
 
 
-def test_two_installers_never_work_on_one_folder(fresh: Machine, no_wheels: Path) -> None:
-    data = fresh.home / ".local/share/git-credential-bbjwt"
+def test_two_installers_never_work_on_one_folder(short: Machine, no_wheels: Path) -> None:
+    data = short.home / ".local/share/git-credential-bbjwt"
     data.mkdir(parents=True)
     (data / "installing").symlink_to(str(os.getpid()))
     for options in ([], ["--uninstall"]):
-        refused = install(fresh, no_wheels, *options, check=False)
+        refused = install(short, no_wheels, *options, check=False)
         assert f"process {os.getpid()} is installing there just now" in refused.stderr
         assert refused.returncode == 1
 
@@ -251,8 +265,8 @@ def test_two_installers_never_work_on_one_folder(fresh: Machine, no_wheels: Path
     ended.wait()
     (data / "installing").unlink()
     (data / "installing").symlink_to(str(ended.pid))
-    done = install(fresh, no_wheels, check=False)
-    assert "making an isolated environment" in done.stderr
+    done = install(short, no_wheels, check=False)
+    assert ALL_IS_CHECKED in done.stderr
     assert not data.exists()
 
 
