@@ -14,6 +14,7 @@ from git_credential_bbjwt.core.output import error, note
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import SecretFile, remove_secret
+from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 # After so many failures one after the other the keyring is taken to be out of reach for the rest, too.
@@ -67,9 +68,8 @@ def _not_registered(workspace: str, app: str, *, system: bool) -> InstallationEr
             f"the workspace {workspace} is in the system registry alone",
             f"as root: git-credential-bbjwt unregister {workspace}{which} --system",
         )
-    return InstallationError(
-        f"no installation is registered for the workspace {workspace}", "git-credential-bbjwt list shows all"
-    )
+    # A word that names no workspace here is not repeated, because it may be a secret by mistake.
+    return InstallationError("no installation is registered for this workspace", f"{APP_NAME} list shows all")
 
 
 def _take_out(change: Change, leaving: Installation) -> None:
