@@ -160,15 +160,15 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
     from git_credential_bbjwt.git import helper_lines
 
     named = None if options.broker is not None else helper_lines.broker_for(url)
-    if named is None:
-        return options
-    options = options.replaced(
-        broker=named.broker,
-        hosts=named.hosts,
-        id_token_command=options.id_token_command or named.id_token_command,
-        id_token_file=options.id_token_file or named.id_token_file,
-    )
+    if named is not None:
+        options = options.replaced(
+            broker=named.broker,
+            hosts=named.hosts,
+            id_token_command=options.id_token_command or named.id_token_command,
+            id_token_file=options.id_token_file or named.id_token_file,
+        )
     options.check()
+    options.check_id_token()
     return options
 
 

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Write the settings. Raises UsageError and CredentialError."""
+    options.check_id_token()
     workspaces = [workspace.lower() for workspace in arguments.workspace]
     if not all(map(is_name, workspaces)):
         raise UsageError("--workspace needs the slug in the workspace's URLs")

@@ -32,6 +32,7 @@ _CANNOT_RUN, _NOT_FOUND = 126, 127
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    parser.usage = "%(prog)s [OPTIONS] -- COMMAND [ARG ...]"
     parser.add_argument("--rewrite-ssh", action="store_true", help="make ssh URLs of these hosts use https instead")
     parser.add_argument(
         "--proactive",
@@ -46,6 +47,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
+    options.check_id_token()
     need_git(SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
     helper = helper_value(options.words())
     wanted = []

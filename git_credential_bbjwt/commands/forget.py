@@ -1,4 +1,4 @@
-"""Drop cached tokens: those of one repository, or all. Registered secrets stay.
+"""Drop the cached tokens of one repository, or all of them. Registered secrets stay.
 
 Examples:
   git-credential-bbjwt forget https://bitbucket.org/acme/widgets
@@ -17,7 +17,7 @@ from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("url", nargs="?", metavar="URL", help="clone URL of the repository")
-    parser.add_argument("--all", action="store_true", help="every cached token")
+    parser.add_argument("--all", action="store_true", help="all cached tokens")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape

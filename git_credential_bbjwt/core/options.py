@@ -106,6 +106,12 @@ class HelperOptions:
         if self.broker is not None and "--scope" in self.given:
             raise _usage_error("--scope does not go with --broker: the broker's side has the scope")
 
+    def check_id_token(self) -> None:
+        """Raise UsageError for an ID token that no broker gets; call it when the broker is known."""
+        names = [name for name in self.given if name.startswith("--id-token-")]
+        if names and not (self.broker or "").startswith("https:"):
+            raise _usage_error(f"{names[0]} is for an https broker only", "name one: --broker https://HOST")
+
     def words(self) -> list[str]:
         """Return the options as another helper line has them: defaults are left out, paths are absolute."""
         usual = HelperOptions()

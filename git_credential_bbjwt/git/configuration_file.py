@@ -57,7 +57,8 @@ class ConfigurationFile:
         try:
             run_git("config", *self.place, *arguments)
         except GitError as problem:
-            raise CredentialError(problem.what, _OTHER_WAYS) from problem
+            hint = _OTHER_WAYS if self.place[0] == "--file" else "see who owns the file and its folder (ls -ld)"
+            raise CredentialError(problem.what, hint) from problem
 
 
 def file_to_write(level: str) -> ConfigurationFile:

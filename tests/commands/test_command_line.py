@@ -175,6 +175,15 @@ def test_scope_with_a_broker_is_a_usage_error_wherever_the_broker_is_named(machi
     assert machine.bbjwt(*words, check=False).returncode == 2
 
 
+@pytest.mark.parametrize("option", ["--id-token-file=/x", "--id-token-command=x"])
+def test_id_token_without_an_https_broker_is_a_usage_error(machine: Machine, option: str) -> None:
+    for words in (("token", "https://bitbucket.org/a/b"), ("configure",), ("exec", "true"), ("doctor",)):
+        done = machine.bbjwt(option, *words, check=False)
+        assert done.returncode == (1 if words == ("doctor",) else 2), words
+        assert "is for an https broker only" in done.stdout + done.stderr
+    machine.bbjwt(option, "configure", "--broker", "https://broker.example")
+
+
 def test_scope_names_old_and_new_are_one_scope(acme: Workspace) -> None:
     acme.app.scopes = {"repository:write"}
     new = acme.machine.bbjwt("token", acme.url, "--scope", "write:repository:bitbucket").stdout
