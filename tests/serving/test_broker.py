@@ -524,15 +524,23 @@ def test_a_broker_ends_with_a_helper_that_is_killed(acme: Workspace, number: sig
     assert_group_gone(int(told.read_text()))
 
 
-def assert_group_gone(pid: int) -> None:
+def assert_group_gone(group: int) -> None:
+    """Check that no process of a group runs; one that has ended may wait for a busy machine to notice."""
     end = time.monotonic() + LATE
     while time.monotonic() < end:
-        try:
-            os.killpg(pid, 0)
-        except ProcessLookupError:
+        found = [stat_of(path) for path in Path("/proc").glob("[0-9]*/stat")]
+        if not any(fields[2:3] == [str(group)] and fields[0] != "Z" for fields in found):
             return
         time.sleep(0.05)
     pytest.fail("a child is left behind")
+
+
+def stat_of(path: Path) -> list[str]:
+    """The fields of proc(5)'s "stat", from the state on: the state, the parent, the group."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 #: As long as an answer may be.
@@ -862,13 +870,6 @@ def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:
         said = process.stdout.read().decode()
         too_long.cancel()
         return said
-
-
-def test_an_asker_that_hangs_is_waited_for_ten_seconds(broker: Broker) -> None:
-    began = time.monotonic()
-
-    assert said_to_one_who_waits(broker, "protocol=https\n").startswith("quit=1\n")
-    assert 9 < time.monotonic() - began < 10 + LATE
 
 
 def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
