@@ -78,7 +78,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 def patterns_of(path: str) -> tuple[Pattern, ...]:
     """Return the patterns in a file, one per line. Raises InstallationError if it cannot be used."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             lines = [line.strip() for line in file.read(_LONGEST_FILE).splitlines()]
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it is not UTF-8 text"

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.budget import Budget
-from git_credential_bbjwt.core.failures import CredentialError, MalformedRequestError
+from git_credential_bbjwt.core.failures import MalformedRequestError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
 from git_credential_bbjwt.git.protocol import write_answer
@@ -41,8 +41,8 @@ DEFAULT_TIMEOUT = 45.0
 _LONGEST_REQUEST = 64 * 1024
 _LONGEST_WAIT = 10.0
 
-# Seconds for the audit's line.
-_FOR_AUDIT = 4.5
+# Seconds for the audit's line, at least.
+_FOR_AUDIT = 2.5
 
 # Seconds that a client has to read its answer, at least, and for a standard error that nobody reads.
 _FOR_READER = 2.0
@@ -64,15 +64,15 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
         from git_credential_bbjwt.system.shell import end_children_on_signals
 
         end_children_on_signals()  # The thread that runs the command cannot set this.
+    folder = operators_folder()
     try:
-        folder = operators_folder()
         answer = in_time(budget, Answering(lambda: rules()._replace(folder=folder), budget), _read_request)
-        asker = who_asks() | ({"label": label} if label else {})
-        told = [one.partition("warning: ")[2] for one in warnings]
-        answer = answer._replace(cause="; ".join([one for one in (answer.cause, *told) if one]))
-        answer = _audited_in_time(answer, audit, asker, options.scope)
-    except Exception as problem:  # Whatever it is: the client gets an answer.
+    except Exception as problem:  # Such as no room for a thread: the client gets an answer.
         answer = no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem))
+    told = [one.partition("warning: ")[2] for one in warnings]
+    answer = answer._replace(cause="; ".join([one for one in (answer.cause, *told) if one]))
+    asker = who_asks() | ({"label": label} if label else {})
+    answer = _audited_in(max(_FOR_AUDIT, end - time.monotonic()), answer, audit, asker, options.scope)
     if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
         return 1
     if answer.reason and not _is_shared_socket():  # It says no more than the answer.
@@ -82,12 +82,11 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
     return answer.status
 
 
-def _audited_in_time(answer: Answer, audit: Audit, asker: dict[str, object], scope: str) -> Answer:
-    """The answer once its line is written; none with a token if that takes too long, as on a disk that hangs."""
+def _audited_in(seconds: float, answer: Answer, audit: Audit, asker: dict[str, object], scope: str) -> Answer:
+    """The answer, once its line is written; on a disk that hangs there is no line, and so no token."""
     found: list[Answer] = []
-    if _in_thread(lambda: found.append(audited(answer, audit, asker, scope)), _FOR_AUDIT):
-        return found[0]
-    return no_token(Kind.NO_AUDIT, NO_AUDIT)
+    is_done = _in_thread(lambda: found.append(audited(answer, audit, asker, scope)), seconds)
+    return found[0] if is_done else no_token(Kind.NO_AUDIT, NO_AUDIT)
 
 
 def _in_thread(write: Callable[[], object], seconds: float) -> bool:
@@ -95,13 +94,17 @@ def _in_thread(write: Callable[[], object], seconds: float) -> bool:
     done: list[bool] = []
 
     def run() -> None:
-        with contextlib.suppress(OSError, CredentialError):  # Nobody can be told.
+        with contextlib.suppress(Exception):  # Nobody can be told.
             write()
             done.append(True)
 
     writing = threading.Thread(target=run, daemon=True)
-    writing.start()
-    writing.join(seconds)
+    try:
+        writing.start()
+    except RuntimeError:  # No room for a thread.
+        run()
+    else:
+        writing.join(seconds)
     return bool(done)
 
 

@@ -817,6 +817,14 @@ def assert_not_set_up(broker: Broker, *allowed: str, also: dict[str, str] | None
     return str(line["reason"])
 
 
+@pytest.mark.parametrize("content", ["\ufeffacme/widgets\r\n", "ACME/WIDGETS.git", "# x\n\n  acme/w*s  \n"])
+def test_an_allow_file_may_come_from_any_editor(broker: Broker, content: str) -> None:
+    listed = broker.home / "builds"
+    listed.write_bytes(content.encode())
+
+    assert "password" in given(broker.serve(request(broker.acme.url) + "\n", "--allow-file", str(listed)))
+
+
 @pytest.mark.parametrize("content", [None, "", "# nothing\n", "*/widgets\n", "acme\n", "\xff\n"])
 def test_an_allow_file_that_cannot_be_used_is_answered(broker: Broker, content: str | None) -> None:
     listed = broker.home / "builds"
@@ -844,6 +852,14 @@ def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -
 
     assert cause.startswith("internal error: KeyError in ")
     assert acme.app.shared_secret not in cause
+
+
+def test_without_room_for_a_thread_there_is_an_answer_and_an_audit_line(broker: Broker) -> None:
+    text = broker.program.read_text()
+    fault = 'import threading\ndef start(self): raise RuntimeError("can\'t start new thread")\n'
+    broker.program.write_text(text.replace("main(sys", fault + "threading.Thread.start = start\nmain(sys"))
+
+    assert assert_not_set_up(broker).startswith("internal error: RuntimeError in ")
 
 
 @pytest.mark.parametrize("variable", ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"])
