@@ -1,8 +1,8 @@
 """Switch the helper on in git's configuration, for the registered hosts or some of their workspaces.
 
 Writes credential.URL.helper and credential.URL.useHttpPath. The options of the helper that are given are written on the
-helper line. Without any, a line that is there keeps its options; to drop them, run unconfigure first. Running it again
-changes nothing.
+helper line. A line that is there keeps its other options; to drop them, run unconfigure first. Running it again changes
+nothing.
 
 Examples:
   git-credential-bbjwt configure
@@ -95,7 +95,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if arguments.proactive:
         wanted += [proactive_entry(url) for url in (urls if workspaces else _known_workspaces(catalogue))]
     level = Level(arguments.level)
-    written = level.write(wanted, has_options=bool(options.words()))
+    written = level.write(wanted, options)
     level.replace_other_urls(urls)
     show(f"git config --{arguments.level} {_spelled(*entry)}" for entry in written)
     if not written:
@@ -141,13 +141,12 @@ def _known_workspaces(catalogue: Catalogue) -> list[str]:
 
 
 def _say_what_was_kept(urls: list[str], options: HelperOptions) -> None:
-    if options.words():
-        return
     for url in urls:
-        kept = [word.partition("=")[0] for helper in _this_one(url) for word in helper.options if word[:2] == "--"]
+        names = [word.partition("=")[0] for helper in _this_one(url) for word in helper.options if word[:2] == "--"]
+        kept = [name for name in names if name not in (*options.given, "--broker" if options.broker else "")]
         if kept:
-            names = ", ".join(dict.fromkeys(kept))
-            note(f"the helper line for {url} keeps its options ({names}); to drop them, run unconfigure first")
+            shown = ", ".join(dict.fromkeys(kept))
+            note(f"the helper line for {url} keeps its options ({shown}); to drop them, run unconfigure first")
 
 
 def _this_one(url: str) -> list[helper_lines.Helper]:

@@ -87,6 +87,12 @@ class HelperOptions:
             setattr(other, name, changes.get(name, getattr(self, name)))
         return other
 
+    def over(self, earlier: "HelperOptions") -> "HelperOptions":
+        """Return a copy of ``earlier`` in which the options that are given here take precedence."""
+        names = {*self.given, *(("--broker",) if self.broker is not None else ())}
+        changes = {OPTIONS[name].attribute: getattr(self, OPTIONS[name].attribute) for name in names}
+        return earlier.replaced(given=(*earlier.given, *self.given), **changes)
+
     def with_option(self, name: str, value: str) -> "HelperOptions":
         """Return a copy with one option more. Raises UsageError."""
         other = self.replaced()

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from git_credential_bbjwt.core.clone_urls import ssh_forms
-from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.failures import CredentialError, UsageError
+from git_credential_bbjwt.core.options import HelperOptions, parse_options
 from git_credential_bbjwt.git.configuration_file import (
     ConfigurationFile,
     Entry,
@@ -96,17 +97,17 @@ class Level:
         self.name = name
         self._file = file_to_write(name)
 
-    def write(self, wanted: list[Entry], *, has_options: bool) -> list[Entry]:
+    def write(self, wanted: list[Entry], options: HelperOptions) -> list[Entry]:
         """Bring the ``wanted`` settings into the file; return those that were not there.
 
-        Earlier entries of this helper for the same URLs are replaced. Unless the new ones have options
-        (``has_options``), they take over the options of the earlier ones. Raises CredentialError.
+        Earlier entries of this helper for the same URLs are replaced. Their options stay, unless ``options`` has others
+        of the same name, so that no bound gets lost. Raises CredentialError.
         """
         written: list[Entry] = []
         for key in dict.fromkeys(key for key, _ in wanted):
             values = [value for name, value in wanted if name == key]
             if key.endswith(".helper"):
-                written += self._write_helper(key, values, has_options=has_options)
+                written += self._write_helper(key, values, options)
             elif key.endswith(".insteadOf"):
                 present = self._file.values(key)
                 missing = [(key, value) for value in values if value not in present]
@@ -118,12 +119,12 @@ class Level:
                 written.append((key, values[-1]))
         return written
 
-    def _write_helper(self, key: str, values: list[str], *, has_options: bool) -> list[Entry]:
+    def _write_helper(self, key: str, values: list[str], options: HelperOptions) -> list[Entry]:
         present = self._file.values(key)
         earlier = [value for value in present if Helper(value).is_this_one]
         wanted = [value for value in values if value]
-        if earlier and not has_options:
-            wanted = list(dict.fromkeys(_with_program_of(wanted[0], value) for value in earlier))
+        if earlier:
+            wanted = list(dict.fromkeys(_renewed(value, options) for value in earlier))
         others = [value for value in present if value not in earlier]
         is_exclusive = "" not in values or (earlier and present[-len(earlier) - 1 : -len(earlier)] == [""])
         if earlier == wanted and is_exclusive:
@@ -231,7 +232,14 @@ def _remove(file: ConfigurationFile, url: str, values: list[str], *, is_replaced
     return removed
 
 
-def _with_program_of(value: str, earlier: str) -> str:
-    """Return the ``earlier`` value with its program replaced by the one of ``value``."""
-    options = Helper(earlier).options
-    return " ".join([value, *map(shell_word, options)])
+def _renewed(earlier: str, options: HelperOptions) -> str:
+    """Return the ``earlier`` value with the program as it is now, and with ``options``. Raises UsageError."""
+    words = Helper(earlier).options
+    if options.words():
+        try:
+            options = options.over(parse_options(words)[0])
+        except UsageError:
+            pass  # Git could not use the earlier line.
+        options.check()
+        words = options.words()
+    return helper_value(words)

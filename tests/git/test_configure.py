@@ -222,6 +222,11 @@ def test_configure_without_options_keeps_those_of_the_line_that_is_there(machine
     assert "keeps its options (--allow)" in done.stderr
     machine.bbjwt("--allow=acme/widgets", "configure")
     assert values(machine, HELPER) == [f"{COMMAND} --allow=acme/widgets"]
+    done = machine.bbjwt("--scope=repository:write", "configure")
+    assert values(machine, HELPER) == [f"{COMMAND} --scope=repository:write --allow=acme/widgets"]
+    assert "keeps its options (--allow)" in done.stderr
+    refused = machine.bbjwt("configure", "--broker", "true", check=False)
+    assert (refused.returncode, len(values(machine, HELPER))) == (2, 1)
     machine.bbjwt("unconfigure")
     machine.bbjwt("configure")
     assert values(machine, HELPER) == [str(COMMAND)]

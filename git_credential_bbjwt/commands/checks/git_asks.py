@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.options import OPTIONS, HelperOptions, parse_options
+from git_credential_bbjwt.core.options import HelperOptions, parse_options
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.git.http_settings import FOLDERS_OWN
@@ -61,13 +61,10 @@ def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
     if helper is None:
         return given
     options, _ = parse_options(helper.options)
-    changes = {OPTIONS[name].attribute: getattr(options, OPTIONS[name].attribute) for name in options.given}
-    wanted = {OPTIONS[name].attribute for name in given.given}
-    if given.broker is not None:
-        wanted |= {"broker", "scope"}
-    kept = {name: value for name, value in changes.items() if name not in wanted}
-    names = tuple(name for name in options.given if OPTIONS[name].attribute in kept)
-    return given.replaced(given=(*given.given, *names), **kept)
+    if given.broker is not None:  # A broker has the scope.
+        names = tuple(name for name in options.given if name != "--scope")
+        options = options.replaced(scope=HelperOptions().scope, given=names)
+    return given.over(options)
 
 
 def _is_usable(helper: Helper) -> bool:
