@@ -25,7 +25,7 @@ _KEY_FIELDS = {
 }
 
 
-def who_asks() -> dict[str, object]:
+def identify_client() -> dict[str, object]:
     """Return what is known of the client; ``by`` names who vouches for it."""
     peer = _peer_of_socket()
     if peer is not None:

@@ -29,7 +29,7 @@ from git_credential_bbjwt.serving.answer import (
 )
 from git_credential_bbjwt.serving.answering import Answering, in_time
 from git_credential_bbjwt.serving.audit import Audit
-from git_credential_bbjwt.serving.client import who_asks
+from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.serving.limits import tidy_folder
 
@@ -71,7 +71,7 @@ def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, labe
         answer = no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem))
     told = [one.partition("warning: ")[2] for one in warnings]
     answer = answer._replace(cause="; ".join([one for one in (answer.cause, *told) if one]))
-    asker = who_asks() | ({"label": label} if label else {})
+    asker = identify_client() | ({"label": label} if label else {})
     answer = _audited_in(max(_FOR_AUDIT, end - time.monotonic()), answer, audit, asker, options.scope)
     if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
         return 1

@@ -60,19 +60,24 @@ def test_only_the_named_variables_are_used(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("by_ssh", [False, True])
-def test_what_systemd_sets_is_used_unless_sshd_started_the_broker(broker: Broker, tmp_path: Path, by_ssh: bool) -> None:
+def test_what_systemd_sets_is_used_unless_sshd_started_the_broker(
+    broker: Broker, tmp_path: Path, shared_memory: Path, by_ssh: bool
+) -> None:
+    if os.path.exists(f"/run/user/{os.geteuid()}"):
+        cannot("this user has a runtime folder, which the broker would use")
     folder = tmp_path / "of systemd"
     (folder / "git-credential-bbjwt").mkdir(parents=True, mode=0o700)
     names = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "CACHE_DIRECTORY", "STATE_DIRECTORY")
     also = dict.fromkeys(names, str(folder))
     if by_ssh:
-        # No folder of the operator's is left, so there is one in the memory of the machine, or below the home.
         also["SSH_CONNECTION"] = "192.0.2.7 1 192.0.2.8 22"
     found = seen_by_a_command(broker, also)
 
     assert {name: found.get(name) for name in names} == dict.fromkeys(names, None if by_ssh else str(folder))
     assert found.get("XDG_CONFIG_HOME") == (None if by_ssh else str(folder))
-    assert (len(list(folder.rglob("*,acme,widgets,*"))) > 0) is not by_ssh
+    used, unused = (shared_memory, folder) if by_ssh else (folder, shared_memory)
+    assert list(used.rglob("*,acme,widgets,*")) != []
+    assert list(unused.rglob("*,acme,widgets,*")) == []
 
 
 @pytest.mark.parametrize("way", ["everybody", "group", "another user", "below another's", "relative", "a link to one"])
