@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -211,6 +212,47 @@ def test_git_sends_the_password_of_the_url_or_of_a_remote(acme: Workspace) -> No
     done = acme.machine.bbjwt("doctor", "--json", acme.url, check=False)
     assert SECRET not in done.stdout
     acme.machine.run("sh", "-c", remedy)
+    assert failures(acme.machine, acme.url) == []
+
+
+def test_remedies_quote_what_a_repositorys_author_chose(acme: Workspace) -> None:
+    acme.machine.git("init", "-q", ".")
+    name = "x; touch ran; #"
+    with open(acme.machine.home / ".git/config", "a") as config:
+        config.write(f'[remote "{name}"]\n\turl = {acme.url.replace("https://", f"https://me:{SECRET}@")}\n')
+        config.write(f'[url "{base(acme)}/$(touch ran)/"]\n\tinsteadOf = {base(acme)}/acme/\n')
+        config.write('[http "https://*/;touch ran;"]\n\textraHeader = Authorization: x\n')
+    remedies = [remedy for _, _, remedy in failures(acme.machine, acme.url)]
+
+    assert remedies
+    for remedy in remedies:
+        acme.machine.run(
+            "sh", "-c", remedy.partition(": ")[2] if remedy.startswith(("run", "use")) else remedy, check=False
+        )
+    assert not (acme.machine.home / "ran").exists()
+
+
+def test_a_password_in_a_url_is_in_no_argument(acme: Workspace) -> None:
+    seen = acme.machine.home / "arguments"
+    git = acme.machine.home / "bin/git"
+    git.parent.mkdir()
+    git.write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >>"{seen}"\nexec {shutil.which("git")} "$@"\n')
+    git.chmod(0o755)
+    acme.machine.git("init", "-q", ".")
+    acme.machine.git("remote", "add", "upstream", acme.url.replace("https://", f"https://me:{SECRET}@"))
+    acme.machine.environment["PATH"] = f"{git.parent}:{acme.machine.environment['PATH']}"
+    found = failures(acme.machine, acme.url.replace("https://", f"https://me:{SECRET}2@"))
+
+    assert sum("sends the password" in detail for _, detail, _ in found) == 2
+    assert "ls-remote" in seen.read_text()
+    assert SECRET not in seen.read_text()
+
+
+def test_a_push_url_may_be_another(acme: Workspace) -> None:
+    acme.machine.git("init", "-q", ".")
+    acme.machine.git("remote", "add", "origin", acme.url)
+    acme.machine.git("remote", "set-url", "--push", "origin", "git@localhost:acme/widgets.git")
+
     assert failures(acme.machine, acme.url) == []
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
@@ -100,8 +101,8 @@ def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
         yield failed(name, what, _CONFIGURE)
         return
     if _trouble(this):
-        remedy = f"correct it: git config --file {this.file} --edit" if os.path.isabs(this.file) else "correct it"
-        yield failed(name, f"the helper line in {this.file} cannot be used: {_trouble(this)}", remedy)
+        editor = f": git config --file {quote(this.file)} --edit" if os.path.isabs(this.file) else ""
+        yield failed(name, f"the helper line in {this.file} cannot be used: {_trouble(this)}", f"correct it{editor}")
         return
     if before:
         names = ", ".join(f"{helper.name} ({helper.file})" for helper in before)
@@ -140,7 +141,7 @@ def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:
     reset = helper_lines.reset_after_this_one(url)
     if reset is not None:
         what += f", because an empty helper in {reset.file} resets it"
-        remedy = f"remove the reset: git config --file {reset.file} --unset-all {reset.key} '^$'"
+        remedy = f"remove the reset: git config --file {quote(reset.file)} --unset-all {quote(reset.key)} '^$'"
     elif named:
         what += f"; {named[0].file} names it for other URLs"
     return failed(name, what, remedy)

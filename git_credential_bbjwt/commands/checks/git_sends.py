@@ -6,6 +6,7 @@ libcurl's CURLOPT_NETRC (git lets curl read ``~/.netrc``).
 
 import os
 from collections.abc import Iterator
+from shlex import quote
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,20 +27,23 @@ _LONGEST_NETRC = 1024 * 1024
 def check(text: str, repository: Repository) -> Iterator[Check]:
     """Check where git goes for the URL ``text``, and for this folder's remotes of the same target. Raises GitError."""
     url = f"https://{repository.host}/{repository.full_name}"
-    found = list(_address("the URL", text, repository, f"use this URL: {url}"))
+    found = list(_address("the URL", text, _without_user(text), repository, f"use this URL: {url}"))
     for remote, value in _remotes(repository):
         if value != text:
-            remedy = f"git remote set-url {remote} {url}"
-            found += _address(f"the URL of the remote {remote}", value, repository, remedy)
+            # Git finds the remote's URL itself: an argument would show a password in it to other users.
+            remedy = f"git remote set-url {quote(remote)} {url}"
+            found += _address(f"the URL of the remote {remote}", value, remote, repository, remedy)
     found += _headers(url)
     found += _netrc(repository)
     # Several remotes may have the same trouble.
     yield from dict.fromkeys(found)
 
 
-def _address(whose: str, text: str, repository: Repository, remedy: str) -> Iterator[Check]:
-    real = run_git("ls-remote", "--get-url", text).strip()
-    rule = _rule_for(text) if real != text else None
+def _address(whose: str, text: str, argument: str, repository: Repository, remedy: str) -> Iterator[Check]:
+    """Check the URL ``text``, which git gets as ``argument``."""
+    real = run_git("ls-remote", "--get-url", argument).strip()
+    is_rewritten = real not in (text, _without_user(text))
+    rule = _rule_for(text) if is_rewritten else None
     by = f" (insteadOf in {rule.file})" if rule is not None else ""
     if rule is not None:
         remedy = rule.remedy
@@ -56,10 +60,20 @@ def _address(whose: str, text: str, repository: Repository, remedy: str) -> Iter
     host = normal_host(parts.netloc.rpartition("@")[2])
     if host != repository.host:
         yield failed(_NAME, f"git goes to {host} for {whose}{by}, not to {repository.host}", remedy)
-    if parts.password is not None:
+    written = parts if is_rewritten else _split(text) or parts
+    if written.password is not None:
         yield failed(_NAME, f"git sends the password in {whose}{by} instead of this helper's token", remedy)
-    elif parts.username:
+    elif written.username:
         yield note(_NAME, f"{whose}{by} has a user name, which costs git two requests more", remedy)
+
+
+def _without_user(url: str) -> str:
+    """Return an https URL without user name and password."""
+    scheme, separator, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    if not separator or scheme.lower() not in ("https", "http"):
+        return url
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 class _Rule(NamedTuple):
@@ -95,8 +109,8 @@ def _removal(origin: str, key: str) -> str:
         return "unset the variables GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS"
     file = _file(origin)
     if "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@")):
-        return f"remove it: git config --file {file} --edit"
-    return f"git config --file {file} --unset-all {key}"
+        return f"remove it: git config --file {quote(file)} --edit"
+    return f"git config --file {quote(file)} --unset-all {quote(key)}"
 
 
 def _split(url: str) -> SplitResult | None:
@@ -113,8 +127,8 @@ def _is_ssh(url: str) -> bool:
 
 
 def _remotes(repository: Repository) -> Iterator[tuple[str, str]]:
-    """Return the remotes of the current repository that mean ``repository``, with their URLs."""
-    for _, key, value in _settings(r"^remote\..*\.(push)?url$"):
+    """Return the remotes of the current repository that fetch from ``repository``, with their URLs."""
+    for _, key, value in _settings(r"^remote\..*\.url$"):
         try:
             if parse_url(value) == repository:
                 yield key.removeprefix("remote.").rpartition(".")[0], value

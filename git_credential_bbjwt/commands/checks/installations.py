@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
 from git_credential_bbjwt.core.repository import Repository
@@ -67,7 +68,7 @@ def secrets(installations: list[Installation], readable: list[Installation]) -> 
             continue
         if one.is_exposed:
             what = f"{_name(one)}: others on this machine can read it"
-            yield failed("installation", what, f"run: chmod 600 {one.where}")
+            yield failed("installation", what, f"run: chmod 600 {quote(one.where)}")
         found = checked("installation", _installation, one)
         if found.ok:
             readable.append(one)
