@@ -125,11 +125,15 @@ class Answering:
             self._options, sources, catalogue, self._budget, cache=cache, whole_workspace=self._rules.whole_workspace
         )
         try:
+            requested = repository
             if repository.uuid is not None or repository.workspace.startswith("{"):
                 repository = self._named(repository, asked, asking)
                 self._repository = repository.full_name
             if not self._rules.allow(repository):
                 raise NotAllowedError(NOT_ALLOWED)
+            if repository != requested:
+                # Only now: what is not allowed must take as long as what is not there, the second time too.
+                _remember_name(asking, requested, repository)
             token = self._token(asking, repository, asked, refused_fingerprints(request))
         finally:
             cache.close()
@@ -178,11 +182,8 @@ class Answering:
             raise NotAllowedError(NOT_ALLOWED)
         cache = asking.cache
         assert cache.notes is not None
-        name = asking.slot(repository).name + NAMED
-        known = (cache.read(name) or b"").decode("ascii", "replace").split(" ")
-        if len(known) == 2 and known[1].isdigit() and 0 < int(known[1]) - time.time() <= _NAME_LIFE:
-            full_name = known[0]
-        else:
+        full_name = _known_name(asking, repository)
+        if full_name is None:
             limit = LookupLimit(cache, LOOKUPS, "too many requests by UUIDs in a minute")
             with limit.one(self._budget) as place:
                 place.spend()
@@ -192,9 +193,22 @@ class Answering:
                     if refused.status not in (403, 404):
                         raise
                     raise NotAllowedError(NOT_ALLOWED) from refused
-            with_room(cache, lambda: cache.write(name, f"{full_name} {int(time.time()) + _NAME_LIFE}".encode()))
         workspace, _, slug = full_name.partition("/")
         return Repository(repository.host, workspace, slug)
+
+
+def _known_name(asking: Asking, requested: Repository) -> str | None:
+    """``workspace/slug`` of a repository named by UUIDs, if it was looked up within the last two hours."""
+    known = (asking.cache.read(asking.slot(requested).name + NAMED) or b"").decode("ascii", "replace").split(" ")
+    if len(known) == 2 and known[1].isdigit() and 0 < int(known[1]) - time.time() <= _NAME_LIFE:
+        return known[0]
+    return None
+
+
+def _remember_name(asking: Asking, requested: Repository, found: Repository) -> None:
+    if _known_name(asking, requested) is None:
+        content = f"{found.full_name} {int(time.time()) + _NAME_LIFE}".encode()
+        with_room(asking.cache, lambda: asking.cache.write(asking.slot(requested).name + NAMED, content))
 
 
 def _repository_of(request: Request, catalogue: Catalogue) -> tuple[Repository | None, str]:

@@ -159,7 +159,7 @@ def _of_socket(path: str, problem: OSError) -> _FailedError:
     """What the system's error at the socket ``path`` means."""
     what = f"cannot connect to the socket {path}: {problem.strerror or problem}"
     if isinstance(problem, FileNotFoundError):
-        hint = "on the broker's machine, run: systemctl enable --now bbjwt.socket; a container needs the socket's folder mounted"
+        hint = "on the broker's machine, run: systemctl enable --now bbjwt.socket; into a container, mount its folder"
         is_expected = os.path.isdir(os.path.dirname(path))
         return _NotReachedError(what, hint, _FOR_SOCKET) if is_expected else _FailedError(what, hint)
     if isinstance(problem, (ConnectionResetError, BrokenPipeError)):

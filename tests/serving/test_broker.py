@@ -356,6 +356,20 @@ def test_one_repository_under_its_four_names(acme: Workspace, broker: Broker) ->
     assert "hands out no token" in answers.pop()
 
 
+def test_what_is_not_allowed_costs_as_much_as_what_is_not_there(acme: Workspace, broker: Broker) -> None:
+    hidden = acme.bitbucket.host_repository("acme/secrets")
+    missing = "{" + "0" * 8 + "-0000-0000-0000-" + "0" * 12 + "}"
+    costs = []
+    for uuid in (hidden.uuid, missing):
+        for _ in range(2):
+            before = len(acme.bitbucket.helper_requests())
+            assert given(broker.serve(request(f"{acme.bitbucket.base_url}/acme/{uuid}") + "\n"))["quit"] == "1"
+            costs.append(len(acme.bitbucket.helper_requests()) - before)
+
+    assert costs == [1, 1, 1, 1]
+    assert list((broker.home / "run").rglob("*~named")) == []
+
+
 def test_a_name_is_looked_up_once_in_two_hours(acme: Workspace, broker: Broker) -> None:
     asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
 
