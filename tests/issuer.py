@@ -8,13 +8,14 @@ import ssl
 import threading
 import time
 import uuid
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 AUDIENCE = "https://broker.example"
 
@@ -32,6 +33,13 @@ def private_key(kind: str, bits: int = 2048) -> Any:
     return ed25519.Ed25519PrivateKey.generate() if kind == "Ed25519" else ec.generate_private_key(curves[kind]())
 
 
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521", "secp256k1": "secp256k1"}
+
+
+def _base64url(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode().rstrip("=")
+
+
 def as_jwk(private: Any, **members: Any) -> dict[str, Any]:
     """The public key as a JWK; a member of None is left out."""
     public = private.public_key()
@@ -39,8 +47,10 @@ def as_jwk(private: Any, **members: Any) -> dict[str, Any]:
         found = RSAAlgorithm.to_jwk(public, as_dict=True)
     elif isinstance(private, ed25519.Ed25519PrivateKey):
         found = OKPAlgorithm.to_jwk(public, as_dict=True)
-    else:
-        found = ECAlgorithm.to_jwk(public, as_dict=True)
+    else:  # PyJWT before 2.9 leaves out a coordinate's leading zeros (RFC 7518, section 6.2.1.2).
+        numbers, length = public.public_numbers(), (public.key_size + 7) // 8
+        found = {"kty": "EC", "crv": _CURVES[public.curve.name]}
+        found |= {name: _base64url(getattr(numbers, name).to_bytes(length, "big")) for name in ("x", "y")}
     found.pop("key_ops", None)
     return {name: value for name, value in {**found, **members}.items() if value is not None}
 
