@@ -95,10 +95,11 @@ class Answering:
         """Return the answer to the request that ``read`` returns. Raises nothing."""
         try:
             self._budget.doing = WAITING_FOR_REQUEST
-            data = read()
+            request = parse_request(read())
+            self._repository = _requested_name(request)  # For the audit, whatever fails next.
             self._rules = self._find_rules()
             self._options = self._rules.options
-            return self._answer(parse_request(data))
+            return self._answer(request)
         except CredentialError as problem:
             return refusal(problem, self._repository, self._budget)
         except Exception as problem:  # Whatever it is: the client gets an answer, and the audit its line.
@@ -113,6 +114,7 @@ class Answering:
         catalogue = Catalogue(sources)
         repository, why_not = _repository_of(request, catalogue)
         if repository is None:
+            self._repository = ""  # It is another host's, or none.
             return self._nothing(why_not)
         self._repository = repository.full_name
         asked = catalogue.answering(repository, self._options.app)
@@ -209,6 +211,14 @@ def _remember_name(asking: Asking, requested: Repository, found: Repository) -> 
     if _known_name(asking, requested) is None:
         content = f"{found.full_name} {int(time.time()) + _NAME_LIFE}".encode()
         with_room(asking.cache, lambda: asking.cache.write(asking.slot(requested).name + NAMED, content))
+
+
+def _requested_name(request: Request) -> str:
+    """``workspace/slug`` of a request, empty if it names no repository."""
+    try:
+        return parse_path("", request.path or b"").full_name
+    except NotARepositoryError:
+        return ""
 
 
 def _repository_of(request: Request, catalogue: Catalogue) -> tuple[Repository | None, str]:

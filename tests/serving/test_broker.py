@@ -820,14 +820,15 @@ def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Br
 NOT_SET_UP = "this broker is not set up; its log says why"
 
 
-def assert_not_set_up(broker: Broker, *allowed: str, also: dict[str, str] | None = None) -> str:
+def assert_not_set_up(broker: Broker, *allowed: str, repository: str = "acme/widgets") -> str:
     """Check that a request is answered with no word of the cause; return what the audit says of it."""
-    done = broker.serve(request(broker.acme.url) + "\n", *allowed, also=also)
+    done = broker.serve(request(broker.acme.url) + "\n", *allowed)
 
     assert done.stdout == f"quit=1\nbbjwt-error={NOT_SET_UP}\n\n"
     assert (done.stderr, done.returncode) == (f"git-credential-bbjwt: error: {NOT_SET_UP}\n", 1)
     line = broker.lines()[-1]
     assert line["outcome"] == "error"
+    assert line["repository"] == repository
     return str(line["reason"])
 
 
@@ -862,7 +863,7 @@ def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -
     fault = f"import base64, json\ndef fault(*_, **__): raise KeyError({acme.app.shared_secret!r})\n"
     fault += "from git_credential_bbjwt.serving import answering\nanswering.parse_request = fault\n"
     broker.program.write_text(text.replace("main(sys", fault + "main(sys"))
-    cause = assert_not_set_up(broker)
+    cause = assert_not_set_up(broker, repository="")
 
     assert cause.startswith("internal error: KeyError in ")
     assert acme.app.shared_secret not in cause
@@ -873,7 +874,7 @@ def test_without_room_for_a_thread_there_is_an_answer_and_an_audit_line(broker: 
     fault = 'import threading\ndef start(self): raise RuntimeError("can\'t start new thread")\n'
     broker.program.write_text(text.replace("main(sys", fault + "threading.Thread.start = start\nmain(sys"))
 
-    assert assert_not_set_up(broker).startswith("internal error: RuntimeError in ")
+    assert assert_not_set_up(broker, repository="").startswith("internal error: RuntimeError in ")
 
 
 @pytest.mark.parametrize("variable", ["SUDO_UID", "DOAS_USER", "PKEXEC_UID"])
