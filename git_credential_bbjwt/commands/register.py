@@ -1,9 +1,9 @@
 """Register an installation: its secret goes to the keyring, the rest to the registry.
 
-FILE is the payload of the app's `installed` lifecycle callback, or an OAuth consumer as {"oauthConsumer": {"key": …,
-"secret": …, "workspace": …}}; - reads it from standard input. It may be wrapped as frameworks and secret stores do it.
-FILE may hold many: a JSON array, or one payload per line; all are checked before the first is stored. Registering again
-replaces the earlier entry, after the new secret was tried. No secret is ever an argument.
+FILE is the payload of the app's `installed` lifecycle callback, or an OAuth consumer as {"oauthConsumer": {"key": "K",
+"secret": "S", "workspace": "acme"}}, also in the wrappers of frameworks and secret stores. FILE may hold many: a JSON
+array, or one payload per line. All are checked before the first is stored. A dash reads from standard input.
+Registering again replaces the earlier entry, after the new secret was tried. No secret is ever an argument.
 
 Examples:
   git-credential-bbjwt register installed.json
