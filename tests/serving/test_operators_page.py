@@ -128,6 +128,7 @@ def test_socket_unit_answers_and_audits(acme: Workspace, unit: Apart) -> None:
 
 
 def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit: Apart) -> None:
+    takes_long("260 connections")
     path = where(unit).removeprefix("unix:")
     data = request(acme.url.replace("widgets", "secrets")).encode() + b"\n"
     for _ in range(3):
