@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, PATIENCE, PROJECT, Workspace, answer, free_port, need, request, start, takes_long
+from tests.conftest import COMMAND, EVERYTHING, PATIENCE, PROJECT, Workspace, answer, free_port, need, request, start
 from tests.serving.apart import GROUP, HOME, USER, Apart, ssh_daemon
 from tests.serving.test_broker import asking
 
@@ -30,6 +30,10 @@ def block(words: str) -> str:
     """The one block that has these words."""
     (found,) = [text for _, text in BLOCKS if words in text]
     return found
+
+
+#: Before its fixtures start a daemon.
+under_load = pytest.mark.skipif(not EVERYTHING, reason="much load for a minute: tests/run --all does that")
 
 
 @pytest.fixture
@@ -127,8 +131,8 @@ def test_socket_unit_answers_and_audits(acme: Workspace, unit: Apart) -> None:
     assert [path for path in kept.rglob("*,acme,widgets,*") if "~" not in path.name]
 
 
+@under_load
 def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit: Apart) -> None:
-    takes_long("260 connections")
     path = where(unit).removeprefix("unix:")
     data = request(acme.url.replace("widgets", "secrets")).encode() + b"\n"
     for _ in range(3):
@@ -146,8 +150,8 @@ def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit
     until(lambda: is_well(unit))
 
 
+@under_load
 def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -> None:
-    takes_long("a hundred askers")
     urls = []
     for number in range(20):
         repository = acme.bitbucket.host_repository(f"acme/lib-{number}")
@@ -161,8 +165,8 @@ def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -
     until(lambda: is_well(unit))
 
 
+@under_load
 def test_askers_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) -> None:
-    takes_long("a socket that restarts again and again")
     options = (*asking(acme, where(unit)), "--token-store=none")
     stop = threading.Event()
 
@@ -252,8 +256,8 @@ def test_ssh_answers_and_audits_and_takes_nothing_from_the_client(
     assert apart.run("ls", "/tmp").stdout == ""
 
 
+@under_load
 def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> None:
-    takes_long("sixty log-ins")
     options = (*asking(acme, sshd), "--token-store=none")
     running = [start(acme.machine, acme.url, *options) for _ in range(60)]
 
