@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt.bitbucket.refusal import server_words
 from git_credential_bbjwt.bitbucket.responses import checked_token, checked_uuid
+from git_credential_bbjwt.commands.registration.given import app_of, split_payloads
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
@@ -26,7 +27,9 @@ from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.installations.registry import host_folder, host_of
 from git_credential_bbjwt.installations.registry_entry import parse_entries
+from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.network.http1 import BrokenResponseError, TooLongError, read_body, send_request
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
@@ -198,6 +201,23 @@ def payload(data: bytes) -> None:
             assert re.fullmatch(r"https://[^/@?#\s]+", one.base_api_url), data
 
 
+def payloads_of_a_person(data: bytes) -> None:
+    """What is given to `register` is one payload or several, and each can be named in an error."""
+    payloads = split_payloads(unpacked(data) or data)
+    assert payloads
+    for one in payloads:
+        assert one_line(app_of(one)).isprintable()
+
+
+def folder_of_a_host(data: bytes) -> None:
+    """A host has no folder, or one of its own directly in the registry."""
+    host = normal_host(data.decode("utf-8", "surrogateescape"))
+    folder = host_folder(host)
+    assert folder == "" or host_of(folder) == host
+    assert not set(folder) & set("/\\\0:")
+    assert folder.strip(".") != "" or folder == ""
+
+
 def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) -> Record:
     """A record as a mint makes it."""
     token = Token("t" * 80, minted=minted, expires=expires)
@@ -276,6 +296,8 @@ PROPERTIES: dict[str, Callable[[bytes], None]] = {
         foreign_text,
         headers,
         payload,
+        payloads_of_a_person,
+        folder_of_a_host,
         record,
         proxy,
         broker_answer,
@@ -318,9 +340,18 @@ SEEDS: dict[str, list[bytes]] = {
     "payload": [
         b'{"clientInfo": {"key": "k", "clientKey": "c", "sharedSecret": "s3cret", "baseUrl": "https://bitbucket.org",'
         b'"principal": {"links": {"html": {"href": "https://bitbucket.org/acme/"}}, "uuid": "{1}"}}}',
-        b'{"version": 1, "installations": [{"key": "k", "clientKey": "c", "baseUrl": "https://bitbucket.org",'
-        b'"baseApiUrl": "https://api.bitbucket.org", "workspaces": ["acme"], "workspaceUuid": ""}]}',
+        b'{"kind": "connect", "key": "k", "clientKey": "c", "baseUrl": "https://bitbucket.org", "secretPlace": "file",'
+        b'"baseApiUrl": "https://api.bitbucket.org", "workspaceUuid": "", "registration": "1", "keyringBackend": ""}',
+        b'{"SecretString": "{\\"oauthConsumer\\": {\\"key\\": \\"k\\", \\"secret\\": \\"s3cret\\", \\"workspace\\":'
+        b' \\"acme\\", \\"afterConnect\\": true}, \\"clientInfo\\": {\\"key\\": \\"k\\"}}"}',
+        b'{"data": {"data": {"body": {"id": 1, "key": "clientInfo", "val": "{\\"sharedSecret\\": \\"s3cret\\"}"}}}}',
     ],
+    "payloads_of_a_person": [
+        b'[{"clientInfo": {"key": "k"}}, {"oauthConsumer": {"key": "k"}}]',
+        b'{"key": "k", "sharedSecret": "s3cret"}\n{"key": "l"}\n',
+        b"eyJrZXkiOiAiayJ9",
+    ],
+    "folder_of_a_host": [b"bitbucket.org", b"[::1]:8443", b"../..", b"localhost:8443"],
     "record": [whole_record().to_bytes()],
     "broker_answer": [
         b"username=x-token-auth\npassword=abc\npassword_expiry_utc=9999999999\nhost=bitbucket.org\npath=acme/widgets\n\n",
