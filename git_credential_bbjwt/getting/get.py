@@ -85,7 +85,7 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
             raise
         return None  # `_get_new` tells the user.
 
-    from git_credential_bbjwt.tokens.folders import cached_record
+    from git_credential_bbjwt.tokens.record import cached_record
 
     record = cached_record(repository, options.scope, options.app)
     if record is None:

@@ -10,12 +10,9 @@ import stat
 import sys
 
 from git_credential_bbjwt.core.repository import Repository, is_name
-from git_credential_bbjwt.installations.source import Source, stamp_of
+from git_credential_bbjwt.installations.source import REGISTRY_FOLDER, Source, stamp_of
 from git_credential_bbjwt.system.folder import open_to_read
 from git_credential_bbjwt.system.ownership import why_not_trusted, why_not_trusted_itself
-
-#: The folder of a registry.
-REGISTRY_FOLDER = "installations"
 
 # Characters of a host in lower case and its port. The colon is written as an equals sign: Windows allows none in names.
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_[]:")

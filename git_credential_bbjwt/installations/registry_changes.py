@@ -19,13 +19,13 @@ from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.levels import level_of, registered_hosts
 from git_credential_bbjwt.installations.registry import (
-    REGISTRY_FOLDER,
     file_of,
     host_folder,
     read_registry,
     slugs_of,
 )
 from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
+from git_credential_bbjwt.installations.source import REGISTRY_FOLDER
 from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.system.lock import FileLock
 from git_credential_bbjwt.system.ownership import is_administrator, why_not_trusted_itself

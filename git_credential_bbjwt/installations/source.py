@@ -31,6 +31,10 @@ _LONGEST_PAYLOAD = 8 * 1024 * 1024
 _SETTLED = 0.05
 
 
+#: The folder of a registry, below a configuration folder.
+REGISTRY_FOLDER = "installations"
+
+
 class Source:
     """One place an installation can come from: ``where`` in words, and the ``problem`` with reading it, if any.
 

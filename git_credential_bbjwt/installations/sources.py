@@ -4,8 +4,15 @@ import os
 
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.registry import read_registry
-from git_credential_bbjwt.installations.source import CLOUD_HOST, Named, Payload, Source, Text, unpacked
+from git_credential_bbjwt.installations.source import (
+    CLOUD_HOST,
+    REGISTRY_FOLDER,
+    Named,
+    Payload,
+    Source,
+    Text,
+    unpacked,
+)
 from git_credential_bbjwt.system.places import site_config_folder, user_config_folder
 
 TYPE_CHECKING = False
@@ -120,11 +127,20 @@ def _of_broker(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
 
 def _of_user(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
     folder = user_config_folder()
-    return None if folder is None else read_registry(folder)
+    return None if folder is None else _registry(folder)
 
 
 def _of_system(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    return read_registry(site_config_folder())
+    return _registry(site_config_folder())
+
+
+def _registry(folder: str) -> Source | None:
+    """The registry below ``folder``; None if there is none, and then the module that reads it is not loaded."""
+    if not os.path.lexists(f"{folder}/{REGISTRY_FOLDER}"):
+        return None
+    from git_credential_bbjwt.installations.registry import read_registry
+
+    return read_registry(folder)
 
 
 # Where installations come from, in the order in which they are asked. Each is read on every call, for every host,

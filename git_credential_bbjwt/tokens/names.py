@@ -3,7 +3,7 @@
 A record is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``; what is known beside it ends with one of these endings.
 """
 
-from git_credential_bbjwt.tokens.folders import CLOSED as CLOSED
+from git_credential_bbjwt.tokens.record import CLOSED as CLOSED
 
 #: Begins each ending.
 BESIDE = "~"

@@ -10,10 +10,9 @@ from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens.cache import TokenCache, write
-from git_credential_bbjwt.tokens.folders import CLOSED, read_record, slot_name
 from git_credential_bbjwt.tokens.names import CONNECT_WORKS, LOCK, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
-from git_credential_bbjwt.tokens.record import Record
+from git_credential_bbjwt.tokens.record import CLOSED, Record, read_record, slot_name
 
 #: How many tokens may replace a refused one, and within how many seconds: another token does not help if the server
 #: refuses each.

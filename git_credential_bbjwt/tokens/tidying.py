@@ -7,7 +7,6 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.folder import file_name
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
-from git_credential_bbjwt.tokens.folders import part_of
 from git_credential_bbjwt.tokens.names import (
     BESIDE,
     CLOSED,
@@ -22,7 +21,7 @@ from git_credential_bbjwt.tokens.names import (
     REMINTS,
     UUID,
 )
-from git_credential_bbjwt.tokens.record import Record, parse_record
+from git_credential_bbjwt.tokens.record import Record, parse_record, part_of
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 

@@ -3,8 +3,8 @@
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository, is_uuid
 from git_credential_bbjwt.tokens.cache import TokenCache, write
-from git_credential_bbjwt.tokens.folders import slot_name
 from git_credential_bbjwt.tokens.names import UUID
+from git_credential_bbjwt.tokens.record import slot_name
 
 #: Seconds for which a UUID is remembered.
 UUID_LIFE = 30 * 86_400

@@ -16,7 +16,7 @@ from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.folders import token_paths
+from git_credential_bbjwt.tokens.record import token_paths
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 
