@@ -411,6 +411,10 @@ install_it() {
     fi
     say "installing $name in $data ..."
     lock_places
+    for old in "$data"/environment-*; do
+        # It was not finished: its installer was killed.
+        if [ -d "$old" ] && [ ! -e "$old/with" ]; then rm -rf "$old"; fi
+    done
     # A new environment beside the old one: an upgrade that fails leaves what worked.
     environment=$data/environment-$(date +%s)-$$
     trap 'rm -rf "$environment" "$data/installing"; rmdir "$data" 2>/dev/null' EXIT

@@ -265,6 +265,7 @@ def test_two_installers_never_work_on_one_folder(short: Machine, no_wheels: Path
     ended.wait()
     (data / "installing").unlink()
     (data / "installing").symlink_to(str(ended.pid))
+    (data / "environment-1-2/bin").mkdir(parents=True)
     done = install(short, no_wheels, check=False)
     assert ALL_IS_CHECKED in done.stderr
     assert not data.exists()
