@@ -85,7 +85,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _check_usage(arguments: argparse.Namespace, workspaces: list[str]) -> None:
     if not all(map(is_name, workspaces)):
-        raise UsageError("--workspace needs the slug that stands in the workspace's URLs")
+        raise UsageError("--workspace needs the slug of the workspace's URLs")
     if arguments.file is None and not arguments.oauth_consumer:
         raise UsageError(
             "register needs FILE, the path of a payload, or - to read it from standard input",

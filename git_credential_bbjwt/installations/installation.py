@@ -46,11 +46,11 @@ class Installation(NamedTuple):
     """One Connect app on one workspace, or one OAuth consumer of a workspace.
 
     ``app_key`` is the app's key or the consumer's; ``client_key`` is empty for a consumer. ``workspaces`` are slugs in
-    lower case. Without any, the payload names no slug, and Bitbucket alone knows which workspace it is for. Exactly one
-    of these gives the right to a token: ``shared_secret`` (for a consumer its secret), ``jwt`` (signed elsewhere), or
-    what is stored in the ``secret_place`` of a registered installation. ``registration`` changes with each
-    registration; ``keyring_backend`` is the backend that stored the secret then. ``is_exposed`` means that other users
-    of the machine can read the secret's file. ``after_connect`` marks a consumer that is used when Connect has ended.
+    lower case. Without any, the payload names no slug, and Bitbucket alone knows which workspace it is for. A
+    registered installation's secret is in its ``secret_place``. An injected one has it as ``shared_secret`` (for a
+    consumer its secret), or has a ``jwt`` that was signed elsewhere. ``registration`` changes with each registration;
+    ``keyring_backend`` is the backend that stored the secret then. ``is_exposed`` means that other users of the machine
+    can read the secret's file. ``after_connect`` marks a consumer that is used when Connect has ended.
     """
 
     app_key: str

@@ -90,7 +90,7 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
         ({"option": APP, COMMAND: "true"}, "", ["app"]),
         ({COMMAND: "true", "option": consumer(after=True)}, "", ["command", "consumer"]),
         ({COMMAND: "true", "systemd": BOTH}, "", ["command", "app", "consumer"]),
-        # What cannot be used matters if nothing comes before it.
+        # A source that cannot be used matters if nothing comes before it.
         ({"option": APP, VARIABLE: "{"}, "", ["app"]),
         ({"option": consumer(after=True), VARIABLE: APP, "systemd": "{"}, "", ["app", "consumer"]),
     ],

@@ -1,4 +1,4 @@
-"""What a payload says, in every wrapper that frameworks, logs and secret stores put around it."""
+"""Payloads, in every wrapper that frameworks, logs and secret stores put around them."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def register(scene: Workspace, *words: str | Path, payload: object = None, check
 
 
 def listed(machine: Machine) -> list[dict[str, Any]]:
-    """What ``list --json`` prints."""
+    """Return the output of ``list --json``."""
     found: list[dict[str, Any]] = json.loads(machine.bbjwt("list", "--json").stdout)
     return found
 

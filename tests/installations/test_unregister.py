@@ -208,7 +208,7 @@ def test_list_says_which_of_two_consumers_is_used(vendor: Workspace) -> None:
 
 
 def shown_at_a_terminal(machine: Machine, *words: str) -> str:
-    """What a command prints to a terminal."""
+    """Return the output of a command at a terminal."""
     terminal, screen = pty.openpty()
     with subprocess.Popen([COMMAND, *words], stdin=subprocess.DEVNULL, stdout=screen, env=machine.env()) as running:
         os.close(screen)

@@ -1,4 +1,4 @@
-"""What is ours, by each bit of a mode and each owner; where files live; names made of parts. Rules in isolation."""
+"""Ownership by each bit of a mode and each owner; places of files; names made of parts. Rules in isolation."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 
 
 def reason(path: Path, **how: bool) -> str:
-    """Why ``path`` is not trusted; empty if it is."""
+    """Return the reason why ``path`` is not trusted; empty if it is."""
     why_not = ownership.why_not_trusted(str(path), **how)
     return "" if why_not is None else why_not[0]
 
@@ -153,7 +153,7 @@ def reason(path: Path, **how: bool) -> str:
 def test_place_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int, strict: bool) -> None:
     place = folder(tmp_path / "place", 0o700 | bit)
     assert bool(reason(place, strict=strict)) == (bit in WRITING)
-    # Above it a group may write: distributions have such folders. What everybody may write to has to be sticky.
+    # Above it a group may write: distributions have such folders. A folder that everybody can write has to be sticky.
     below = folder(place / "below", 0o700)
     deeper = folder(below / "deeper", 0o700)
     for path in (below, deeper):

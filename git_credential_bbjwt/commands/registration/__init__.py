@@ -1,1 +1,1 @@
-"""What `register` does, by subject."""
+"""Parts of `register`, by subject."""

@@ -1,4 +1,4 @@
-"""What a person gives to `register`: payloads in a file or pasted, and secrets that are asked for."""
+"""Input of `register`: payloads in a file or pasted, and secrets that are asked for."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ from git_credential_bbjwt.installations.wrappers import APP, CONSUMER
 from git_credential_bbjwt.system import terminal
 from git_credential_bbjwt.system.ownership import why_not_trusted_itself
 
-# What is pasted is one payload, of two kilobytes.
+# One payload is pasted, of two kilobytes. Bytes.
 _MAX_PASTED = 1024 * 1024
 
 # Bitbucket's have up to 128 characters. Bytes.
@@ -72,7 +72,7 @@ def _content(kind: type[Payload], path: str, named_by: str) -> bytes:
 
 
 def _is_pipe(path: str) -> bool:
-    """Whether ``path`` is what a shell makes of ``<(COMMAND)``, or another thing that is no file and no folder."""
+    """Return whether ``path`` is neither a file nor a folder, such as the pipe of a shell's ``<(COMMAND)``."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def ask_consumer(workspaces: list[str]) -> bytes:
         raise UsageError("--oauth-consumer needs the consumer's workspace: --workspace SLUG")
     if not os.isatty(0):
         raise UsageError(
-            "--oauth-consumer asks at a terminal, and standard input is none",
+            "--oauth-consumer asks at a terminal, but standard input is not a terminal",
             'pipe {"oauthConsumer": {"key": …, "secret": …, "workspace": …}} to: git-credential-bbjwt register -',
         )
     sys.stderr.write("Key of the OAuth consumer: ")

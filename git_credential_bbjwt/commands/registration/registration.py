@@ -17,7 +17,7 @@ from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 
 class Wanted(NamedTuple):
-    """What is to be registered: its payload's ``position``, from 1; the installation for one workspace, its secret."""
+    """One installation to register, for one workspace: with its secret and its payload's ``position``, from 1."""
 
     position: int
     installation: Installation
@@ -25,7 +25,7 @@ class Wanted(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the command line says beside the payloads. ``secret`` is that of --secret-file, or empty."""
+    """The rest of the command line, beside the payloads. ``secret`` is that of --secret-file, or empty."""
 
     workspaces: list[str]
     secret: str
@@ -75,7 +75,8 @@ class Registration:
         if one.is_consumer:
             if workspaces and workspaces != list(one.workspaces):
                 raise InstallationError(
-                    f"{where}: the OAuth consumer is of another workspace than --workspace names", "leave it out"
+                    f"{where}: the OAuth consumer belongs to another workspace than --workspace names",
+                    "leave out --workspace",
                 )
             one = one._replace(after_connect=one.after_connect or self._also.after_connect)
         else:
@@ -93,7 +94,7 @@ class Registration:
         return [Wanted(position, new._replace(workspaces=(slug,)), one.shared_secret) for slug in dict.fromkeys(slugs)]
 
     def _secret_of(self, app: Installation, where: str) -> str:
-        """The app's secret: of --secret-file, of the payload, or typed at a terminal, once for all payloads."""
+        """Return the secret of --secret-file, of the payload, or typed at a terminal, once for all payloads."""
         secret = self._also.secret or app.shared_secret
         if secret:
             return secret
@@ -110,11 +111,11 @@ class Registration:
 
     @property
     def uses_secret_of_app(self) -> bool:
-        """Whether a secret was given beside the payloads: the secret of a registered app."""
+        """Return whether the secret of a registered app was given beside the payloads."""
         return self._asked_secret != ""
 
     def _known_workspaces(self, one: Installation) -> list[str]:
-        """The slugs that an earlier registration gave a payload without one."""
+        """Return the slugs that an earlier registration gave a payload without one."""
         before = self.registry.of_workspace(one.workspace_uuid)
         return [slug for same in before if same.keyring_user == one.keyring_user for slug in same.workspaces]
 
@@ -160,7 +161,7 @@ class Registration:
         """Store all that can be; return the exit status."""
         failed = 0
         progress = Progress("registered", len(wanted))
-        # Of what goes to the keyring one may fail and the next may not.
+        # The keyring may refuse one secret and take the next.
         size = BATCH if self._place is SecretPlace.FILE else 1
         for start in range(0, len(wanted), size):
             some = wanted[start : start + size]

@@ -1,4 +1,4 @@
-"""Trying what `register` was given with Bitbucket: the slug it does not say, and whether its secret is right."""
+"""Questions of `register` to Bitbucket: for a workspace's slug, and whether a secret is right."""
 
 import threading
 
@@ -73,11 +73,11 @@ def check_secret(new: Installation, options: HelperOptions, remedy: str) -> None
 
 
 def parse_repository(text: str, installations: list[Installation]) -> Repository:
-    """Return the repository of --repository. Raises CredentialError if it is not of the installations."""
+    """Return the repository of --repository. Raises CredentialError if it belongs to another workspace."""
     host = installations[0].host
     repository = parse_url(text) if ":" in text else parse_path(host, text.encode("utf-8", "surrogateescape"))
     if not any(one.serves(repository) for one in installations):
-        raise UsageError(f"{repository.full_name} on {repository.host} is not of this installation")
+        raise UsageError(f"{repository.full_name} on {repository.host} belongs to another installation")
     return repository
 
 
