@@ -24,12 +24,16 @@ _BODY = b"grant_type=client_credentials"
 
 
 class OAuthConsumer:
-    """Bitbucket as an OAuth consumer of a workspace sees it. ``secret`` is called once, before the first request."""
+    """Bitbucket as an OAuth consumer of a workspace sees it.
 
-    def __init__(self, base: Origin, key: str, secret: Callable[[], str]) -> None:
+    ``secret`` is called once, before the first request; ``remedy`` tells how to correct a wrong key or secret.
+    """
+
+    def __init__(self, base: Origin, key: str, secret: Callable[[], str], remedy: str) -> None:
         self._base = base
         self._key = key
         self._secret = secret
+        self._remedy = remedy
         #: The last announcement in a good response.
         self.announcement: Announcement | None = None
 
@@ -45,7 +49,7 @@ class OAuthConsumer:
             trace(f"{self._base.host} refuses the consumer's key and secret: sending them form-encoded")
             response = self._send(encoded)
         if response.status != _OK:
-            refuse(response, self._base.host, Request.CLIENT_CREDENTIALS)
+            refuse(response, self._base.host, Request.CLIENT_CREDENTIALS, self._remedy)
         token = any_token(response, requested_at)
         hide(token.token)
         if not token.scope:

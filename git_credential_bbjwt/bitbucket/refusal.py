@@ -52,11 +52,14 @@ _CAUSES = (
 _SEARCHED = 4_000
 
 
-def refuse(response: Response, host: str, request: Request) -> NoReturn:
-    """Raise the RefusedError for a response of ``host`` that is not the requested one."""
+def refuse(response: Response, host: str, request: Request, remedy: str = "") -> NoReturn:
+    """Raise the RefusedError for a response of ``host`` that is not the requested one.
+
+    ``remedy`` tells how to correct an OAuth consumer's key and secret.
+    """
     # A good status that is not 200 may carry a token. So may whatever is not an error's JSON or text.
     code, words = server_words(response.body) if response.status >= 400 else ("", "")
-    what, hint = _named_cause(response, host) or _meaning(response, host, request, code)
+    what, hint = _named_cause(response, host) or _meaning(response, host, request, code, remedy)
     refusal = RefusedError(
         f"{what}: {words}" if words else what,
         hint,
@@ -70,7 +73,7 @@ def refuse(response: Response, host: str, request: Request) -> NoReturn:
     raise refusal
 
 
-def _meaning(response: Response, host: str, request: Request, code: str) -> tuple[str, str]:
+def _meaning(response: Response, host: str, request: Request, code: str, remedy: str) -> tuple[str, str]:
     """Return what happened and what to do, without the server's own words."""
     status = response.status
     if 300 <= status < 400:
@@ -92,7 +95,7 @@ def _meaning(response: Response, host: str, request: Request, code: str) -> tupl
     if request is Request.SWAP and status in (400, 401, 403):
         return f"{host} refused to swap the JWT for a token ({status})", _SWAP_HINT
     if request is Request.CLIENT_CREDENTIALS and status in (400, 401, 403):
-        return _consumer(response, host)
+        return _consumer(response, host, remedy)
     if request is Request.GIT:
         return f"{host} does not accept the token ({status})", "run: git-credential-bbjwt forget URL"
     if status == 401:
@@ -140,7 +143,7 @@ def _overload(response: Response, host: str) -> tuple[str, str]:
     return what, "try again later"
 
 
-def _consumer(response: Response, host: str) -> tuple[str, str]:
+def _consumer(response: Response, host: str, remedy: str) -> tuple[str, str]:
     if _says(response, 'marked as "public"', 'marked as \\"public\\"', "marked as public"):
         return (
             f"{host} gives the OAuth consumer no token, because it is not private ({response.status})",
@@ -153,8 +156,7 @@ def _consumer(response: Response, host: str) -> tuple[str, str]:
         )
     return (
         f"{host} does not accept the OAuth consumer's key and secret ({response.status})",
-        "check both in Bitbucket (Workspace settings, OAuth consumers), then run: "
-        "git-credential-bbjwt register --oauth-consumer --workspace WORKSPACE",
+        f"check both in Bitbucket (Workspace settings, OAuth consumers), then {remedy}",
     )
 
 

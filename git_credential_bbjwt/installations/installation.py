@@ -95,6 +95,15 @@ class Installation(NamedTuple):
         return f"{'OAuth consumer' if self.is_consumer else 'app'} {self.app_key}"
 
     @property
+    def remedy(self) -> str:
+        """How to correct a consumer's key and secret, with the options that it was registered with."""
+        if not self.secret_place.is_registered:
+            return f"correct them in {self.where}"
+        options = " --after-connect" if self.after_connect else ""
+        options += " --insecure-storage" if self.secret_place is SecretPlace.FILE else ""
+        return f"run: git-credential-bbjwt register --oauth-consumer{options} --workspace {self.workspaces[0]}"
+
+    @property
     def keys(self) -> list[tuple[str, str]]:
         """The host with each name that a request can have for a workspace of this installation."""
         uuid = [self.workspace_uuid] if self.workspace_uuid else []

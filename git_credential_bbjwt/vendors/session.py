@@ -87,7 +87,7 @@ class Session:
 
         from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
 
-        bitbucket = OAuthConsumer(base, consumer.app_key, secret)
+        bitbucket = OAuthConsumer(base, consumer.app_key, secret, consumer.remedy)
         try:
             yield bitbucket
         finally:

@@ -30,7 +30,7 @@ def token_of(bitbucket: Emulator, consumer: Consumer, secret: str = "") -> Acces
     """Have the helper request a token, with another secret if one is given."""
     base = Connections(Budget(20), HttpSettings()).take(bitbucket.base_url)
     with closing(base):
-        return OAuthConsumer(base, consumer.key, lambda: secret or consumer.secret).token()
+        return OAuthConsumer(base, consumer.key, lambda: secret or consumer.secret, "run: register it").token()
 
 
 def test_one_request_gets_a_token_for_the_workspace(bitbucket: Emulator, consumer: Consumer) -> None:
@@ -75,7 +75,7 @@ def test_a_wrong_secret_is_refused_with_a_hint(bitbucket: Emulator, consumer: Co
     with pytest.raises(RefusedError) as raised:
         token_of(bitbucket, consumer, "another-secret-2")
     assert (raised.value.status, raised.value.is_of_swap) == (status, False)
-    assert "register --oauth-consumer" in raised.value.hint
+    assert raised.value.hint.endswith("then run: register it")
     assert len(bitbucket.seen) == 1
 
 

@@ -228,6 +228,18 @@ def test_broken_consumer_is_an_error_that_follows_the_reason(scene: Scene) -> No
     done = scene.acme.get(check=False)
 
     assert_quits(done, "410", "does not accept the OAuth consumer's key and secret")
+    # Registered so, it takes over again; without the options it would never, or not be stored.
+    remedy = "git-credential-bbjwt register --oauth-consumer --after-connect --insecure-storage --workspace acme"
+    assert f"then run: {remedy}\n" in done.stderr
+    assert f"then run: {remedy}\n" in scene.machine.bbjwt("doctor", check=False).stdout
+
+
+def test_injected_consumer_that_is_refused_is_corrected_where_it_is(acme: Workspace) -> None:
+    consumer = acme.bitbucket.add_consumer()
+    consumer.deleted = True
+    acme.installation.write_text(json.dumps(acme.bitbucket.consumer_json(consumer)))
+
+    assert_quits(acme.get(check=False), f"then correct them in {acme.installation}")
 
 
 # By the calendar.
@@ -273,11 +285,11 @@ main(sys.argv[1:])
 """
 
 
-def at(machine: Machine, offset: float, url: str) -> subprocess.CompletedProcess[str]:
-    """Get a token on a machine whose clock is that of the day, as Bitbucket's is."""
+def at(machine: Machine, offset: float, url: str, *command: str) -> subprocess.CompletedProcess[str]:
+    """Get a token, or run ``command``, on a machine whose clock is that of the day, as Bitbucket's is."""
     script = _AT.format(installed=INSTALLED, offset=offset)
     return subprocess.run(
-        [sys.executable, "-I", "-c", script, "get"],
+        [sys.executable, "-I", "-c", script, *(command or ["get"])],
         input=request(url) + "\n",
         capture_output=True,
         text=True,
@@ -305,3 +317,15 @@ def test_whole_command_around_the_date(scene: Scene, how: str, days: int, wide: 
     assert ("password" in done.stdout) == wide, done.stderr
     assert (TAKES_OVER in done.stderr) == wide
     assert wide or done.stdout == "quit=1\n"
+
+
+@pytest.mark.parametrize(("days", "takes_over"), [(-61, False), (-59, True)])
+def test_doctor_promises_a_takeover_only_when_there_is_one(scene: Scene, days: int, takes_over: bool) -> None:
+    offset = END_OF_CONNECT + days * DAY - time.time()
+    scene.bitbucket.clock_offset = offset
+    scene.bitbucket.end_connect("unauthorized")
+    done = at(scene.machine, offset, scene.acme.url, "doctor", "--json")
+    found = [one for one in json.loads(done.stdout)["checks"] if "does not accept the JWT" in one["detail"]]
+
+    assert ["takes over" in one["detail"] for one in found] == [takes_over], done.stdout
+    assert [one["ok"] for one in found] == [None if takes_over else False]

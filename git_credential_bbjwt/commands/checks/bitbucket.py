@@ -9,6 +9,7 @@ from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer, check_scope
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note, passed
 from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, CredentialError, RefusedError
+from git_credential_bbjwt.getting.changeover import ends_connect
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.network.connections import Connections
@@ -77,7 +78,7 @@ class Bitbucket:
 
     def _consumer(self, one: Installation) -> str:
         origin = Connections(self._budget, self._settings).take(one.base_url)
-        token = OAuthConsumer(origin, one.app_key, shared_secret_of(one)).token()
+        token = OAuthConsumer(origin, one.app_key, shared_secret_of(one), one.remedy).token()
         check_scope(token.scope, self._scope)
         return f"Bitbucket gives the {one.name} a token of scope {token.scope}"
 
@@ -89,12 +90,13 @@ class Bitbucket:
             slug = look_up_workspace(one, self._session)
         except CredentialError as problem:
             status = problem.status if isinstance(problem, RefusedError) else 0
+            ends = isinstance(problem, RefusedError) and ends_connect(problem, time.time())
             if status in (_FORBIDDEN, _NOT_FOUND):
                 what = f"{one.name}: not known whether Bitbucket accepts it: {problem.what}"
                 return note("secret", what, problem.hint)
             if status in (_UNAUTHORIZED, _GONE):
                 self.accepts_connect = self.accepts_connect or False
-                if successors:
+                if successors and ends:
                     return note("secret", f"{problem.what}; the {successors[0].name} takes over", problem.hint)
             return failed("secret", problem.what, problem.hint)
         self.accepts_connect = True

@@ -9,11 +9,10 @@ from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting.asking import asking_for_person
+from git_credential_bbjwt.getting.asking import Asking, asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connections import Connections
-from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import token_paths
@@ -57,7 +56,7 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
             return
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
-        yield _access(repository, token, asking.budget)
+        yield _access(repository, token, asking)
         yield from _advice(repository)
         if asking.session.announcement is not None:
             yield passed("announcement", str(asking.session.announcement))
@@ -75,18 +74,17 @@ def _described(repository: Repository, options: HelperOptions, token: Token, too
     return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
 
 
-def _access(repository: Repository, token: Token, budget: Budget) -> Check:
+def _access(repository: Repository, token: Token, asking: Asking) -> Check:
     try:
-        _present(repository, token.username, token.value, budget)
+        _present(repository, token.username, token.value, asking.budget)
     except CredentialError as problem:
         hint = problem.hint
         if hint.endswith(" forget URL"):  # The server names no cause, and this token is new.
             hint = "give the app's account access to the repository"
             if token.opens_workspace:
-                hint = (
-                    f"check that the OAuth consumer belongs to the workspace {repository.workspace}, then register it"
-                )
-                hint += f": {APP_NAME} register --oauth-consumer --workspace {repository.workspace}"
+                hint = f"check that the OAuth consumer belongs to the workspace {repository.workspace}"
+                consumers = [one for one in asking.catalogue.naming(repository.workspace) if one.is_consumer]
+                hint += f", then {consumers[0].remedy}" if consumers else ""
         return failed("access", problem.what, hint)
     return passed("access", f"git's server accepts it for {repository.full_name}")
 
