@@ -444,6 +444,19 @@ def test_consumer_that_takes_over_when_connect_has_ended_makes_doctor_pass(acme:
     assert "every repository of acme" in found["token"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "passes"), [({}, True), ({"workspaceUuid": "{00000000-0000-4000-8000-000000000000}"}, False)]
+)
+def test_consumer_takes_over_from_an_app_without_a_slug(acme: Workspace, changes: dict[str, str], passes: bool) -> None:
+    payload = acme.bitbucket.payload(acme.app)
+    del payload["principal"]["username"]
+    consumer = acme.bitbucket.consumer_json(acme.bitbucket.add_consumer("acme"), **changes)
+    acme.installation.write_text(json.dumps({"clientInfo": payload} | consumer))
+    acme.bitbucket.end_connect("gone")
+
+    assert (failures(acme.machine) == []) == passes
+
+
 def test_settings_that_git_itself_refuses(acme: Workspace) -> None:
     assert only_failure(acme.machine, acme.url, GIT_CONFIG_COUNT="x")[2] == "run: unset GIT_CONFIG_COUNT"
     config = acme.machine.home / ".gitconfig"

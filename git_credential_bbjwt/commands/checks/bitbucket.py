@@ -122,6 +122,12 @@ class Bitbucket:
 
 
 def _takes_over(consumer: Installation, app: Installation) -> bool:
-    """Return whether ``consumer`` is for the time after ``app``, on the same workspace."""
-    same = consumer.host == app.host and set(consumer.workspaces) & set(app.workspaces)
-    return consumer.after_connect and bool(same)
+    """Return whether ``consumer`` is for the time after ``app``, on the same workspace.
+
+    An app without a slug may be on any workspace, unless both name a UUID.
+    """
+    if not consumer.after_connect or consumer.host != app.host:
+        return False
+    if app.workspaces:
+        return not set(consumer.workspaces).isdisjoint(app.workspaces)
+    return not consumer.workspace_uuid or app.workspace_uuid in ("", consumer.workspace_uuid)
