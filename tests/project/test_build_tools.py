@@ -218,7 +218,7 @@ def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> Non
 
     assert "private-package" in (app / "poetry.lock").read_text()
     assert acme.bitbucket.mints() == 1
-    written("poetry", "poetry add git+https://")
+    written("poetry", "git+https://bitbucket.org/")
     noted(record_property, "poetry")
 
 
