@@ -1,7 +1,7 @@
 #!/bin/sh
 # With a timeout, Python does not wait for a unix socket whose queue is full: connect() fails at once with EAGAIN.
 #
-# CPython 3.11 to 3.13 on Linux. Without a timeout connect() waits until the server accepts. With one, the socket is non-blocking,
+# CPython 3.11.7 on Linux 6.18. Without a timeout connect() waits until the server accepts. With one, the socket is non-blocking,
 # and Linux answers EAGAIN for unix sockets (connect(2)), not EINPROGRESS, so Python raises BlockingIOError instead of waiting.
 # 100 clients of a busy socket see an error that the same clients without a timeout never see; the helper asks again.
 set -eu
