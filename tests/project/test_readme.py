@@ -338,9 +338,21 @@ def test_a_secret_store(newcomer: Workspace) -> None:
         shutil.rmtree(newcomer.machine.home / "widgets")
 
 
-def test_consumer_beside_the_app() -> None:
-    # A person types key and secret in a test of ``register``.
-    assert RECIPES["consumer"] == "git-credential-bbjwt register --oauth-consumer --after-connect --workspace acme\n"
+def test_consumer_beside_the_app(newcomer: Workspace) -> None:
+    """Step 3 with an injected payload, and step 4; a person types key and secret in a test of ``register``."""
+    assert recipe(newcomer, "consumer").strip().endswith("register --oauth-consumer --after-connect --workspace acme")
+    consumer = newcomer.bitbucket.add_consumer("acme")
+    payload = json.loads(newcomer.installation.read_text())
+    both = {"clientInfo": payload, **newcomer.bitbucket.consumer_json(consumer)}
+    (newcomer.machine.home / "both.json").write_text(json.dumps(both))
+    (newcomer.machine.home / "both.json").chmod(0o400)
+    newcomer.machine.environment["BBJWT_INSTALLATION"] = str(newcomer.machine.home / "both.json")
+    newcomer.machine.bbjwt("configure")
+    newcomer.machine.git("clone", "-q", newcomer.url)
+
+    assert cloned(newcomer)
+    printed = newcomer.machine.bbjwt("--app", consumer.key, "token", newcomer.url, "--format", "json").stdout
+    assert json.loads(printed)["repository"] is None
 
 
 def test_after_connect(newcomer: Workspace) -> None:
