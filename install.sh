@@ -503,7 +503,8 @@ next_step() {
     elif [ -n "${BBJWT_INSTALLATION-}${BBJWT_INSTALLATION_COMMAND-}${BBJWT_BROKER-}${CREDENTIALS_DIRECTORY-}" ]; then
         say "next: $command doctor https://bitbucket.org/WORKSPACE/REPOSITORY"
     else
-        say "next: $command register ${system:+--system }FILE (the payload of the app's \`installed\` callback)"
+        say "next: $command register ${system:+--system }FILE (the payload of the app's \`installed\` callback);"
+        say "without a keyring: export BBJWT_INSTALLATION=FILE"
     fi
 }
 

@@ -62,7 +62,8 @@ class Connect:
         session = self._session
         keys = RefusalKeys(self._installation, repository, scope)
         mint = _Mint(self._installation, repository, scope, session, keys)
-        session.failures.check([key for key in keys.all() if not (mint.skips_look_up and key == keys.look_ups)])
+        skipped = keys.look_ups if mint.skips_look_up else None
+        session.failures.check([key for key in keys.all() if key != skipped])
         try:
             token = mint.token()
         except RefusedError as refusal:
@@ -135,9 +136,10 @@ class _Mint:
     @property
     def skips_look_up(self) -> bool:
         """Return whether the last look-ups failed, and the remembered UUID is enough."""
+        if self._known is None or self._session.for_person:
+            return False
         failures = self._session.failures
-        is_out = failures.has_been(self._outage, OUTAGE_LIFE) or failures.find(self._keys.look_ups) is not None
-        return self._known is not None and not self._session.for_person and is_out
+        return failures.has_been(self._outage, OUTAGE_LIFE) or failures.find(self._keys.look_ups) is not None
 
     def token(self) -> Token:
         """Return a new token. Raises CredentialError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from importlib import import_module
 
 import pytest
 
@@ -37,8 +38,19 @@ def test_readme_names_each_command_and_the_man_page_each_of_its_options(command:
         assert option in entry[0], option
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_module_of_a_command_has_what_the_command_line_calls(command: str) -> None:
+    module = import_module(f"git_credential_bbjwt.commands.{COMMANDS[command].module}")
+
+    assert module.__doc__
+    assert callable(module.add_arguments)
+    assert callable(module.execute)
+
+
 def test_every_option_has_a_value_of_its_own_in_the_helper_line() -> None:
-    examples = {"--token-store": "none", "--timeout": "7", "--allow": "acme/widgets", "--scope": "account"}
+    examples = {"--timeout": "7", "--allow": "acme/widgets", "--scope": "account"}
+    # The last of the values to choose from, if an option has such.
+    examples |= {name: one.metavar.rpartition("|")[2] for name, one in OPTIONS.items() if "|" in one.metavar}
     given = HelperOptions()
     for name, option in OPTIONS.items():
         given = (

@@ -101,11 +101,15 @@ def cache(options: HelperOptions) -> Iterator[Check]:
             pass  # It is made with the first token.
         except OSError as problem:
             hint = (problem.strerror or "").partition("run: ")[2]
-            yield failed("token cache", f"{path} is not used: {problem.strerror}", hint or "see who owns it: ls -ld")
+            yield failed(
+                "token cache", f"{path} is not used: {problem.strerror}", hint or f"see who owns it: ls -ld {path}"
+            )
             continue
         yield passed("token cache", path)
         return
-    yield note("token cache", "no token is kept: there is no private runtime folder (XDG_RUNTIME_DIR), and no tmpfs")
+    yield note(
+        "token cache", "no token is kept: there is no private runtime folder (XDG_RUNTIME_DIR), and no usable tmpfs"
+    )
 
 
 def _advice(repository: Repository) -> Iterator[Check]:
