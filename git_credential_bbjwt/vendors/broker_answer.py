@@ -4,13 +4,13 @@ Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp
 """
 
 import json
-import re
 import time
 from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
-from git_credential_bbjwt.core.output import REDACTED, hide, redacted
+from git_credential_bbjwt.core.output import REDACTED, hide
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.protocol import USERNAME
 from git_credential_bbjwt.tokens.token import Token
 
@@ -26,9 +26,6 @@ _LAST_ERRORS = 8192
 
 # Attributes that must not be there twice.
 _SINGLE = frozenset({"username", "password", "password_expiry_utc", "quit", "protocol", "host", "path", "bbjwt-opens"})
-
-# What looks like a JWT, Bitbucket's tokens too, whole or cut: "eyJ" is base64 of '{"'.
-_JWT = re.compile(r"eyJ[A-Za-z0-9_.-]{8,}")
 
 #: The next step after a broker's failure that has no hint of its own.
 HINT = "ask whoever runs the broker; git-credential-bbjwt doctor URL shows its answer, BBJWT_TRACE=1 each step"
@@ -144,9 +141,14 @@ def last_words(errors: bytes) -> str:
 
 
 def _shown(text: str) -> str:
-    """A broker's words as one line of bounded length, without secrets."""
-    text = _JWT.sub(REDACTED, redacted(text)).removeprefix("git-credential-bbjwt: error: ")[:_LONGEST_REASON]
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    """A broker's words as one line of bounded length, without its secrets, which this helper may never have seen."""
+    text = text.removeprefix("git-credential-bbjwt: error: ")
+    shown = safe_text(text, len(text))
+    if REDACTED in shown:
+        return shown[:_LONGEST_REASON]
+    escaped = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:_LONGEST_REASON]
+    )
     return escaped[:_LONGEST_REASON]
 
 

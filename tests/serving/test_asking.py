@@ -73,6 +73,29 @@ def served(connection: socket.socket) -> None:
 
 
 @pytest.mark.usefixtures("broker")
+@pytest.mark.parametrize("way", ["standard error", "a refusal", "a socket"])
+def test_a_token_in_a_brokers_words_is_not_shown(acme: Workspace, place: Path, way: str) -> None:
+    token = "ATCTT3xFfGN0Qw8Zk1pLmN0pQrStUvWxYz0123456789"  # This helper has never seen it.
+    words = f"error: 403 for Bearer {token}"
+    refusal = f"quit=1\nbbjwt-error={words}\n\n"
+    commands = {
+        "standard error": f"echo '{words}' >&2; exit 3",
+        "a refusal": f"printf '{refusal}'",
+        "a socket": where(place),
+    }
+
+    def respond(_: int, connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(refusal.encode())
+
+    with listening(place, respond):
+        done = acme.get(*asking(acme, commands[way]), check=False)
+
+    assert_quits(done, "the broker gives no token for acme/widgets: error: 403 for Bearer [redacted]")
+    assert token not in done.stderr
+
+
+@pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("way", ["closes at once", "resets", "reads and closes"])
 def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspace, place: Path, way: str) -> None:
     def respond(number: int, connection: socket.socket) -> None:

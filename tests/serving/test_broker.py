@@ -509,9 +509,10 @@ def test_an_answer_of_as_much_as_may_be_is_taken(acme: Workspace) -> None:
 
 @pytest.mark.usefixtures("broker")
 def test_500_characters_of_a_reason_are_shown(acme: Workspace) -> None:
-    done = acme.get(*asking(acme, "printf 'quit=1\nbbjwt-error=%0600d\n' 1"), check=False)
+    reason = "no " * 200
+    done = acme.get(*asking(acme, f"printf 'quit=1\nbbjwt-error={reason}\n'"), check=False)
 
-    assert_quits(done, "the broker gives no token for acme/widgets: " + "0" * 500 + "\n")
+    assert_quits(done, f"the broker gives no token for acme/widgets: {reason[:500]}\n")
 
 
 @pytest.mark.usefixtures("broker")
