@@ -200,6 +200,15 @@ def test_git_sends_a_password_that_insteadof_adds(acme: Workspace) -> None:
     assert f"git config --file {acme.machine.home}/.gitconfig --edit" in remedy
 
 
+def test_setting_whose_name_holds_a_token_is_not_shown(acme: Workspace) -> None:
+    token = "ATCTT3xFfGN0Qw8Zk1pLmN0pQrStUvWxYz0123456789"
+    acme.machine.git("config", "--global", f"url.{token}:.insteadOf", f"{base(acme)}/acme")
+    done = acme.machine.bbjwt("doctor", acme.url, check=False)
+
+    assert f"git config --file {acme.machine.home}/.gitconfig --edit" in done.stdout
+    assert token not in done.stdout + done.stderr
+
+
 def test_git_sends_the_password_of_the_url_or_of_a_remote(acme: Workspace) -> None:
     with_password = acme.url.replace("https://", f"https://me:{SECRET}@")
     assert "password" in only_failure(acme.machine, with_password)[1]

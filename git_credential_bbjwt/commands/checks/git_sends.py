@@ -14,6 +14,7 @@ from git_credential_bbjwt.commands.checks.check import Check, failed, note
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import NotARepositoryError
 from git_credential_bbjwt.core.repository import Repository, normal_host
+from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import url_match
 from git_credential_bbjwt.git.run import run_git
 from git_credential_bbjwt.system.places import APP_NAME, git_home, home_is_anothers
@@ -104,11 +105,12 @@ def _file(origin: str) -> str:
 
 
 def _removal(origin: str, key: str) -> str:
-    """Return the command that removes a setting; a key with a user in it may hold a password, and is not shown."""
+    """Return the command that removes a setting; a key that may hold a password or token is not shown."""
     if not origin.startswith("file:"):
         return "unset the variables GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS"
     file = _file(origin)
-    if "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@")):
+    has_user = "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@"))
+    if has_user or safe_text(key, len(key)) != key:
         return f"remove it: git config --file {quote(file)} --edit"
     return f"git config --file {quote(file)} --unset-all {quote(key)}"
 
