@@ -29,6 +29,9 @@ from git_credential_bbjwt.system import core_dumps
 # Exit statuses, as shells have them: the command cannot be run, or is not there.
 _CANNOT_RUN, _NOT_FOUND = 126, 127
 
+# Digits of GIT_CONFIG_COUNT. Git refuses more settings than a C integer counts.
+_LONGEST_COUNT = 9
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -84,7 +87,7 @@ def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
 def _config_count(environment: dict[str, str]) -> int:
     """Return how many settings the environment holds already; those of exec come after them."""
     text = environment.get("GIT_CONFIG_COUNT", "") or "0"
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > _LONGEST_COUNT:
         raise UsageError("GIT_CONFIG_COUNT in the environment is not a number", "unset it")
     return int(text)
 
