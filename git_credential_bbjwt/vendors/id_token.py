@@ -121,10 +121,10 @@ def get(source: Source, audience: str) -> IdToken:
         )
     expires = claims.get("exp")
     if type(expires) in (int, float) and isinstance(expires, (int, float)):
-        ago = time.time() - expires
-        if ago > _LEEWAY:
+        now = time.time()
+        if expires + _LEEWAY < now:
             raise BrokerError(
-                f"the ID token from {source.name} expired {ago:.0f} s ago",
+                f"the ID token from {source.name} expired {now - max(expires, 0):.0f} s ago",
                 "get a new one; if it is new, check this machine's clock",
             )
     return IdToken(text, source.name, audience, claims)
@@ -202,7 +202,8 @@ def _of_github(url: str, secret: str, audience: str, connections: Connections) -
         raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL without a user", hint)
     if not secret.isascii() or not secret.isprintable() or " " in secret:
         raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_TOKEN is not a token", hint)
-    target = (parts.path or "/") + (f"?{parts.query}&" if parts.query else "?") + "audience=" + quote(audience, safe="")
+    wanted = f"audience={quote(os.fsencode(audience), safe='')}"
+    target = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}{wanted}"
     headers = {"Authorization": f"Bearer {secret}", "Accept": "application/json"}
     origin = connections.take(f"https://{parts.netloc}", parts.path)
     response = origin.request("GET", target, lambda: headers)

@@ -187,6 +187,19 @@ def test_request_to_githubs_service(machine: Machine, fake: FakeBroker) -> None:
         assert fake.seen[1][2]["Authorization"] == f"Bearer {token}"
 
 
+def test_audience_that_is_no_text_is_requested_as_it_is(machine: Machine, fake: FakeBroker) -> None:
+    variables = {
+        "SSL_CERT_FILE": str(fake.ca_file),
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{fake.url}/request",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret",
+        "BBJWT_AUDIENCE": os.fsdecode(b"a\xff"),
+    }
+    fake.respond = lambda *_: (404, {}, b"")
+    done = machine.get(URL, "--broker", fake.url, check=False, also=variables)
+    assert_quits(done, "GitHub answered 404")
+    assert fake.seen[0][1] == "/request?audience=a%FF"
+
+
 @pytest.mark.parametrize(
     "url", ["http://localhost/x", "https://user:p@localhost/x", "https:///x", "file:///etc/passwd", "https://a b/"]
 )
@@ -239,6 +252,20 @@ def test_expired_token_is_not_sent(job: Machine, fake: FakeBroker) -> None:
     fake.respond = lambda *_: token_answer()
     job.get(URL, "--broker", fake.url, BBJWT_ID_TOKEN=Issuer().token(aud=fake.url, exp=now - 30, iat=now - 400))
     assert len(fake.seen) == 1
+
+
+def test_times_that_no_clock_shows(job: Machine, fake: FakeBroker) -> None:
+    fake.respond = lambda *_: token_answer()
+    for expires in (10**400, 1e300):
+        token = Issuer().token(aud=fake.url, exp=expires)
+        job.get(URL, "--broker", fake.url, "--token-store", "none", BBJWT_ID_TOKEN=token)
+    assert len(fake.seen) == 2
+
+    for expires in (-(10**400), -1e300):
+        token = Issuer().token(aud=fake.url, exp=expires)
+        done = job.get(URL, "--broker", fake.url, "--token-store", "none", check=False, BBJWT_ID_TOKEN=token)
+        assert_quits(done, "the ID token from BBJWT_ID_TOKEN expired ")
+    assert len(fake.seen) == 2
 
 
 @pytest.mark.parametrize("text", ["not-a-token-at-all", "a.b", "a.b.c.d", "a.b!.c", "e30.W10.x", "a.b." + "c" * 17_000])
