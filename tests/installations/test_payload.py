@@ -117,6 +117,86 @@ def test_address_of_bitbucket_clouds_api_is_known(payload: dict[str, Any], base:
     assert (one.base_url, one.base_api_url) == ("https://bitbucket.org", "https://api.bitbucket.org")
 
 
+@pytest.mark.parametrize(
+    ("base", "host"),
+    [
+        ("https://git.example:1", "git.example:1"),
+        ("https://git.example:65535", "git.example:65535"),
+        ("https://[::1]:8443", "[::1]:8443"),
+        ("https://GIT.example:443/", "git.example"),
+        ("https://git.example:0", None),
+        ("https://git.example:65536", None),
+        ("https://git.example:x", None),
+        ("https://", None),
+        ("https://[::1", None),
+        ("https://a@git.example", None),
+        ("https://git.example?x", None),
+        ("https://git.example#x", None),
+        ("https://git%2eexample", None),
+        ("ftp://git.example", None),
+        ("git.example", None),
+    ],
+)
+@pytest.mark.parametrize("field", ["baseUrl", "baseApiUrl"])
+def test_base_url_is_a_host_by_https_and_nothing_more(field: str, base: str, host: str | None) -> None:
+    payload = APP | {field: base}
+    if host is None:
+        assert "https://HOST" in refused(payload).what
+    else:
+        (one,) = parsed(payload)
+        assert (one.base_url if field == "baseUrl" else one.base_api_url) == f"https://{host}"
+
+
+def test_address_of_the_api_is_the_payloads_own() -> None:
+    (one,) = parsed(APP | {"baseApiUrl": "https://api.example"})
+    assert one.base_api_url == "https://api.example"
+    without = {name: value for name, value in APP.items() if name != "baseApiUrl"} | {"baseUrl": "https://git.example"}
+    assert "baseApiUrl" in refused(without).what
+
+
+PAGE = "https://bitbucket.org/"
+
+
+@pytest.mark.parametrize(
+    ("principal", "slugs", "uuid"),
+    [
+        ({"username": "Acme", "uuid": UUID.upper()}, ("acme",), UUID),
+        ({"username": "a/b", "uuid": UUID}, (), UUID),
+        ({"username": 5, "uuid": UUID}, (), UUID),
+        ({"uuid": UUID, "links": {"html": {"href": f"{PAGE}Acme/"}}}, ("acme",), UUID),
+        ({"links": {"html": {"href": f"{PAGE}acme"}}}, ("acme",), ""),
+        ({"links": {"html": {"href": f"{PAGE}acme/widgets"}}}, (), ""),
+        ({"links": {"html": {"href": f"{PAGE}%7B0a0b%7D/"}}}, (), ""),
+        ({"links": {"html": {"href": PAGE}}}, (), ""),
+        ({"links": {"html": {"href": "https://[x/acme"}}}, (), ""),
+        ({"links": {"html": 5}}, (), ""),
+        ({"links": 5}, (), ""),
+        ({"uuid": UUID[1:-1]}, (), ""),
+        ({"uuid": 5}, (), ""),
+        (5, (), ""),
+        (None, (), ""),
+    ],
+)
+def test_workspace_is_the_principals(principal: object, slugs: tuple[str, ...], uuid: str) -> None:
+    (one,) = parsed(APP | {"principal": principal})
+    assert (one.workspaces, one.workspace_uuid) == (slugs, uuid)
+
+
+@pytest.mark.parametrize(
+    ("client_key", "uuid"),
+    [
+        (f"ari:cloud:bitbucket::app/{UUID.upper()}/app", UUID),
+        (f"ari:cloud:bitbucket::app/{UUID}", UUID),
+        (f"ari:cloud:jira::app/{UUID}/app", ""),
+        ("ari:cloud:bitbucket::app/acme/app", ""),
+        (f"connection:{UUID}", ""),
+    ],
+)
+def test_uuid_of_the_workspace_is_in_an_apps_client_key(client_key: str, uuid: str) -> None:
+    (one,) = parsed(APP | {"clientKey": client_key, "principal": {"username": "acme"}})
+    assert one.workspace_uuid == uuid
+
+
 def test_consumer_of_another_host_needs_no_address_of_the_api() -> None:
     (consumer,) = parsed({"oauthConsumer": CONSUMER | {"baseUrl": "https://git.example:8443"}})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pwd
 import shutil
@@ -231,6 +232,16 @@ def test_file_of_a_broker_may_be_a_link_as_kubernetes_mounts_it(tmp_path: Path) 
     assert "others can write" in reason(tmp_path / "allowed", strict=True)
 
 
+def test_as_many_links_are_followed_as_linux_follows(tmp_path: Path) -> None:
+    folder(tmp_path / "0", 0o755)
+    for number in range(1, 42):
+        (tmp_path / str(number)).symlink_to(str(number - 1))
+
+    assert reason(tmp_path / "40/..") == ""
+    with pytest.raises(OSError, match="links"):
+        reason(tmp_path / "41/..")
+
+
 def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
@@ -297,8 +308,25 @@ def test_no_owner_is_unmapped_on_the_machine_itself() -> None:
     assert not ownership._is_unmapped(int(Path("/proc/sys/kernel/overflowuid").read_text()))
 
 
-def test_administrators() -> None:
-    assert ownership.is_administrator() == (ME == 0)
+def test_no_owner_is_unmapped_if_the_system_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> NoReturn:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert not ownership._is_unmapped(65_534)
+
+
+@pytest.mark.parametrize(("uid", "expected"), [(65_534, True), (1_000, False), (0, False)])
+def test_unmapped_owner_is_the_overflow_user(monkeypatch: pytest.MonkeyPatch, uid: int, expected: bool) -> None:
+    files = {"/proc/sys/kernel/overflowuid": "65534\n", "/proc/self/uid_map": "         0       1000          1\n"}
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(files[path]))
+    assert ownership._is_unmapped(uid) == expected
+
+
+def test_administrator_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uid in (0, 1_000):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert ownership.is_administrator() == (uid == 0)
 
 
 @pytest.mark.usefixtures("at_once")
