@@ -12,7 +12,8 @@ from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.asked import Asked
-from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.catalogue import Catalogue, chosen
+from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.sources import read_sources
 from tests.conftest import Workspace, answer
 from tests.installations.test_payload import APP, CONSUMER, UUID
@@ -26,15 +27,10 @@ def consumer(key: str = "consumer", *, after: bool = False, **changes: Any) -> d
     return {"oauthConsumer": CONSUMER | {"key": key, "afterConnect": after} | changes}
 
 
-def order(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Any,
-    sources: dict[str, object],
-    app: str = "",
-    repository: Repository = ACME,
-    **options: Any,
-) -> list[str]:
-    """The keys of those that are asked for ``repository``, in their order."""
+def catalogue_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], **options: Any
+) -> Catalogue:
+    """Return the catalogue of a machine with these sources."""
     monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "etc"))
     for name in ("BBJWT_INSTALLATION", "CREDENTIALS_DIRECTORY", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT"):
@@ -52,7 +48,18 @@ def order(
             monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
         else:
             monkeypatch.setenv(name, text)
-    catalogue = Catalogue(read_sources(HelperOptions().replaced(**options)))
+    return Catalogue(read_sources(HelperOptions().replaced(**options)))
+
+
+def order(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    sources: dict[str, object],
+    app: str = "",
+    repository: Repository = ACME,
+) -> list[str]:
+    """Return the keys of those that are asked for ``repository``, in their order."""
+    catalogue = catalogue_of(monkeypatch, tmp_path, sources)
     return [one.kind if isinstance(one, Asked) else one.app_key for one in catalogue.answering(repository, app)]
 
 
@@ -104,6 +111,98 @@ def test_order_of_sources(
 def test_source_that_cannot_be_used_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     with pytest.raises(InstallationError):
         order(monkeypatch, tmp_path, {"option": "{", VARIABLE: APP})
+
+
+SLUGLESS = APP | {"key": "personal", "clientKey": "connection:1", "principal": {"type": "user"}}
+
+
+@pytest.mark.parametrize(
+    ("sources", "certain"),
+    [
+        ({"option": APP}, True),
+        ({"option": SLUGLESS}, False),
+        ({COMMAND: "true"}, True),
+        ({"option": SLUGLESS, "systemd": consumer(after=True)}, True),
+        ({COMMAND: "true", "systemd": SLUGLESS}, False),
+    ],
+)
+def test_last_source_says_whether_a_token_is_due(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], certain: bool
+) -> None:
+    catalogue = catalogue_of(monkeypatch, tmp_path, sources)
+    assert catalogue.is_certain(catalogue.answering(ACME, ""), ACME) == certain
+
+
+@pytest.mark.parametrize(
+    ("sources", "workspace", "app", "expected"),
+    [
+        ({"option": APP}, "acme", "", "app"),
+        ({"option": APP}, "beta", "", None),
+        ({"option": APP}, "acme", "other", None),
+        ({"option": SLUGLESS}, "beta", "", "personal"),
+        ({"option": BOTH}, "acme", "", "app"),
+        ({"option": BOTH}, "acme", "consumer", "consumer"),
+        ({"option": consumer(), VARIABLE: APP}, "acme", "", "consumer"),
+        ({"option": consumer(after=True), VARIABLE: APP}, "acme", "", "app"),
+        ({"option": consumer("first", after=True), VARIABLE: consumer("second", after=True)}, "acme", "", "first"),
+        ({"option": consumer(after=True)}, "acme", "app", None),
+        ({"option": consumer(workspace="beta"), VARIABLE: APP}, "acme", "", "app"),
+    ],
+)
+def test_installation_of_a_workspace(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+    sources: dict[str, object],
+    workspace: str,
+    app: str,
+    expected: str | None,
+) -> None:
+    found = catalogue_of(monkeypatch, tmp_path, sources).choose_for_workspace(workspace, app)
+    assert (None if found is None else found.app_key) == expected
+
+
+JWT = "e30.e30.c2ln"
+
+
+@pytest.mark.parametrize("text", [JWT, f" {JWT}\n", f"\ufeff{JWT}", f"\n\ufeff {JWT} "])
+def test_jwt_takes_the_place_of_every_injected_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str
+) -> None:
+    beta = APP | {"key": "beta", "principal": {"username": "beta"}}
+    catalogue = catalogue_of(monkeypatch, tmp_path, {"option": APP, VARIABLE: beta, "BBJWT_JWT": text})
+
+    assert [(one.app_key, one.jwt, one.shared_secret) for one in catalogue] == [("app", JWT, ""), ("beta", JWT, "")]
+    alone = list(catalogue_of(monkeypatch, tmp_path, {"BBJWT_JWT": text}))
+    assert [(one.base_url, one.workspaces, one.jwt) for one in alone] == [("https://bitbucket.org", (), JWT)]
+
+
+@pytest.mark.parametrize("text", [" ", "ä", "a\tb", "\ufeff"])
+def test_text_that_is_no_jwt_is_an_error_for_the_hosts_of_its_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str
+) -> None:
+    elsewhere = APP | {"baseUrl": "https://git.example", "baseApiUrl": "https://api.example"}
+    catalogue = catalogue_of(monkeypatch, tmp_path, {"option": elsewhere, "BBJWT_JWT": text})
+
+    assert [catalogue.names_host(host) for host in ("git.example", "other.example")] == [True, False]
+    with pytest.raises(InstallationError, match="BBJWT_JWT"):
+        catalogue.answering(Repository("git.example", "acme", "widgets"), "")
+
+
+def test_hosts_are_those_of_installations_and_of_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    elsewhere = APP | {"baseUrl": "https://git.example", "baseApiUrl": "https://api.example"}
+    sources: dict[str, object] = {VARIABLE: elsewhere, COMMAND: "true"}
+    catalogue = catalogue_of(monkeypatch, tmp_path, sources, hosts=("one.example", "git.example"))
+
+    assert catalogue.hosts() == ["git.example", "one.example"]
+    assert [one.hosts for one in catalogue.to_ask()] == [("one.example", "git.example")]
+
+
+def test_two_apps_need_a_choice() -> None:
+    (one,), (other,) = parse_payload(json.dumps(APP).encode(), "A"), parse_payload(json.dumps(SLUGLESS).encode(), "B")
+
+    assert chosen([one, other], "acme", "personal") == other
+    with pytest.raises(InstallationError, match="app, personal"):
+        chosen([one, other], "acme", "")
 
 
 def test_consumer_without_a_uuid_serves_no_request_by_uuid(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

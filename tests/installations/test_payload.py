@@ -98,6 +98,12 @@ def test_app_and_consumer_side_by_side_give_both_and_the_consumer_succeeds() -> 
     assert parsed(APP | {"oauthConsumer": CONSUMER}) == [app, consumer]
 
 
+def test_consumer_is_used_at_once_unless_it_is_marked() -> None:
+    for changes, marked in (({}, False), ({"afterConnect": False}, False), ({"afterConnect": True}, True)):
+        (consumer,) = parsed({"oauthConsumer": CONSUMER | changes})
+        assert consumer.after_connect == marked
+
+
 def test_consumer_as_it_is_written() -> None:
     (consumer,) = parsed({"oauthConsumer": CONSUMER | {"afterConnect": True, "workspaceUuid": UUID.upper()}})
 
