@@ -41,7 +41,11 @@ INSTALLED = sysconfig.get_path("purelib")
 EVERYTHING = bool(os.environ.get("BBJWT_TEST_ALL"))
 
 # A suite run by `nohup`, or in the background of a script, would have all that it starts ignore these.
-for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+for _number, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 

@@ -317,7 +317,7 @@ def test_a_clock_that_may_be_off_is_named(seconds: int | None, hinted: bool) -> 
             Request.CLIENT_CREDENTIALS,
             "*This is a private consumer*",
         ),
-        ("Invalid OAuth client credentials", Request.CLIENT_CREDENTIALS, "register --oauth-consumer"),
+        ("Invalid OAuth client credentials", Request.CLIENT_CREDENTIALS, "check both in Bitbucket"),
     ],
 )
 @pytest.mark.parametrize("as_json", [True, False])

@@ -680,7 +680,7 @@ class HangUp:
 
 def test_a_server_that_answers_in_time_is_asked_once(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=3))
-    acme.bitbucket.misbehave("token", Fault(drip=0.02))
+    acme.bitbucket.misbehave("token", Fault(drip=0.002))
     assert "password" in answer(acme.get())
 
     assert len(acme.bitbucket.helper_requests()) == 2
