@@ -323,26 +323,6 @@ temporary_folder() {
     trap 'exit 1' HUP INT TERM
 }
 
-# Write the modules that a cached answer imports into one file, compiled (marshal): their code, paths and, of packages,
-# folders. Python itself would look for each of these twenty modules in folders and read it, for 8 % of a start. The
-# launcher leaves to Python what is not in the file; it does not read the file of another Python.
-write_modules='
-import marshal, sys
-from importlib import import_module
-sys.path.insert(0, sys.argv[1])
-for name in ("entry", "getting.get", "git.protocol", "installations.sources", "tokens.record"):
-    try:
-        import_module("git_credential_bbjwt." + name)
-    except ModuleNotFoundError:
-        pass
-found = {name: module.__spec__ for name, module in sys.modules.items() if name.startswith("git_credential_bbjwt")}
-modules = {
-    name: (spec.loader.get_code(name), spec.origin, spec.submodule_search_locations) for name, spec in found.items()
-}
-with open(f"{sys.argv[2]}.{sys.implementation.cache_tag}", "wb") as file:
-    file.write(marshal.dumps(modules))
-'
-
 # write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the command's own folder out of its imports. UTF-8
 # whatever the locale (Python's "UTF-8 mode", the default from 3.15) saves a fortieth of a start, and -S a fifth:
 # git_credential_bbjwt/system/site_packages.py does the rest of `site` if more than the cache is needed. Until then
@@ -353,7 +333,6 @@ write_launcher() {
     new=$1/$name.new
     first="#!$1/bin/python -ISXutf8"
     packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-    "$1/bin/python" -ISXutf8 -c "$write_modules" "$packages_of_it" "$1/modules"
     case $1 in
     *[!A-Za-z0-9/._-]*) short='' ;;
     *) short=yes ;;
@@ -366,39 +345,9 @@ write_launcher() {
 $first
 import gc
 import sys
-from _frozen_importlib import ModuleSpec
-from marshal import loads
 
 gc.disable()
 sys.path.insert(0, "$packages_of_it")
-
-
-class Modules:
-    """Imports what is in the file that install.sh wrote."""
-
-    def __init__(self):
-        with open("$1/modules." + sys.implementation.cache_tag, "rb", 0) as file:
-            self.known = loads(file.read())
-
-    def find_spec(self, name, path=None, target=None):
-        if name in self.known:
-            _, origin, folders = self.known[name]
-            spec = ModuleSpec(name, self, origin=origin)
-            spec.submodule_search_locations = folders
-            spec.has_location = True
-            return spec
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        exec(self.known.pop(module.__name__)[0], module.__dict__)
-
-
-try:
-    sys.meta_path.insert(0, Modules())
-except (OSError, EOFError, ValueError, TypeError):
-    pass  # Python imports them as usual.
 try:
     from git_credential_bbjwt.entry import main
 

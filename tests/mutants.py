@@ -164,8 +164,6 @@ class Worker:
             folder / "tests/locked-test.txt",
         ]
         subprocess.run(install, check=True, capture_output=True)
-        for compiled in (folder / ".cache/tests").glob("modules.*"):  # Else the launcher would import no changed file.
-            compiled.unlink()
         (self._installed,) = (folder / ".cache/tests/lib").glob(f"python3*/site-packages/{PACKAGE}")
 
     def notices(self, mutant: Mutant) -> bool:

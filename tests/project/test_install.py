@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import marshal
 import os
 import shlex
 import shutil
@@ -413,34 +412,6 @@ def test_the_installed_command_ignores_pythonpath(settled: Machine, tmp_path: Pa
     settled.environment["PYTHONPATH"] = str(tmp_path)
 
     assert settled.run(installed(settled), "capability").stdout == "version 0\ncapability state\n"
-
-
-def modules_file() -> Path:
-    """The file from which the installed command imports what every call needs."""
-    found = list(COMMAND.parent.parent.glob("modules.*"))
-    return found[0] if found else cannot("the command was not installed by install.sh")
-
-
-def test_one_file_has_all_that_a_cached_answer_imports(acme: Workspace) -> None:
-    known = marshal.loads(modules_file().read_bytes())  # noqa: S302  # our own file
-    acme.get()
-    imported = {name for name in acme.machine.imports_of("get", acme.url) if name.startswith("git_credential_bbjwt")}
-
-    assert set(known) == imported
-
-
-@pytest.mark.parametrize("content", [None, b"", b"not for marshal"])
-def test_without_that_file_python_imports_as_usual(acme: Workspace, tmp_path: Path, content: bytes | None) -> None:
-    place = tmp_path / modules_file().name
-    if content is not None:
-        place.write_bytes(content)
-    launcher = COMMAND.read_text().replace(str(COMMAND.parent.parent / "modules."), str(tmp_path / "modules."))
-    assert str(tmp_path) in launcher
-    (tmp_path / "launcher").write_text(launcher)
-    data = f"protocol=https\nhost={acme.bitbucket.host}\npath=acme/widgets\n\n"
-    done = acme.machine.run(sys.executable, "-ISXutf8", tmp_path / "launcher", "get", data=data)
-
-    assert "password" in answer(done)
 
 
 def test_a_failed_upgrade_leaves_what_worked(settled: Machine, tmp_path: Path) -> None:
