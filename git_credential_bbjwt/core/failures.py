@@ -140,7 +140,11 @@ class WholeWorkspaceError(CredentialError):
 
 
 class TooManyRefusedError(CredentialError):
-    """The server goes on refusing tokens that were just minted."""
+    """The server goes on refusing tokens that were just minted. Another one is possible in ``seconds``."""
+
+    def __init__(self, what: str, hint: str, seconds: int) -> None:
+        super().__init__(what, hint)
+        self.seconds = seconds
 
 
 class BadAnswerError(CredentialError):

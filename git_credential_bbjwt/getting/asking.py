@@ -126,9 +126,11 @@ def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool)
             f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "
             f"the consumer; there is no token for it for {seconds} s",
             f"check the URL; {hint}",
+            seconds,
         )
     return TooManyRefusedError(
         f"the server refuses every token for {repository.full_name}, the newest one too; there is no other for "
         f"{seconds} s",
         f"see what the server tells git; {hint}",
+        seconds,
     )

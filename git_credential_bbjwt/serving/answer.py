@@ -173,7 +173,7 @@ def refusal(problem: CredentialError, repository: str, budget: Budget) -> Answer
     elif isinstance(problem, LimitError):
         kind, reason, retry_after = Kind.TOO_MANY, f"{problem.what}; {problem.hint}", problem.seconds
     elif isinstance(problem, TooManyRefusedError):
-        kind, reason, retry_after = Kind.TOO_MANY, problem.what, 60
+        kind, reason, retry_after = Kind.TOO_MANY, problem.what, problem.seconds
     elif isinstance(problem, WholeWorkspaceError):
         kind, reason = Kind.WHOLE_WORKSPACE, problem.what
     elif isinstance(problem, CannotLimitError):

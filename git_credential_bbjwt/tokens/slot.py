@@ -88,11 +88,13 @@ class Slot:
         Raises TooManyRefusedError if that has happened too often.
         """
         limit = RateLimit(self._cache, self.name + REMINTS, most=MOST_REMINTS, seconds=REMINTS_WITHIN)
-        if limit.wait() > 0:
+        seconds = limit.wait()
+        if seconds > 0:
             raise TooManyRefusedError(
                 f"the server has refused {MOST_REMINTS} tokens for {self._described} within "
                 f"{REMINTS_WITHIN // 60} minutes, so no more are requested",
                 "see what the server tells git; git-credential-bbjwt doctor URL checks each step",
+                seconds,
             )
         limit.try_to_count()
 

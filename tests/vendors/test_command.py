@@ -103,20 +103,20 @@ def pieces_in(shown: str, printed: str, secret: str) -> list[str]:
     return [piece for piece in pieces if piece in shown]
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("is_in_output", [True, False])
+#: Spellings in which nothing but the command's output says that this is a secret.
+NAMELESS = {"secret", "base64 of the secret", "basic authorization", "another language", "hexadecimal"}
+
+
+@pytest.mark.parametrize(
+    ("spelling", "is_in_output"),
+    [
+        *((spelling, True) for spelling in SPELLINGS),
+        *((spelling, False) for spelling in sorted(SPELLINGS.keys() - NAMELESS)),
+    ],
+)
 def test_secret_with_awkward_characters_is_replaced(spelling: str, is_in_output: bool) -> None:
     payload = json.dumps({"key": "k", "sharedSecret": AWKWARD, "principal": {"username": "acme"}})
     printed = SPELLINGS[spelling](payload, json.dumps(AWKWARD)[1:-1] if "half" in spelling else AWKWARD)
-    knows_itself = spelling not in (
-        "secret",
-        "base64 of the secret",
-        "basic authorization",
-        "another language",
-        "hexadecimal",
-    )
-    if not is_in_output and not knows_itself:
-        pytest.skip("nothing says that this is a secret")
     shown = "\n".join(shown_lines(printed.encode(), payload.encode() if is_in_output else b"", 20))
 
     assert not pieces_in(shown, printed, AWKWARD)
