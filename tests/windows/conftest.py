@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socketserver
 import subprocess
@@ -47,6 +48,15 @@ def _linux_value(value: str) -> str:
     return value[2:].replace("\\", "/") if value[:3] in ("Z:\\", "Z:/") else value
 
 
+#: The folder of the Windows user, which is the home of the user's git.
+_PROFILE = re.compile(r"[Cc]:[\\/]users[\\/][^\\/]+", re.IGNORECASE)
+
+
+def _in_the_home(word: str, home: str) -> str:
+    found = _PROFILE.match(word)
+    return home + word[found.end() :].replace("\\", "/") if found else word
+
+
 class _Bridge(socketserver.ThreadingTCPServer):
     daemon_threads = True
     #: Where this user's git is set up. Wine passes no HOME on.
@@ -62,7 +72,7 @@ class _Asked(socketserver.StreamRequestHandler):
             name: _linux_value(value) for name, value in asked["environment"].items() if name.startswith("GIT_")
         }
         done = subprocess.run(
-            ["git", *asked["arguments"]],
+            ["git", *(_in_the_home(word, home) for word in asked["arguments"])],
             cwd=_linux_value(asked["cwd"]) if asked["cwd"].startswith("Z:") else "/",
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -224,6 +234,10 @@ def scene(windows_machine: Windows, tmp_path: Path) -> Iterator[Scene]:
     shutil.rmtree(windows_machine.data, ignore_errors=True)
     home = tmp_path / "home"
     home.mkdir()
+    # The helper looks for git's configuration in the profile.
+    seen = windows_machine.data.parents[2] / ".gitconfig"
+    seen.unlink(missing_ok=True)
+    seen.symlink_to(home / ".gitconfig")
     with Emulator(tmp_path / "bitbucket") as bitbucket, _Bridge(("127.0.0.1", 0), _Asked) as bridge:
         bridge.home = home
         threading.Thread(target=bridge.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
