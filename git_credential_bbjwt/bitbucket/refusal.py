@@ -214,7 +214,7 @@ def _rest_words(error: dict[str, Any]) -> list[str]:
     return words
 
 
-# What is named like this may be anything; short values do not look like a token.
+# A value with one of these names may be a secret, even if it is too short to look like a token.
 _NAMES_OF_SECRETS = ("access_token", "refresh_token", "token=", "client_secret", "password=", "sharedsecret")
 
 

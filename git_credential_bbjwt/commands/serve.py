@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Answer. Raises UsageError, before anything is read, for a command line that is wrong.
 
-    What is wrong with a file is answered instead, because a client is waiting.
+    A file that cannot be used is reported in the answer instead, because a client is waiting.
     """
     from git_credential_bbjwt.serving.answer import Rules
     from git_credential_bbjwt.serving.audit import audit_to

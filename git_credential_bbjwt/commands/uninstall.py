@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from git_credential_bbjwt.commands import forget, unconfigure, unregister
 from git_credential_bbjwt.core.failures import CredentialError
@@ -41,9 +42,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         level = "system" if system else "global"
         # The secrets go first: without the entries nobody would find those that are left.
         everything = argparse.Namespace(workspace=None, all=True, app=None, system=system)
-        steps.append(lambda everything=everything: unregister.execute(options, everything))  # type: ignore[misc]
-        steps.append(lambda level=level: unconfigure.execute(options, argparse.Namespace(level=level)))  # type: ignore[misc]
-    steps.append(lambda: forget.execute(options, argparse.Namespace(url=None, all=True)))
+        steps.append(partial(unregister.execute, options, everything))
+        steps.append(partial(unconfigure.execute, options, argparse.Namespace(level=level)))
+    steps.append(partial(forget.execute, options, argparse.Namespace(url=None, all=True)))
     failed = sum(map(_fails, steps))
     _say_what_stays()
     if failed:

@@ -78,7 +78,7 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     try:
         repository = parse_path(host, request.path)
         check_allowed(options.allow, repository)
-    except Exception as problem:
+    except Exception as problem:  # The two errors are imported only after one was raised; any other is raised again.
         from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
 
         if not isinstance(problem, (NotARepositoryError, NotAllowedError)):

@@ -141,7 +141,7 @@ _GIT_USAGE = 129
 
 
 def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
-    """Return how well a section's URL matches ``url``: more is better, None is no match.
+    """Return how well a section's URL matches ``url``: more is better, None if it does not match.
 
     Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
     then the longest host, the longest path and a user name win, in this order.

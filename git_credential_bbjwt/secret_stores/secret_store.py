@@ -55,7 +55,7 @@ class SecretFile:
 
     @classmethod
     def remove_others(cls, config_folder: str, keyring_users: Iterable[str]) -> None:
-        """Remove the secrets of all but ``keyring_users``: what killed processes have left. Raises SecretError."""
+        """Remove the secrets of everyone except ``keyring_users``: killed processes left them. Raises SecretError."""
         used = set(map(digest, keyring_users))
         _remove_files(
             f"{config_folder}/{cls._FOLDER}",

@@ -43,12 +43,12 @@ NOT_SET_UP = "this broker is not set up; its log says why"
 
 _WAITING_FOR_BITBUCKET = "waiting for Bitbucket"
 
-#: What the budget is spent on while the request is still to come.
+#: The budget's word for the time before the request has arrived.
 WAITING_FOR_REQUEST = "waiting for the request"
 
 
 class Kind(Enum):
-    """What a request came to."""
+    """The outcome of a request."""
 
     TOKEN = "token"
     #: No installation names the host or workspace.
@@ -82,7 +82,7 @@ _OUTCOMES = {Kind.TOKEN: "granted", Kind.NOTHING: "nothing to say", Kind.NOT_ALL
 
 
 class Rules(NamedTuple):
-    """What a broker's operator decided: scope, app, installation, store, hosts and budget are in ``options``.
+    """The operator's decisions. ``options`` has scope, app, installation, store, hosts and budget.
 
     ``folder`` is the absolute path of the broker's own folder, None if the operator named none.
     """
@@ -98,7 +98,7 @@ class Rules(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a request came to: the ``lines`` for the client, which end with a blank line, and the audit's fields.
+    """The outcome of a request: the ``lines`` for the client, which end with a blank line, and the audit's fields.
 
     ``reason`` is what the client reads, ``cause`` what the audit has in its place. ``expires`` is a Unix time;
     ``digest`` begins the token's SHA-256; ``retry_after`` are seconds.
@@ -120,7 +120,7 @@ class Answer(NamedTuple):
 
 
 class NotAllowedError(CredentialError):
-    """No pattern allows the repository, or it is not there: a client cannot tell."""
+    """No pattern allows the repository, or it is not there. A client cannot see which."""
 
 
 def no_token(kind: Kind, reason: str, cause: str = "", repository: str = "", retry_after: int | None = None) -> Answer:
@@ -182,7 +182,7 @@ def refusal(problem: CredentialError, repository: str, budget: Budget) -> Answer
         doing = budget.doing if budget.doing in (WAITING_FOR_REQUEST, WAITING) else _WAITING_FOR_BITBUCKET
         kind, reason = Kind.TIMEOUT, f"gave up after {budget.seconds:g} s: {doing}"
     elif isinstance(problem, (RefusedError, BadAnswerError, AnothersWorkspaceError)):
-        # What follows may be the server's words, and those may name the installation.
+        # The text after the colon may be the server's, and may name the installation.
         kind, reason = Kind.BITBUCKET, problem.what.partition(": ")[0]
     elif isinstance(problem, (ConnectionFailedError, UndecidedError)):
         kind, reason = Kind.BITBUCKET, "this broker got no answer from Bitbucket; its log says why"
@@ -191,7 +191,7 @@ def refusal(problem: CredentialError, repository: str, budget: Budget) -> Answer
 
 
 def described_bug(problem: BaseException) -> str:
-    """What the audit has of an exception: its type and where it was raised, but none of its words."""
+    """Return the audit's text for an exception: its type and where it was raised, but none of its words."""
     trace = problem.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
