@@ -1,5 +1,6 @@
 """One connection to one host, opened by a thread of its own: directly, or through a proxy."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -106,7 +107,9 @@ class Connection:
         except TimeoutError as problem:
             raise SilentError(patience) from problem
         except (ConnectionError, ssl.SSLEOFError) as problem:
-            raise (_alert(stream) or problem) from problem
+            alert = _alert(stream)
+            _empty_error_queue()
+            raise (alert or problem) from problem
         return Response(response.status, content, response.headers), not response.will_close
 
     def distrust(self) -> None:
@@ -190,3 +193,14 @@ def _alert(stream: socket.socket) -> ssl.SSLError | None:
     except OSError:
         return None
     return None
+
+
+def _empty_error_queue() -> None:
+    """Empty OpenSSL's queue of this thread's errors.
+
+    Python (3.13.5 with OpenSSL 3.5) leaves a failed system call in it, as if the next connection had failed when the
+    same thread first has to wait for data: https://github.com/python/cpython/issues/148594. Every attempt after a
+    reset failed so. A context that refuses its arguments empties the queue.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("")
