@@ -7,9 +7,9 @@ that nobody believes in a bound that is not in force.
 import argparse
 import contextlib
 import os
+import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
@@ -22,10 +22,11 @@ from git_credential_bbjwt.system.places import APP_NAME
 
 _ALL = tuple(OPTIONS)
 _SOURCES = ("--installation", "--installation-command", "--broker", "--id-token-command", "--id-token-file", "--host")
+_OF_SERVE = tuple(name for name in OPTIONS if name not in ("--broker", "--id-token-command", "--id-token-file"))
 
 
 class Command(NamedTuple):
-    """A command: its module in this folder, and the helper's options that it uses.
+    """A command: its module in this folder, and the helper's options that it uses beside ``--verbose``.
 
     ``is_any_order`` takes its options between its arguments, too.
     """
@@ -45,32 +46,19 @@ COMMANDS = {
     "token": Command("token", _ALL),
     "jwt": Command("jwt", ("--app", "--installation")),
     "exec": Command("exec_command", _ALL),
-    "serve": Command(
-        "serve",
-        (
-            "--scope",
-            "--app",
-            "--installation",
-            "--installation-command",
-            "--host",
-            "--allow",
-            "--token-store",
-            "--timeout",
-        ),
-    ),
+    "serve": Command("serve", _OF_SERVE),
     "policy": Command("policy", is_any_order=True),
     "forget": Command("forget"),
     "doctor": Command("doctor", _ALL),
     "uninstall": Command("uninstall"),
 }
 
-_DESCRIPTION = "Give git a fresh read-only token for exactly the Bitbucket repository it asks for."
-
 _USAGE = f"""{APP_NAME} COMMAND [ARGUMENTS]
        {APP_NAME} [OPTIONS] get|store|erase|capability"""
 
 _EPILOG = f"""\
-Git runs the second form: credential.helper in its configuration names the command and its options.
+Git runs the second form: credential.helper in its configuration names the
+command and its options.
 
 Get started:
   {APP_NAME} register installed.json
@@ -86,13 +74,13 @@ _WIDEST = 100
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line: for ``--help`` and the shells' completions."""
-    top = _Parser(prog=APP_NAME, usage=_USAGE, description=_DESCRIPTION, epilog=_EPILOG, add_help=False)
+    what = "Give git a fresh read-only token for just the Bitbucket repository it asks for."
+    top = _Parser(prog=APP_NAME, usage=_USAGE, description=what, epilog=_EPILOG, add_help=False)
     chosen = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog=APP_NAME, required=True)
     for name in COMMANDS:
-        module = _module(name)
-        description = module.__doc__ or ""
+        description = _module(name).__doc__ or ""
         summary = description.splitlines()[0].removesuffix(".")
-        _declare(name, module, chosen.add_parser(name, help=summary, description=description))
+        _declare(name, chosen.add_parser(name, help=summary, description=description))
     helper = top.add_argument_group("options of the helper, in credential.helper or before a command")
     for option in OPTIONS.values():
         _add(helper, option)
@@ -104,48 +92,30 @@ def parser() -> argparse.ArgumentParser:
 
 def _parser_of(name: str) -> argparse.ArgumentParser:
     """Return the parser of one command: to import the others' modules would cost more than most commands."""
-    module = _module(name)
-    alone = _Parser(prog=f"{APP_NAME} {name}", description=module.__doc__)
-    _declare(name, module, alone)
-    return alone
+    return _declare(name, _Parser(prog=f"{APP_NAME} {name}", description=_module(name).__doc__))
 
 
-def _declare(name: str, module: ModuleType, command: argparse.ArgumentParser) -> None:
-    module.add_arguments(command)
+def _declare(name: str, command: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Declare the arguments of a command, which may have options of its own by the names of the helper's."""
+    _module(name).add_arguments(command)
     command.usage = command.format_usage().removeprefix("usage: ").rstrip()  # Without the helper's options.
+    own = {word for action in command._actions for word in action.option_strings}
     helper = command.add_argument_group("options of the helper, also before the command's name")
     for option in OPTIONS.values():
-        if option.name in (*COMMANDS[name].options, "--verbose"):
-            with contextlib.suppress(argparse.ArgumentError):  # The command has an option of its own by this name.
-                _add(helper, option)
+        if option.name in (*COMMANDS[name].options, "--verbose") and option.name not in own:
+            _add(helper, option)
+    return command
 
 
 def _add(group: argparse._ArgumentGroup, option: Option) -> None:
-    default = f" (default: {option.default})" if option.default else ""
-    group.add_argument(
-        option.name,
-        action=_Given,
-        default=argparse.SUPPRESS,
-        nargs=None if option.metavar else 0,
-        metavar=option.metavar or None,
-        choices=option.metavar.split("|") if "|" in option.metavar else None,
-        help=option.meaning + default,
-    )
-
-
-class _Given(argparse.Action):
-    """An option of the helper that is given after the command's name. All of them are collected in ``helper``."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,  # noqa: ARG002  # argparse's signature
-    ) -> None:
-        del parser
-        earlier: list[tuple[str, str]] = getattr(namespace, "helper", [])
-        namespace.helper = [*earlier, (self.option_strings[0], values if isinstance(values, str) else "")]
+    """Declare an option of the helper; its values are collected under its name, for `HelperOptions.with_option`."""
+    meaning = option.meaning + (f" (default: {option.default})" if option.default else "")
+    common: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "help": meaning}
+    if option.metavar:
+        choices = option.metavar.split("|") if "|" in option.metavar else None
+        group.add_argument(option.name, action="append", metavar=option.metavar, choices=choices, **common)
+    else:
+        group.add_argument(option.name, action="append_const", const="", **common)
 
 
 def _module(name: str) -> ModuleType:
@@ -174,15 +144,16 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
 
 def execute(options: HelperOptions, words: list[str]) -> int:
     """Run the command that ``words`` spell; return the exit status. Raises CredentialError."""
-    if len(words) == 1 and not words[0].startswith("-") and words[0] not in (*COMMANDS, "help") and _gets_a_request():
+    name, *rest = words or [""]
+    if not rest and name and not name.startswith("-") and name not in (*COMMANDS, "help") and _gets_a_request():
         return 0  # gitcredentials(7): a helper ignores operations it does not know, because git may add some.
-    if sys.stdout is None and words[:1] == ["exec"]:
-        return _run(options, words)  # The command may have no use for standard output.
-    if sys.stdout is None:  # Python's sign that descriptor 1 was closed.
+    if sys.stdout is None and name == "exec":  # Python's sign that descriptor 1 was closed.
+        return _run(options, name, rest)  # The command may have no use for it.
+    if sys.stdout is None:
         raise CredentialError("standard output is closed: the result cannot be written", "open it, or use a file")
     try:
         try:
-            status = _run(options, words)
+            return _run(options, name, rest)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # The reader has gone.
@@ -193,14 +164,12 @@ def execute(options: HelperOptions, words: list[str]) -> int:
         raise CredentialError(
             f"the result cannot be written: {problem.strerror}", "make room, or use a file"
         ) from problem
-    return status
 
 
-def _run(options: HelperOptions, words: list[str]) -> int:
-    if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
-        words = [words[1], "--help"]
-    name = words[0] if words else ""
-    if name in OPERATIONS and words[1:] not in (["-h"], ["--help"]):
+def _run(options: HelperOptions, name: str, words: list[str]) -> int:
+    if name == "help" and words and words[0] in COMMANDS:
+        name, words = words[0], ["--help"]
+    if name in OPERATIONS and words not in (["-h"], ["--help"]):
         raise UsageError(f"{name} takes no arguments", f"write options before it: {APP_NAME} --verbose {name}")
     if name in ("-h", "--help", "help", *OPERATIONS):
         parser().print_help()
@@ -209,21 +178,25 @@ def _run(options: HelperOptions, words: list[str]) -> int:
         print(f"{APP_NAME} {__version__}")
         return 0
     if name not in COMMANDS:
-        raise UsageError(*_unknown(name))
-    _check_used(name, options.given)
+        raise _unknown(name)
+    command = COMMANDS[name]
+    unused = [option for option in dict.fromkeys(options.given) if option not in (*command.options, "--verbose")]
+    if unused:
+        raise UsageError(f"{name} has no use for {', '.join(unused)}", f"leave out {', '.join(unused)}")
     try:
-        command = _parser_of(name)
-        parse = command.parse_intermixed_args if COMMANDS[name].is_any_order else command.parse_args
-        arguments = parse(words[1:])
+        its_parser = _parser_of(name)
+        parse = its_parser.parse_intermixed_args if command.is_any_order else its_parser.parse_args
+        arguments = parse(words)
     except SystemExit as ended:  # argparse has printed its help, or the error.
         return ended.code if isinstance(ended.code, int) else 2
-    for option, value in getattr(arguments, "helper", ()):
-        options = options.with_option(option, value)
+    for option in OPTIONS:
+        for value in getattr(arguments, option, ()):
+            options = options.with_option(option, value)
     if options.verbose:
         from git_credential_bbjwt.core.output import be_verbose
 
         be_verbose()
-    if options.broker is None and "--broker" in COMMANDS[name].options and os.environ.get("BBJWT_BROKER"):
+    if options.broker is None and "--broker" in command.options and os.environ.get("BBJWT_BROKER"):
         from git_credential_bbjwt.core.where import Where
 
         options = options.replaced(broker=Where.parse(os.environ["BBJWT_BROKER"], "BBJWT_BROKER").text)
@@ -232,27 +205,18 @@ def _run(options: HelperOptions, words: list[str]) -> int:
     return status
 
 
-def _check_used(name: str, given: Iterable[str]) -> None:
-    unused = [option for option in dict.fromkeys(given) if option not in (*COMMANDS[name].options, "--verbose")]
-    if unused:
-        raise UsageError(f"{name} has no use for {', '.join(unused)}", f"leave out {', '.join(unused)}")
-
-
-def _unknown(word: str) -> tuple[str, str]:
-    """Return error and hint for an unknown command. The word is not repeated, because it may be a secret."""
-    if not word:
-        return "no command is given", f"the commands are: {', '.join(COMMANDS)}"
+def _unknown(word: str) -> UsageError:
+    """Return the error for an unknown command. The word is not repeated, because it may be a secret."""
     if word.startswith("-"):
-        return "there is no such option", _meant(word.partition("=")[0], [*OPTIONS, "--help", "--version"])
-    return "there is no such command", _meant(word, [*COMMANDS, *OPERATIONS])
+        meant = _did_you_mean([word], [*OPTIONS, "--help", "--version"])
+        return UsageError("there is no such option", f"{meant}{APP_NAME} --help lists the options")
+    what = "there is no such command" if word else "no command is given"
+    return UsageError(what, f"{_did_you_mean([word], [*COMMANDS, *OPERATIONS])}choose from {', '.join(COMMANDS)}")
 
 
-def _meant(word: str, known: list[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    if known[0].startswith("-"):
-        return f"did you mean {close[0]}?" if close else f"{APP_NAME} --help lists the options"
-    commands = f"the commands are: {', '.join(COMMANDS)}"
-    return f"did you mean {close[0]}? {commands[0].upper()}{commands[1:]}" if close else commands
+def _did_you_mean(words: Iterable[str], known: list[str]) -> str:
+    close = [found for word in words for found in get_close_matches(word.partition("=")[0], known, n=1)]
+    return f"did you mean {close[0]}? " if close else ""
 
 
 def _gets_a_request() -> bool:
@@ -274,26 +238,10 @@ def _gets_a_request() -> bool:
     return any(b"=" in line[1:] for data in found for line in data.split(b"\n"))
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help that fits the terminal: paragraphs are filled, indented lines (examples) stay as they are."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, **options)
-        self._width = min(self._width, _WIDEST)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = [self._paragraph(part, width) for part in textwrap.dedent(text).strip().split("\n\n")]
-        return textwrap.indent("\n\n".join(paragraphs), indent)
-
-    @staticmethod
-    def _paragraph(text: str, width: int) -> str:
-        lines: list[str] = []
-        for line in text.splitlines():
-            if lines and not line.startswith((" ", "- ")) and not lines[-1].startswith(" ") and lines[-1][-1:] != ":":
-                lines[-1] += " " + line
-            else:
-                lines.append(line)
-        return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Return argparse's formatter that shows the docstrings of commands as they are."""
+    width = min(shutil.get_terminal_size().columns - 2, _WIDEST)
+    return argparse.RawDescriptionHelpFormatter(prog, width=width)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -301,31 +249,24 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         """Take argparse's ``options``. An option must be written in full."""
-        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=_formatter, allow_abbrev=False, **options)
+        self.color = False  # Of Python 3.14; `_declare` needs a usage without escape sequences.
 
     def error(self, message: str) -> NoReturn:
         """End with a usage error that names arguments and choices, both of which the program knows."""
-        self.print_usage(sys.stderr)
-        what, hint = self._what_is_wrong(message)
         from git_credential_bbjwt.core.output import error
 
-        error(what, f"{hint}{self.prog} --help")
-        self.exit(2)
-
-    def _what_is_wrong(self, message: str) -> tuple[str, str]:
         argument, _, reason = message.partition(": ")
-        if message.startswith("unrecognized arguments"):
-            known = [name for action in self._actions for name in action.option_strings]
-            close = [
-                found
-                for word in reason.split()
-                if word.startswith("--")
-                for found in get_close_matches(word.partition("=")[0], known, n=1)
-            ]
-            return "there is an argument too many or an unknown option", f"did you mean {close[0]}? " if close else ""
-        known_words = ("expected ", "not allowed with ")
-        if not argument.startswith("argument ") or reason.startswith(known_words):
-            # argparse's own words and the names of arguments, or no message that repeats a value.
-            return message if reason or "required" in message else "the arguments are wrong", ""
-        choices = reason.rpartition("(choose from ")[2].replace("'", "").removesuffix(")")
-        return f"{argument}: " + (f"choose from {choices}" if "invalid choice" in reason else "invalid value"), ""
+        hint = f"{self.prog} --help"
+        if argument == "unrecognized arguments":
+            message = "there is an argument too many or an unknown option"
+            names = [name for action in self._actions for name in action.option_strings]
+            hint = _did_you_mean([word for word in reason.split() if word.startswith("--")], names) + hint
+        elif reason.startswith("invalid choice: "):
+            choices = reason.rpartition("(choose from ")[2].replace("'", "").removesuffix(")")
+            message = f"{argument}: choose from {choices}"
+        elif not argument.endswith("required") and not reason.startswith(("expected ", "not allowed with ")):
+            message = f"{argument}: invalid value"
+        self.print_usage(sys.stderr)
+        error(message, hint)
+        self.exit(2)

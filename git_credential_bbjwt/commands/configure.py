@@ -1,8 +1,9 @@
-"""Switch the helper on in git's configuration, for the registered hosts or some of their workspaces.
+"""Switch the helper on in git's configuration.
 
-Writes credential.URL.helper and credential.URL.useHttpPath. The options of the helper that are given are written on the
-helper line. A line that is there keeps its other options; to drop them, run unconfigure first. Running it again changes
-nothing.
+Writes credential.URL.helper and credential.URL.useHttpPath. The options of the
+helper that are given are written on the helper line. A line that is there
+keeps its other options; to drop them, run unconfigure first. Running it again
+changes nothing.
 
 Examples:
   git-credential-bbjwt configure

@@ -1,7 +1,8 @@
 """Check step by step what a token needs, and say what to do about it.
 
-With the clone URL of a repository, doctor also checks what git sends for it, and gets a token. Each line begins with ✓
-(passed), ✗ (failed, with the remedy below) or – (a note). Exit status 0 if nothing failed.
+With the clone URL of a repository, doctor also checks what git sends for it,
+and gets a token. Each line begins with ✓ (passed), ✗ (failed, with the remedy
+below) or – (a note). Exit status 0 if nothing failed.
 
 Example:
   git-credential-bbjwt doctor https://bitbucket.org/acme/widgets

@@ -1,8 +1,9 @@
 """Run one command with the helper switched on for it and its children alone.
 
-Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no configuration file is changed. For the hosts
-concerned no other helper is asked, and none is given the token to store. The helper replaces itself by the command, so
-signals and exit status are the command's own.
+Works through the environment (GIT_CONFIG_COUNT, git 2.31 or newer): no
+configuration file is changed. For the hosts concerned no other helper is
+asked, and none is given the token to store. The helper replaces itself by the
+command, so signals and exit status are the command's own.
 
 Examples:
   git-credential-bbjwt exec -- git clone https://bitbucket.org/acme/widgets

@@ -1,4 +1,6 @@
-"""Drop the cached tokens of one repository, or all of them. Registered secrets stay.
+"""Drop the cached tokens of one repository, or all of them.
+
+Registered secrets stay.
 
 Examples:
   git-credential-bbjwt forget https://bitbucket.org/acme/widgets

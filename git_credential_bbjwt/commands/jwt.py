@@ -1,7 +1,8 @@
-"""Print a signed JWT for the swap, to hand to a machine that must not hold the secret.
+"""Print a signed JWT, to hand to a machine that must not hold the secret.
 
-The other machine uses it as BBJWT_JWT or BBJWT_JWT_FILE until it expires. Until then it gives tokens for any repository
-of the workspace, with any scope of the app, to anyone who has it, so keep its life short.
+The other machine uses it as BBJWT_JWT or BBJWT_JWT_FILE until it expires.
+Until then it gives tokens for any repository of the workspace, with any scope
+of the app, to anyone who has it, so keep its life short.
 
 Example:
   git-credential-bbjwt jwt acme --expires 600

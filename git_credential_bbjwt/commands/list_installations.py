@@ -1,7 +1,8 @@
-"""List the installations in the order they are asked, and where each one's secret is.
+"""List the installations in their order, and where the secret of each is.
 
-Those of --installation, BBJWT_INSTALLATION and systemd come first, then the registered ones by workspace, the system's
-last. A terminal gets a table, a pipe one line per installation with tabs between the columns.
+Those of --installation, BBJWT_INSTALLATION and systemd come first, then the
+registered ones by workspace, the system's last. A terminal gets a table, a
+pipe one line per installation with tabs between the columns.
 
 Example:
   git-credential-bbjwt list --json

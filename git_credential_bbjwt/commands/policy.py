@@ -1,7 +1,8 @@
 """Try an https broker's configuration, without any request.
 
-Prints whose jobs the configuration trusts and with which repositories. With an ID token, or its
-claims as JSON, it prints which rules match, what the token may read, and yes or no for each URL.
+Prints whose jobs the configuration trusts and with which repositories. With an
+ID token, or its claims as JSON, it prints which rules match, what the token
+may read, and yes or no for each URL.
 
 Examples:
   git-credential-bbjwt policy broker.toml

@@ -1,7 +1,8 @@
-"""Answer one request for a token, for clients that must not hold the secret; then exit.
+"""Answer one request of a client that must not hold the secret, then exit.
 
-Started by a systemd socket unit with Accept=yes, or by sshd as a forced command. The client chooses the repository,
-among those that --allow names, and nothing else. Each request leaves a line in the audit.
+Started by a systemd socket unit with Accept=yes, or by sshd as a forced
+command. The client chooses the repository, among those that --allow names, and
+nothing else. Each request leaves a line in the audit.
 
 Examples:
   git-credential-bbjwt serve --allow 'acme/lib-*' --audit syslog

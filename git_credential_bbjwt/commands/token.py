@@ -1,7 +1,8 @@
 """Print a token for one repository, to hand to another machine.
 
-A Connect app's token reads that repository only, for an hour or two. An OAuth consumer's token opens every repository
-of the workspace. Several URLs get one line each, in their order. The line of a URL without a token is empty, and the
+A Connect app's token reads that repository only, for an hour or two. An OAuth
+consumer's token opens every repository of the workspace. Several URLs get one
+line each, in their order. The line of a URL without a token is empty, and the
 exit status is 1.
 
 Examples:

@@ -1,7 +1,7 @@
-"""Remove this helper's entries from git's configuration, and the settings that belong to them.
+"""Remove this helper from git's configuration.
 
-The settings beside an entry (useHttpPath, proactiveAuth, insteadOf, an empty helper) go if no other helper is left for
-the URL.
+The settings beside an entry (useHttpPath, proactiveAuth, insteadOf, an empty
+helper) go if no other helper is left for the URL.
 
 Example:
   git-credential-bbjwt unconfigure

@@ -1,7 +1,8 @@
-"""Remove what this helper has stored on this machine, then say how to remove the program.
+"""Remove what this helper has stored, then say how to remove the program.
 
-In one step: unconfigure, unregister --all and forget --all. At a terminal it lists what it will remove, and asks first.
-The system's registry and configuration stay, unless --system is given. It can be run again.
+In one step: unconfigure, unregister --all and forget --all. At a terminal it
+lists what it will remove, and asks first. The system's registry and
+configuration stay, unless --system is given. It can be run again.
 
 Example:
   git-credential-bbjwt uninstall

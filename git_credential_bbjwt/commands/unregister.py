@@ -1,6 +1,7 @@
-"""Forget an installation: its registry entry, its shared secret, its cached tokens.
+"""Forget an installation: its entry, its shared secret, its cached tokens.
 
-The secret is removed first. If it cannot be removed, the entry stays, so that nobody forgets that the secret is there.
+The secret is removed first. If it cannot be removed, the entry stays, so that
+nobody forgets that the secret is there.
 
 Example:
   git-credential-bbjwt unregister acme
