@@ -1,9 +1,11 @@
-"""Register an installation: its secret goes to the keyring, the rest to the registry.
+"""Register an installation, with its secret in the keyring.
 
-FILE is the payload of the app's `installed` lifecycle callback, or an OAuth consumer as {"oauthConsumer": {"key": "K",
-"secret": "S", "workspace": "acme"}}, also in the wrappers of frameworks and secret stores. FILE may hold many: a JSON
-array, or one payload per line. All are checked before the first is stored. A dash reads from standard input.
-Registering again replaces the earlier entry, after the new secret was tried. No secret is ever an argument.
+FILE is the payload of the app's `installed` lifecycle callback, or an OAuth
+consumer as {"oauthConsumer": {"key": "K", "secret": "S", "workspace":
+"acme"}}, also in the wrappers of frameworks and secret stores. FILE may hold
+many: a JSON array, or one payload per line. All are checked before the first
+is stored. A dash reads from standard input. Registering again replaces the
+earlier entry, after the new secret was tried. No secret is ever an argument.
 
 Examples:
   git-credential-bbjwt register installed.json
@@ -16,13 +18,16 @@ Examples:
 import argparse
 
 from git_credential_bbjwt.commands.registration import given, trial
-from git_credential_bbjwt.commands.registration.registration import Given, Registration
+from git_credential_bbjwt.commands.registration.registration import Registration
+from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.core.repository import is_name
+from git_credential_bbjwt.getting.obtain import token_for_person
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
+from git_credential_bbjwt.system.places import APP_NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace",
         action="append",
         default=[],
+        type=str.lower,
         metavar="SLUG",
         help="workspace slug, if the payload has none (repeatable)",
     )
@@ -47,65 +53,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Register. Raises UsageError, InstallationError, SecretError."""
-    workspaces = [workspace.lower() for workspace in arguments.workspace]
-    _check_usage(arguments, workspaces)
-    registry = RegistryFolder(system=arguments.system)
-    secret = given.read_secret(arguments.secret_file) if arguments.secret_file is not None else ""
+    _check_usage(arguments)
+    registration = Registration(
+        RegistryFolder(system=arguments.system),
+        SecretPlace.FILE if arguments.insecure_storage else SecretPlace.KEYRING,
+        arguments.workspace,
+        given.read_secret(arguments.secret_file) if arguments.secret_file is not None else "",
+        arguments.after_connect,
+        options.timeout,
+    )
     if arguments.oauth_consumer:
-        payloads, where = [given.ask_consumer(workspaces)], "the values given"
+        payloads, where = [given.ask_consumer(arguments.workspace)], "the values given"
     else:
         payloads, where = given.read_payloads(arguments.file)
-    if len(payloads) > 1 and (workspaces or arguments.repository):
-        raise UsageError("--workspace and --repository go with one payload, and these are several")
-    also = Given(workspaces, secret, arguments.after_connect, options)
-    registration = Registration(registry, insecure=arguments.insecure_storage, also=also)
+    if len(payloads) > 1 and (arguments.workspace or arguments.repository):
+        raise UsageError(
+            "--workspace and --repository go with one payload, and these are several", "register them one by one"
+        )
     wanted = registration.check(payloads, where)
-    if registration.uses_secret_of_app:
-        note("the secret of an app that is registered under Develop apps opens every workspace that has the app")
     if len(payloads) > 1:
         return registration.store_many(wanted)
-    installations = [one.installation for one in wanted]
-    repository = trial.parse_repository(arguments.repository, installations) if arguments.repository else None
+    repository = parse_url(arguments.repository) if arguments.repository else None
+    if repository is not None and not any(one.installation.serves(repository) for one in wanted):
+        raise UsageError(
+            f"{repository.full_name} on {repository.host} belongs to another installation",
+            "name a repository of this one: --repository URL",
+        )
     replaced = registration.replaced_by(wanted)
     if replaced:
         app = next(one for one in wanted if not one.installation.is_consumer)
-        remedy = (
-            f"register the newest payload; to remove the registered one: {_unregister(replaced[0], arguments.system)}"
-        )
-        trial.check_secret(
-            app.installation._replace(shared_secret=app.secret, secret_place=SecretPlace.PAYLOAD), options, remedy
-        )
+        new = app.installation._replace(shared_secret=app.secret, secret_place=SecretPlace.PAYLOAD)
+        unregister = f"{APP_NAME} unregister {replaced[0].workspaces[0]} --app {replaced[0].app_key}"
+        unregister += " --system" if arguments.system else ""
+        remedy = f"register the newest payload; to remove the registered one: {unregister}"
+        trial.check_secret(new, options.timeout, remedy)
     registered = registration.store(wanted)
     for name in dict.fromkeys(one.name for one in registered):
-        _say(name, [one for one in registered if one.name == name], registry)
+        _say([one for one in registered if one.name == name], registration.registry)
     if repository is not None:
-        trial.get_token(repository, registered[0], options)
+        token_for_person(repository, options.replaced(token_store="none", app=registered[0].app_key))
+        note(f"got a token for {repository.full_name}: all is well")
     return 0
 
 
-def _check_usage(arguments: argparse.Namespace, workspaces: list[str]) -> None:
-    if not all(map(is_name, workspaces)):
-        raise UsageError("--workspace needs the slug of the workspace's URLs")
+def _check_usage(arguments: argparse.Namespace) -> None:
+    if not all(map(is_name, arguments.workspace)):
+        raise UsageError(
+            "--workspace needs a slug, as in the workspace's URLs", f"{APP_NAME} register FILE --workspace SLUG"
+        )
     if arguments.file is None and not arguments.oauth_consumer:
         raise UsageError(
             "register needs FILE, the path of a payload, or - to read it from standard input",
-            "git-credential-bbjwt register FILE",
+            f"{APP_NAME} register FILE",
         )
-    if arguments.file is not None and arguments.oauth_consumer:
-        raise UsageError("--oauth-consumer asks for the key and the secret: leave out FILE")
-    if arguments.oauth_consumer and arguments.secret_file is not None:
-        raise UsageError("--secret-file is for payloads of Connect apps, and --oauth-consumer asks for the secret")
+    if arguments.oauth_consumer and (arguments.file is not None or arguments.secret_file is not None):
+        raise UsageError(
+            "--oauth-consumer asks for the key and the secret, so FILE and --secret-file do not go with it",
+            f"{APP_NAME} register --oauth-consumer --workspace SLUG",
+        )
 
 
-def _unregister(old: Installation, system: bool) -> str:
-    return f"git-credential-bbjwt unregister {old.workspaces[0]} --app {old.app_key}{' --system' if system else ''}"
-
-
-def _say(name: str, registered: list[Installation], registry: RegistryFolder) -> None:
+def _say(registered: list[Installation], registry: RegistryFolder) -> None:
+    """Say what was registered of one app or consumer, for one workspace or more."""
     new = registered[0]
     slugs = ", ".join(slug for one in registered for slug in one.workspaces)
     note(
-        f"registered the {name} for {slugs} on {new.host}; the secret is {new.secret_place.described}, "
+        f"registered the {new.name} for {slugs} on {new.host}; the secret is {new.secret_place.described}, "
         f"the rest in {registry.path}"
     )
     if new.opens_workspace:

@@ -1,9 +1,17 @@
-"""A terminal that does not show the text that is pasted into it."""
+"""Questions at a terminal, which can hide the text that is pasted into it."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+
+def ask(question: str) -> str:
+    """Ask on standard error; return the line that is typed."""
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip()
+
 
 if sys.platform == "win32":
     import msvcrt

@@ -130,7 +130,7 @@ def test_oauth_consumer_without_a_terminal_is_a_usage_error(vendor: Workspace, w
     done = vendor.machine.bbjwt("register", "--oauth-consumer", *words, check=False)
 
     assert done.returncode == 2
-    assert ("register -" in done.stderr) == (words == ["--workspace=acme"])
+    assert ("pipe {" in done.stderr) == (words == ["--workspace=acme"])
 
 
 @contextmanager

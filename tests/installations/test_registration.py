@@ -335,7 +335,7 @@ def test_registering_can_try_a_mint(unregistered: Workspace) -> None:
     register = ("register", "--insecure-storage", unregistered.installation, "--repository")
     done = unregistered.machine.bbjwt(*register, unregistered.url)
     assert "all is well" in done.stderr
-    refused = unregistered.machine.bbjwt(*register, "acme/nothing-here", check=False)
+    refused = unregistered.machine.bbjwt(*register, unregistered.url.replace("widgets", "nothing-here"), check=False)
     assert refused.returncode == 1
     assert "404" in refused.stderr
 

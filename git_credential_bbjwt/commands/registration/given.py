@@ -10,13 +10,9 @@ from git_credential_bbjwt.core.output import hide, note, warning
 from git_credential_bbjwt.installations.source import Payload, unpacked
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER
 from git_credential_bbjwt.system import terminal
-from git_credential_bbjwt.system.ownership import why_not_trusted_itself
 
 # One payload is pasted, of two kilobytes. Bytes.
 _MAX_PASTED = 1024 * 1024
-
-# Bitbucket's have up to 128 characters. Bytes.
-_LONGEST_SECRET = 4096
 
 
 class _GivenFile(Payload):
@@ -24,18 +20,11 @@ class _GivenFile(Payload):
 
     _longest = sys.maxsize
 
-    def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":
-        why_not = why_not_trusted_itself(found, self.where)
-        if why_not is None:
-            return None
-        reason, remedy = why_not
-        return reason, f"{remedy}; or, if you trust what is in it: git-credential-bbjwt register - < FILE"
-
 
 class _SecretFile(Payload):
-    """The file of --secret-file."""
+    """The file of --secret-file. Bitbucket's secrets have up to 128 characters."""
 
-    _longest = _LONGEST_SECRET
+    _longest = 4096
 
 
 def read_payloads(path: str) -> tuple[list[bytes], str]:
@@ -90,17 +79,14 @@ def split_payloads(data: bytes) -> list[bytes]:
         except (ValueError, RecursionError):
             return [text]
     # A payload in several lines is not whole after the first. If the first line is, each line is a payload.
-    if len(lines) > 1 and _is_json(lines[0]):
+    if len(lines) > 1 and _parsed(lines[0]) is not None:
         return [line for line in lines if line.strip()]
     return [text]
 
 
 def app_of(data: bytes) -> str:
-    """The key of a payload that is wrong otherwise, for an error."""
-    try:
-        found = loads(data)
-    except (ValueError, RecursionError):
-        return ""
+    """Return the key of a payload that is wrong otherwise, for an error."""
+    found = _parsed(data)
     for wrapper in (APP, CONSUMER):
         found = found.get(wrapper, found) if isinstance(found, dict) else None
     key = found.get("key") if isinstance(found, dict) else None
@@ -110,15 +96,16 @@ def app_of(data: bytes) -> str:
 def ask_consumer(workspaces: list[str]) -> bytes:
     """Ask at the terminal for an OAuth consumer of the workspace; return it as a payload. Raises UsageError."""
     if len(workspaces) != 1:
-        raise UsageError("--oauth-consumer needs the consumer's workspace: --workspace SLUG")
+        raise UsageError(
+            "--oauth-consumer needs the one workspace of the consumer",
+            "name it: git-credential-bbjwt register --oauth-consumer --workspace SLUG",
+        )
     if not os.isatty(0):
         raise UsageError(
             "--oauth-consumer asks at a terminal, but standard input is not a terminal",
             'pipe {"oauthConsumer": {"key": …, "secret": …, "workspace": …}} to: git-credential-bbjwt register -',
         )
-    sys.stderr.write("Key of the OAuth consumer: ")
-    sys.stderr.flush()
-    key = sys.stdin.readline().strip()
+    key = terminal.ask("Key of the OAuth consumer: ")
     secret = ask_secret("Secret of the OAuth consumer (not shown): ")
     return dumps({CONSUMER: {"key": key, "secret": secret, "workspace": workspaces[0]}}).encode()
 
@@ -132,7 +119,7 @@ def ask_secret(question: str) -> str:
     except EOFError:
         secret = ""
     if not secret:
-        raise UsageError("no secret was given: nothing is registered")
+        raise UsageError("no secret was given: nothing is registered", "run the command again, and paste the secret")
     hide(secret)
     return secret
 
@@ -145,14 +132,15 @@ def _read_unseen() -> bytes:
         data = b""
         while len(data) <= _MAX_PASTED and (piece := read()):
             data += piece
-            if b"\x04" in piece or (data.rstrip().endswith(b"}") and _is_json(data)):
+            if b"\x04" in piece or (data.rstrip().endswith(b"}") and _parsed(data) is not None):
                 break
     return data.partition(b"\x04")[0]
 
 
-def _is_json(data: bytes) -> bool:
+def _parsed(data: bytes) -> object:
+    """Return what ``data`` is in JSON, or None."""
     try:
-        loads(data)
+        found: object = loads(data)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None
+    return found

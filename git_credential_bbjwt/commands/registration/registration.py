@@ -2,18 +2,22 @@
 
 import contextlib
 import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from git_credential_bbjwt.commands.registration import given, trial
-from git_credential_bbjwt.commands.registration.progress import Progress
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError, SecretError, UsageError
-from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, hide, note
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryFolder
 from git_credential_bbjwt.secret_stores import secret_store
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
+
+# Characters of the progress bar.
+_WIDTH = 30
 
 
 class Wanted(NamedTuple):
@@ -24,38 +28,32 @@ class Wanted(NamedTuple):
     secret: str
 
 
-class Given(NamedTuple):
-    """The rest of the command line, beside the payloads. ``secret`` is that of --secret-file, or empty."""
-
-    workspaces: list[str]
-    secret: str
-    after_connect: bool
-    options: HelperOptions
-
-
+@dataclass
 class Registration:
-    """One call of `register`, into the registry of the user or of the system."""
+    """One call of `register`, into the ``registry`` of the user or of the system.
 
-    def __init__(self, registry: RegistryFolder, *, insecure: bool, also: Given) -> None:
-        self.registry = registry
-        self._place = SecretPlace.FILE if insecure else SecretPlace.KEYRING
-        self._also = also
-        self._asked_secret = also.secret
+    ``secret_of_app`` is that of --secret-file, or empty. ``timeout`` is in seconds.
+    """
+
+    registry: RegistryFolder
+    place: SecretPlace
+    workspaces: list[str]
+    secret_of_app: str
+    after_connect: bool
+    timeout: float
+    _typed_secret: str = ""
 
     def check(self, payloads: list[bytes], where: str) -> list[Wanted]:
         """Return what the payloads describe, if all of them are right. Raises InstallationError, UsageError."""
         wanted, wrong = [], []
-        progress = Progress("checked", len(payloads))
-        for position, data in enumerate(payloads, 1):
+        for number in _with_bar("checked", range(len(payloads))):
             try:
-                for one in parse_payload(data, where):
-                    wanted += self._checked(position, one, where)
+                for one in parse_payload(payloads[number], where):
+                    wanted += self._checked(number + 1, one, where)
             except InstallationError as problem:
                 if len(payloads) == 1:
                     raise
-                wrong.append(f"payload {position}{given.app_of(data)}: {problem.what}")
-            progress.advance()
-        progress.end()
+                wrong.append(f"payload {number + 1}{given.app_of(payloads[number])}: {problem.what}")
         for line in wrong:
             error(line)
         if wrong:
@@ -64,55 +62,53 @@ class Registration:
                 "correct or leave out those named above",
             )
         consumers = [one for one in wanted if one.installation.is_consumer]
-        if self._also.after_connect and not consumers:
-            raise UsageError("--after-connect marks an OAuth consumer, and none is given")
-        if self._also.secret and len(consumers) == len(wanted):
-            raise UsageError("--secret-file is for the payloads of Connect apps, and none is given")
+        if self.after_connect and not consumers:
+            raise UsageError("--after-connect marks an OAuth consumer, and none is given", "leave out --after-connect")
+        if self.secret_of_app and len(consumers) == len(wanted):
+            raise UsageError(
+                "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
+            )
+        if self.secret_of_app or self._typed_secret:
+            note("the secret of an app that is registered under Develop apps opens every workspace that has the app")
         return wanted
 
     def _checked(self, position: int, one: Installation, where: str) -> list[Wanted]:
-        workspaces = self._also.workspaces
         if one.is_consumer:
-            if workspaces and workspaces != list(one.workspaces):
+            if self.workspaces and self.workspaces != list(one.workspaces):
                 raise InstallationError(
                     f"{where}: the OAuth consumer belongs to another workspace than --workspace names",
                     "leave out --workspace",
                 )
-            one = one._replace(after_connect=one.after_connect or self._also.after_connect)
+            one = one._replace(after_connect=one.after_connect or self.after_connect)
         else:
             one = one._replace(shared_secret=self._secret_of(one, where))
         hide(one.shared_secret)
         for field, value in (("key", one.app_key), ("clientKey", one.keyring_user)):
             if not value:
                 raise InstallationError(f"{where}: {field} is missing")
-        slugs = workspaces or list(one.workspaces) or self._known_workspaces(one)
+        slugs = self.workspaces or list(one.workspaces) or self._known_workspaces(one)
         if not slugs:
-            slugs = [trial.ask_slug(one, where, self._also.options)]
+            slugs = [trial.ask_slug(one, where, self.timeout)]
         new = one._replace(
-            secret_place=self._place, registration=os.urandom(8).hex(), where=self.registry.path, shared_secret=""
+            secret_place=self.place, registration=os.urandom(8).hex(), where=self.registry.path, shared_secret=""
         )
         return [Wanted(position, new._replace(workspaces=(slug,)), one.shared_secret) for slug in dict.fromkeys(slugs)]
 
     def _secret_of(self, app: Installation, where: str) -> str:
         """Return the secret of --secret-file, of the payload, or typed at a terminal, once for all payloads."""
-        secret = self._also.secret or app.shared_secret
+        secret = self.secret_of_app or app.shared_secret
         if secret:
             return secret
         if not app.client_key.startswith("ari:"):
             raise InstallationError(f"{where}: sharedSecret is missing")
-        if not self._asked_secret:
+        if not self._typed_secret:
             if not os.isatty(0):
                 raise InstallationError(
                     f"{where}: sharedSecret is missing, as in payloads of apps that are registered under Develop apps",
                     "copy the app's secret from there to a file of mode 0600, and add: --secret-file FILE",
                 )
-            self._asked_secret = given.ask_secret(f"Secret of the app {app.app_key} (not shown): ")
-        return self._asked_secret
-
-    @property
-    def uses_secret_of_app(self) -> bool:
-        """Return whether the secret of a registered app was given beside the payloads."""
-        return self._asked_secret != ""
+            self._typed_secret = given.ask_secret(f"Secret of the app {app.app_key} (not shown): ")
+        return self._typed_secret
 
     def _known_workspaces(self, one: Installation) -> list[str]:
         """Return the slugs that an earlier registration gave a payload without one."""
@@ -130,7 +126,7 @@ class Registration:
             if (old.kind, old.app_key) == (new.kind, new.app_key) or old.keyring_user == new.keyring_user
         ]
 
-    def store(self, wanted: list[Wanted]) -> list[Installation]:
+    def store(self, wanted: Sequence[Wanted]) -> list[Installation]:
         """Store the secrets, then register what they belong to, each whole or not at all. Raises CredentialError."""
         with self.registry.changing() as change:
             new = self._store_secrets(wanted)
@@ -148,8 +144,8 @@ class Registration:
         forget_workspaces(key for one in new for key in one.keys)
         return new
 
-    def _store_secrets(self, wanted: list[Wanted]) -> list[Installation]:
-        if self._place is SecretPlace.FILE:
+    def _store_secrets(self, wanted: Sequence[Wanted]) -> list[Installation]:
+        if self.place is SecretPlace.FILE:
             secret_store.write_secrets([(one.installation, one.secret) for one in wanted])
             return [one.installation for one in wanted]
         return [
@@ -157,23 +153,35 @@ class Registration:
             for one in wanted
         ]
 
-    def store_many(self, wanted: list[Wanted]) -> int:
+    def store_many(self, wanted: Sequence[Wanted]) -> int:
         """Store all that can be; return the exit status."""
-        failed = 0
-        progress = Progress("registered", len(wanted))
+        failed: list[tuple[Wanted, CredentialError]] = []
         # The keyring may refuse one secret and take the next.
-        size = BATCH if self._place is SecretPlace.FILE else 1
-        for start in range(0, len(wanted), size):
+        size = BATCH if self.place is SecretPlace.FILE else 1
+        for start in _with_bar("registered", range(0, len(wanted), size)):
             some = wanted[start : start + size]
             try:
                 self.store(some)
             except CredentialError as problem:
-                progress.end()
-                for one in some:
-                    error(f"payload {one.position} ({one.installation.name}): {problem.what}", problem.hint)
-                failed += len(some)
-            progress.advance(len(some))
-        progress.end()
-        done = f"registered {len(wanted) - failed} of {len(wanted)} installations"
-        note(f"{done}; the secrets are {self._place.described}, the rest in {self.registry.path}")
+                failed += [(one, problem) for one in some]
+        for one, why in failed:
+            error(f"payload {one.position} ({one.installation.name}): {why.what}", why.hint)
+        done = f"registered {len(wanted) - len(failed)} of {len(wanted)} installations"
+        note(f"{done}; the secrets are {self.place.described}, the rest in {self.registry.path}")
         return 1 if failed else 0
+
+
+def _with_bar(what: str, steps: range) -> Iterator[int]:
+    """Yield the numbers of ``steps``. Meanwhile a terminal shows a bar, and counts up to their end."""
+    is_shown = steps.stop > steps.step and os.isatty(2)
+    try:
+        for done in steps:
+            if is_shown and done * _WIDTH % steps.stop < steps.step * _WIDTH:  # The bar has grown.
+                bar = "#" * (done * _WIDTH // steps.stop)
+                sys.stderr.write(f"\r[{bar:.<{_WIDTH}}] {what} {done} of {steps.stop}")
+                sys.stderr.flush()
+            yield done
+    finally:
+        if is_shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
