@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import note, warning
+from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.configuration_file import Entry
@@ -121,7 +121,7 @@ def show(lines: Iterable[str]) -> None:
     for line in shown[:_MOST_LINES]:
         note(line)
     if len(shown) > _MOST_LINES:
-        note(f"and {len(shown) - _MOST_LINES} settings more")
+        note(f"and {counted(len(shown) - _MOST_LINES, 'setting')} more")
 
 
 def _spelled(key: str, value: str) -> str:

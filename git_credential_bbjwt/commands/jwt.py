@@ -16,9 +16,9 @@ from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
+from git_credential_bbjwt.system.places import APP_NAME
 
 #: Longest life of a JWT that is handed on, in seconds.
 LONGEST = 3600
@@ -26,7 +26,7 @@ LONGEST = 3600
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("workspace", metavar="WORKSPACE", help="the workspace's slug")
+    parser.add_argument("workspace", type=str.lower, metavar="WORKSPACE", help="the workspace's slug")
     parser.add_argument(
         "--expires",
         type=int,
@@ -39,41 +39,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Print it. Raises UsageError, InstallationError, SecretError."""
     if not 0 < arguments.expires <= LONGEST:
-        raise UsageError(f"--expires needs a number of seconds from 1 to {LONGEST}")
-    workspace = arguments.workspace.lower()
-    if not is_name(workspace):
-        raise UsageError("WORKSPACE must be the slug in the workspace's URLs")
-    installation = _find(workspace, options)
-    qsh = assertion.query_string_hash("POST", assertion.TOKEN_PATH)
-    secret = shared_secret_of(installation)()
-    print(
-        assertion.sign(
-            secret,
-            installation.app_key,
-            installation.client_key,
-            qsh,
-            issued_at=int(time.time()),
-            lifetime=arguments.expires,
+        raise UsageError(
+            f"--expires needs a number of seconds from 1 to {LONGEST}", f"{APP_NAME} jwt WORKSPACE --expires 600"
         )
-    )
-    return 0
-
-
-def _find(workspace: str, options: HelperOptions) -> Installation:
+    if not is_name(arguments.workspace):
+        raise UsageError("WORKSPACE must be the slug in the workspace's URLs", f"{APP_NAME} list shows those there are")
     catalogue = Catalogue(read_sources(options))
-    found = catalogue.choose_for_workspace(workspace, options.app)
-    if found is None:
-        problems = catalogue.problems()
-        if problems:
-            raise problems[0]
-        raise InstallationError(
-            "no installation serves this workspace", "git-credential-bbjwt list shows the registered ones"
-        )
-    if found.is_consumer:
+    one = catalogue.choose_for_workspace(arguments.workspace, options.app)
+    if one is None:
+        for problem in catalogue.problems():
+            raise problem
+        raise InstallationError("no installation serves this workspace", f"{APP_NAME} list shows the registered ones")
+    if one.is_consumer:
         raise UsageError(
             "an OAuth consumer signs no JWT",
-            "hand on a token: git-credential-bbjwt token URL; or let the other machine ask a broker (--broker)",
+            f"hand on a token: {APP_NAME} token URL; or let the other machine ask a broker (--broker)",
         )
-    if found.jwt:
-        raise UsageError("this machine has no secret: it uses a JWT signed elsewhere, which is not handed on")
-    return found
+    if one.jwt:
+        raise UsageError(
+            "this machine has no secret: it uses a JWT signed elsewhere, which is not handed on",
+            "run it on the machine that has the secret",
+        )
+    qsh = assertion.query_string_hash("POST", assertion.TOKEN_PATH)
+    secret, now = shared_secret_of(one)(), int(time.time())
+    print(assertion.sign(secret, one.app_key, one.client_key, qsh, issued_at=now, lifetime=arguments.expires))
+    return 0

@@ -13,14 +13,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from itertools import chain, groupby
+from itertools import chain
 
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note, one_line
 from git_credential_bbjwt.git.run import GitError
 from git_credential_bbjwt.installations.asked import Asked
-from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.places import site_config_folder
@@ -38,13 +38,10 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     with contextlib.suppress(GitError):  # Without git there is no broker in its configuration either.
         options = with_broker(options, CLOUD_BASE_URL)
     catalogue = Catalogue(read_sources(options))
-    if arguments.json:
-        count = _print_json(catalogue)
-    else:
-        count = (_print_table if os.isatty(1) else _print_lines)(_rows(catalogue))
-    problems = catalogue.problems()
-    if problems:
-        raise problems[0]
+    print_all = _print_json if arguments.json else _print_table if os.isatty(1) else _print_lines
+    count = print_all(catalogue)
+    for problem in catalogue.problems():
+        raise problem
     if not count:
         note("no installations. Add one: git-credential-bbjwt register FILE")
     return 0
@@ -52,58 +49,41 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _rows(catalogue: Catalogue) -> Iterator[tuple[str, ...]]:
     """Yield the columns of each installation, as they are read."""
-    for _, group in groupby(catalogue, key=lambda one: (one.where, one.host, one.workspaces)):
-        of_workspace = list(group)
-        for one in of_workspace:
-            yield tuple(map(one_line, _columns(one, of_workspace)))
+    for one, used in with_replacements(catalogue):
+        yield tuple(map(one_line, _columns(one, used)))
     for asked in catalogue.to_ask():
         hosts = ", ".join(f"https://{host}" for host in asked.hosts)
         yield "any workspace", "-", one_line(hosts), f"{asked.where} is asked"
 
 
-def _print_lines(rows: Iterator[tuple[str, ...]]) -> int:
+def _print_lines(catalogue: Catalogue) -> int:
     """Print a line each; return how many."""
     count = 0
-    for row in rows:
+    for row in _rows(catalogue):
         print("\t".join(row))
         count += 1
     return count
 
 
-def _print_table(rows: Iterator[tuple[str, ...]]) -> int:
+def _print_table(catalogue: Catalogue) -> int:
     """Print all with a header, aligned; return how many."""
-    table = list(rows)
-    if table:
-        widths = [max(map(len, column)) for column in zip(_HEADER, *table, strict=True)]
-        for row in (_HEADER, *table):
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    return len(table)
+    rows = list(_rows(catalogue))
+    if rows:
+        widths = [max(map(len, column)) for column in zip(_HEADER, *rows, strict=True)]
+        for row in (_HEADER, *rows):
+            print("  ".join(map(str.ljust, row, widths)).rstrip())
+    return len(rows)
 
 
 def _print_json(catalogue: Catalogue) -> int:
     """Print a JSON array, as they are read; return how many."""
     print("[", end="")
     count = 0
-    for fields in chain(map(_fields, catalogue), map(_asked_fields, catalogue.to_ask())):
+    for fields in chain(map(_fields, catalogue), map(_fields_of_asked, catalogue.to_ask())):
         print(",\n" if count else "\n", json.dumps(fields, indent=2), sep="", end="")
         count += 1
     print("\n]" if count else "]")
     return count
-
-
-def _asked_fields(one: Asked) -> dict[str, object]:
-    return {
-        "kind": None,
-        "after_connect": False,
-        "workspaces": [],
-        "app": None,
-        "client_key": None,
-        "base_url": f"https://{one.hosts[0]}",
-        "base_api_url": None,
-        "secret": one.kind,
-        "registry": None,
-        "source": one.where,
-    }
 
 
 def _registry(one: Installation) -> str | None:
@@ -113,24 +93,16 @@ def _registry(one: Installation) -> str | None:
     return "system" if os.path.dirname(one.where) == site_config_folder() else "user"
 
 
-def _columns(one: Installation, of_workspace: list[Installation]) -> tuple[str, ...]:
-    place = {"user": "", "system": ", system registry", None: f", {one.where}"}[_registry(one)]
-    return (
-        ", ".join(one.workspaces) or "any workspace",
-        one.app_key or "-",
-        one.base_url,
-        f"secret {one.secret_place.described}{place}{_of_consumer(one, of_workspace)}",
-    )
-
-
-def _of_consumer(one: Installation, of_workspace: list[Installation]) -> str:
-    if not one.is_consumer:
-        return ""
-    newest = next(other for other in of_workspace if other.is_consumer and other.after_connect == one.after_connect)
-    if newest != one:
-        return f"; OAuth consumer, used with --app alone: {newest.app_key} was registered later"
-    when = ", used when Connect has ended" if one.after_connect else ""
-    return f"; OAuth consumer{when}: opens every repository of the workspace"
+def _columns(one: Installation, used: Installation) -> tuple[str, ...]:
+    """Return the columns of ``one``, in whose place another consumer may be ``used``."""
+    secret = f"secret {one.secret_place.described}"
+    secret += {"user": "", "system": ", system registry", None: f", {one.where}"}[_registry(one)]
+    if used is not one:
+        secret += f"; OAuth consumer, used with --app alone: {used.app_key} was registered later"
+    elif one.is_consumer:
+        when = ", used when Connect has ended" if one.after_connect else ""
+        secret += f"; OAuth consumer{when}: opens every repository of the workspace"
+    return ", ".join(one.workspaces) or "any workspace", one.app_key or "-", one.base_url, secret
 
 
 def _fields(one: Installation) -> dict[str, object]:
@@ -144,5 +116,20 @@ def _fields(one: Installation) -> dict[str, object]:
         "base_api_url": one.base_api_url,
         "secret": one.secret_place.value,
         "registry": _registry(one),
+        "source": one.where,
+    }
+
+
+def _fields_of_asked(one: Asked) -> dict[str, object]:
+    return {
+        "kind": None,
+        "after_connect": False,
+        "workspaces": [],
+        "app": None,
+        "client_key": None,
+        "base_url": f"https://{one.hosts[0]}",
+        "base_api_url": None,
+        "secret": one.kind,
+        "registry": None,
         "source": one.where,
     }

@@ -24,16 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
     """Remove the settings. Raises CredentialError."""
-    removed = Level(arguments.level).remove()
-    show(f"removed {key} {shlex.quote(value)}" for key, value in removed)
-    if not removed:
-        note(f"git's {arguments.level} configuration does not name this helper")
-    warn_of_entries_left()
+    unconfigure(arguments.level)
     return 0
 
 
-def warn_of_entries_left() -> None:
-    """Name the entries of this helper that other files have. Raises GitError."""
+def unconfigure(level: str) -> None:
+    """Remove this helper from one level of git's configuration; name its entries in other files.
+
+    Raises CredentialError.
+    """
+    removed = Level(level).remove()
+    show(f"removed {key} {shlex.quote(value)}" for key, value in removed)
+    if not removed:
+        note(f"git's {level} configuration does not name this helper")
     helper_lines.read_again()
     for helper in helper_lines.every():
         if helper.is_this_one:

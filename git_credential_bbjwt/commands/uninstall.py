@@ -15,17 +15,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from git_credential_bbjwt.commands import forget, unconfigure, unregister
+from git_credential_bbjwt.commands.forget import forget_all
+from git_credential_bbjwt.commands.unconfigure import unconfigure
+from git_credential_bbjwt.commands.unregister import unregister_all
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import error, note
+from git_credential_bbjwt.core.output import counted, error, listed, note
 from git_credential_bbjwt.git.configure import Level
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
 from git_credential_bbjwt.installations.sources import VARIABLES
+from git_credential_bbjwt.system import terminal
 from git_credential_bbjwt.system.places import APP_NAME
-
-# Workspaces that are named; the rest is counted.
-_MOST = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,21 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", action="store_true", help="also the system's registry and configuration")
 
 
-def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
+def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # noqa: ARG001  # every command's shape
     """Remove everything that can be removed; return 1 if something is left. Raises CredentialError."""
-    if os.isatty(0) and os.isatty(2) and not _agrees(arguments.system):
+    levels = ["global", "system"] if arguments.system else ["global"]
+    if os.isatty(0) and os.isatty(2) and not _agrees(levels):
         note("nothing was removed")
         return 1
-    steps: list[Callable[[], int]] = []
-    for system in (False, True) if arguments.system else (False,):
-        level = "system" if system else "global"
+    steps: list[Callable[[], object]] = []
+    for level in levels:
         # The secrets go first: without the entries nobody would find those that are left.
-        everything = argparse.Namespace(workspace=None, all=True, app=None, system=system)
-        steps.append(partial(unregister.execute, options, everything))
-        steps.append(partial(unconfigure.execute, options, argparse.Namespace(level=level)))
-    steps.append(partial(forget.execute, options, argparse.Namespace(url=None, all=True)))
-    failed = sum(map(_fails, steps))
-    _say_what_stays()
+        steps.append(partial(unregister_all, system=level == "system"))
+        steps.append(partial(unconfigure, level))
+    failed = sum(map(_fails, [*steps, forget_all]))
+    note("still valid: tokens that were handed out, until their end; the app's secret and its payload, at Bitbucket")
+    variables = [name for name in VARIABLES if os.environ.get(name)]
+    if variables:
+        note(f"still set in this environment: {', '.join(variables)}")
     if failed:
         error("not everything could be removed, see above", f"correct that, then run: {APP_NAME} uninstall")
         return 1
@@ -55,36 +56,26 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _fails(step: Callable[[], int]) -> bool:
+def _fails(step: Callable[[], object]) -> bool:
     try:
-        return step() != 0
+        return bool(step())
     except CredentialError as problem:
         error(problem.what, problem.hint)
         return True
 
 
-def _agrees(system: bool) -> bool:
+def _agrees(levels: list[str]) -> bool:
     """List what will be removed, and ask. Raises CredentialError."""
-    for level in ("global", "system") if system else ("global",):
-        settings = len(Level(level).entries())
-        note(f"git's {level} configuration: {settings} setting{'' if settings == 1 else 's'} of this helper")
-    for is_system in (False, True) if system else (False,):
-        names = [name for one in RegistryFolder(system=is_system) for name in one.workspaces or ("any workspace",)]
-        more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-        shown = f": {', '.join(names[:_MOST])}{more}" if names else ""
-        which = "the system's registry" if is_system else "your registry"
-        note(f"{which}: {len(names)} installation{'' if len(names) == 1 else 's'} with the secret{shown}")
+    for level in levels:
+        note(f"git's {level} configuration: {counted(len(Level(level).entries()), 'setting')} of this helper")
+    for level in levels:
+        installations = RegistryFolder(system=level == "system")
+        names = [name for one in installations for name in one.workspaces or ("any workspace",)]
+        which = "the system's registry" if level == "system" else "your registry"
+        shown = f": {listed(names)}" if names else ""
+        note(f"{which}: {counted(len(names), 'installation')} with the secret{shown}")
     note("all cached tokens")
-    sys.stderr.write("Remove all of this? [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _say_what_stays() -> None:
-    note("still valid: tokens that were handed out, until their end; the app's secret and its payload, at Bitbucket")
-    named = [name for name in VARIABLES if os.environ.get(name)]
-    if named:
-        note(f"still set in this environment: {', '.join(named)}")
+    return terminal.ask("Remove all of this? [y/N] ").lower() in ("y", "yes")
 
 
 def removal(package: str) -> str:

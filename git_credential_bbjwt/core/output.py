@@ -92,6 +92,17 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return ``number`` with ``noun`` in the singular or the plural."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: "list[str]") -> str:
+    """Return the first 20 names, and how many there are more."""
+    more = len(names) - 20
+    return ", ".join(names[:20]) + (f" and {more} more" if more > 0 else "")
+
+
 def is_coloured(fd: int) -> bool:
     """Return whether lines on ``fd`` may have colours: on a terminal, unless NO_COLOR or TERM says otherwise."""
     return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,6 +1,6 @@
 """The catalogue of all installations: which one serves a repository, in the order of their sources."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import warning
@@ -155,6 +155,17 @@ def chosen(serving: list[Installation], workspace: str, app: str) -> Installatio
     consumers = [one for one in serving if one.is_consumer]
     wanted = [one for one in consumers if (one.app_key == app if app else not one.after_connect)]
     return next(iter(apps + wanted), None)
+
+
+def with_replacements(installations: Iterable[Installation]) -> Iterator[tuple[Installation, Installation]]:
+    """Yield each installation with the one that is used in its place: itself, or a consumer that was registered later.
+
+    ``installations`` has the newest of each source first.
+    """
+    newest: dict[tuple[object, ...], Installation] = {}
+    for one in installations:
+        key = (one.where, one.host, one.workspaces, one.after_connect)
+        yield one, newest.setdefault(key, one) if one.is_consumer else one
 
 
 def warn_of_exposed(where: str) -> None:

@@ -6,7 +6,7 @@ from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
@@ -99,9 +99,6 @@ def _installation(one: Installation) -> str:
 
 def rotation(installations: list[Installation]) -> Iterator[Check]:
     """Say which of several OAuth consumers of a workspace is used."""
-    newest: dict[tuple[object, ...], Installation] = {}
-    for one in installations:  # The newest of a source comes first.
-        if one.is_consumer:
-            first = newest.setdefault((one.where, one.host, one.workspaces, one.after_connect), one)
-            if first is not one:
-                yield note("installation", f"{one.name} is not used: {first.name} was registered later")
+    for one, used in with_replacements(installations):
+        if used is not one:
+            yield note("installation", f"{one.name} is not used: {used.name} was registered later")
