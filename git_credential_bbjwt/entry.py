@@ -1,14 +1,22 @@
-"""Start the program: choose the operation, turn an error into lines and an exit status."""
+"""Start the program: choose the operation, answer a `get` from the cache, turn an error into lines and an exit status.
+
+Git asks twice per fetch, so a foreign host and a cached token are answered here with next to no imports. Everything
+else is imported when it is needed.
+"""
 
 import gc
 import os
 import sys
 
-from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions, parse_options
+from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
+
+    from git_credential_bbjwt.core.protocol import Request
+    from git_credential_bbjwt.installations.sources import Sources
+    from git_credential_bbjwt.tokens.record import Record
 
 
 #: Exit status of a process that ended by SIGINT, as shells count it.
@@ -17,41 +25,21 @@ _INTERRUPTED = 130
 
 def main(arguments: "list[str]") -> "NoReturn":
     """Run the command and end the process."""
-    _heed_children()
     _open_standard_descriptors()
     try:
         status = dispatch(arguments)
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except Exception as problem:  # The outermost frame: a person gets a line, never a traceback.
-        status = _report(problem)
+        from git_credential_bbjwt.core.output import report
+
+        status = report(problem)
     children = sys.modules.get("git_credential_bbjwt.system.child_process")
     if children is not None:  # If it is not loaded, no child was started.
         children.end_all()
     # Output is not buffered, so there is nothing to flush. An orderly end of the interpreter would cost a fifth of a
     # cached answer. Threads that still wait for a server end with the process.
     os._exit(status)
-
-
-def _report(problem: Exception) -> int:
-    """Print what went wrong and what to do next, one line each; return the exit status."""
-    from git_credential_bbjwt.core.output import error
-
-    failures = sys.modules.get("git_credential_bbjwt.core.failures")
-    if failures is not None and isinstance(problem, failures.CredentialError):  # Not loaded: not raised.
-        error(problem.what, problem.hint)
-        status: int = problem.exit_status
-        return status
-    if isinstance(problem, OSError):
-        where = f" ({problem.filename})" if problem.filename else ""
-        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
-    else:
-        error(
-            f"internal error: {type(problem).__name__}",
-            "set BBJWT_TRACE=1 to see where, and report it with that trace",
-        )
-    _trace_bug()
-    return 1
 
 
 def console() -> "NoReturn":
@@ -67,7 +55,12 @@ def console() -> "NoReturn":
 
 def dispatch(arguments: "list[str]") -> int:
     """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
-    options, words = parse_options(arguments)
+    if arguments and arguments[0] in OPERATIONS:
+        options, words = HelperOptions(), arguments
+    else:
+        from git_credential_bbjwt.core.option_table import parse_options
+
+        options, words = parse_options(arguments)
     if words[:1] == ["serve"]:
         if sys.platform != "win32":
             from git_credential_bbjwt.serving.isolation import isolate
@@ -90,10 +83,7 @@ def dispatch(arguments: "list[str]") -> int:
         if operation in OPERATIONS:
             _keep_out_of_core_dumps()
             return _OPERATIONS[operation](options)
-    from git_credential_bbjwt.system import core_dumps, site_packages
-
-    core_dumps.forbid()
-    site_packages.load()
+    _make_ready_for_all()
     gc.enable()
     from git_credential_bbjwt.commands import command_line
 
@@ -101,14 +91,93 @@ def dispatch(arguments: "list[str]") -> int:
 
 
 def _get(options: HelperOptions) -> int:
-    from git_credential_bbjwt.getting.get import get
+    """Answer a credential request on standard input: nothing for a foreign host, a cached token, or a new one.
 
-    return get(options)
+    Return the exit status. Raises CredentialError; if a token was due, git has been told to quit by then.
+    """
+    from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_all, write_answer
+    from git_credential_bbjwt.core.repository import CLOUD_HOST, normal_host
+    from git_credential_bbjwt.installations.sources import read_sources
+
+    request = parse_request(read_all(0))
+    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    sources = read_sources(options)
+    if not sources.may_name(host):
+        if request.protocol == b"https" and host in (CLOUD_HOST, *options.hosts) and sources.is_empty():
+            from git_credential_bbjwt.core.output import note
+
+            note(
+                f"there is no token for {host}, because this machine has no installation: set BBJWT_INSTALLATION, or "
+                "run git-credential-bbjwt register FILE"
+            )
+        elif _is_traced(options):
+            _trace(f"no installation names the host {host}")
+        return 0
+    record = _cached(request, host, options, sources)
+    if record is None:
+        _make_ready_for_all()
+        from git_credential_bbjwt.getting.get import get_new
+
+        return get_new(request, host, options, sources)
+    if _is_traced(options):
+        _trace(f"{record.workspace}/{record.name or '*'}: using the cached token, which expires at {record.end}")
+    write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
+    return 0
+
+
+def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
+    """Return the record that may answer after a look at the sources' stamp alone, else None."""
+    if request.protocol != b"https" or request.path is None or options.token_store == "none":
+        return None
+    from git_credential_bbjwt.core.options import check_allowed
+    from git_credential_bbjwt.core.protocol import refused_fingerprints
+    from git_credential_bbjwt.core.repository import parse_path
+
+    try:
+        repository = parse_path(host, request.path)
+        check_allowed(options.allow, repository)
+    except Exception as problem:  # The two errors are imported only after one was raised; any other is raised again.
+        from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
+
+        if not isinstance(problem, (NotARepositoryError, NotAllowedError)):
+            raise
+        return None  # `get_new` tells the user.
+
+    from git_credential_bbjwt.tokens.record import cached_record
+
+    record = cached_record(repository, options.scope, options.app)
+    if record is None:
+        return None
+    may_answer = record.may_answer(refused_fingerprints(request), stamp=sources.stamp(repository))
+    return record if may_answer else None
+
+
+def _make_ready_for_all() -> None:
+    """Keep secrets out of core dumps, let any package be imported, and any child be waited for."""
+    from git_credential_bbjwt.system import core_dumps, site_packages
+
+    core_dumps.forbid()
+    site_packages.load()
+    if sys.platform != "win32":
+        import signal
+
+        # A caller can hand down an ignored SIGCHLD, and then the kernel would not keep the exit status of children.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _is_traced(options: HelperOptions) -> bool:
+    return options.verbose or bool(os.environ.get("BBJWT_TRACE"))
+
+
+def _trace(decision: str) -> None:
+    from git_credential_bbjwt.core.output import trace
+
+    trace(decision)
 
 
 def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
     """Read the request and keep nothing: tokens are cached when they are minted, other passwords never."""
-    from git_credential_bbjwt.git.protocol import read_all
+    from git_credential_bbjwt.core.protocol import read_all
 
     read_all(0)
     return 0
@@ -122,7 +191,7 @@ def _erase(options: HelperOptions) -> int:
 
 def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
     """Say what the helper understands beyond the oldest protocol (git-credential(1), "capability")."""
-    from git_credential_bbjwt.git.protocol import write_answer
+    from git_credential_bbjwt.core.protocol import write_answer
 
     write_answer(b"version 0\ncapability state\n")
     return 0
@@ -143,18 +212,9 @@ def _open_standard_descriptors() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
     if sys.platform == "win32":
-        from git_credential_bbjwt.system.windows.files import write_as_git_reads
+        from git_credential_bbjwt.core.windows_files import write_as_git_reads
 
         write_as_git_reads()
-
-
-def _heed_children() -> None:
-    """Undo an ignored SIGCHLD, which a caller can hand down: the kernel would keep the exit status of children."""
-    if sys.platform != "win32":
-        # Built in; `signal` itself costs a tenth of a cached answer.
-        from _signal import SIG_DFL, SIGCHLD, signal  # type: ignore[import-not-found]  # typeshed has the public one
-
-        signal(SIGCHLD, SIG_DFL)
 
 
 def _keep_out_of_core_dumps() -> None:
@@ -178,14 +238,3 @@ def _keep_out_of_core_dumps() -> None:
     from git_credential_bbjwt.system import core_dumps
 
     core_dumps.forbid()
-
-
-def _trace_bug() -> None:
-    from git_credential_bbjwt.core.output import trace, tracing
-
-    if tracing():
-        import traceback
-
-        for line in traceback.format_exception(*sys.exc_info()):
-            for part in line.splitlines():
-                trace(part)

@@ -25,8 +25,8 @@ PACKAGE = "git_credential_bbjwt"
 
 #: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
 ROOMS = {
-    "git/protocol": "tests/git/test_protocol.py tests/test_hostile.py tests/tokens tests/git tests/serving",
-    "core/repository": "tests/test_repository.py tests/git/test_protocol.py tests/test_hostile.py tests/commands",
+    "core/protocol": "tests/core/test_protocol.py tests/test_hostile.py tests/tokens tests/git tests/serving",
+    "core/repository": "tests/test_repository.py tests/core/test_protocol.py tests/test_hostile.py tests/commands",
     "installations/payload": "tests/installations/test_payload.py tests/installations/test_registration.py",
     "installations/registry": "tests/installations/test_installations.py tests/installations/test_many.py",
     "installations/registry_changes": "tests/installations",
@@ -35,8 +35,8 @@ ROOMS = {
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands tests/serving",
     "tokens/record": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/serving",
-    "system/ownership": "tests/system/test_rules.py tests/installations",
-    "system/private_folder": "tests/tokens tests/system tests/installations",
+    "core/ownership": "tests/system/test_rules.py tests/installations",
+    "core/private_folder": "tests/tokens tests/system tests/installations",
     "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands tests/serving/test_broker.py",
     "network/route": "tests/network",
     "vendors/broker": "tests/serving tests/test_hostile.py",

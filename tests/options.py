@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from git_credential_bbjwt.core.options import OPTIONS, Option
+from git_credential_bbjwt.core.option_table import OPTIONS, Option
 
 PROJECT = Path(__file__).parent.parent
 README = PROJECT / "README.md"

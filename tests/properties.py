@@ -20,11 +20,11 @@ from git_credential_bbjwt.commands.registration.given import app_of, split_paylo
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
+from git_credential_bbjwt.core.protocol import format_answer, parse_request
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.git.http_settings import Settings
-from git_credential_bbjwt.git.protocol import format_answer, parse_request
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry import host_folder, host_of
@@ -36,7 +36,7 @@ from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.serving.audit import audit_line
 from git_credential_bbjwt.serving.client import key_of
 from git_credential_bbjwt.tokens.record import Record, parse_record
-from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.token import Token, record_of
 from git_credential_bbjwt.vendors.broker_answer import checked
 
 _HOST = "bitbucket.org"
@@ -222,7 +222,7 @@ def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) 
     """A record as a mint makes it."""
     token = Token("t" * 80, minted=minted, expires=expires)
     repository = Repository("localhost", workspace, "widgets")
-    return Record.of(token, repository, "repository", "", stamp="-", identity="0" * 32)
+    return record_of(token, repository, "repository", "", stamp="-", identity="0" * 32)
 
 
 def record(data: bytes) -> None:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.options import OPERATIONS, OPTIONS, HelperOptions, Option
-from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.core.option_table import OPTIONS, Option, with_option
+from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions
+from git_credential_bbjwt.core.places import APP_NAME
 
 _ALL = tuple(OPTIONS)
 _SOURCES = ("--installation", "--installation-command", "--broker", "--id-token-command", "--id-token-file", "--host")
@@ -191,7 +192,7 @@ def _run(options: HelperOptions, name: str, words: list[str]) -> int:
         return ended.code if isinstance(ended.code, int) else 2
     for option in OPTIONS:
         for value in getattr(arguments, option, ()):
-            options = options.with_option(option, value)
+            options = with_option(options, option, value)
     if options.verbose:
         from git_credential_bbjwt.core.output import be_verbose
 

@@ -18,6 +18,7 @@ import shlex
 from collections.abc import Iterable
 
 from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
@@ -89,7 +90,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         bases = base_urls(catalogue)
     urls = [f"{base}/{workspace}" for base in bases for workspace in workspaces] or bases
     exclusive = arguments.exclusive or os.name == "nt"
-    helper = helper_value(options.words())
+    helper = helper_value(helper_words(options))
     wanted: list[Entry] = []
     for url in urls:
         wanted += entries(url, helper, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh)

@@ -19,6 +19,7 @@ from shutil import which
 from typing import NoReturn
 
 from git_credential_bbjwt.core.failures import CannotRunError, UsageError
+from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.git.configure import entries, helper_value, known_urls, proactive_entry
@@ -53,7 +54,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
     options.check_id_token()
     need_git(SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
-    helper = helper_value(options.words())
+    helper = helper_value(helper_words(options))
     wanted = []
     catalogue = Catalogue(read_sources(options))
     catalogue.warn_of_exposed()

@@ -13,7 +13,7 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note
-from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusals, forget_repository
 
 

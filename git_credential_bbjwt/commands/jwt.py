@@ -14,11 +14,11 @@ import time
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
-from git_credential_bbjwt.system.places import APP_NAME
 
 #: Longest life of a JWT that is handed on, in seconds.
 LONGEST = 3600

@@ -21,9 +21,9 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import hide, one_line
+from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.system.folder import open_to_read
 
 if TYPE_CHECKING:
     from git_credential_bbjwt.serving.id_token import IdToken

@@ -23,11 +23,11 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.getting.obtain import token_for_person
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
-from git_credential_bbjwt.system.places import APP_NAME
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,10 +12,10 @@ import argparse
 from git_credential_bbjwt.core.failures import InstallationError, SecretError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, listed, note
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import SecretFile, remove_secret
-from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 # After so many failures one after the other the keyring is taken to be out of reach for the rest, too.

@@ -2,6 +2,8 @@
 
 import os
 
+from git_credential_bbjwt.core.failures import CredentialError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +159,7 @@ def trace(what: str) -> None:
     if _verbose or target in ("1", "2", "true"):
         _write(2, f"{PREFIX}trace: {what}")
     if os.path.isabs(target):
-        from git_credential_bbjwt.system.folder import open_to_append
+        from git_credential_bbjwt.core.ownership import open_to_append
 
         try:
             fd = open_to_append(target)
@@ -169,3 +171,25 @@ def trace(what: str) -> None:
             _write(fd, f"{strftime('%Y-%m-%dT%H:%M:%S%z')} [{os.getpid()}] {what}")
         finally:
             os.close(fd)
+
+
+def report(problem: Exception) -> int:
+    """Print what went wrong and what to do next, one line each; return the exit status."""
+    if isinstance(problem, CredentialError):
+        error(problem.what, problem.hint)
+        return problem.exit_status
+    if isinstance(problem, OSError):
+        where = f" ({problem.filename})" if problem.filename else ""
+        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
+    else:
+        error(
+            f"internal error: {type(problem).__name__}",
+            "set BBJWT_TRACE=1 to see where, and report it with that trace",
+        )
+    if tracing():
+        import traceback
+
+        for line in traceback.format_exception(problem):
+            for part in line.splitlines():
+                trace(part)
+    return 1

@@ -1,6 +1,5 @@
 """The things that all requests of one call share, and how a token is kept."""
 
-from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.core.failures import TooManyRefusedError, UnkeptError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace, warning
@@ -9,11 +8,12 @@ from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.sources import Sources, read_sources
+from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.tidying import tidy
-from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.token import Token, cached_token, record_of
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 from git_credential_bbjwt.vendors.choice import vendor_for
 from git_credential_bbjwt.vendors.session import Session
@@ -91,7 +91,7 @@ def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) 
             slot.keep(record)
         except OSError as problem:
             trace(f"the token's record could not be renewed: {problem.strerror}")
-    return record.to_token()
+    return cached_token(record)
 
 
 def keep(asking: Asking, slot: Slot, token: Token, identity: str, *, is_settled: bool = True) -> None:
@@ -104,7 +104,7 @@ def keep(asking: Asking, slot: Slot, token: Token, identity: str, *, is_settled:
     if not may_be_kept or not slot.can_keep(opens_workspace=token.opens_workspace):
         return
     stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
-    record = Record.of(token, slot.repository, slot.scope, slot.app, stamp=stamp, identity=identity)
+    record = record_of(token, slot.repository, slot.scope, slot.app, stamp=stamp, identity=identity)
     try:
         slot.keep(record)
     except OSError as problem:

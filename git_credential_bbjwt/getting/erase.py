@@ -2,15 +2,15 @@
 
 import time
 
-from git_credential_bbjwt.core.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.protocol import parse_request, read_all
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
-from git_credential_bbjwt.git.protocol import parse_request, read_all
 from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.record import Record, fingerprint_of
+from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import (
     CLOSED_FOR,
     MOST_REMINTS,
@@ -20,6 +20,7 @@ from git_credential_bbjwt.tokens.slot import (
     workspace_slot,
 )
 from git_credential_bbjwt.tokens.tidying import forget, workspace_records
+from git_credential_bbjwt.tokens.token import fingerprint_of
 
 
 def erase(options: HelperOptions) -> int:

@@ -3,8 +3,8 @@
 import os
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
+from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
 from git_credential_bbjwt.git.run import GitError, run_git
-from git_credential_bbjwt.system.places import git_home, is_anothers, user_config_folder, why_no_home
 
 #: A setting: its key and its value.
 Entry = tuple[str, str]

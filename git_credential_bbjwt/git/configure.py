@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 
 from git_credential_bbjwt.core.clone_urls import ssh_forms
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.options import HelperOptions, parse_options
+from git_credential_bbjwt.core.option_table import helper_words, merged, parse_options
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.configuration_file import (
     ConfigurationFile,
     Entry,
@@ -22,7 +24,6 @@ from git_credential_bbjwt.git.configuration_file import (
 from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
-from git_credential_bbjwt.system.places import APP_NAME
 
 
 def base_urls(catalogue: Catalogue) -> list[str]:
@@ -235,11 +236,11 @@ def _remove(file: ConfigurationFile, url: str, values: list[str], *, is_replaced
 def _renewed(earlier: str, options: HelperOptions) -> str:
     """Return the ``earlier`` value with the program as it is now, and with ``options``. Raises UsageError."""
     words = Helper(earlier).options
-    if options.words():
+    if helper_words(options):
         try:
-            options = options.over(parse_options(words)[0])
+            options = merged(parse_options(words)[0], options)
         except UsageError:
             pass  # Git could not use the earlier line.
         options.check()
-        words = options.words()
+        words = helper_words(options)
     return helper_value(words)

@@ -8,10 +8,11 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import UsageError
-from git_credential_bbjwt.core.options import HelperOptions, parse_options
+from git_credential_bbjwt.core.option_table import parse_options
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.http_settings import FOLDERS_OWN, url_match
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, git_version, run_git
-from git_credential_bbjwt.system.places import APP_NAME
 
 #: Helpers that people use with git, each with whether it stores what git offers to it.
 KNOWN_HELPERS = {

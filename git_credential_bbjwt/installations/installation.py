@@ -4,8 +4,8 @@ from enum import Enum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.repository import Repository, normal_host
-from git_credential_bbjwt.system.digest import digest
 
 CLOUD_BASE_URL = "https://bitbucket.org"
 CLOUD_API_URL = "https://api.bitbucket.org"

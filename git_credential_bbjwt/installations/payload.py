@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import InstallationError
-from git_credential_bbjwt.core.repository import is_name, is_uuid, normal_host
+from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name, is_uuid, normal_host
 from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
@@ -16,7 +16,6 @@ from git_credential_bbjwt.installations.installation import (
     Kind,
     SecretPlace,
 )
-from git_credential_bbjwt.installations.source import CLOUD_HOST
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER, unwrapped
 
 # A host and port have these (RFC 3986, section 3.2.2), brackets of an IPv6 address included: no user, no percent sign.

@@ -9,10 +9,9 @@ import os
 import stat
 import sys
 
+from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted, why_not_trusted_itself
 from git_credential_bbjwt.core.repository import Repository, is_name
-from git_credential_bbjwt.installations.source import REGISTRY_FOLDER, Source, stamp_of
-from git_credential_bbjwt.system.folder import open_to_read
-from git_credential_bbjwt.system.ownership import why_not_trusted, why_not_trusted_itself
+from git_credential_bbjwt.installations.source import Source, stamp_of
 
 # Characters of a host in lower case and its port. The colon is written as an equals sign: Windows allows none in names.
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_[]:")
@@ -125,8 +124,3 @@ def _why_not_itself(path: str) -> "tuple[str, str] | None":
     if stat.S_ISLNK(found.st_mode):
         return f"{path} is a link", f"put the folder itself in the place of {path}"
     return why_not_trusted_itself(found, path, name=path)
-
-
-def read_registry(folder: str) -> Registry:
-    """Read the registry below ``folder``, which may not be there."""
-    return Registry(f"{folder}/{REGISTRY_FOLDER}")

@@ -14,23 +14,18 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
+from git_credential_bbjwt.core.lock import FileLock
+from git_credential_bbjwt.core.ownership import is_administrator, why_not_trusted_itself
+from git_credential_bbjwt.core.places import site_config_folder, user_config_folder, why_no_home
+from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.levels import level_of, registered_hosts
-from git_credential_bbjwt.installations.registry import (
-    file_of,
-    host_folder,
-    read_registry,
-    slugs_of,
-)
+from git_credential_bbjwt.installations.registry import Registry, file_of, host_folder, slugs_of
 from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
 from git_credential_bbjwt.installations.source import REGISTRY_FOLDER
-from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.system.lock import FileLock
-from git_credential_bbjwt.system.ownership import is_administrator, why_not_trusted_itself
-from git_credential_bbjwt.system.places import site_config_folder, user_config_folder, why_no_home
-from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 
 #: How many installations are best changed at once.
 BATCH = 400
@@ -56,14 +51,14 @@ class RegistryFolder:
 
     def __iter__(self) -> Iterator[Installation]:
         """Iterate over all installations. Raises InstallationError for a registry that cannot be used."""
-        level = level_of(read_registry(self.config_folder))
+        level = level_of(Registry(self.path))
         if level.problem is not None:
             raise level.problem
         return iter(level)
 
     def of_workspace(self, workspace: str) -> list[Installation]:
         """Return the installations that name ``workspace``, a slug or a UUID. Raises InstallationError."""
-        return level_of(read_registry(self.config_folder)).of_workspace(workspace)
+        return level_of(Registry(self.path)).of_workspace(workspace)
 
     @contextmanager
     def changing(self) -> Iterator["Change"]:

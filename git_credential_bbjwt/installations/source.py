@@ -1,26 +1,22 @@
 """Sources of installations, read as raw bytes: cheap enough for every call, exact enough to trust.
 
-`_ORDER` is the one table of them, in the order they are asked; the first whose installation serves the repository is
-used (`catalogue` decides that). The record of a cached token holds a stamp of all that the sources say about its
-repository. After any change, a replaced secret included, the stamp differs and the fast path steps aside.
+`sources` has their order; `catalogue` decides which of them serves a repository. The record of a cached token holds a
+stamp of all that the sources say about its repository. After any change, a replaced secret included, the stamp differs
+and the fast path steps aside.
 """
 
 import os
 import stat
 import time
 
+from git_credential_bbjwt.core.ownership import open_to_read, others_can_read, why_not_trusted_itself
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.system.folder import open_to_read
-from git_credential_bbjwt.system.ownership import others_can_read, why_not_trusted_itself
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeVar
 
     _Text = TypeVar("_Text", bound="Text")
-
-#: The one host known without any installation: Bitbucket Cloud's.
-CLOUD_HOST = "bitbucket.org"
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -120,7 +116,7 @@ class Text(Source):
         if why_not is not None:
             self.problem, self.remedy = why_not
         data = b""
-        while chunk := os.read(fd, 1 << 20):
+        while chunk := os.read(fd, 65_536):
             data += chunk
             if len(data) > self._longest:
                 self.problem, self.remedy = "far too large", "it must hold one payload"
@@ -146,7 +142,7 @@ class Text(Source):
         if self.data is None:
             return "-" if self.problem is None else "!"
 
-        from git_credential_bbjwt.system.digest import digest
+        from git_credential_bbjwt.core.digest import digest
 
         return digest(self.data)
 

@@ -3,21 +3,13 @@
 import os
 
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.source import (
-    CLOUD_HOST,
-    REGISTRY_FOLDER,
-    Named,
-    Payload,
-    Source,
-    Text,
-    unpacked,
-)
-from git_credential_bbjwt.system.places import site_config_folder, user_config_folder
+from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
+from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository
+from git_credential_bbjwt.installations.source import REGISTRY_FOLDER, Named, Payload, Source, Text, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 # No path is longer (PATH_MAX), and to ask the system for one would be an error of its own.
 _LONGEST_PATH = 4096
@@ -85,77 +77,44 @@ def _jwt_in_variable() -> Text | None:
     return None
 
 
-def _of_option(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # every row's shape
-    if options.installation is None:
-        return None
-    return Payload.in_file(options.installation, named_by="--installation")
-
-
-def _of_option_command(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
-    if options.installation_command is None:
-        return None
+def _command(where: str, command: str, hosts: tuple[str, ...]) -> Source:
     from git_credential_bbjwt.installations.asked import Command
 
-    return Command("--installation-command", options.installation_command, hosts)
+    return Command(where, command, hosts)
 
 
-def _of_variable(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    return _payload_in_variable("BBJWT_INSTALLATION") if os.environ.get("BBJWT_INSTALLATION") else None
+def _registry(folder: str | None) -> "Iterator[Source]":
+    """Yield the registry below ``folder``. If there is none, the module that reads it is not loaded."""
+    if folder is not None and os.path.lexists(f"{folder}/{REGISTRY_FOLDER}"):
+        from git_credential_bbjwt.installations.registry import Registry
+
+        yield Registry(f"{folder}/{REGISTRY_FOLDER}")
 
 
-def _of_variable_command(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    command = os.environ.get("BBJWT_INSTALLATION_COMMAND")
-    if not command:
-        return None
-    from git_credential_bbjwt.installations.asked import Command
+def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Source]":
+    """Yield the places where installations come from, in the order in which they are asked.
 
-    return Command("the variable BBJWT_INSTALLATION_COMMAND", command, hosts)
+    Each is read on every call, for every host, before any check, without a request and without an exception: a source
+    that cannot be read has a ``problem``. A command or a broker is only named here; it is asked when a token is needed.
+    """
+    environ = os.environ
+    if options.installation is not None:
+        yield Payload.in_file(options.installation, named_by="--installation")
+    if options.installation_command is not None:
+        yield _command("--installation-command", options.installation_command, hosts)
+    if environ.get("BBJWT_INSTALLATION"):
+        yield _payload_in_variable("BBJWT_INSTALLATION")
+    if environ.get("BBJWT_INSTALLATION_COMMAND"):
+        yield _command("the variable BBJWT_INSTALLATION_COMMAND", environ["BBJWT_INSTALLATION_COMMAND"], hosts)
+    if environ.get("CREDENTIALS_DIRECTORY"):
+        yield Payload.in_file(environ["CREDENTIALS_DIRECTORY"] + "/bbjwt-installation", optional=True)
+    if options.broker is not None:
+        from git_credential_bbjwt.installations.asked import Broker
 
+        yield Broker("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
+    yield from _registry(user_config_folder())
+    yield from _registry(site_config_folder())
 
-def _of_systemd(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Payload.in_file(folder + "/bbjwt-installation", optional=True) if folder else None
-
-
-def _of_broker(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:
-    if options.broker is None:
-        return None
-    from git_credential_bbjwt.installations.asked import Broker
-
-    return Broker("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
-
-
-def _of_user(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    folder = user_config_folder()
-    return None if folder is None else _registry(folder)
-
-
-def _of_system(options: HelperOptions, hosts: tuple[str, ...]) -> Source | None:  # noqa: ARG001  # as above
-    return _registry(site_config_folder())
-
-
-def _registry(folder: str) -> Source | None:
-    """The registry below ``folder``; None if there is none, and then the module that reads it is not loaded."""
-    if not os.path.lexists(f"{folder}/{REGISTRY_FOLDER}"):
-        return None
-    from git_credential_bbjwt.installations.registry import read_registry
-
-    return read_registry(folder)
-
-
-# Where installations come from, in the order in which they are asked. Each is read on every call, for every host,
-# before any check, without a request and without an exception: a source that cannot be read has a `problem`. A command
-# or a broker is only named here; it is asked when a token is needed.
-_ORDER: "tuple[Callable[[HelperOptions, tuple[str, ...]], Source | None], ...]" = (
-    _of_option,
-    _of_option_command,
-    _of_variable,
-    _of_variable_command,
-    _of_systemd,
-    _of_broker,
-    _of_user,
-    _of_system,
-)
 
 #: Variables that name an installation. The first ones may hold a path, which `exec` makes absolute.
 PATH_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE")
@@ -165,5 +124,4 @@ VARIABLES = (*PATH_VARIABLES, "BBJWT_JWT", "BBJWT_INSTALLATION_COMMAND", "BBJWT_
 def read_sources(options: HelperOptions) -> Sources:
     """Read all sources, in their order."""
     hosts = options.hosts or (CLOUD_HOST,)
-    found = [read(options, hosts) for read in _ORDER]
-    return Sources([source for source in found if source is not None], _jwt_in_variable(), hosts)
+    return Sources(list(_in_order(options, hosts)), _jwt_in_variable(), hosts)

@@ -7,7 +7,6 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
@@ -16,6 +15,7 @@ from git_credential_bbjwt.network.http1 import read_body, send_request
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.network.route import Certificates, Route, find_route
 from git_credential_bbjwt.network.tls import context_for, name_for_tls
+from git_credential_bbjwt.system.budget import Budget
 
 #: Bytes of the largest body that is read.
 MOST_BYTES = 1024 * 1024

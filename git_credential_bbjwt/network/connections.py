@@ -7,7 +7,6 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.server_text import safe_text
@@ -15,6 +14,7 @@ from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
 from git_credential_bbjwt.network.http1 import TooLongError, UnsendableError
 from git_credential_bbjwt.network.response import Response
+from git_credential_bbjwt.system.budget import Budget
 
 # An attempt is given up after so many seconds without a byte: the first one, the first one after another request of
 # this call lost an attempt, the second one. The first is also limited to a third of the budget, the second to half of

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Callable, Iterable
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
+from git_credential_bbjwt.core.private_folder import PrivateFolder, remove_if_empty
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
-from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 
 class SecretFile:

@@ -8,7 +8,6 @@ import sys
 from enum import Enum
 from typing import NamedTuple
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     AuditError,
@@ -22,17 +21,18 @@ from git_credential_bbjwt.core.failures import (
     UndecidedError,
     WholeWorkspaceError,
 )
+from git_credential_bbjwt.core.lock import WAITING
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.patterns import Pattern
+from git_credential_bbjwt.core.protocol import format_answer
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.git.protocol import format_answer
 from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, NoSyslogError, audit_line
 from git_credential_bbjwt.serving.limits import (
     CannotLimitError,
     LimitError,
 )
-from git_credential_bbjwt.system.lock import WAITING
+from git_credential_bbjwt.system.budget import Budget
 
 # Characters of a reason that a client reads.
 _LONGEST_REASON = 500

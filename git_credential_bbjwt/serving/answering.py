@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
@@ -17,10 +16,10 @@ from git_credential_bbjwt.core.failures import (
     RefusedError,
     WholeWorkspaceError,
 )
+from git_credential_bbjwt.core.protocol import Request, format_answer, parse_request, refused_fingerprints
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
-from git_credential_bbjwt.git.protocol import Request, format_answer, parse_request, refused_fingerprints
 from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
@@ -46,11 +45,12 @@ from git_credential_bbjwt.serving.limits import (
     end_announcement,
     with_room,
 )
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
-from git_credential_bbjwt.tokens.record import Record, fingerprint_of
+from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
-from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.token import Token, cached_token, fingerprint_of
 from git_credential_bbjwt.vendors.connect import look_up_name
 from git_credential_bbjwt.vendors.vendor import Vendor
 
@@ -165,7 +165,7 @@ class Answering:
         record = asking.slot(repository).find()
         identities = tuple(one.identity for one in vendors)
         if record is not None and record.may_answer(refused, identities=identities):
-            return record.to_token()
+            return cached_token(record)
 
         def supervise(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
             if all(isinstance(one, Vendor) and one.opens_workspace for one in vendors):

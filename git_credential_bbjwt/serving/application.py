@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import AuditError, CredentialError
 from git_credential_bbjwt.core.output import error, warning
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -33,6 +32,7 @@ from git_credential_bbjwt.serving.limits import tidy_folder
 from git_credential_bbjwt.serving.policy import Policy
 from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
 from git_credential_bbjwt.serving.request_body import BodyError, read_body
+from git_credential_bbjwt.system.budget import Budget
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]

@@ -15,7 +15,7 @@ import time
 from typing import Protocol
 
 from git_credential_bbjwt.core.failures import AuditError, UsageError
-from git_credential_bbjwt.system.folder import open_to_append
+from git_credential_bbjwt.core.ownership import open_to_append
 
 #: Characters of a value: nobody can fill the disk with one line.
 LONGEST_VALUE = 512

@@ -11,7 +11,7 @@ import stat
 import struct
 from base64 import b64decode, b64encode
 
-from git_credential_bbjwt.system.ownership import why_not_trusted_itself
+from git_credential_bbjwt.core.ownership import why_not_trusted_itself
 
 _CERTIFICATE = "-cert-v01@openssh.com"
 

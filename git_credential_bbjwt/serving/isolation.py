@@ -10,8 +10,8 @@ import pwd
 import signal
 
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
-from git_credential_bbjwt.system.ownership import why_not_trusted
-from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.core.ownership import why_not_trusted
+from git_credential_bbjwt.core.places import APP_NAME
 
 _KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
 _KEPT_PREFIX = "LC_"

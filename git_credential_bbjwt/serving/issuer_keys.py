@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import error, trace
+from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError
 from git_credential_bbjwt.serving.isolation import check_own_file
-from git_credential_bbjwt.system.folder import open_to_read
+from git_credential_bbjwt.system.budget import Budget
 
 if TYPE_CHECKING:
     from jwt import PyJWS

@@ -11,12 +11,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.options import OPTIONS, HelperOptions
+from git_credential_bbjwt.core.option_table import OPTIONS
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import normal_host
 from git_credential_bbjwt.serving.claims import complaint
 from git_credential_bbjwt.serving.isolation import check_own_file
-from git_credential_bbjwt.system.folder import open_to_read
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,11 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import MalformedRequestError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
-from git_credential_bbjwt.git.protocol import write_answer
+from git_credential_bbjwt.core.protocol import write_answer
 from git_credential_bbjwt.serving.answer import (
     NO_AUDIT,
     NOT_SET_UP,
@@ -32,6 +31,7 @@ from git_credential_bbjwt.serving.audit import Audit
 from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.serving.limits import tidy_folder
+from git_credential_bbjwt.system.budget import Budget
 
 #: Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
 #: the reason reaches the asker.

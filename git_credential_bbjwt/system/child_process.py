@@ -3,7 +3,7 @@
 import os
 import sys
 
-from git_credential_bbjwt.system.places import is_anothers
+from git_credential_bbjwt.core.places import is_anothers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ _ASKING = ("SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS")
 
 
 if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows.processes import ALONE as ALONE
-    from git_credential_bbjwt.system.windows.processes import Spawned as Spawned
-    from git_credential_bbjwt.system.windows.processes import end_after as end_after
-    from git_credential_bbjwt.system.windows.processes import end_all as end_all
-    from git_credential_bbjwt.system.windows.processes import find as find
+    from git_credential_bbjwt.system.windows_processes import ALONE as ALONE
+    from git_credential_bbjwt.system.windows_processes import Spawned as Spawned
+    from git_credential_bbjwt.system.windows_processes import end_after as end_after
+    from git_credential_bbjwt.system.windows_processes import end_all as end_all
+    from git_credential_bbjwt.system.windows_processes import find as find
 else:
     #: How `subprocess` starts what has no terminal to prompt on.
     ALONE: "dict[str, Any]" = {"start_new_session": True}

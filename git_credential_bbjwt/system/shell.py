@@ -145,7 +145,7 @@ class _Errors(_Gathered):
 
 
 if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows.processes import Job
+    from git_credential_bbjwt.system.windows_processes import Job
 
     def end_children_on_signals() -> None:
         """Do nothing: what a command starts ends with its job."""

@@ -1,7 +1,7 @@
 """The token cache: its folders, and the small files beside the tokens."""
 
-from git_credential_bbjwt.system.places import user_cache_folder
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.core.places import user_cache_folder
+from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.record import first_usable, is_shared_memory, token_paths, usable
 
 

@@ -8,17 +8,14 @@ import os
 import sys
 import time
 
+from git_credential_bbjwt.core.ownership import OwnFolder, is_private
+from git_credential_bbjwt.core.places import APP_NAME, home_is_anothers, user_cache_folder, user_runtime_base
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.system.folder import OwnFolder, file_name
-from git_credential_bbjwt.system.ownership import is_private
-from git_credential_bbjwt.system.places import APP_NAME, home_is_anothers, user_cache_folder, user_runtime_base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar
-
-    from git_credential_bbjwt.tokens.token import Token
 
     _Folder = TypeVar("_Folder", bound=OwnFolder)
 
@@ -33,6 +30,13 @@ _CLOCK_SLACK = 30
 BROKERED = "broker-"
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # `is_in_memory` and `OwnFolder` decide whether it may be used.
+
+# The characters of a readable name. A host's colon and a scope's blank are replaced, because Windows allows neither in
+# such a place. There are no capital letters, because some file systems do not distinguish them.
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-{}[]: ,")
+
+# File systems allow 255, and the names of locks and new files have an ending. Characters.
+_LONGEST_NAME = 200
 
 # A prime, so that all bytes of a name matter.
 _PARTS = 61
@@ -63,7 +67,8 @@ _TEXT_FIELDS = (
     "token",
 )
 
-_WORKSPACE = "workspace"
+#: The ``opens`` of a token that opens more than one repository.
+WORKSPACE = "workspace"
 
 
 class Record:
@@ -95,20 +100,6 @@ class Record:
     minted: int
     expires: int
 
-    @classmethod
-    def of(cls, token: "Token", repository: Repository, scope: str, app: str, *, stamp: str, identity: str) -> "Record":
-        """Return the record of ``token``, whose end must be known."""
-        assert token.expires is not None
-        self = cls()
-        self.host, self.workspace, self.name = repository.host, repository.workspace, repository.name
-        self.scope, self.app, self.stamp, self.identity = scope, app, stamp, identity
-        self.uuid, self.username, self.token = token.uuid or "", token.username, token.value
-        self.opens, self.granted = _WORKSPACE if token.opens_workspace else "", token.granted
-        self.asked = token.asked
-        self.fingerprint = fingerprint_of(token.value.encode())
-        self.minted, self.expires = token.minted, token.expires
-        return self
-
     def may_answer(self, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()) -> bool:
         """Return whether the token may be handed out again.
 
@@ -135,28 +126,12 @@ class Record:
     @property
     def opens_workspace(self) -> bool:
         """Return whether the token opens more than one repository."""
-        return self.opens == _WORKSPACE
+        return self.opens == WORKSPACE
 
     @property
     def repository(self) -> Repository:
         """The repository that the token was requested for; its name is empty if one token serves the workspace."""
         return Repository(self.host, self.workspace, self.name)
-
-    def to_token(self) -> "Token":
-        """Return the token, marked as cached."""
-        from git_credential_bbjwt.tokens.token import Token
-
-        return Token(
-            self.token,
-            expires=self.expires,
-            minted=self.minted,
-            uuid=self.uuid or None,
-            username=self.username,
-            opens_workspace=self.opens_workspace,
-            granted=self.granted,
-            asked=self.asked,
-            is_cached=True,
-        )
 
     def to_bytes(self) -> bytes:
         """Return the content of the record's file."""
@@ -183,18 +158,20 @@ def parse_record(data: bytes) -> Record | None:
     return record if token and token.isprintable() and " " not in token else None
 
 
-def fingerprint_of(token: bytes) -> str:
-    """Return what identifies a token, here and in ``state[]``: the first digits of its hexadecimal SHA-256."""
-    from hashlib import sha256  # Loads OpenSSL; an answer from the cache needs no digest.
-
-    from git_credential_bbjwt.git.protocol import FINGERPRINT_LENGTH
-
-    return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
-
-
 def part_of(text: str) -> str:
     """Return the subfolder that ``text`` belongs in: the helper never has to list a folder of 100,000 files."""
     return f"{int.from_bytes(text.encode('utf-8', 'surrogateescape'), 'big') % _PARTS:02x}"
+
+
+def file_name(*parts: str) -> str:
+    """Return a name that no other list of two or more parts has."""
+    name = ",".join(parts)
+    if len(name) <= _LONGEST_NAME and _PLAIN.issuperset(name) and name.count(",") == len(parts) - 1:
+        return name.replace(":", "=").replace(" ", "+")
+
+    from git_credential_bbjwt.core.digest import digest
+
+    return digest(*parts)
 
 
 def slot_name(repository: Repository, scope: str, app: str, *, is_brokers: bool = False) -> str:

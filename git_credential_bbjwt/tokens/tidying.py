@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 
+from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.system.folder import file_name
-from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
 from git_credential_bbjwt.tokens.names import (
     BESIDE,
@@ -21,7 +20,7 @@ from git_credential_bbjwt.tokens.names import (
     REMINTS,
     UUID,
 )
-from git_credential_bbjwt.tokens.record import Record, parse_record, part_of
+from git_credential_bbjwt.tokens.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 

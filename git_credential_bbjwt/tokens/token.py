@@ -1,6 +1,8 @@
-"""A token for git, whoever gave it."""
+"""A token for git, whoever gave it, and how it becomes a record of the cache."""
 
-from git_credential_bbjwt.git.protocol import USERNAME
+from git_credential_bbjwt.core.protocol import FINGERPRINT_LENGTH, USERNAME
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.tokens.record import WORKSPACE, Record
 
 
 class Token:
@@ -51,3 +53,39 @@ class Token:
         self.is_cached = is_cached
         #: Whether the token cache may keep it.
         self.may_be_kept = may_be_kept
+
+
+def fingerprint_of(token: bytes) -> str:
+    """Return what identifies a token, here and in ``state[]``: the first digits of its hexadecimal SHA-256."""
+    from hashlib import sha256  # Loads OpenSSL, which an `erase` of another helper's password does not need.
+
+    return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+def record_of(token: Token, repository: Repository, scope: str, app: str, *, stamp: str, identity: str) -> Record:
+    """Return the record of ``token``, whose end must be known."""
+    assert token.expires is not None
+    record = Record()
+    record.host, record.workspace, record.name = repository.host, repository.workspace, repository.name
+    record.scope, record.app, record.stamp, record.identity = scope, app, stamp, identity
+    record.uuid, record.username, record.token = token.uuid or "", token.username, token.value
+    record.opens, record.granted = WORKSPACE if token.opens_workspace else "", token.granted
+    record.asked = token.asked
+    record.fingerprint = fingerprint_of(token.value.encode())
+    record.minted, record.expires = token.minted, token.expires
+    return record
+
+
+def cached_token(record: Record) -> Token:
+    """Return the token of a record, marked as cached."""
+    return Token(
+        record.token,
+        expires=record.expires,
+        minted=record.minted,
+        uuid=record.uuid or None,
+        username=record.username,
+        opens_workspace=record.opens_workspace,
+        granted=record.granted,
+        asked=record.asked,
+        is_cached=True,
+    )

@@ -9,9 +9,9 @@ from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
 from git_credential_bbjwt.core.output import REDACTED, hide
+from git_credential_bbjwt.core.protocol import USERNAME
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
-from git_credential_bbjwt.git.protocol import USERNAME
 from git_credential_bbjwt.tokens.token import Token
 
 #: No token and no error comes near this. Bytes.

@@ -1,6 +1,6 @@
 """An installation command: the payload from any secret store, for one mint, and in no file."""
 
-from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import InstallationCommandError, InstallationError
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
@@ -10,7 +10,7 @@ from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.system import child_process, shell
-from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.vendors.connect import Connect
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.printed_secrets import shown_lines

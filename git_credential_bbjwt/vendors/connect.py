@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
@@ -15,7 +16,6 @@ from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.installation import Installation
-from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.names import OUTAGE_LIFE
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session

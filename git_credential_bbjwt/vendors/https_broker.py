@@ -4,6 +4,7 @@ The response is not trusted: only text in git's format is taken, no redirect is 
 broker's exact origin only. Sources: RFC 6750 section 2.1 (``Bearer``), git-credential(1), "INPUT/OUTPUT FORMAT".
 """
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError, RefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
@@ -11,7 +12,6 @@ from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.network.response import Response
-from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.record import BROKERED
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors import id_token

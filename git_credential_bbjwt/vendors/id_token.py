@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from git_credential_bbjwt.core.budget import Budget
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
 from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system import child_process, shell
-from git_credential_bbjwt.system.digest import digest
-from git_credential_bbjwt.system.folder import open_to_read
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.vendors.session import Session
 
 #: Longer than any platform's token. Bytes.

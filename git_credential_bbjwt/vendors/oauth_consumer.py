@@ -1,11 +1,11 @@
 """Bitbucket's tokens for an OAuth consumer: one request each, and each opens every repository of the workspace."""
 
+from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BroaderScopeError, RefusedError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.installation import Installation
-from git_credential_bbjwt.system.digest import digest
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from json import loads
 from typing import TypeVar
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE, KnownUuids
 from git_credential_bbjwt.vendors.recent_failures import RecentFailures

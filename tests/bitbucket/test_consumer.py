@@ -10,10 +10,10 @@ import pytest
 
 from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer, check_scope
 from git_credential_bbjwt.bitbucket.responses import AccessToken
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BadAnswerError, BroaderScopeError, RefusedError
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connections import Connections
+from git_credential_bbjwt.system.budget import Budget
 from tests.conftest import Machine
 from tests.emulator import Consumer, Emulator, Fault
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS
-from git_credential_bbjwt.core.options import OPTIONS
+from git_credential_bbjwt.core.option_table import OPTIONS
 from tests.conftest import COMMAND, Machine, Workspace
 
 SECRET = "hunter2hunter2"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt import __version__, entry
+from git_credential_bbjwt import __version__
 from git_credential_bbjwt.commands.command_line import COMMANDS
+from git_credential_bbjwt.core import output
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import Machine, Workspace, answer
 from tests.emulator import RATE_LIMITED, Fault
@@ -280,7 +281,7 @@ def test_a_bug_is_two_lines_and_shows_where_to_who_asks(
         try:
             raise KeyError("a secret")
         except KeyError as bug:
-            status = entry._report(bug)
+            status = output.report(bug)
         assert status == 1
         return capfd.readouterr().err
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.system.digest import digest
+from git_credential_bbjwt.core.digest import digest
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 from tests.emulator import Fault
 from tests.growth import another

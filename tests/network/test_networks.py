@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.git.http_settings import CHOOSE_THE_WAY, Settings
 from git_credential_bbjwt.network.addresses import Address, first_to_connect
 from git_credential_bbjwt.network.connection import Connection, Network, SilentError
 from git_credential_bbjwt.network.connections import _patience
 from git_credential_bbjwt.network.route import NOT_HONOURED
+from git_credential_bbjwt.system.budget import Budget
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import PROJECT, Machine, Workspace, answer, free_port, request
 from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken

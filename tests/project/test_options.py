@@ -9,7 +9,8 @@ from importlib import import_module
 import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS, parser
-from git_credential_bbjwt.core.options import OPTIONS, HelperOptions
+from git_credential_bbjwt.core.option_table import OPTIONS, helper_words, with_option
+from git_credential_bbjwt.core.options import HelperOptions
 from tests import options
 
 
@@ -54,11 +55,11 @@ def test_every_option_has_a_value_of_its_own_in_the_helper_line() -> None:
     given = HelperOptions()
     for name, option in OPTIONS.items():
         given = (
-            given.with_option(name, examples.get(name, "/x") if option.metavar else "") if name != "--host" else given
+            with_option(given, name, examples.get(name, "/x") if option.metavar else "") if name != "--host" else given
         )
-    given = given.with_option("--host", "a.example").with_option("--host", "b.example")
-    words = given.words()
+    given = with_option(with_option(given, "--host", "a.example"), "--host", "b.example")
+    words = helper_words(given)
 
     assert {word.partition("=")[0] for word in words} == set(OPTIONS)
     assert words.count("--host=a.example") == words.count("--host=b.example") == 1
-    assert HelperOptions().words() == []
+    assert helper_words(HelperOptions()) == []

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import BudgetSpentError
 from git_credential_bbjwt.serving import limits
 from git_credential_bbjwt.serving.answer import _ascii
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MINTING, MOST_LOOKUPS
 from tests.tokens.test_rules import WIDGETS, kept, record, slot

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from git_credential_bbjwt.system import folder as folders
-from git_credential_bbjwt.system import ownership, places
-from git_credential_bbjwt.system.folder import OwnFolder, file_name
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.core import ownership, places
+from git_credential_bbjwt.core.ownership import OwnFolder
+from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.tokens.record import file_name
 from tests.conftest import INSTALLED, LATE, cannot
 
 #: Every bit of a mode that says what others than the owner may do.
@@ -335,20 +335,20 @@ def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: P
     (tmp_path / "link").symlink_to(file)
     os.mkfifo(tmp_path / "fifo")
     for path in (file, tmp_path / "link", tmp_path / "fifo"):
-        fd = folders.open_to_read(str(path))
+        fd = ownership.open_to_read(str(path))
         assert not os.get_inheritable(fd)
         if path.name != "fifo":
             assert os.read(fd, 10) == b"text"
         os.close(fd)
-    os.close(folders.open_to_read(str(file), through_links=False))
+    os.close(ownership.open_to_read(str(file), through_links=False))
     with pytest.raises(OSError, match="symbolic links"):
-        folders.open_to_read(str(tmp_path / "link"), through_links=False)
+        ownership.open_to_read(str(tmp_path / "link"), through_links=False)
 
 
 @pytest.mark.usefixtures("at_once")
 def test_files_are_opened_to_append(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
-        fd = folders.open_to_append(str(tmp_path / "new"))
+        fd = ownership.open_to_append(str(tmp_path / "new"))
         assert not os.get_inheritable(fd)
         os.write(fd, text)
         os.close(fd)
@@ -358,7 +358,7 @@ def test_files_are_opened_to_append(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("link", "fifo"):
         with pytest.raises(OSError, match=r"symbolic links|No such device"):
-            folders.open_to_append(str(tmp_path / name))
+            ownership.open_to_append(str(tmp_path / name))
 
 
 def test_a_file_that_is_just_being_written_is_not_one_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,7 +452,7 @@ def test_folder_that_others_could_write_is_trusted_if_it_is_mounted_read_only() 
         cannot("no mount namespace can be made here")
     place = f"/var/tmp/bbjwt-test-{os.getpid()}"
     look = (
-        f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.system import ownership as o; "
+        f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.core import ownership as o; "
         f"print([o.why_not_trusted('{place}/mounted/file', strict=strict) is None for strict in (False, True)])"
     )
     script = f"""

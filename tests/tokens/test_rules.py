@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import TooManyRefusedError
+from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens import tidying
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import CLOSED, REFUSED, REMINTS
@@ -20,7 +20,7 @@ from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record, is_in_memory
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.tidying import clear_all, records_of, tidy
-from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.tokens.token import Token, record_of
 from git_credential_bbjwt.tokens.uuids import KnownUuids
 
 WIDGETS = Repository("bitbucket.org", "acme", "widgets")
@@ -74,7 +74,7 @@ def record(repository: Repository, *, expires: float = 7200) -> Record:
     """A record that ends so many seconds from now."""
     now = int(time.time())
     token = Token("token", minted=now, expires=now + int(expires), uuid=UUID)
-    return Record.of(token, repository, SCOPE, APP, stamp="s", identity="i")
+    return record_of(token, repository, SCOPE, APP, stamp="s", identity="i")
 
 
 def folder_of(kept: TokenCache) -> PrivateFolder:
@@ -252,7 +252,7 @@ def test_workspace_has_one_slot_apart_from_its_repositories(kept: TokenCache) ->
     everywhere = workspace_slot(kept, "bitbucket.org", "acme", APP)
     assert everywhere.find() is None
     token = Token("wide", minted=int(time.time()), expires=int(time.time()) + 7200, opens_workspace=True)
-    everywhere.keep(Record.of(token, everywhere.repository, everywhere.scope, APP, stamp="s", identity="i"))
+    everywhere.keep(record_of(token, everywhere.repository, everywhere.scope, APP, stamp="s", identity="i"))
     found = everywhere.find()
     assert found is not None
     assert found.opens_workspace

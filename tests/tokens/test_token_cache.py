@@ -581,11 +581,10 @@ HEAVY = (
 )
 
 
-_EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.repository", ".git", ".git.protocol"}
+_EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.protocol"}
 _SOURCES = {
-    *(".getting", ".getting.get"),
+    *(".core.repository", ".core.ownership", ".core.places"),
     *(".installations", ".installations.source", ".installations.sources"),
-    *(".system", ".system.folder", ".system.ownership", ".system.places"),
 }
 
 #: The modules that a cached answer, ``store`` and a foreign request load; each one more takes 0.7 % of a Python start.

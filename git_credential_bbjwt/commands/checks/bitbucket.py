@@ -7,14 +7,14 @@ from git_credential_bbjwt.bitbucket.assertion import CLOCK_TOLERANCE
 from git_credential_bbjwt.bitbucket.connect_end import day_of_the_end, days_left
 from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer, check_scope
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note, passed
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, CredentialError, RefusedError
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.getting.changeover import ends_connect
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
-from git_credential_bbjwt.system.places import APP_NAME
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.connect import look_up_workspace
 from git_credential_bbjwt.vendors.session import Session

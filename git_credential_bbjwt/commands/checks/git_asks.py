@@ -7,13 +7,14 @@ from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.options import HelperOptions, parse_options
+from git_credential_bbjwt.core.option_table import merged, parse_options
+from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.git.http_settings import FOLDERS_OWN
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
 from git_credential_bbjwt.installations.sources import VARIABLES
-from git_credential_bbjwt.system.places import APP_NAME
 
 # Older ones may work; none is tested.
 _OLDEST = (2, 24)
@@ -65,7 +66,7 @@ def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
     if given.broker is not None:  # A broker has the scope.
         names = tuple(name for name in options.given if name != "--scope")
         options = options.replaced(scope=HelperOptions().scope, given=names)
-    return given.over(options)
+    return merged(options, given)
 
 
 def _is_usable(helper: Helper) -> bool:

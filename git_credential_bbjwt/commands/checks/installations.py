@@ -5,12 +5,12 @@ from itertools import islice
 from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
-from git_credential_bbjwt.system.places import APP_NAME
 from git_credential_bbjwt.vendors.session import check_jwt_not_expired
 
 #: How many installations are checked without a URL. So many are a second or two of work.

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 from git_credential_bbjwt.bitbucket.api import check_token
 from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connections import Connections
-from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import token_paths
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot

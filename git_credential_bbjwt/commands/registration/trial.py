@@ -2,7 +2,6 @@
 
 from concurrent import futures
 
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import (
     BudgetSpentError,
     ConnectionFailedError,
@@ -12,6 +11,7 @@ from git_credential_bbjwt.core.failures import (
 )
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.connect import look_up_workspace
 from git_credential_bbjwt.vendors.session import Session

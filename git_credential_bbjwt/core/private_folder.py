@@ -6,12 +6,12 @@ import sys
 __all__ = ["NOT_YET", "PrivateFolder", "remove_if_empty"]
 
 if sys.platform == "win32":
-    from git_credential_bbjwt.system.windows.files import NOT_YET, PrivateFolder
+    from git_credential_bbjwt.core.windows_files import NOT_YET, PrivateFolder
 
 else:
     import time
 
-    from git_credential_bbjwt.system.folder import A_FOLDER, OwnFolder
+    from git_credential_bbjwt.core.ownership import A_FOLDER, OwnFolder
 
     #: Ends the name of a file that is not complete yet.
     NOT_YET = "~new"

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 
-from git_credential_bbjwt.system.ownership import is_trusted_owner
+from git_credential_bbjwt.core.ownership import is_trusted_owner
 
 #: Distribution, keyring service and folder name.
 APP_NAME = "git-credential-bbjwt"

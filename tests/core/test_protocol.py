@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from git_credential_bbjwt.git.protocol import format_answer
+from git_credential_bbjwt.core.protocol import format_answer
 from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
 
 
