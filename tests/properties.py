@@ -11,6 +11,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -33,6 +34,7 @@ from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.network.http1 import BrokenResponseError, TooLongError, read_body, send_request
 from git_credential_bbjwt.network.response import Response, http_time
 from git_credential_bbjwt.network.route import find_proxy
+from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.serving.audit import audit_line
 from git_credential_bbjwt.serving.client import key_of
 from git_credential_bbjwt.tokens.record import Record, parse_record
@@ -278,7 +280,7 @@ def user_of_ssh(data: bytes) -> None:
     """What sshd says of a key becomes values for the audit, whatever is in a certificate."""
     found = key_of(data)
     assert set(found) <= {"key", "key_id", "serial", "authority"}
-    line = audit_line({"by": "ssh", **found}, reason="")
+    line = audit_line(Answer(HTTPStatus.OK, b""), {"by": "ssh", **found}, "repository")
     assert line.isascii()
     assert b"\n" not in line
 

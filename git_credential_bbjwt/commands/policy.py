@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from git_credential_bbjwt.core.clone_urls import parse_url
@@ -27,7 +28,7 @@ from git_credential_bbjwt.core.repository import Repository
 
 if TYPE_CHECKING:
     from git_credential_bbjwt.serving.id_token import IdToken
-    from git_credential_bbjwt.serving.policy import Policy, Rule
+    from git_credential_bbjwt.serving.policy import Policy
 
 # Four times as long as any token: claims that a person laid out are longer. Bytes.
 _LONGEST_INPUT = 64 * 1024
@@ -63,10 +64,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
     if arguments.id_token is None:
         _show(policy)
         return 0
-    text = _input(arguments.id_token)
-    is_claims = text.startswith("{")
-    token, refusals = _claims_alone(text) if is_claims else _token(text, policy)
-    return _judge(policy, token, refusals, repositories)
+    token = _token(_input(arguments.id_token))
+    return _judge(policy, token, _refusals(token, policy), repositories)
 
 
 def _say(line: str) -> None:
@@ -106,58 +105,64 @@ def _input(name: str) -> str:
     return text
 
 
-def _claims_alone(text: str) -> "tuple[IdToken, list[str]]":
-    """Return a token with the claims that ``text`` spells, and why no broker would accept it."""
-    from git_credential_bbjwt.serving.id_token import IdToken, NotAcceptedError, check_subject, parse_object
+def _token(text: str) -> "IdToken":
+    """Return the token that ``text`` is, or a token with the claims that it spells. Raises CredentialError."""
+    from git_credential_bbjwt.serving.id_token import IdToken, parse_object, parse_token
 
+    if not text.startswith("{"):
+        return parse_token(text)
     try:
-        claims = parse_object(text.encode())
-    except (ValueError, RecursionError) as problem:
+        return IdToken("", "", None, parse_object(text.encode()))
+    except ValueError as problem:
         raise CredentialError("the claims are not a JSON object, or have a name twice") from problem
-    token = IdToken("", "", None, claims)
-    _say("not checked, because these are claims only: signature, exp, iat and nbf")
-    try:
-        check_subject(token)
-    except NotAcceptedError as problem:
-        return token, [problem.what]
-    return token, []
 
 
-def _token(text: str, policy: "Policy") -> "tuple[IdToken, list[str]]":
-    """Return the token that ``text`` is, and why the broker would not accept it. Raises CredentialError."""
+def _refusals(token: "IdToken", policy: "Policy") -> list[str]:
+    """Return why the broker would not accept the token; say what cannot be checked here. Raises CredentialError."""
     from git_credential_bbjwt.serving import id_token
-    from git_credential_bbjwt.serving.issuer_keys import check_signature, read_keys
 
-    token = id_token.parse_token(text)
-    refusals = []
-    try:
-        id_token.check_times(token.claims)
-        id_token.check_subject(token)
-    except id_token.NotAcceptedError as problem:
-        refusals.append(problem.what)
+    checks: list[Callable[[], None]] = [lambda: id_token.check_subject(token)]
     source = policy.keys.get(token.issuer, "") if isinstance(token.issuer, str) else ""
-    if not source.startswith("/"):
-        _say("not checked, because the issuer's keys are not in a file: the signature")
-    elif importlib.util.find_spec("cryptography") is None:
-        _say("not checked, because cryptography is not installed: the signature")
+    if not token.text:
+        _say("not checked, because these are claims only: signature, exp, iat and nbf")
     else:
+        checks.append(lambda: id_token.check_times(token.claims))
+        if not source.startswith("/"):
+            _say("not checked, because the issuer's keys are not in a file: the signature")
+        elif importlib.util.find_spec("cryptography") is None:
+            _say("not checked, because cryptography is not installed: the signature")
+        else:
+            checks.append(lambda: _check_signature(token, source))
+    refusals = []
+    for check in checks:
         try:
-            check_signature(token, read_keys(source))
+            check()
         except id_token.NotAcceptedError as problem:
             refusals.append(problem.what)
-        except (CredentialError, OSError, ValueError) as problem:
-            reason = getattr(problem, "what", None) or getattr(problem, "strerror", None) or str(problem)
-            raise CredentialError(f"the key file {source} cannot be used: {reason}") from problem
-    return token, refusals
+    return refusals
+
+
+def _check_signature(token: "IdToken", path: str) -> None:
+    from git_credential_bbjwt.serving.issuer_keys import check_signature, read_keys
+
+    try:
+        keys = read_keys(path)
+    except ValueError as problem:
+        raise CredentialError(f"the key file {path} cannot be used: {problem}") from problem
+    check_signature(token, keys)
 
 
 def _judge(policy: "Policy", token: "IdToken", refusals: list[str], repositories: list[tuple[str, Repository]]) -> int:
     """Print what the token may do; return the exit status."""
     allow: list[Pattern] = []
     for rule in policy.rules:
-        why_not = _why_not(rule, token)
-        _say(f"{rule.name}, line {rule.line}: {f'no: {why_not}' if why_not else 'yes'}")
-        allow += () if why_not else rule.allow
+        found = rule.mismatch(token)
+        if found is None:
+            verdict = "yes"
+            allow += rule.allow
+        else:
+            verdict = f"no: {found.name} is {_value(found.found)}, and the rule says {_value(found.wanted)}"
+        _say(f"{rule.name}, line {rule.line}: {verdict}")
     for refusal in refusals:
         _say(f"not accepted: {refusal}")
     if refusals:
@@ -167,23 +172,6 @@ def _judge(policy: "Policy", token: "IdToken", refusals: list[str], repositories
     for (url, _), is_readable in zip(repositories, readable, strict=True):
         _say(f"{url}: {'yes' if is_readable else 'no'}")
     return 0 if allow and all(readable) else 1
-
-
-def _why_not(rule: "Rule", token: "IdToken") -> str:
-    """Return the first claim that differs from the rule, with both values; empty if the rule matches."""
-    from git_credential_bbjwt.serving.claims import Difference, difference
-    from git_credential_bbjwt.serving.id_token import audiences_of
-
-    found: Difference | None
-    if token.issuer != rule.issuer:
-        found = Difference("iss", token.issuer, rule.issuer)
-    elif not any(one in rule.audiences for one in audiences_of(token.claims)):
-        found = Difference("aud", token.claims.get("aud"), list(rule.audiences))
-    else:
-        found = difference(rule.claims, token.claims)
-    if found is None:
-        return ""
-    return f"{found.name} is {_value(found.found)}, and the rule says {_value(found.wanted)}"
 
 
 def _value(value: object) -> str:

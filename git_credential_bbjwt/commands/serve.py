@@ -13,13 +13,13 @@ Examples:
 import argparse
 import os
 
-from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.patterns import Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from git_credential_bbjwt.serving.answer import Rules
+    from git_credential_bbjwt.serving.answering import Rules
 
 # A list of a hundred thousand repositories is a few megabytes. Bytes.
 _LONGEST_FILE = 64 * 1024 * 1024
@@ -47,47 +47,48 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
     A file that cannot be used is reported in the answer instead, because a client is waiting.
     """
-    from git_credential_bbjwt.serving.answer import Rules
+    from git_credential_bbjwt.serving.answering import Rules
     from git_credential_bbjwt.serving.audit import audit_to
-    from git_credential_bbjwt.serving.isolation import check_own_file
+    from git_credential_bbjwt.serving.isolation import check_own_file, operators_folder
     from git_credential_bbjwt.serving.serve import serve
 
     patterns = options.allow + tuple(Pattern.parse(text) for text in arguments.allow)
     if not patterns and not arguments.allow_file:
         raise UsageError("serve needs --allow PATTERN or --allow-file FILE")
-    for option, path in [("--allow-file", one) for one in arguments.allow_file] + [
-        ("--installation", options.installation or "/")
-    ]:
-        if not os.path.isabs(path):
-            raise UsageError(f"{option} needs an absolute path")
-    audit = audit_to(arguments.audit)
-    # A request by UUIDs is looked up before it is compared with the patterns, so they are not the helper's own --allow.
-    options = options.replaced(allow=())
+    for path in arguments.allow_file:
+        _check_absolute("--allow-file", path)
+    if options.installation is not None:
+        _check_absolute("--installation", options.installation)
 
-    def rules() -> "Rules":
+    def find_rules(options: HelperOptions) -> "Rules":
         allowed = patterns
         for path in arguments.allow_file:
-            check_own_file(path, "--allow-file")
-            allowed += patterns_of(path)
+            allowed += _patterns_in(path)
         if options.installation is not None:
             check_own_file(options.installation, "--installation")
-        return Rules(options, allowed, arguments.whole_workspace)
+        # A request by UUIDs is looked up before it is compared with the patterns, so they are not the helper's --allow.
+        return Rules(options.replaced(allow=()), allowed, arguments.whole_workspace, operators_folder())
 
-    return serve(options, rules, audit, arguments.asker)
+    return serve(options, find_rules, audit_to(arguments.audit), arguments.asker)
 
 
-def patterns_of(path: str) -> tuple[Pattern, ...]:
-    """Return the patterns in a file, one per line. Raises InstallationError if it cannot be used."""
+def _check_absolute(option: str, path: str) -> None:
+    if not os.path.isabs(path):
+        raise UsageError(f"{option} needs an absolute path")
+
+
+def _patterns_in(path: str) -> tuple[Pattern, ...]:
+    """Return the patterns in a file, one per line. Raises CredentialError if it cannot be used."""
+    from git_credential_bbjwt.serving.isolation import read_own_file
+
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file.read(_LONGEST_FILE).splitlines()]
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "strerror", None) or "it is not UTF-8 text"
-        raise InstallationError(f"--allow-file cannot be read: {path}: {why}", "correct the file") from problem
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    if not wanted:
-        raise InstallationError(f"--allow-file is empty: {path}", "list WORKSPACE/SLUG, one per line")
+        lines = map(str.strip, read_own_file(path, "--allow-file", _LONGEST_FILE).decode("utf-8-sig").splitlines())
+    except UnicodeDecodeError as problem:
+        raise CredentialError(f"--allow-file is not UTF-8 text: {path}") from problem
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    if not patterns:
+        raise CredentialError(f"--allow-file is empty: {path}", "list WORKSPACE/SLUG, one per line")
     try:
-        return tuple(Pattern.parse(line) for line in wanted)
+        return tuple(map(Pattern.parse, patterns))
     except UsageError as problem:
-        raise InstallationError(f"--allow-file has a line that is no pattern: {path}", problem.what) from problem
+        raise CredentialError(f"--allow-file has a line that is not a pattern: {path}", problem.what) from problem

@@ -88,12 +88,6 @@ class UnkeptError(CredentialError):
     usual_hint = "see that the broker's folder has room, and that its user may write there"
 
 
-class AuditError(CredentialError):
-    """A broker's audit cannot be written, so there is no token."""
-
-    usual_hint = "the broker's operator must check the path that --audit names, its mode, and the space on its disk"
-
-
 class InstallationCommandError(CredentialError):
     """An installation command failed, or printed something that is not one payload."""
 

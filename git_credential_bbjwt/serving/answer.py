@@ -5,12 +5,11 @@ reach it. The audit has the rest.
 """
 
 import sys
-from enum import Enum
+from http import HTTPStatus
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
-    AuditError,
     BadAnswerError,
     BudgetSpentError,
     ConnectionFailedError,
@@ -22,183 +21,131 @@ from git_credential_bbjwt.core.failures import (
     WholeWorkspaceError,
 )
 from git_credential_bbjwt.core.lock import WAITING
-from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
-from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.protocol import format_answer
-from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, NoSyslogError, audit_line
-from git_credential_bbjwt.serving.limits import (
-    CannotLimitError,
-    LimitError,
-)
-from git_credential_bbjwt.system.budget import Budget
+
+Headers = tuple[tuple[str, str], ...]
 
 # Characters of a reason that a client reads.
 _LONGEST_REASON = 500
 
-NOT_ALLOWED = "this broker hands out no token for this repository"
-NO_AUDIT = "the audit cannot be written, so there is no token"
-NOT_SET_UP = "this broker is not set up; its log says why"
-
-_WAITING_FOR_BITBUCKET = "waiting for Bitbucket"
+_NOT_SET_UP = "this broker is not set up; its log says why"
 
 #: The budget's word for the time before the request has arrived.
 WAITING_FOR_REQUEST = "waiting for the request"
 
 
-class Kind(Enum):
-    """The outcome of a request."""
+class DeniedError(CredentialError):
+    """There is no token, for a ``reason`` that the client may read; by default that is the error's sentence.
 
-    TOKEN = "token"
-    #: No installation names the host or workspace.
-    NOTHING = "nothing"
-    #: The request is not in git's format.
-    MALFORMED = "malformed"
-    #: No pattern allows the repository, or it is not there.
-    NOT_ALLOWED = "not allowed"
-    #: A limit is reached; ``retry_after`` says when to ask again.
-    TOO_MANY = "too many"
-    #: Bitbucket gives no token, or cannot be reached.
-    BITBUCKET = "bitbucket"
-    #: The token would open the whole workspace.
-    WHOLE_WORKSPACE = "whole workspace"
-    #: The installation, the allow-list or the broker's folder cannot be used.
-    NOT_SET_UP = "not set up"
-    #: The budget is spent.
-    TIMEOUT = "timeout"
-    #: The audit cannot be written.
-    NO_AUDIT = "no audit"
-    #: A fault of the helper.
-    INTERNAL = "internal"
-
-    @property
-    def outcome(self) -> str:
-        """The audit's ``outcome``."""
-        return _OUTCOMES.get(self, "error")
-
-
-_OUTCOMES = {Kind.TOKEN: "granted", Kind.NOTHING: "nothing to say", Kind.NOT_ALLOWED: "refused"}
-
-
-class Rules(NamedTuple):
-    """The operator's decisions. ``options`` has scope, app, installation, store, hosts and budget.
-
-    ``folder`` is the absolute path of the broker's own folder, None if the operator named none.
+    ``status`` and ``headers`` are those of an HTTP response.
     """
 
-    options: HelperOptions
-    patterns: tuple[Pattern, ...]
-    whole_workspace: bool = False
-    folder: str | None = None
+    status = HTTPStatus.FORBIDDEN
 
-    def allow(self, repository: Repository) -> bool:
-        """Whether a client may have a token for ``repository``, named by its slugs."""
-        return any(pattern.allows(repository) for pattern in self.patterns)
+    def __init__(
+        self,
+        what: str,
+        hint: str = "",
+        *,
+        reason: str = "",
+        status: HTTPStatus | None = None,
+        headers: Headers = (),
+    ) -> None:
+        super().__init__(what, hint)
+        self.reason = reason or what
+        self.status = status or self.status
+        self.headers = headers
+
+
+class TooManyError(DeniedError):
+    """A client has asked as often as it may. ``seconds`` says when to ask again."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"{what}; ask again in {seconds:.0f} s", headers=_retry_after(seconds))
 
 
 class Answer(NamedTuple):
     """The outcome of a request: the ``lines`` for the client, which end with a blank line, and the audit's fields.
 
-    ``reason`` is what the client reads, ``cause`` what the audit has in its place. ``expires`` is a Unix time;
-    ``digest`` begins the token's SHA-256; ``retry_after`` are seconds.
+    ``reason`` is what the client reads, ``cause`` the audit's text. ``expires`` is a Unix time; ``digest`` begins the
+    token's SHA-256.
     """
 
-    kind: Kind
+    status: HTTPStatus
     lines: bytes
     repository: str = ""
     reason: str = ""
     cause: str = ""
     expires: int | None = None
     digest: str = ""
-    retry_after: int | None = None
+    headers: Headers = ()
 
     @property
-    def status(self) -> int:
-        """The exit status of a process that answers so."""
-        return 0 if self.kind in (Kind.TOKEN, Kind.NOTHING) else 1
+    def outcome(self) -> str:
+        """The audit's ``outcome``."""
+        if self.status == HTTPStatus.OK:
+            return "granted" if self.digest else "nothing to say"
+        return "refused" if self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else "error"
 
 
-class NotAllowedError(CredentialError):
-    """No pattern allows the repository, or it is not there. A client cannot see which."""
+def not_allowed() -> DeniedError:
+    """Return the error for a repository that no pattern allows, or that is not there: a client cannot see which."""
+    return DeniedError("this broker hands out no token for this repository")
 
 
-def no_token(kind: Kind, reason: str, cause: str = "", repository: str = "", retry_after: int | None = None) -> Answer:
-    """Return an answer without a token. The client reads ``reason``, the audit has ``cause`` if there is one."""
-    reason = _ascii(one_line(reason))
-    lines = format_answer([("quit", "1"), ("bbjwt-error", reason)]) + b"\n"
-    return Answer(kind, lines, repository, reason, one_line(cause) or reason, retry_after=retry_after)
-
-
-def audited(
-    answer: Answer,
-    audit: Audit,
-    asker: dict[str, object],
-    scope: str,
-    *,
-    longest: int = LONGEST_VALUE,
-    **also: object,
-) -> Answer:
-    """Write the audit's line and return ``answer``; without the line there is no token.
-
-    ``also`` are further fields; each value has at most ``longest`` characters.
-    """
-    line = audit_line(
-        asker,
-        longest=longest,
-        repository=answer.repository,
-        scope=scope,
-        outcome=answer.kind.outcome,
-        reason=answer.cause,
-        expires=answer.expires,
-        digest=answer.digest,
-        **also,
-    )
-    try:
-        audit.write(line)
-    except NoSyslogError as problem:
-        return no_token(Kind.NO_AUDIT, f"{NO_AUDIT}: there is no syslog here", problem.what, answer.repository)
-    except AuditError as problem:
-        return no_token(Kind.NO_AUDIT, NO_AUDIT, problem.what, answer.repository)
-    return answer
-
-
-def refusal(problem: CredentialError, repository: str, budget: Budget) -> Answer:
-    """Return the answer for an error: what the client may read of it, and what the audit has."""
-    kind, reason, retry_after = Kind.NOT_SET_UP, NOT_SET_UP, None
-    if isinstance(problem, NotAllowedError):
-        kind, reason = Kind.NOT_ALLOWED, problem.what
-    elif isinstance(problem, MalformedRequestError):
-        kind, reason = Kind.MALFORMED, problem.what
-    elif isinstance(problem, LimitError):
-        kind, reason, retry_after = Kind.TOO_MANY, f"{problem.what}; {problem.hint}", problem.seconds
-    elif isinstance(problem, TooManyRefusedError):
-        kind, reason, retry_after = Kind.TOO_MANY, problem.what, problem.seconds
-    elif isinstance(problem, WholeWorkspaceError):
-        kind, reason = Kind.WHOLE_WORKSPACE, problem.what
-    elif isinstance(problem, CannotLimitError):
-        reason = problem.what
-    elif isinstance(problem, BudgetSpentError):
-        doing = budget.doing if budget.doing in (WAITING_FOR_REQUEST, WAITING) else _WAITING_FOR_BITBUCKET
-        kind, reason = Kind.TIMEOUT, f"gave up after {budget.seconds:g} s: {doing}"
-    elif isinstance(problem, (RefusedError, BadAnswerError, AnothersWorkspaceError)):
-        # The text after the colon may be the server's, and may name the installation.
-        kind, reason = Kind.BITBUCKET, problem.what.partition(": ")[0]
-    elif isinstance(problem, (ConnectionFailedError, UndecidedError)):
-        kind, reason = Kind.BITBUCKET, "this broker got no answer from Bitbucket; its log says why"
+def refusal(problem: CredentialError, repository: str = "", doing: str = "") -> Answer:
+    """Return the answer for an error. ``doing`` is what the budget was spent for."""
+    status, reason, headers = _for_client(problem, doing)
     cause = f"{problem.what} ({problem.hint})" if problem.hint else problem.what
-    return no_token(kind, reason, cause, repository, retry_after)
+    return _without_token(status, reason, cause, repository, headers)
 
 
-def described_bug(problem: BaseException) -> str:
-    """Return the audit's text for an exception: its type and where it was raised, but none of its words."""
+def internal_error(problem: Exception, repository: str = "") -> Answer:
+    """Return the answer for an exception. The audit has its type and where it was raised, but none of its words."""
     trace = problem.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = "" if trace is None else f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
     errno = f" {problem.strerror}" if isinstance(problem, OSError) and problem.strerror else ""
-    return f"internal error: {type(problem).__name__}{errno}{where}, Python {sys.version.split()[0]}"
+    cause = f"internal error: {type(problem).__name__}{errno}{where}, Python {sys.version.split()[0]}"
+    return _without_token(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SET_UP, cause, repository)
+
+
+def _for_client(problem: CredentialError, doing: str) -> tuple[HTTPStatus, str, Headers]:
+    match problem:
+        case DeniedError():
+            return problem.status, problem.reason, problem.headers
+        case MalformedRequestError():
+            return HTTPStatus.BAD_REQUEST, problem.what, ()
+        case TooManyRefusedError():
+            return HTTPStatus.TOO_MANY_REQUESTS, problem.what, _retry_after(problem.seconds)
+        case WholeWorkspaceError():
+            return HTTPStatus.BAD_GATEWAY, problem.what, ()
+        case BudgetSpentError():
+            what, _, _ = problem.what.partition(": ")
+            shown = doing if doing in (WAITING_FOR_REQUEST, WAITING) else "waiting for Bitbucket"
+            return HTTPStatus.GATEWAY_TIMEOUT, f"{what}: {shown}", ()
+        case RefusedError() | BadAnswerError() | AnothersWorkspaceError():
+            # The text after the colon may be the server's, and may name the installation.
+            return HTTPStatus.BAD_GATEWAY, problem.what.partition(": ")[0], ()
+        case ConnectionFailedError() | UndecidedError():
+            return HTTPStatus.BAD_GATEWAY, "this broker got no answer from Bitbucket; its log says why", ()
+        case _:
+            return HTTPStatus.BAD_GATEWAY, _NOT_SET_UP, ()
+
+
+def _without_token(status: HTTPStatus, reason: str, cause: str, repository: str, headers: Headers = ()) -> Answer:
+    reason = _ascii(one_line(reason))
+    lines = format_answer([("quit", "1"), ("bbjwt-error", reason)]) + b"\n"
+    return Answer(status, lines, repository, reason, one_line(cause), headers=headers)
 
 
 def _ascii(text: str) -> str:
     return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text)[:_LONGEST_REASON]
+
+
+def _retry_after(seconds: float) -> Headers:
+    return (("Retry-After", str(max(1, round(seconds)))),)

@@ -1,132 +1,214 @@
 """The audit of a broker: one line of JSON for each request, before the answer.
 
-If the line cannot be written, there is no token.
-
-Sources: syslog(3) (the facility ``authpriv``), RFC 3164 section 4.1 (its line).
+If the line cannot be written, there is no token. A line is shorter than PIPE_BUF, so that lines of several processes
+do not mix. Sources: syslog(3) (the facility ``authpriv``), RFC 3164 section 4.1 (its line), pipe(7) (``PIPE_BUF``).
 """
 
 import errno
 import fcntl
+import functools
 import json
 import os
+import select
 import socket
 import stat
+import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
+from http import HTTPStatus
 
-from git_credential_bbjwt.core.failures import AuditError, UsageError
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.ownership import open_to_append
+from git_credential_bbjwt.serving.answer import Answer, DeniedError, refusal
+from git_credential_bbjwt.serving.limits import MinuteCounter
 
-#: Characters of a value: nobody can fill the disk with one line.
-LONGEST_VALUE = 512
+#: Writes one line; raises AuditError, and then there is no token.
+Write = Callable[[bytes], None]
+
+#: Characters of a value, in the audit of `serve` and of the https broker.
+LONGEST_VALUE, LONGEST_VALUE_BY_HTTPS = 512, 200
+
+# Characters of a value in a line that would be too long.
+_CUTS = (100, 50, 20)
+
+# Bytes of a line with its end: PIPE_BUF on Linux.
+_LONGEST_LINE = 4096
+
+# How many claims, rules, elements of a list are shown.
+_MOST_ELEMENTS = 30
+
+# Lines a minute and worker about requests that anybody can send, who could fill a disk otherwise: no identity is
+# proved, or the request is not one of the helper's.
+_MOST_ANONYMOUS = 60
+_ANONYMOUS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
 
 # authpriv (10) and info (6), as RFC 3164 counts them together.
 _PRIORITY = 10 * 8 + 6
 _SYSLOG = "/dev/log"
 
-# Seconds to wait for the system's log, and for another process that writes to the same file.
+# Seconds to wait for the system's log, for another process that writes to the same file, and for the reader of
+# standard output.
 _PATIENCE = 2.0
+_PATIENCE_WITH_READER = 5
 _PAUSE = 0.01
 
 
-class NoSyslogError(AuditError):
-    """No syslog answers, as in most containers."""
+class AuditError(DeniedError):
+    """The audit cannot be written, so there is no token."""
 
-    usual_hint = "start a syslog service, or name a file: --audit /var/log/bbjwt.log"
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    usual_hint = "the broker's operator must check the path that --audit names, its mode, and the space on its disk"
 
-
-class Audit(Protocol):
-    """Where lines go."""
-
-    def write(self, line: bytes) -> None:
-        """Write one line. Raises AuditError, and then there is no token."""
+    def __init__(self, what: str, hint: str = "", reason: str = "") -> None:
+        super().__init__(what, hint, reason=f"the audit cannot be written, so there is no token{reason}")
 
 
-def audit_to(where: str) -> Audit:
-    """Return the audit that ``--audit`` names. Raises UsageError."""
+class Audit:
+    """The audit of one process. ``write`` writes a line; each value has at most ``longest`` characters."""
+
+    def __init__(self, write: Write, longest: int) -> None:
+        self._write = write
+        self._longest = longest
+        self._lock = threading.Lock()
+        self._anonymous = MinuteCounter()
+        self._left_out = 0
+
+    def record(self, answer: Answer, asker: dict[str, object], scope: str, **fields: object) -> Answer:
+        """Return ``answer``, once its line is written; without the line, an answer without a token."""
+        with self._lock:
+            if answer.status in _ANONYMOUS and self._anonymous.count("") > _MOST_ANONYMOUS:
+                self._left_out += 1
+                return answer
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            fields["left_out"] = left_out
+        try:
+            self._write(audit_line(answer, asker, scope, self._longest, **fields))
+        except AuditError as problem:
+            with self._lock:
+                self._left_out += left_out
+            error(problem.what, problem.hint)
+            return refusal(problem, answer.repository)
+        return answer
+
+
+def audit_to(where: str) -> Write:
+    """Return what writes to the place that ``--audit`` names. Raises UsageError."""
     if where == "none":
-        return _NoAudit()
+        return lambda _: None
     if where == "syslog":
-        return _Syslog()
+        return _to_syslog
     if os.path.isabs(where):
-        return _File(where)
+        return functools.partial(_to_file, where)
     raise UsageError("--audit needs syslog, none, or the absolute path of a file")
 
 
-def audit_line(asker: dict[str, object], *, longest: int = LONGEST_VALUE, **fields: object) -> bytes:
-    """Return one line; each value has at most ``longest`` characters."""
-    content = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "asker": asker, **fields}
-    return json.dumps(_bounded(content, longest)).encode()
+def audit_line(
+    answer: Answer, asker: dict[str, object], scope: str, longest: int = LONGEST_VALUE, **fields: object
+) -> bytes:
+    """Return one line, without its end; each value has at most ``longest`` characters, fewer in too long a line."""
+    content: dict[str, object] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "asker": asker,
+        "repository": answer.repository,
+        "scope": scope,
+        "outcome": answer.outcome,
+        "reason": answer.cause,
+        "expires": answer.expires,
+        "digest": answer.digest,
+        **fields,
+    }
+    for cut in (longest, *_CUTS):
+        line = json.dumps(_bounded(content, cut)).encode()
+        if len(line) < _LONGEST_LINE - 1:
+            return line
+    content["asker"] = {name: asker[name] for name in asker if name not in ("claims", "rules")} | {"is_cut": True}
+    return json.dumps(_bounded(content, cut)).encode()
 
 
 def _bounded(value: object, longest: int) -> object:
+    """Return the part of a value that is shown. A claim was made as large as its issuer likes."""
     if isinstance(value, dict):
-        return {key: _bounded(inner, longest) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_bounded(inner, longest) for inner in value]
+        inner = list(value.items())[:_MOST_ELEMENTS]
+        return {str(key)[:longest]: _bounded(one, longest) for key, one in inner}
+    if isinstance(value, list):
+        return [_bounded(one, longest) for one in value[:_MOST_ELEMENTS]]
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return "a number that is too large to show"
     return value[:longest] if isinstance(value, str) else value
 
 
-class _NoAudit:
-    def write(self, line: bytes) -> None:
-        """Nobody wants to know."""
-
-
-class _File:
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def write(self, line: bytes) -> None:
-        """Append the line in one ``write``; if only a part of it fits, take that part back."""
+def _to_file(path: str, line: bytes) -> None:
+    """Append the line in one ``write``; if only a part of it fits, take that part back."""
+    try:
+        fd = open_to_append(path)
         try:
-            fd = open_to_append(self._path)
-            try:
-                found = os.fstat(fd)
-                if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
-                    raise AuditError(f"the audit file {self._path} is not a regular file, or others can write to it")
-                self._append(fd, line + b"\n")
-            finally:
-                os.close(fd)
-        except OSError as problem:
-            raise AuditError(f"the audit cannot be written to {self._path}: {problem.strerror}") from problem
-
-    def _append(self, fd: int, line: bytes) -> None:
-        """Write under a lock: the part that is taken back must be this line's, not that of another process."""
-        end = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise AuditError(f"another process holds the audit file {self._path} locked") from None
-                time.sleep(_PAUSE)
-        before = os.fstat(fd).st_size
-        written = os.write(fd, line)
-        if written != len(line):
-            os.ftruncate(fd, before)
-            raise AuditError(f"the audit line does not fit into {self._path}")
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
+                raise AuditError(f"the audit file {path} is not a regular file, or others can write to it")
+            _lock(fd, path)  # The part that is taken back must be this line's, not that of another process.
+            before = os.fstat(fd).st_size
+            if os.write(fd, line + b"\n") != len(line) + 1:
+                os.ftruncate(fd, before)
+                raise AuditError(f"the audit line does not fit into {path}")
+        finally:
+            os.close(fd)
+    except OSError as problem:
+        raise AuditError(f"the audit cannot be written to {path}: {problem.strerror}") from problem
 
 
-class _Syslog:
-    def write(self, line: bytes) -> None:
-        """Send the line to the system's log."""
-        text = f"<{_PRIORITY}>git-credential-bbjwt[{os.getpid()}]: ".encode() + line
+def _lock(fd: int, path: str) -> None:
+    end = time.monotonic() + _PATIENCE
+    while True:
         try:
-            try:
-                self._send(socket.SOCK_DGRAM, text)
-            except OSError as problem:
-                if problem.errno != errno.EPROTOTYPE:
-                    raise
-                self._send(socket.SOCK_STREAM, text + b"\0")
-        except OSError as problem:
-            raise NoSyslogError(
-                f"the audit cannot be written: there is no syslog here ({_SYSLOG}: {problem.strerror or 'timeout'})",
-            ) from problem
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise AuditError(f"another process holds the audit file {path} locked") from None
+            time.sleep(_PAUSE)
 
-    @staticmethod
-    def _send(kind: socket.SocketKind, text: bytes) -> None:
-        with socket.socket(socket.AF_UNIX, kind) as log:
-            log.settimeout(_PATIENCE)
-            log.connect(_SYSLOG)
-            log.sendall(text)
+
+def to_standard_output(line: bytes) -> None:
+    """Write the line in one ``write``. Raises AuditError."""
+    line += b"\n"
+    try:
+        waiting = select.poll()
+        waiting.register(1, select.POLLOUT)
+        if not waiting.poll(_PATIENCE_WITH_READER * 1000):
+            raise AuditError(f"nobody has read standard output for {_PATIENCE_WITH_READER} s, so there is no audit")
+        written = os.write(1, line)
+    except OSError as problem:
+        raise AuditError(f"the audit cannot be written to standard output: {problem.strerror}") from problem
+    if written != len(line):
+        raise AuditError("the audit line does not fit into standard output")
+
+
+def _to_syslog(line: bytes) -> None:
+    text = f"<{_PRIORITY}>git-credential-bbjwt[{os.getpid()}]: ".encode() + line
+    try:
+        try:
+            _send(socket.SOCK_DGRAM, text)
+        except OSError as problem:
+            if problem.errno != errno.EPROTOTYPE:
+                raise
+            _send(socket.SOCK_STREAM, text + b"\0")
+    except OSError as problem:
+        raise AuditError(
+            f"the audit cannot be written: there is no syslog here ({_SYSLOG}: {problem.strerror or 'timeout'})",
+            "start a syslog service, or name a file: --audit /var/log/bbjwt.log",
+            ": there is no syslog here",
+        ) from problem
+
+
+def _send(kind: socket.SocketKind, text: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, kind) as log:
+        log.settimeout(_PATIENCE)
+        log.connect(_SYSLOG)
+        log.sendall(text)

@@ -4,6 +4,7 @@ Source of the rules: the operators' page (README.md in this folder), "Rules". A 
 purpose: six stars and a branch name of 250 characters took 25 s, and whoever names a branch chooses the name.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ _OWN_SETTINGS = {"iss": "issuer", "aud": "audience"}
 _ABOUT_THE_TOKEN = frozenset({"iss", "aud", "exp", "iat", "nbf", "jti"})
 
 # A string of these characters alone matches everything, or nothing.
-_SAYS_NOTHING = frozenset("*/:@")
+_SAYS_NOTHING = re.compile(r"[*/:@\s]*")
 
 # No platform's claims are nested deeper than two tables.
 _DEEPEST = 10
@@ -58,22 +59,19 @@ _PLATFORMS = {
 _WHOLE_TOO = ("namespace_path",)
 
 
-def difference(wanted: dict[str, object], claims: dict[str, object]) -> Difference | None:
-    """Return the first claim of ``claims`` that is not as the rule's ``wanted`` says; None if the rule matches."""
-    return _first_difference("", wanted, claims)
+def difference(wanted: dict[str, object], claims: dict[str, object], prefix: str = "") -> Difference | None:
+    """Return the first claim of ``claims`` that is not as the rule's ``wanted`` says; None if the rule matches.
 
-
-def _first_difference(prefix: str, wanted: dict[str, object], found: dict[str, object]) -> Difference | None:
+    ``prefix`` begins the names of nested claims.
+    """
     for name, value in wanted.items():
-        if isinstance(value, dict):
-            inner = found.get(name)
-            if not isinstance(inner, dict):
-                return Difference(prefix + name, inner, value)
-            deeper = _first_difference(f"{prefix}{name}.", value, inner)
+        found = claims.get(name)
+        if isinstance(value, dict) and isinstance(found, dict):
+            deeper = difference(value, found, f"{prefix}{name}.")
             if deeper is not None:
                 return deeper
-        elif name not in found or not matches(value, found[name]):
-            return Difference(prefix + name, found.get(name), value)
+        elif name not in claims or not matches(value, found):
+            return Difference(prefix + name, found, value)
     return None
 
 
@@ -89,7 +87,7 @@ def matches(wanted: object, found: object) -> bool:
     if isinstance(wanted, list):
         return any(matches(one, found) for one in wanted)
     if isinstance(wanted, dict):
-        return isinstance(found, dict) and _first_difference("", wanted, found) is None
+        return isinstance(found, dict) and difference(wanted, found) is None
     if isinstance(wanted, str):
         return isinstance(found, str) and _fits(wanted, found)
     return type(found) is type(wanted) and found == wanted
@@ -101,22 +99,15 @@ def _fits(pattern: str, text: str) -> bool:
     All places in the pattern that the text so far may lead to are followed at once, as the bits of one number
     (Baeza-Yates and Gonnet, "A new approach to text searching", 1992).
     """
-    if "*" not in pattern:
-        return pattern == text
+    parts = re.findall(r"\*+|[^*]", pattern)
     literals: dict[str, int] = {}
     stars = within_a_part = 0  # the places of `*` and `**`, and of `*` alone
-    place = 0
-    position = 0
-    while position < len(pattern):
-        character = pattern[position]
-        run = len(pattern) - len(pattern[position:].lstrip("*")) - position if character == "*" else 0
-        if run:
-            stars |= 1 << place
-            within_a_part |= (run == 1) << place
+    for place, part in enumerate(parts):
+        if part[0] != "*":
+            literals[part] = literals.get(part, 0) | 1 << place
         else:
-            literals[character] = literals.get(character, 0) | 1 << place
-        place += 1
-        position += max(run, 1)
+            stars |= 1 << place
+            within_a_part |= (part == "*") << place
     reached = 1 | (stars & 1) << 1
     for character in text:
         stays = stars & ~within_a_part if character in "/:" else stars
@@ -124,48 +115,41 @@ def _fits(pattern: str, text: str) -> bool:
         reached |= (reached & stars) << 1  # A star may also be empty. No two of them are neighbours.
         if not reached:
             return False
-    return bool(reached >> place & 1)
+    return bool(reached >> len(parts) & 1)
 
 
-def complaint(issuer: str, claims: dict[str, object]) -> str:
-    """Return what is wrong with a rule's ``claims``, empty if nothing is."""
+def check_claims(issuer: str, claims: dict[str, object]) -> None:
+    """Raise ValueError for the ``claims`` of a rule that match nothing, or anybody."""
     for name in claims:
         if name in _OWN_SETTINGS:
-            return f"claims cannot name {name}: that is the setting {_OWN_SETTINGS[name]}"
-    wrong = _wrong_value("claims", claims)
-    if wrong:
-        return wrong
+            raise ValueError(f"claims cannot name {name}: that is the setting {_OWN_SETTINGS[name]}")
+    _check_value("claims", claims)
     platform = _PLATFORMS.get(issuer.lower().rstrip("/").removesuffix(":443"))
     if platform is not None:
         if not any(_names_owner(platform, name, value) for name, value in claims.items()):
-            return f"this would trust everybody's jobs at {issuer}: {_how_to_name_owner(platform)}"
+            raise ValueError(f"this would trust everybody's jobs at {issuer}: {_how_to_name_owner(platform)}")
     elif not any(_narrows(value) for name, value in claims.items() if name not in _ABOUT_THE_TOKEN):
-        return "claims need at least one, besides exp, iat, nbf and jti, that does not begin with a wildcard"
-    return ""
+        raise ValueError("claims need at least one, besides exp, iat, nbf and jti, that does not begin with a wildcard")
 
 
-def _wrong_value(name: str, value: object, depth: int = 0) -> str:
-    """Say what no value in a rule may be."""
+def _check_value(name: str, value: object, depth: int = 0) -> None:
+    """Raise ValueError for a value that no rule may have."""
     if isinstance(value, (dict, list)):
         if not value:
-            return f"{name} is empty"
+            raise ValueError(f"{name} is empty")
         if depth > _DEEPEST:
-            return "its tables are nested too deep"
-        inner = value.items() if isinstance(value, dict) else ((name, one) for one in value)
-        for inner_name, one in inner:
-            if isinstance(value, list) and isinstance(one, list):
-                return f"{name} has a list in a list"
-            wrong = _wrong_value(str(inner_name), one, depth + 1)
-            if wrong:
-                return wrong
-        return ""
-    if isinstance(value, str):
-        if not value.strip() or all(character in _SAYS_NOTHING or character.isspace() for character in value):
-            return f"{name} has a string that says nothing: empty, or of wildcards, slashes, colons, @ and blanks alone"
-        return ""
-    return (
-        "" if isinstance(value, (bool, int)) else f"{name} must be a string, an integer, a boolean, a list or a table"
-    )
+            raise ValueError("its tables are nested too deep")
+        if isinstance(value, list) and any(isinstance(one, list) for one in value):
+            raise ValueError(f"{name} has a list in a list")
+        for inner_name, one in value.items() if isinstance(value, dict) else [(name, one) for one in value]:
+            _check_value(inner_name, one, depth + 1)
+    elif isinstance(value, str):
+        if _SAYS_NOTHING.fullmatch(value):
+            raise ValueError(
+                f"{name} has a string that says nothing: empty, or of wildcards, slashes, colons, @ and blanks alone"
+            )
+    elif not isinstance(value, (bool, int)):
+        raise ValueError(f"{name} must be a string, an integer, a boolean, a list or a table")
 
 
 def _names_owner(platform: _Platform, name: str, value: object) -> bool:

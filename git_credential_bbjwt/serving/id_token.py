@@ -1,26 +1,26 @@
-"""An ID token, checked: its form, its algorithm, its times, its audience, its signature.
+"""An ID token, checked: its form, its algorithm, its times, its audience. `issuer_keys` checks its signature.
 
-PyJWT checks signatures. The rest is checked here, before any key is fetched, because PyJWT accepts ``exp`` as a string
-and a name that occurs twice. Sources: RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (JWT Best Current Practices), OpenID
-Connect Core 1.0 section 3.1.3.7.
+All of this is checked before any key is fetched, and not by PyJWT, which accepts ``exp`` as a string and a name that
+occurs twice. Sources: RFC 7519 (JWT), RFC 7515 (JWS), RFC 8725 (JWT Best Current Practices), OpenID Connect Core 1.0
+section 3.1.3.7.
 """
 
-import binascii
 import json
 import math
 import re
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Collection
+from http import HTTPStatus
 from typing import NamedTuple
 
-from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.serving.answer import DeniedError
 
-#: Longer than any platform's token. Bytes.
-LONGEST_TOKEN = 16 * 1024
+# Longer than any platform's token. Bytes.
+_LONGEST_TOKEN = 16 * 1024
 
 # Two machines' clocks may differ by so much. Seconds.
-LEEWAY = 60
+_LEEWAY = 60
 
 # No platform's ID token lives longer. Seconds.
 _LONGEST_LIFE = 86_400
@@ -34,11 +34,16 @@ ALGORITHMS = {
     "EdDSA": "Ed25519",
 }
 
-_PART = re.compile(r"[A-Za-z0-9_-]*")
+_FORM = re.compile(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 
 
-class NotAcceptedError(CredentialError):
-    """The ID token is not accepted. ``what`` gives the reason in words, without a value of the token."""
+class NotAcceptedError(DeniedError):
+    """The ID token is not accepted. The error gives the reason in words, without a value of the token."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, headers=(("WWW-Authenticate", 'Bearer error="invalid_token"'),))
 
 
 class IdToken(NamedTuple):
@@ -60,14 +65,22 @@ class IdToken(NamedTuple):
         subject = self.claims.get("sub")
         return subject if isinstance(subject, str) else ""
 
+    @property
+    def audiences(self) -> list[str]:
+        """The claim ``aud`` as a list; empty if it is neither a string nor a list of strings."""
+        found = self.claims.get("aud")
+        listed = found if isinstance(found, list) else [found]
+        texts = [one for one in listed if isinstance(one, str)]
+        return texts if len(texts) == len(listed) else []
+
 
 def parse_token(text: str) -> IdToken:
     """Return the token that ``text`` is. Raises NotAcceptedError for a malformed one, and for an algorithm."""
-    if len(text) > LONGEST_TOKEN:
+    if len(text) > _LONGEST_TOKEN:
         raise NotAcceptedError("the ID token is over 16 KiB")
-    parts = text.split(".")
-    if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):
+    if not _FORM.fullmatch(text):
         raise NotAcceptedError("the ID token is not a JWT of three base64url parts")
+    parts = text.split(".")
     header, claims = _object(parts[0], "header"), _object(parts[1], "claims")
     for name in ("crit", "b64"):
         if name in header:
@@ -83,17 +96,20 @@ def parse_token(text: str) -> IdToken:
 def _object(part: str, name: str) -> dict[str, object]:
     try:
         return parse_object(urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-    except (ValueError, binascii.Error, RecursionError) as problem:
+    except ValueError as problem:
         raise NotAcceptedError(f"the ID token's {name} is not a JSON object, or has a name twice") from problem
 
 
 def parse_object(data: bytes) -> dict[str, object]:
-    """Return the JSON object in ``data``. Raises ValueError, also for a name that occurs twice, and RecursionError."""
-    found = json.loads(
-        data.decode("utf-8"), object_pairs_hook=_without_twins, parse_constant=_no_number, parse_float=_finite
-    )
+    """Return the JSON object in ``data``, which is UTF-8. Raises ValueError, also for a name that occurs twice."""
+    try:
+        found = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_without_twins, parse_constant=_finite, parse_float=_finite
+        )
+    except RecursionError as problem:
+        raise ValueError("it is nested too deep") from problem
     if not isinstance(found, dict):
-        raise ValueError("not an object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -104,38 +120,31 @@ def _without_twins(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"JSON does not have {text}")
-
-
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
+    if not math.isfinite(number):
+        raise ValueError(f"JSON does not have {text}")
+    return number
 
 
 def check_times(claims: dict[str, object]) -> None:
     """Raise NotAcceptedError for a token that has expired, is not valid yet, or lives too long."""
     now = time.time()
-    expires, issued, begins = (_number(claims, name) for name in ("exp", "iat", "nbf"))
-    for name, value in (("exp", expires), ("iat", issued)):
-        if value is None:
-            raise NotAcceptedError(f"the ID token's {name} is missing")
-    assert expires is not None
-    assert issued is not None
-    if expires + LEEWAY <= now:
+    expires, issued = _time(claims, "exp"), _time(claims, "iat")
+    if expires + _LEEWAY <= now:
         raise NotAcceptedError("the ID token has expired")
-    if issued > now + LEEWAY:
+    if issued > now + _LEEWAY:
         raise NotAcceptedError("the ID token was issued in the future")
     if not 0 < expires - issued <= _LONGEST_LIFE:
         raise NotAcceptedError("the ID token lives longer than 24 h, or ends before it begins")
-    if begins is not None and begins > now + LEEWAY:
+    if "nbf" in claims and _time(claims, "nbf") > now + _LEEWAY:
         raise NotAcceptedError("the ID token is not valid yet")
 
 
-def _number(claims: dict[str, object], name: str) -> float | None:
+def _time(claims: dict[str, object], name: str) -> float:
+    value = claims.get(name)
     if name not in claims:
-        return None
-    value = claims[name]
+        raise NotAcceptedError(f"the ID token's {name} is missing")
     if type(value) is int and abs(value) < 1 << 53:
         return value
     if type(value) is float:
@@ -143,19 +152,9 @@ def _number(claims: dict[str, object], name: str) -> float | None:
     raise NotAcceptedError(f"the ID token's {name} is not a number")
 
 
-def audiences_of(claims: dict[str, object]) -> list[str]:
-    """Return the claim ``aud`` as a list; empty if it is neither a string nor a list of strings."""
-    found = claims.get("aud")
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, list) and all(isinstance(one, str) for one in found):
-        return found
-    return []
-
-
-def check_audience(claims: dict[str, object], accepted: Collection[str]) -> None:
+def check_audience(token: IdToken, accepted: Collection[str]) -> None:
     """Raise NotAcceptedError for a token that was made for another service."""
-    if not any(one in accepted for one in audiences_of(claims)):
+    if not any(one in accepted for one in token.audiences):
         raise NotAcceptedError("the ID token is for another audience")
 
 

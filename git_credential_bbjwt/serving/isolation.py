@@ -9,8 +9,8 @@ import os
 import pwd
 import signal
 
-from git_credential_bbjwt.core.failures import InstallationError, UsageError
-from git_credential_bbjwt.core.ownership import why_not_trusted
+from git_credential_bbjwt.core.failures import CredentialError, UsageError
+from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted
 from git_credential_bbjwt.core.places import APP_NAME
 
 _KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
@@ -97,17 +97,30 @@ def _is_own_folder(path: str) -> bool:
         return False
 
 
-def check_own_file(path: str, option: str) -> None:
-    """Check that nobody but root and this user can have chosen the content of ``path``.
+def check_own_file(path: str, what: str) -> None:
+    """Check that nobody but root and this user can have chosen the content of ``path``; ``what`` names the file.
 
-    Links are followed, because Kubernetes mounts secrets by them. Raises InstallationError.
+    Links are followed, because Kubernetes mounts secrets by them. Raises CredentialError.
     """
     try:
         why_not = why_not_trusted(path, strict=True)
     except OSError as problem:
-        # A word that is no path may be a secret by mistake; a path in a folder that is there is none.
+        # A word that is no path may be a secret by mistake; a path in a folder that is there is not.
         shown = f"{path}: " if os.path.dirname(path) != "/" and os.path.isdir(os.path.dirname(path)) else ""
-        raise InstallationError(f"{option} cannot be read: {shown}{problem.strerror}") from problem
+        raise CredentialError(f"{what} cannot be read: {shown}{problem.strerror}") from problem
     if why_not is not None:
         reason, remedy = why_not
-        raise InstallationError(f"{option} is not used: {path}: {reason}", f"run: {remedy}")
+        raise CredentialError(f"{what} is not used: {path}: {reason}", f"run: {remedy}")
+
+
+def read_own_file(path: str, what: str, longest: int) -> bytes:
+    """Return the content of a file as `check_own_file` does. Raises CredentialError, also if it has more bytes."""
+    check_own_file(path, what)
+    try:
+        with os.fdopen(open_to_read(path), "rb") as file:
+            data = file.read(longest + 1)
+    except OSError as problem:
+        raise CredentialError(f"{what} cannot be read: {path}: {problem.strerror}") from problem
+    if len(data) > longest:
+        raise CredentialError(f"{what} is over {longest} bytes long: {path}")
+    return data

@@ -1,4 +1,4 @@
-"""The keys of the issuers that the https broker trusts: fetched, kept, and used to check signatures.
+"""The keys of the issuers that the https broker trusts: read, kept, and used to check signatures.
 
 Sources: OpenID Connect Discovery 1.0 section 4 (where they are); RFC 7517 (JWK), RFC 7518 section 6 and RFC 8037 (kinds
 of keys); RFC 9111 section 5.2.2.1 (``max-age``). Only URLs that the configuration names, or the discovery document of
@@ -6,24 +6,25 @@ an issuer that it names, are ever fetched.
 """
 
 import functools
-import json
-import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import error, trace
-from git_credential_bbjwt.core.ownership import open_to_read
-from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError
-from git_credential_bbjwt.serving.isolation import check_own_file
+from git_credential_bbjwt.serving.answer import DeniedError
+from git_credential_bbjwt.serving.changing_file import ChangingFile, reason_of
+from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError, parse_object
+from git_credential_bbjwt.serving.isolation import read_own_file
 from git_credential_bbjwt.system.budget import Budget
 
 if TYPE_CHECKING:
     from jwt import PyJWS
+
+    from git_credential_bbjwt.network.connections import Connections
 
 #: Seconds for the discovery document and the keys together, and for the wait for them.
 PATIENCE = 10.0
@@ -52,8 +53,14 @@ _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _MAX_AGE = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re.IGNORECASE)
 
 
-class KeysNotAvailableError(CredentialError):
+class KeysNotAvailableError(DeniedError):
     """The issuer's keys are not available now, so nothing can be said about its tokens."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self) -> None:
+        retry = (("Retry-After", str(_AFTER_FAILURE)),)
+        super().__init__("the keys of the ID token's issuer are not available now", headers=retry)
 
 
 class Key(NamedTuple):
@@ -66,15 +73,14 @@ class Key(NamedTuple):
 
 
 def keys_in(data: bytes) -> list[Key]:
-    """Return the usable keys of a JWKS. Raises ValueError if it is malformed."""
-    try:
-        found = json.loads(data.decode("utf-8"))
-    except RecursionError as problem:
-        raise ValueError("it is nested too deep") from problem
-    listed = found.get("keys") if isinstance(found, dict) else None
+    """Return the usable keys of a JWKS, at least one. Raises ValueError."""
+    listed = parse_object(data).get("keys")
     if not isinstance(listed, list):
-        raise ValueError("it is not a JSON object with a list of keys")
-    return [key for one in listed if isinstance(one, dict) and (key := _key(one)) is not None]
+        raise ValueError("there is no list of keys")
+    keys = [key for one in listed if isinstance(one, dict) and (key := _key(one)) is not None]
+    if not keys:
+        raise ValueError("there is no usable key")
+    return keys
 
 
 def _key(found: dict[str, Any]) -> Key | None:
@@ -114,8 +120,8 @@ def check_signature(token: IdToken, keys: list[Key]) -> None:
             _verifier().decode(token.text, key=key.public, algorithms=[token.algorithm])
         except Exception as problem:  # A signature that does not fit has several errors; none may be a 500.
             trace(f"a signature does not fit: {type(problem).__name__}")
-            continue
-        return
+        else:
+            return
     raise NotAcceptedError(
         "the ID token's signature does not belong to its issuer" if fitting else "the ID token's issuer has no such key"
     )
@@ -128,9 +134,14 @@ def _verifier() -> "PyJWS":
     return PyJWS()
 
 
-def has_key(token: IdToken, keys: list[Key]) -> bool:
-    """Return whether the key that ``token`` names is among ``keys``, of whatever kind."""
-    return token.kid is None or any(key.kid == token.kid for key in keys)
+class Keys(Protocol):
+    """The keys of one issuer."""
+
+    def for_token(self, token: IdToken) -> list[Key]:
+        """Return the keys. Raises KeysNotAvailableError."""
+
+    def begin(self) -> threading.Event | None:
+        """Start to fetch; the event, if there is one, says when that is over."""
 
 
 class Fetched(NamedTuple):
@@ -145,7 +156,7 @@ class IssuerKeys:
 
     def __init__(self, issuer: str, fetch: Callable[[], Fetched]) -> None:
         """``fetch`` returns the keys; raises CredentialError, OSError, ValueError."""
-        self.issuer = issuer
+        self._issuer = issuer
         self._fetch = fetch
         self._lock = threading.Lock()
         self._keys: list[Key] | None = None
@@ -160,7 +171,7 @@ class IssuerKeys:
         now = time.monotonic()
         with self._lock:
             keys = self._present(now)
-            if keys is not None and has_key(token, keys):
+            if keys is not None and _has_key(token, keys):
                 if now >= self._fresh_until:
                     self._start(now)  # Meanwhile the present ones are used.
                 return keys
@@ -171,14 +182,14 @@ class IssuerKeys:
             if is_new and under_way is not None:
                 self._last_unknown = now
             if under_way is None or self._waiting >= _MOST_WAITING:
-                raise self._not_available()
+                raise KeysNotAvailableError
             self._waiting += 1
         under_way.wait(PATIENCE)
         with self._lock:
             self._waiting -= 1
             keys = self._present(time.monotonic())
-            if keys is None or (not has_key(token, keys) and self._failed_at >= now):
-                raise self._not_available()
+            if keys is None or (not _has_key(token, keys) and self._failed_at >= now):
+                raise KeysNotAvailableError
             return keys
 
     def begin(self) -> threading.Event | None:
@@ -188,9 +199,6 @@ class IssuerKeys:
 
     def _present(self, now: float) -> list[Key] | None:
         return self._keys if now < self._fetched_at + _LONGEST_LIFE else None
-
-    def _not_available(self) -> KeysNotAvailableError:
-        return KeysNotAvailableError("the keys of the ID token's issuer are not available now")
 
     def _start(self, now: float) -> threading.Event | None:
         if self._under_way is None and now >= self._failed_at + _AFTER_FAILURE:
@@ -202,12 +210,8 @@ class IssuerKeys:
         reason, fetched = "", None
         try:
             fetched = self._fetch()
-        except CredentialError as problem:
-            reason = problem.what
         except Exception as problem:  # A thread has nobody to raise it to.
-            reason = (
-                f"{type(problem).__name__}: {problem}" if isinstance(problem, (OSError, ValueError)) else repr(problem)
-            )
+            reason = reason_of(problem)
         now = time.monotonic()
         with self._lock:
             if fetched is not None:
@@ -218,40 +222,31 @@ class IssuerKeys:
             is_news, self._reason = reason != self._reason, reason
             self._under_way = None
         if is_news and reason:
-            error(f"the keys of {self.issuer} cannot be fetched: {reason}")
+            error(f"the keys of {self._issuer} cannot be fetched: {reason}")
         over.set()
+
+
+def _has_key(token: IdToken, keys: list[Key]) -> bool:
+    """Return whether the key that ``token`` names is among ``keys``, of whatever kind."""
+    return token.kid is None or any(key.kid == token.kid for key in keys)
 
 
 class IssuerKeysInFile:
     """The keys of one issuer in a file, read again when it changes; a broken one leaves the old keys in force."""
 
     def __init__(self, issuer: str, path: str) -> None:
-        self.issuer = issuer
-        self._path = path
-        self._lock = threading.Lock()
-        self._keys: list[Key] | None = None
-        self._seen: tuple[int, ...] | None = None
-        self._reason = ""
+        self._keys: list[Key] = []
+        self._file = ChangingFile(path, self._take, f"the keys of {issuer} in {path} cannot be used")
+
+    def _take(self, path: str) -> None:
+        self._keys = read_keys(path)
 
     def for_token(self, token: IdToken) -> list[Key]:  # noqa: ARG002  # a file has all keys that there are
         """Return the keys. Raises KeysNotAvailableError if they were never readable."""
-        with self._lock:
-            try:
-                found = os.stat(self._path)
-                seen = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
-                if seen != self._seen or self._keys is None:
-                    self._keys, self._seen, reason = read_keys(self._path), seen, ""
-                else:
-                    reason = self._reason
-            except (CredentialError, OSError, ValueError) as problem:
-                reason = getattr(problem, "what", "") or getattr(problem, "strerror", "") or str(problem)
-            is_news, self._reason = reason != self._reason, reason
-            keys = self._keys
-        if is_news and reason:
-            error(f"the keys of {self.issuer} in {self._path} cannot be used: {reason}")
-        if keys is None:
-            raise KeysNotAvailableError("the keys of the ID token's issuer are not available now")
-        return keys
+        self._file.look()
+        if not self._keys:
+            raise KeysNotAvailableError
+        return self._keys
 
     def begin(self) -> None:
         """Nothing has to be fetched."""
@@ -259,75 +254,45 @@ class IssuerKeysInFile:
 
 def read_keys(path: str) -> list[Key]:
     """Return the keys in a JWKS file. Raises CredentialError if others could have written it, OSError, ValueError."""
-    check_own_file(path, "the key file")
-    with os.fdopen(open_to_read(path), "rb") as file:
-        data = file.read(_LONGEST_FILE + 1)
-    if len(data) > _LONGEST_FILE:
-        raise ValueError(f"it is over {_LONGEST_FILE} bytes long")
-    keys = keys_in(data)
-    if not keys:
-        raise ValueError("it has no usable key")
-    return keys
+    return keys_in(read_own_file(path, "the key file", _LONGEST_FILE))
 
 
-def fetcher(issuer: str, url: str = "") -> Callable[[], Fetched]:
-    """Return what fetches the keys of ``issuer``, from ``url`` or from where its discovery document says."""
+def fetch_keys(issuer: str, url: str) -> Fetched:
+    """Fetch the keys of ``issuer``, from ``url`` or, if that is empty, from where its discovery document says.
 
-    def fetch() -> Fetched:
-        with _Reader() as reader:
-            return reader.keys(url or reader.discover(issuer))
+    By https, by git's route to each URL, within one budget; no redirect is followed. Raises ValueError,
+    CredentialError.
+    """
+    from git_credential_bbjwt.git.http_settings import HttpSettings
+    from git_credential_bbjwt.network.connections import Connections
 
-    return fetch
+    connections = Connections(Budget(PATIENCE), HttpSettings())
+    if not url:
+        body, _ = _get(connections, issuer.rstrip("/") + "/.well-known/openid-configuration")
+        found = parse_object(body)
+        if found.get("issuer") != issuer:
+            raise ValueError("its discovery document names another issuer")
+        named = found.get("jwks_uri")
+        if not isinstance(named, str) or not (named.isascii() and named.isprintable()):
+            raise ValueError("its discovery document has no jwks_uri")
+        url = named
+    body, cache_control = _get(connections, url)
+    stated = _MAX_AGE.search(cache_control[:1000])
+    life = int(stated[1]) if stated else _SHORTEST_LIFE
+    return Fetched(keys_in(body), min(max(life, _SHORTEST_LIFE), _LONGEST_LIFE))
 
 
-class _Reader:
-    """Fetches by https, by git's route to each URL, within one budget; no redirect is followed."""
-
-    def __enter__(self) -> "_Reader":
-        from git_credential_bbjwt.git.http_settings import HttpSettings
-        from git_credential_bbjwt.network.connections import Connections, Origin
-
-        self._connections = Connections(Budget(PATIENCE), HttpSettings())
-        self._taken: list[Origin] = []
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for origin in self._taken:
-            origin.close()
-
-    def discover(self, issuer: str) -> str:
-        """Return the URL of an issuer's keys. Raises ValueError, CredentialError."""
-        url = issuer.rstrip("/") + "/.well-known/openid-configuration"
-        body, _ = self._get(url)
-        try:
-            found = json.loads(body.decode("utf-8"))
-        except RecursionError as problem:
-            raise ValueError(f"{url} is nested too deep") from problem
-        if not isinstance(found, dict) or found.get("issuer") != issuer:
-            raise ValueError(f"{url} names another issuer")
-        keys = found.get("jwks_uri")
-        if not isinstance(keys, str) or not keys.startswith("https://") or not keys.isascii() or not keys.isprintable():
-            raise ValueError(f"{url} has no jwks_uri that is an https URL")
-        return keys
-
-    def keys(self, url: str) -> Fetched:
-        """Return the keys at ``url``. Raises ValueError, CredentialError."""
-        body, cache_control = self._get(url)
-        keys = keys_in(body)
-        if not keys:
-            raise ValueError(f"{url} has no usable key")
-        stated = _MAX_AGE.search(cache_control[:1000])
-        life = int(stated[1]) if stated else _SHORTEST_LIFE
-        return Fetched(keys, min(max(life, _SHORTEST_LIFE), _LONGEST_LIFE))
-
-    def _get(self, url: str) -> tuple[bytes, str]:
-        parts = urlsplit(url)
-        if not parts.hostname or "@" in parts.netloc:
-            raise ValueError("the URL of the keys is not an https URL without a user")
+def _get(connections: "Connections", url: str) -> tuple[bytes, str]:
+    """Return the body at ``url``, and its ``Cache-Control``."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("the URL of the keys is not an https URL without a user")
+    origin = connections.take(f"https://{parts.netloc}", parts.path)
+    try:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        origin = self._connections.take(f"https://{parts.netloc}", parts.path)
-        self._taken.append(origin)
         response = origin.request("GET", target, lambda: {"Accept": "application/json"})
-        if response.status != 200:
-            raise ValueError(f"https://{parts.netloc} answered {response.status}")
-        return response.body, response.headers.get("Cache-Control") or ""
+    finally:
+        origin.close()
+    if response.status != HTTPStatus.OK:
+        raise ValueError(f"https://{parts.netloc} answered {response.status}")
+    return response.body, response.headers.get("Cache-Control") or ""

@@ -5,36 +5,52 @@ TOML has comments, names with dots and slashes in quotes (``"oidc.circleci.com/p
 """
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.option_table import OPTIONS
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import normal_host
-from git_credential_bbjwt.serving.claims import complaint
-from git_credential_bbjwt.serving.isolation import check_own_file
+from git_credential_bbjwt.serving.claims import Difference, check_claims, difference
+from git_credential_bbjwt.serving.id_token import IdToken
+from git_credential_bbjwt.serving.isolation import read_own_file
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+_Value = TypeVar("_Value")
+
 # A rule has some 200 bytes. Bytes.
 _LONGEST_FILE = 4 * 1024 * 1024
 
+_LONGEST_NAME = 100
+
+# Seconds.
+_A_DAY = 86_400
+
+# The line with which a rule begins. A text over several lines may have one, too.
+_BEGIN_OF_RULE = re.compile(r"""^[ \t]*\[\[[ \t]*["']?trust["']?[ \t]*\]\][^\n]*$""", re.MULTILINE)
+
+# The name under which a rule gets the number of its line. No one types a NUL.
+_LINE = "\0"
+
 
 class PolicyError(CredentialError):
-    """The configuration cannot be used; ``what`` names the file, and the line if it is known."""
+    """The configuration cannot be used; ``what`` names the file, and the rule with its line if it is in one."""
 
     usual_hint = "try it before you use it: git-credential-bbjwt policy FILE"
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """One ``[[trust]]``: tokens of ``issuer`` for one of ``audiences`` with these ``claims`` may request ``allow``."""
 
     name: str
@@ -44,35 +60,26 @@ class Rule(NamedTuple):
     claims: dict[str, object]
     allow: tuple[Pattern, ...]
 
+    def mismatch(self, token: IdToken) -> Difference | None:
+        """Return the first claim of ``token`` that is not as the rule says; None if the rule matches."""
+        if token.issuer != self.issuer:
+            return Difference("iss", token.issuer, self.issuer)
+        if not any(one in self.audiences for one in token.audiences):
+            return Difference("aud", token.claims.get("aud"), list(self.audiences))
+        return difference(self.claims, token.claims)
 
-class Policy(NamedTuple):
+
+@dataclass(frozen=True)
+class Policy:
     """A whole configuration. ``keys`` says where an issuer's keys are, if not by discovery."""
 
     audiences: tuple[str, ...]
-    installation: str | None
-    installation_command: str | None
-    hosts: tuple[str, ...]
-    scope: str
-    app: str
+    options: HelperOptions
     audit: str
-    timeout: float
     per_minute: int
     whole_workspace: bool
     rules: tuple[Rule, ...]
     keys: dict[str, str]
-
-    @property
-    def options(self) -> HelperOptions:
-        """The settings that the helper line has options for."""
-        return HelperOptions().replaced(
-            installation=self.installation,
-            installation_command=self.installation_command,
-            hosts=self.hosts,
-            scope=self.scope,
-            app=self.app,
-            timeout=self.timeout,
-            given=("--scope", "--timeout"),
-        )
 
     @property
     def issuers(self) -> tuple[str, ...]:
@@ -87,257 +94,223 @@ class Policy(NamedTuple):
 def read_policy(path: str) -> Policy:
     """Read the configuration in the file ``path``. Raises PolicyError."""
     try:
-        check_own_file(path, "the configuration")
-        data = _content(path)
+        data = read_own_file(path, "the configuration", _LONGEST_FILE)
         text = data.decode("utf-8")
-        content = tomllib.loads(text)
-    except PolicyError:
-        raise
-    except CredentialError as problem:
-        raise PolicyError(f"{path}: {problem.what}", problem.hint) from problem
-    except OSError as problem:
-        raise PolicyError(f"{path} cannot be read: {problem.strerror}") from problem
+        content, lines = tomllib.loads(text), _lines_of_rules(text)
     except UnicodeDecodeError as problem:
         raise PolicyError(f"{path}, line {data[: problem.start].count(10) + 1}: this is not UTF-8") from problem
     except tomllib.TOMLDecodeError as problem:
         raise PolicyError(f"{path}: {problem}") from problem
     except RecursionError as problem:
         raise PolicyError(f"{path}: its tables or lists are nested too deep") from problem
-    return _Reader(path, text).policy(content)
+    except CredentialError as problem:
+        raise PolicyError(problem.what, problem.hint) from problem
+    return _policy(content, lines, path)
 
 
-def _content(path: str) -> bytes:
-    fd = open_to_read(path)
-    with os.fdopen(fd, "rb") as file:
-        data = file.read(_LONGEST_FILE + 1)
-    if len(data) > _LONGEST_FILE:
-        raise PolicyError(f"{path} is over {_LONGEST_FILE} bytes long")
-    return data
+def _lines_of_rules(text: str) -> list[int]:
+    """Return the line in which each ``[[trust]]`` begins, which the reader does not say.
+
+    Each such line gets another one behind it, with its number as a setting, and the text is read once more. In a text
+    over several lines that only looks like a rule, the number becomes a part of that text.
+    """
+
+    def numbered(match: re.Match[str]) -> str:
+        number = text.count("\n", 0, match.start()) + 1
+        return f'{match[0]}\n"\\u0000" = {number}'
+
+    rules = tomllib.loads(_BEGIN_OF_RULE.sub(numbered, text)).get("trust")
+    first = text.count("\n", 0, text.find("trust")) + 1
+    return [rule.get(_LINE, first) if isinstance(rule, dict) else first for rule in rules or ()]
 
 
-class _Reader:
-    """Takes a configuration apart, and says in which line what is wrong."""
+def _policy(content: dict[str, Any], lines: list[int], path: str) -> Policy:
+    settings = _Settings({"trust": [], **content}, path)
+    audiences = settings.take("audience", _one_or_more)
+    options = HelperOptions().replaced(
+        installation=settings.take("installation", _absolute_path, None),
+        installation_command=settings.take("installation_command", _text, None),
+        hosts=settings.take("hosts", _hosts, tuple[str, ...]()),
+        scope=settings.take("scope", _scope, "repository"),
+        app=settings.take("app", _text, ""),
+        timeout=settings.take("timeout", _seconds, 45.0),
+        given=("--scope", "--timeout"),
+    )
+    audit = settings.take("audit", _audit, "-")
+    per_minute = settings.take("per_minute", _count, 600)
+    whole_workspace = settings.take("whole_workspace", _flag, False)
+    trust = settings.take("trust", _tables)
+    settings.finish()
+    rules: list[Rule] = []
+    keys: dict[str, str] = {}
+    for number, (one, line) in enumerate(zip(trust, lines, strict=True), 1):
+        rules.append(_rule(one, number, line, path, audiences, keys, {rule.name for rule in rules}))
+    return Policy(audiences, options, audit, per_minute, whole_workspace, tuple(rules), keys)
 
-    def __init__(self, path: str, text: str) -> None:
-        self._path = path
-        self._lines = lines_of_rules(text)
-        self._text = text
 
-    def policy(self, content: dict[str, object]) -> Policy:
-        settings = _Settings(content, self._of_setting)
-        audiences = settings.strings("audience", or_one=True)
-        policy = Policy(
-            audiences=audiences,
-            installation=settings.string("installation", _absolute),
-            installation_command=settings.string("installation_command"),
-            hosts=tuple(map(settings.host, settings.strings("hosts", required=False))),
-            scope=settings.string("scope", _scope) or "repository",
-            app=settings.string("app") or "",
-            audit=settings.string("audit", _audit) or "-",
-            timeout=settings.number("timeout", 45.0),
-            per_minute=settings.integer("per_minute", 600),
-            whole_workspace=settings.boolean("whole_workspace"),
-            rules=(),
-            keys={},
-        )
-        trust = settings.take("trust")
-        settings.finish()
-        if not isinstance(trust, list) or not trust or not all(isinstance(one, dict) for one in trust):
-            raise self._of_setting("trust", "the configuration needs at least one rule, [[trust]]")
-        rules = tuple(self._rule(number, one, policy, policy.keys) for number, one in enumerate(trust, 1))
-        names = set()
-        for rule in rules:
-            if rule.name in names:
-                raise self._of_rule(rule.line, rule.name, "an earlier rule has this name")
-            names.add(rule.name)
-        return policy._replace(rules=rules)
+def _rule(
+    content: dict[str, Any],
+    number: int,
+    line: int,
+    path: str,
+    audiences: tuple[str, ...],
+    keys: dict[str, str],
+    names: set[str],
+) -> Rule:
+    stated = content.get("name")
+    shown = stated if isinstance(stated, str) and stated.isprintable() else f"rule {number}"
+    settings = _Settings(content, f"{path}, line {line}, {shown}")
+    name = settings.take("name", _name, f"rule {number}")
+    if name in names:
+        raise settings.error("an earlier rule has this name")
+    issuer = settings.take("issuer", _https_url)
+    claims = settings.take("claims", _table)
+    try:
+        check_claims(issuer, claims)
+    except ValueError as problem:
+        raise settings.error(str(problem)) from problem
+    allow = settings.take("allow", _patterns)
+    source = settings.take("keys", _place_of_keys, "")
+    if source and keys.setdefault(issuer, source) != source:
+        raise settings.error("another rule of this issuer names other keys")
+    audiences = settings.take("audience", _one_or_more, audiences)
+    settings.finish()
+    return Rule(name, line, issuer, audiences, claims, allow)
 
-    def _rule(self, number: int, content: dict[str, object], policy: Policy, keys: dict[str, str]) -> Rule:
-        line = self._lines[number - 1] if number <= len(self._lines) else _line_of(self._text, "trust")
-        name = content.get("name")
-        shown = name if isinstance(name, str) and name.isprintable() else f"rule {number}"
 
-        def wrong(_: str, what: str) -> PolicyError:
-            return self._of_rule(line, shown, what)
-
-        settings = _Settings(content, wrong)
-        issuer = settings.string("issuer", _issuer, required=True)
-        assert issuer is not None
-        claims = settings.take("claims")
-        if not isinstance(claims, dict):
-            raise wrong("claims", "claims must be a table" if claims is not None else "claims is missing")
-        why_not = complaint(issuer, claims)
-        if why_not:
-            raise wrong("claims", why_not)
-        try:
-            allow = tuple(Pattern.parse(one) for one in settings.strings("allow"))
-        except UsageError as problem:
-            raise wrong("allow", f"allow: {problem.what.replace('--allow needs', 'a pattern is')}") from problem
-        source = settings.string("keys", _keys)
-        if source is not None and keys.setdefault(issuer, source) != source:
-            raise wrong("keys", "another rule of this issuer names other keys")
-        audiences = settings.strings("audience", or_one=True, required=False) or policy.audiences
-        name = settings.string("name", _name) or f"rule {number}"
-        settings.finish()
-        return Rule(name, line, issuer, audiences, claims, allow)
-
-    def _of_setting(self, name: str, what: str) -> PolicyError:
-        line = _line_of(self._text, name)
-        return PolicyError(f"{self._path}{f', line {line}' if line else ''}: {what}")
-
-    def _of_rule(self, line: int, name: str, what: str) -> PolicyError:
-        return PolicyError(f"{self._path}, line {line}, {name}: {what}")
+_REQUIRED: Any = object()
 
 
 class _Settings:
-    """The settings of one table, each taken once and with the type it must have."""
+    """The settings of one table, each taken once. ``where`` names the table in errors."""
 
-    def __init__(self, content: dict[str, object], wrong: Callable[[str, str], PolicyError]) -> None:
+    def __init__(self, content: dict[str, Any], where: str) -> None:
         self._content = dict(content)
-        self._wrong = wrong
+        self._where = where
 
-    def take(self, name: str) -> object:
-        return self._content.pop(name, None)
-
-    def string(self, name: str, checked: Callable[[str], str] | None = None, *, required: bool = False) -> str | None:
-        value = self.take(name)
-        if value is None and not required:
-            return None
-        if not isinstance(value, str) or not value.strip() or not value.isprintable():
-            raise self._wrong(name, f"{name} is missing" if value is None else f"{name} must be a non-empty string")
-        return self._checked(name, value, checked)
-
-    def _checked(self, name: str, value: str, checked: Callable[[str], str] | None) -> str:
+    def take(self, name: str, read: Callable[[Any], _Value], default: _Value = _REQUIRED) -> _Value:
+        """Return the value of a setting as ``read`` returns it. Raises PolicyError if that raises ValueError."""
+        if name not in self._content:
+            if default is _REQUIRED:
+                raise self.error(f"{name} is missing")
+            return default
         try:
-            return checked(value) if checked else value
-        except UsageError as problem:
-            raise self._wrong(name, problem.what) from problem
+            return read(self._content.pop(name))
         except ValueError as problem:
-            raise self._wrong(name, f"{name} {problem}") from problem
-
-    def strings(self, name: str, *, or_one: bool = False, required: bool = True) -> tuple[str, ...]:
-        value = self.take(name)
-        if value is None and not required:
-            return ()
-        found = [value] if or_one and isinstance(value, str) else value
-        if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
-            kind = "a non-empty string, or a list of them" if or_one else "a list of non-empty strings"
-            raise self._wrong(name, f"{name} is missing" if value is None else f"{name} must be {kind}")
-        return tuple(found)
-
-    def number(self, name: str, default: float) -> float:
-        value = self.take(name)
-        if value is None:
-            return default
-        if type(value) not in (int, float):
-            raise self._wrong(name, f"{name} must be a number of seconds")
-        try:
-            return float(str(OPTIONS["--timeout"].read(repr(value))))
-        except UsageError as problem:
-            raise self._wrong(name, f"{name} must be a number of seconds above 0 and within a day") from problem
-
-    def integer(self, name: str, default: int) -> int:
-        value = self.take(name)
-        if value is None:
-            return default
-        if type(value) is not int or value < 1:
-            raise self._wrong(name, f"{name} must be an integer above 0")
-        return value
-
-    def boolean(self, name: str) -> bool:
-        value = self.take(name)
-        if value is not None and not isinstance(value, bool):
-            raise self._wrong(name, f"{name} must be true or false")
-        return bool(value)
-
-    def host(self, value: str) -> str:
-        if any(character in "/@ " for character in value):
-            raise self._wrong("hosts", "hosts must be hosts as in the URL, such as bitbucket.org")
-        return normal_host(value)
+            raise self.error(f"{name} {problem}") from problem
 
     def finish(self) -> None:
         """Raise PolicyError for a setting that nobody took."""
         for name in self._content:
             shown = name if name.isprintable() and len(name) <= 40 else "one of them"
-            raise self._wrong(name, f"there is no such setting: {shown}")
+            raise self.error(f"there is no such setting: {shown}")
+
+    def error(self, what: str) -> PolicyError:
+        return PolicyError(f"{self._where}: {what}")
 
 
-def _absolute(value: str) -> str:
-    if not os.path.isabs(value):
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError("must be a non-empty string")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(one, str) and one.strip() for one in value):
+        raise ValueError("must be a list of non-empty strings")
+    return tuple(value)
+
+
+def _one_or_more(value: object) -> tuple[str, ...]:
+    return _texts([value] if isinstance(value, str) else value)
+
+
+def _name(value: object) -> str:
+    name = _text(value)
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(f"is over {_LONGEST_NAME} characters long")
+    return name
+
+
+def _absolute_path(value: object) -> str:
+    path = _text(value)
+    if not os.path.isabs(path):
         raise ValueError("must be an absolute path")
-    return value
+    return path
 
 
-def _scope(value: str) -> str:
-    return str(OPTIONS["--scope"].read(value))
+def _audit(value: object) -> str:
+    if value in ("-", "syslog", "none"):
+        return str(value)
+    return _absolute_path(value)
 
 
-def _audit(value: str) -> str:
-    if value not in ("-", "syslog", "none") and not os.path.isabs(value):
-        raise ValueError('must be "-", "syslog", "none" or the absolute path of a file')
-    return value
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = _texts(value)
+    if any(character in host for host in hosts for character in "/@ "):
+        raise ValueError("must be hosts as in the URL, such as bitbucket.org")
+    return tuple(map(normal_host, hosts))
 
 
-def _name(value: str) -> str:
-    if len(value) > 100:
-        raise ValueError("is over 100 characters long")
-    return value
-
-
-def _issuer(value: str) -> str:
-    return _https_url(value)
-
-
-def _keys(value: str) -> str:
-    if value[:1] == "/":
-        return value
+def _scope(value: object) -> str:
     try:
-        return _https_url(value)
+        return str(OPTIONS["--scope"].read(_text(value)))
+    except UsageError:
+        raise ValueError("must be scopes as Bitbucket names them, such as repository") from None
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _A_DAY:
+        raise ValueError("must be a number of seconds above 0 and within a day")
+    return float(value)
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError("must be an integer above 0")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")  # as all of these
+    return value
+
+
+def _table(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table")  # as all of these
+    return value
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("must be at least one rule, [[trust]]")
+    return [_table(one) for one in value]
+
+
+def _patterns(value: object) -> tuple[Pattern, ...]:
+    try:
+        return tuple(map(Pattern.parse, _texts(value)))
+    except UsageError:
+        raise ValueError("needs WORKSPACE/SLUG, with * in SLUG for any characters") from None
+
+
+def _place_of_keys(value: object) -> str:
+    try:
+        return _text(value) if str(value).startswith("/") else _https_url(value)
     except ValueError:
         raise ValueError("must be the absolute path or https URL of a JWKS file") from None
 
 
-def _https_url(value: str) -> str:
-    """Return a URL that is https, without user, query and fragment. Raises ValueError."""
-    reason = "must be an https URL without user, query and fragment"
+def _https_url(value: object) -> str:
+    url = _text(value)
+    is_plain = url.isascii() and not any(character in url for character in ' \\"<>^`{|}@?#')
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(url)
         has_host = bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise ValueError(reason) from None
-    plain = value.isascii() and not any(one in ' \\"<>^`{|}' or not one.isprintable() for one in value)
-    if not value.startswith("https://") or not has_host or not plain or any(one in value for one in "@?#"):
-        raise ValueError(reason)
-    return value
-
-
-def lines_of_rules(text: str) -> list[int]:
-    """Return the line in which each ``[[trust]]`` begins.
-
-    The reader does not say where it found what. But what begins a rule, and nothing else, is a line after which the
-    text so far is whole and has one rule more; each rule is read again from its own beginning alone.
-    """
-    lines = [line + "\n" for line in text.split("\n")]
-    found: list[int] = []
-    begun = 0
-    for number, line in enumerate(lines):
-        if line.lstrip().startswith("[[") and _rules_in(lines[begun : number + 1]) == (2 if found else 1):
-            found.append(number + 1)
-            begun = number
-    return found
-
-
-def _rules_in(lines: Iterable[str]) -> int:
-    try:
-        trust = tomllib.loads("".join(lines)).get("trust")
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return -1
-    return len(trust) if isinstance(trust, list) else 0
-
-
-def _line_of(text: str, name: str) -> int:
-    """Return the first line that begins with a setting's name, 0 if none does."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.lstrip(" \t[\"'").startswith(name) and not name.isspace():
-            return number
-    return 0
+        has_host = False
+    if not (url.startswith("https://") and has_host and is_plain):
+        raise ValueError("must be an https URL without user, query and fragment")
+    return url

@@ -11,31 +11,23 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 from git_credential_bbjwt.core.failures import MalformedRequestError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
 from git_credential_bbjwt.core.protocol import write_answer
-from git_credential_bbjwt.serving.answer import (
-    NO_AUDIT,
-    NOT_SET_UP,
-    Answer,
-    Kind,
-    Rules,
-    audited,
-    described_bug,
-    no_token,
-)
-from git_credential_bbjwt.serving.answering import Answering, in_time
-from git_credential_bbjwt.serving.audit import Audit
+from git_credential_bbjwt.serving.answer import internal_error, refusal
+from git_credential_bbjwt.serving.answering import Answering, Rules
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, AuditError, Write
 from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.serving.limits import tidy_folder
 from git_credential_bbjwt.system.budget import Budget
 
-#: Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
-#: the reason reaches the asker.
-DEFAULT_TIMEOUT = 45.0
+# Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
+# the reason reaches the asker.
+_DEFAULT_TIMEOUT = 45.0
 
 # A request is a few hundred bytes, and git writes it at once. Bytes, seconds.
 _LONGEST_REQUEST = 64 * 1024
@@ -48,45 +40,43 @@ _FOR_AUDIT = 2.5
 _FOR_READER = 2.0
 
 
-def serve(options: HelperOptions, rules: Callable[[], Rules], audit: Audit, label: str) -> int:
+def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], write: Write, label: str) -> int:
     """Answer the request on standard input; return the exit status.
 
-    ``rules`` reads what the operator decided, and may raise CredentialError. Every answer ends with a blank line.
+    ``find_rules`` reads what the operator decided, and may raise CredentialError. ``write`` is that of `audit_to`.
+    Every answer ends with a blank line.
     """
     if "--timeout" not in options.given:
-        options = options.replaced(timeout=DEFAULT_TIMEOUT)
+        options = options.replaced(timeout=_DEFAULT_TIMEOUT)
     warnings: list[str] = []
     # A client reads standard error, and may not read it at all: nothing is written there before the answer.
-    divert(lambda line: warnings.append(line) if "warning: " in line else None)
+    divert(lambda line: warnings.append(line.partition("warning: ")[2]) if "warning: " in line else None)
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
     if options.installation_command is not None:
-        from git_credential_bbjwt.system.shell import end_children_on_signals
+        from git_credential_bbjwt.system.shell import end_children_on_signals  # Slow to load.
 
         end_children_on_signals()  # The thread that runs the command cannot set this.
-    folder = operators_folder()
     try:
-        answer = in_time(budget, Answering(lambda: rules()._replace(folder=folder), budget), _read_request)
+        answer = Answering(lambda: find_rules(options), budget).answer(_read_request)
     except Exception as problem:  # Such as no room for a thread: the client gets an answer.
-        answer = no_token(Kind.INTERNAL, NOT_SET_UP, described_bug(problem))
-    told = [one.partition("warning: ")[2] for one in warnings]
-    answer = answer._replace(cause="; ".join([one for one in (answer.cause, *told) if one]))
+        answer = internal_error(problem)
+    answer = answer._replace(cause="; ".join(filter(None, [answer.cause, *warnings])))
     asker = identify_client() | ({"label": label} if label else {})
-    answer = _audited_in(max(_FOR_AUDIT, end - time.monotonic()), answer, audit, asker, options.scope)
+    # On a disk that hangs there is no line, and so no token.
+    recorded = [refusal(AuditError(""), answer.repository)]
+    audit = Audit(write, LONGEST_VALUE)
+    _in_thread(
+        lambda: recorded.append(audit.record(answer, asker, options.scope)), max(_FOR_AUDIT, end - time.monotonic())
+    )
+    answer = recorded[-1]
     if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
         return 1
     if answer.reason and not _is_shared_socket():  # It says no more than the answer.
         _in_thread(lambda: os.write(2, f"{PREFIX}error: {answer.reason}\n".encode()), _FOR_READER)
-    if answer.kind not in (Kind.NOTHING, Kind.MALFORMED):  # Refusals leave files, too.
+    if answer.digest or answer.status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):  # Refusals leave files, too.
         tidy_folder(operators_folder())
-    return answer.status
-
-
-def _audited_in(seconds: float, answer: Answer, audit: Audit, asker: dict[str, object], scope: str) -> Answer:
-    """The answer, once its line is written; on a disk that hangs there is no line, and so no token."""
-    found: list[Answer] = []
-    is_done = _in_thread(lambda: found.append(audited(answer, audit, asker, scope)), seconds)
-    return found[0] if is_done else no_token(Kind.NO_AUDIT, NO_AUDIT)
+    return 0 if answer.status == HTTPStatus.OK else 1
 
 
 def _in_thread(write: Callable[[], object], seconds: float) -> bool:

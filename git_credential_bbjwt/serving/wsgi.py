@@ -4,7 +4,6 @@ The configuration is the file that BBJWT_BROKER_CONFIG names. README.md in this 
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
@@ -29,10 +28,6 @@ _NOT_USED = ("BBJWT_BROKER", "BBJWT_JWT", "BBJWT_JWT_FILE")
 
 # How the helper's own lines begin. Those of an installation command have no mark.
 _MARKS = ("hint: ", *(f"{PREFIX}{mark}: " for mark in ("error", "warning", "trace")))
-
-# From malloc.h.
-_M_ARENA_MAX = -8
-_ARENAS = 2
 
 # Seconds in which the other workers find that one has the same trouble, and for which they wait to be ended.
 _BEFORE_THE_END = 1
@@ -62,12 +57,6 @@ def _application() -> Application:
         if _is_first():
             error(problem.what, problem.hint)
         raise SystemExit(_CANNOT_START) from None
-
-
-def _share_memory() -> None:
-    """Have the threads share their free memory: glibc gives each a part of its own otherwise (mallopt(3))."""
-    with contextlib.suppress(OSError, AttributeError):  # Another C library.
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def _log(line: str) -> None:

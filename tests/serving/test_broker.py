@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.core.failures import AuditError, BrokerError
+from git_credential_bbjwt.core.failures import BrokerError
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.serving import audit
+from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.vendors.broker_answer import _end_of, checked
 from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, finish, request, start
@@ -922,11 +924,12 @@ def test_a_request_ends_with_its_blank_line(acme: Workspace, broker: Broker) -> 
 def test_the_audit_goes_to_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = str(tmp_path / "log")
     monkeypatch.setattr(audit, "_SYSLOG", place)
-    with pytest.raises(AuditError, match="no syslog"):
-        audit.audit_to("syslog").write(b"{}")
+    with pytest.raises(audit.AuditError, match="no syslog"):
+        audit.audit_to("syslog")(b"{}")
+    long = Answer(HTTPStatus.OK, b"", cause="x" * 10_000)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(place)
-        audit.audit_to("syslog").write(audit.audit_line({"by": "uid"}, reason="x" * 10_000))
+        audit.audit_to("syslog")(audit.audit_line(long, {"by": "uid"}, "repository"))
         line = log.recv(65_536)
 
     assert line.startswith(f"<86>git-credential-bbjwt[{os.getpid()}]: ".encode())

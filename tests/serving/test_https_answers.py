@@ -7,9 +7,11 @@ import json
 import shutil
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -294,6 +296,37 @@ def test_audit_that_cannot_be_written(broker: HttpsBroker) -> None:
 
     assert reply.status == 503
     assert reply.body == "quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n\n"
+
+
+@pytest.mark.parametrize(
+    ("function", "is_audited"),
+    [("application.identify", True), ("answering.parse_request", True), ("audit.audit_line", False)],
+)
+def test_internal_error_is_an_empty_answer_and_a_line_without_a_value(
+    broker: HttpsBroker, function: str, is_audited: bool
+) -> None:
+    module, _, name = function.partition(".")
+    (broker.folder / "faulty.py").write_text(
+        f"import git_credential_bbjwt.serving.{module} as module\n"
+        "from git_credential_bbjwt.serving.wsgi import application\n"
+        "def fault(*_, **__): raise KeyError('a value that no log may have')\n"
+        f"module.{name} = fault\n"
+    )
+    broker.start(
+        str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{broker.port}",
+        "--pythonpath", str(broker.folder), "--worker-class", "gthread", "--no-control-socket", "faulty:application",
+    )  # fmt: skip
+    reply = broker.ask()
+
+    assert (reply.status, reply.body) == (500, "")
+    assert reply.headers["content-type"] == "text/plain; charset=utf-8"
+    assert reply.headers["cache-control"] == "no-store"
+    assert broker.log().count("error: internal error: KeyError in ") == 1
+    assert "a value" not in broker.log()
+    lines = broker.audit()
+    assert [(line["status"], line["outcome"]) for line in lines] == ([(500, "error")] if is_audited else [])
+    assert "a value" not in str(lines)
+    assert broker.send("GET", "/healthz").status == 200
 
 
 def test_bitbucket_that_does_not_answer_in_time(broker: HttpsBroker) -> None:

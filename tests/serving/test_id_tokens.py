@@ -13,9 +13,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from git_credential_bbjwt.serving.id_token import NotAcceptedError, parse_token
-from git_credential_bbjwt.serving.identities import Keys, RequestLimit, checked, matching_rules
-from git_credential_bbjwt.serving.issuer_keys import Key, keys_in
+from git_credential_bbjwt.serving.id_token import IdToken, NotAcceptedError
+from git_credential_bbjwt.serving.identities import Identity, identify, verified
+from git_credential_bbjwt.serving.issuer_keys import Key, Keys, keys_in
+from git_credential_bbjwt.serving.limits import MinuteCounter
 from git_credential_bbjwt.serving.policy import Policy, read_policy
 from tests.issuer import USUAL, Issuer, as_jwk, private_key, write_policy
 
@@ -49,8 +50,12 @@ def policy(tmp_path: Path) -> Policy:
     return read_policy(str(write_policy(tmp_path / "broker.toml", *rules)))
 
 
-def check(text: str, policy: Policy, keys: Keys | None = None) -> Any:
-    return checked(text, policy, {ISSUER.url: keys or Fixed(ISSUER.jwks())})
+def identity(text: str, policy: Policy, keys: Keys | None = None) -> Identity:
+    return identify(f"Bearer {text}", policy, {ISSUER.url: keys or Fixed(ISSUER.jwks())})
+
+
+def check(text: str, policy: Policy, keys: Keys | None = None) -> IdToken:
+    return verified(text, policy, {ISSUER.url: keys or Fixed(ISSUER.jwks())})
 
 
 def part(content: Any) -> str:
@@ -71,16 +76,17 @@ HEADER = {"alg": "RS256", "kid": ISSUER.kid}
 @pytest.mark.parametrize("kind", USUAL)
 def test_key_of_each_kind_is_accepted(policy: Policy, kind: str) -> None:
     issuer = Issuer(ISSUER.url, kind)
-    token = check(issuer.token(), policy, Fixed(issuer.jwks()))
+    found = identity(issuer.token(), policy, Fixed(issuer.jwks()))
 
-    assert [rule.name for rule in matching_rules(token, policy)] == ["rule 1", "rule 2"]
+    assert [rule.name for rule in found.rules] == ["rule 1", "rule 2"]
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"])
 def test_each_algorithm_of_rsa_is_accepted(policy: Policy, algorithm: str) -> None:
     text = jwt.encode(ISSUER.claims(), ISSUER.keys[ISSUER.kid], algorithm, {"kid": ISSUER.kid})
     named = Fixed({"keys": [as_jwk(ISSUER.keys[ISSUER.kid], kid=ISSUER.kid, alg=algorithm)]})
-    other = Fixed({"keys": [as_jwk(ISSUER.keys[ISSUER.kid], kid=ISSUER.kid, alg="ES256")]})
+    usable = as_jwk(private_key("P-256"), kid=ISSUER.kid)
+    other = Fixed({"keys": [as_jwk(ISSUER.keys[ISSUER.kid], kid=ISSUER.kid, alg="ES256"), usable]})
 
     assert check(text, policy, named).algorithm == algorithm
     with pytest.raises(NotAcceptedError, match="no such key"):
@@ -239,9 +245,9 @@ def test_claim_that_is_accepted(policy: Policy, changes: dict[str, Any]) -> None
 
 
 def test_audience_of_one_rule_opens_no_other(policy: Policy) -> None:
-    token = check(ISSUER.token(aud="other"), policy)
+    found = identity(ISSUER.token(aud="other"), policy)
 
-    assert [rule.name for rule in matching_rules(token, policy)] == ["rule 3"]
+    assert [rule.name for rule in found.rules] == ["rule 3"]
 
 
 def test_signature_of_somebody_else_is_refused(policy: Policy) -> None:
@@ -328,16 +334,24 @@ def test_private_key_that_an_issuer_published_by_mistake_is_used_as_a_public_one
     assert check(ISSUER.token(), policy, keys).subject
 
 
-@pytest.mark.parametrize("text", [b"[]", b"{}", b'{"keys": {}}', b"{", b"\xff", b"[" * 100_000, b""])
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [], "keys": []}', b"{", b"\xff", b"[" * 100_000, b""],
+)
 def test_what_is_no_set_of_keys_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         keys_in(text)
 
 
-def test_identity_over_its_requests_has_to_wait() -> None:
-    limit = RequestLimit()
-    one, other = parse_token(ISSUER.token()), parse_token(ISSUER.token(sub="other"))
+def test_events_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 600.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    counter = MinuteCounter()
+    assert [counter.count("a"), counter.count("a"), counter.count("b"), counter.count("a")] == [1, 2, 1, 3]
 
-    assert [limit.seconds_to_wait(one, 3) > 0 for _ in range(5)] == [False, False, False, True, True]
-    assert 0 < limit.seconds_to_wait(one, 3) <= 61
-    assert limit.seconds_to_wait(other, 3) == 0
+    now = 659.5
+    assert counter.count("a") == 4
+    assert counter.seconds_left() == 1
+    now = 660.0
+    assert counter.count("a") == 1
+    assert counter.seconds_left() == 60

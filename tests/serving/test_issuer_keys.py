@@ -19,7 +19,7 @@ from git_credential_bbjwt.serving.issuer_keys import (
     IssuerKeys,
     IssuerKeysInFile,
     KeysNotAvailableError,
-    fetcher,
+    fetch_keys,
     keys_in,
 )
 from tests.issuer import Issuer, IssuerServer
@@ -201,7 +201,7 @@ def test_unknown_key_during_an_outage_is_not_said_to_be_wrong(source: Source) ->
 
 
 def test_keys_by_discovery(server: IssuerServer) -> None:
-    fetched = fetcher(server.url)()
+    fetched = fetch_keys(server.url, "")
 
     assert [key.kid for key in fetched.keys] == [server.kid]
     assert fetched.life == 600
@@ -209,7 +209,7 @@ def test_keys_by_discovery(server: IssuerServer) -> None:
 
 
 def test_keys_from_a_url(server: IssuerServer) -> None:
-    assert fetcher("https://issuer.example", f"{server.url}/keys")().keys
+    assert fetch_keys("https://issuer.example", f"{server.url}/keys").keys
     assert server.seen == ["/keys"]
 
 
@@ -221,7 +221,7 @@ def test_issuer_with_a_path_and_a_slash_at_its_end(server: IssuerServer) -> None
     }
     server.answer = lambda path: (200, {}, json.dumps(documents[path]).encode())
 
-    assert fetcher(server.url)().keys
+    assert fetch_keys(server.url, "").keys
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_issuer_with_a_path_and_a_slash_at_its_end(server: IssuerServer) -> None
 def test_life_of_keys(server: IssuerServer, cache_control: str, life: int) -> None:
     server.cache_control = cache_control
 
-    assert fetcher(server.url)().life == life
+    assert fetch_keys(server.url, "").life == life
 
 
 HOSTILE: dict[str, Callable[[IssuerServer, str], tuple[int, dict[str, str], bytes] | None]] = {
@@ -285,7 +285,7 @@ HOSTILE: dict[str, Callable[[IssuerServer, str], tuple[int, dict[str, str], byte
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_answers_give_no_keys(server: IssuerServer, what: str, capfd: pytest.CaptureFixture[str]) -> None:
     server.answer = lambda path: HOSTILE[what](server, path)
-    keys = IssuerKeys(server.url, fetcher(server.url))
+    keys = IssuerKeys(server.url, lambda: fetch_keys(server.url, ""))
 
     with pytest.raises(KeysNotAvailableError):
         keys.for_token(token(server))
@@ -301,7 +301,7 @@ def test_certificate_of_somebody_else_gives_no_keys(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
 
     with pytest.raises(ConnectionFailedError, match="cannot be verified"):
-        fetcher(server.url)()
+        fetch_keys(server.url, "")
     assert server.seen == []
 
 

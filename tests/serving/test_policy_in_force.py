@@ -36,13 +36,13 @@ def test_change_is_in_force_and_keeps_the_keys_of_an_issuer(path: Path) -> None:
     after = in_force.current()
     assert after.policy.issuers == ("https://issuer.example", "https://other.example")
     assert after.keys["https://issuer.example"] is before.keys["https://issuer.example"]
-    assert after.log is before.log
+    assert after.audit is before.audit
 
     write_policy(path, {**RULE, "keys": "https://issuer.example/keys"}, audit="none")
     again = in_force.current()
     assert set(again.keys) == {"https://issuer.example"}
     assert again.keys["https://issuer.example"] is not before.keys["https://issuer.example"]
-    assert again.log is not before.log
+    assert again.audit is not before.audit
 
 
 @pytest.mark.parametrize("text", ["", "[[trust]]", "\0", 'audience = "x"\n', None])

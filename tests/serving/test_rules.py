@@ -9,7 +9,7 @@ import pytest
 
 from git_credential_bbjwt.core.failures import BudgetSpentError
 from git_credential_bbjwt.serving import limits
-from git_credential_bbjwt.serving.answer import _ascii
+from git_credential_bbjwt.serving.answer import TooManyError, _ascii
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MINTING, MOST_LOOKUPS
@@ -30,9 +30,9 @@ def written(kept: TokenCache, name: str) -> str:
     return (kept.read(name) or b"").decode()
 
 
-def limit(kept: TokenCache) -> limits.LookupLimit:
+def lookup(kept: TokenCache, seconds: float = 10) -> contextlib.AbstractContextManager[limits.Place]:
     assert kept.notes is not None
-    return limits.LookupLimit(kept, LOOKUPS, "too many")
+    return limits.lookup(kept, LOOKUPS, "too many", Budget(seconds))
 
 
 @pytest.mark.parametrize(
@@ -41,31 +41,29 @@ def limit(kept: TokenCache) -> limits.LookupLimit:
 def test_look_ups_of_the_last_minute_are_counted(kept: TokenCache, told: int | str, counts: bool) -> None:
     for number in range(MOST_LOOKUPS):
         kept.write(f"{LOOKUPS}~{number:02}", f"{told:>20}".encode())
-    budget = Budget(10)
     if counts:
-        with pytest.raises(limits.LimitError, match="too many") as raised, limit(kept).one(budget):
+        with pytest.raises(TooManyError, match="too many") as raised, lookup(kept):
             pass
-        assert raised.value.seconds == max(1, 60 - (NOW - int(told)))
+        assert raised.value.headers == (("Retry-After", str(max(1, 60 - (NOW - int(told))))),)
     else:
         for _ in range(MOST_LOOKUPS):
-            with limit(kept).one(budget) as place:
+            with lookup(kept) as place:
                 place.spend()
-        with pytest.raises(limits.LimitError), limit(kept).one(budget):
+        with pytest.raises(TooManyError), lookup(kept):
             pass
 
 
 def test_a_look_up_that_is_not_spent_gives_its_slot_back(kept: TokenCache) -> None:
-    budget = Budget(10)
     for _ in range(MOST_LOOKUPS + 5):
-        with limit(kept).one(budget):
+        with lookup(kept):
             pass
 
 
 def test_one_that_finds_all_slots_held_waits_for_its_budget(kept: TokenCache) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(MOST_LOOKUPS):
-            held.enter_context(limit(kept).one(Budget(10)))
-        with pytest.raises(BudgetSpentError), limit(kept).one(Budget(0.2)):
+            held.enter_context(lookup(kept))
+        with pytest.raises(BudgetSpentError), lookup(kept, 0.2):
             pass
 
 
@@ -79,9 +77,9 @@ def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
 def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
     kept.write(slot(kept).name + MINTING, str(NOW - ago).encode())
     if too_soon:
-        with pytest.raises(limits.LimitError, match=f"was made {ago} s ago because one was refused") as raised:
+        with pytest.raises(TooManyError, match=f"was made {ago} s ago because one was refused") as raised:
             announce(kept, refused=True)
-        assert raised.value.seconds == 60 - ago
+        assert raised.value.headers == (("Retry-After", str(60 - ago)),)
         assert written(kept, slot(kept).name + MINTING) == str(NOW - ago)
     else:
         announce(kept, refused=True)
@@ -114,7 +112,7 @@ def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pyt
     why = "cannot write to its own folder: No space left on device"
     with pytest.raises(limits.CannotLimitError, match=why):
         announce(kept, refused=False)
-    with pytest.raises(limits.CannotLimitError, match=why), limit(kept).one(Budget(10)):
+    with pytest.raises(limits.CannotLimitError, match=why), lookup(kept):
         pass
 
 
