@@ -130,7 +130,8 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
     """
     from git_credential_bbjwt.git import helper_lines
 
-    named = None if options.broker is not None else helper_lines.broker_for(url)
+    lines = () if options.broker is not None else helper_lines.options_for(url)
+    named = next((line for line in lines if line.broker is not None), None)
     if named is not None:
         options = options.replaced(
             broker=named.broker,

@@ -21,11 +21,12 @@ from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
-from git_credential_bbjwt.git import helper_lines
-from git_credential_bbjwt.git.configuration_file import Entry
-from git_credential_bbjwt.git.configure import Level, base_urls, entries, helper_value, known_urls, proactive_entry
+from git_credential_bbjwt.git.entries import Level, entries, helper_value, known_urls, proactive_entry
+from git_credential_bbjwt.git.helper_lines import beside_this_one
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
+from git_credential_bbjwt.git.settings import Entry
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
 
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace",
         action="append",
         default=[],
+        type=str.lower,
         metavar="SLUG",
         help="only this workspace (git 2.26 or newer); repeatable",
     )
@@ -72,48 +74,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Write the settings. Raises UsageError and CredentialError."""
     options.check_id_token()
-    workspaces = [workspace.lower() for workspace in arguments.workspace]
-    if not all(map(is_name, workspaces)):
-        raise UsageError("--workspace needs the slug in the workspace's URLs")
-    if workspaces:
+    if not all(map(is_name, arguments.workspace)):
+        raise UsageError(
+            "--workspace needs a slug, as in the workspace's URLs", f"{APP_NAME} configure --workspace SLUG"
+        )
+    if arguments.workspace:
         need_git(
             SECTIONS_FOR_PATHS,
             "configure --workspace",
             "leave --workspace out: the helper says nothing for workspaces it has no installation for",
         )
     catalogue = Catalogue(read_sources(options))
-    if options.broker is not None or options.hosts:
-        bases = [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
-    elif {"--installation", "--installation-command"} & set(options.given):
-        bases = known_urls(catalogue)
-    else:
-        bases = base_urls(catalogue)
-    urls = [f"{base}/{workspace}" for base in bases for workspace in workspaces] or bases
+    bases = _base_urls(catalogue, options)
+    urls = [f"{base}/{workspace}" for base in bases for workspace in arguments.workspace] or bases
     exclusive = arguments.exclusive or os.name == "nt"
     helper = helper_value(helper_words(options))
     wanted: list[Entry] = []
     for url in urls:
         wanted += entries(url, helper, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh)
     if arguments.proactive:
-        wanted += [proactive_entry(url) for url in (urls if workspaces else _known_workspaces(catalogue))]
+        wanted += [proactive_entry(url) for url in (urls if arguments.workspace else _known_workspaces(catalogue))]
     level = Level(arguments.level)
     written = level.write(wanted, options)
     level.replace_other_urls(urls)
     show(f"git config --{arguments.level} {_spelled(*entry)}" for entry in written)
     if not written:
         note(f"git's {arguments.level} configuration has it already")
-    helper_lines.read_again()
-    for url in urls if exclusive else ():
-        if _helpers_after(url):
+    for url in urls:
+        if exclusive and beside_this_one(url)[2]:
             level.move_to_end(url)
-    helper_lines.read_again()
-    _say_what_was_kept(urls, options)
-    _warn_of_others(urls, exclusive=exclusive)
+        kept = [name for name in level.options_on_line(url) if name not in options.given]
+        kept = [name for name in dict.fromkeys(kept) if options.broker is None or name != "--broker"]
+        if kept:
+            note(
+                f"the helper line for {url} keeps its options ({', '.join(kept)}); to drop them, run unconfigure first"
+            )
+        _warn_of_others(url, exclusive=exclusive)
     if arguments.proactive and git_version() < PROACTIVE:
         note(
             f"--proactive has no effect yet: git {dotted(PROACTIVE)} or newer uses it, this is {dotted(git_version())}"
         )
     return 0
+
+
+def _base_urls(catalogue: Catalogue, options: HelperOptions) -> list[str]:
+    """Return the URLs to configure: those that the options are about, else those of registered installations."""
+    if options.broker is not None or options.hosts:
+        return [f"https://{host}" for host in options.hosts or (CLOUD_HOST,)]
+    if "--installation" in options.given or "--installation-command" in options.given:
+        return known_urls(catalogue)
+    return [f"https://{host}" for host in catalogue.registered_hosts()] or known_urls(catalogue)
 
 
 def show(lines: Iterable[str]) -> None:
@@ -133,47 +143,25 @@ def _spelled(key: str, value: str) -> str:
 def _known_workspaces(catalogue: Catalogue) -> list[str]:
     """Return the URLs of the workspaces that installations name. Raises UsageError if there are none, or too many."""
     urls: dict[str, None] = {}
+    hint = f"name them: {APP_NAME} configure --proactive --workspace SLUG"
     for one in catalogue:
         urls.update(dict.fromkeys(f"https://{one.host}/{workspace}" for workspace in one.workspaces))
         if len(urls) > _MOST_WORKSPACES:
-            raise UsageError(f"--proactive is for {_MOST_WORKSPACES} workspaces at most", "name them: --workspace SLUG")
+            raise UsageError(f"--proactive is for {_MOST_WORKSPACES} workspaces at most", hint)
     if not urls:
-        raise UsageError("--proactive is for workspaces, and no installation names one", "name it: --workspace SLUG")
+        raise UsageError("--proactive is for workspaces, and no installation names one", hint)
     return list(urls)
 
 
-def _say_what_was_kept(urls: list[str], options: HelperOptions) -> None:
-    for url in urls:
-        names = [word.partition("=")[0] for helper in _this_one(url) for word in helper.options if word[:2] == "--"]
-        kept = [name for name in names if name not in (*options.given, "--broker" if options.broker else "")]
-        if kept:
-            shown = ", ".join(dict.fromkeys(kept))
-            note(f"the helper line for {url} keeps its options ({shown}); to drop them, run unconfigure first")
-
-
-def _this_one(url: str) -> list[helper_lines.Helper]:
-    return [helper for helper in helper_lines.helpers_for(url) if helper.is_this_one]
-
-
-def _helpers_after(url: str) -> list[helper_lines.Helper]:
-    helpers = helper_lines.helpers_for(url)
-    last = max((place for place, helper in enumerate(helpers) if helper.is_this_one), default=len(helpers))
-    return helpers[last + 1 :]
-
-
-def _warn_of_others(urls: list[str], *, exclusive: bool) -> None:
+def _warn_of_others(url: str, *, exclusive: bool) -> None:
     """Warn of helpers that are asked first or store tokens. Raises GitError."""
-    for url in urls:
-        helpers = helper_lines.helpers_for(url)
-        places = [place for place, helper in enumerate(helpers) if helper.is_this_one]
-        for place, helper in enumerate(helpers if places else ()):
-            if place < places[0]:
-                what = "is asked before this helper, and may answer with another password"
-            elif helper.stores:
-                what = "is offered this helper's tokens after use, and stores them"
-            else:
-                continue
-            remedy = "to ask this helper only: git-credential-bbjwt configure --exclusive"
-            if exclusive:
-                remedy = f"remove it from {helper.file}, which git reads later"
-            warning(f"{helper.name} ({helper.file}) {what} for {url}; {remedy}")
+    before, this_one, after = beside_this_one(url)
+    others = [(one, "is asked before this helper, and may answer with another password") for one in before if this_one]
+    others += [
+        (helper, "is offered this helper's tokens after use, and stores them") for helper in after if helper.stores
+    ]
+    for helper, what in others:
+        remedy = f"to ask this helper only: {APP_NAME} configure --exclusive"
+        if exclusive:
+            remedy = f"remove it from {helper.file}, which git reads later"
+        warning(f"{helper.described} {what} for {url}; {remedy}")

@@ -23,7 +23,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import is_coloured
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.git import configure
+from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.sources import read_sources
@@ -165,7 +165,7 @@ def _urls(catalogue: Catalogue, concerned: list[Installation], repository: Repos
     if repository is not None:
         return [f"https://{repository.host}/{repository.full_name}"]
     urls = [f"{one.base_url}/{workspace}" for one in concerned for workspace in one.workspaces or ("",)]
-    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or configure.known_urls(catalogue)
+    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or known_urls(catalogue)
 
 
 def _bitbucket(

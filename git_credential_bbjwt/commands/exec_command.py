@@ -22,7 +22,7 @@ from git_credential_bbjwt.core.failures import CannotRunError, UsageError
 from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
-from git_credential_bbjwt.git.configure import entries, helper_value, known_urls, proactive_entry
+from git_credential_bbjwt.git.entries import entries, helper_value, known_urls, proactive_entry
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources

@@ -14,7 +14,7 @@ from git_credential_bbjwt.commands.configure import add_level, show
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.git import helper_lines
-from git_credential_bbjwt.git.configure import Level
+from git_credential_bbjwt.git.entries import Level
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,6 @@ def unconfigure(level: str) -> None:
     show(f"removed {key} {shlex.quote(value)}" for key, value in removed)
     if not removed:
         note(f"git's {level} configuration does not name this helper")
-    helper_lines.read_again()
     for helper in helper_lines.every():
         if helper.is_this_one:
             note(f"{helper.file} still names this helper, by {helper.key}")

@@ -237,7 +237,7 @@ def test_a_command_loads_no_other(acme: Workspace) -> None:
 
     assert "git_credential_bbjwt.installations.catalogue" in loaded
     # Each stands for the command that has a use for it.
-    others = ("bitbucket.assertion", "git.configure", "installations.registry_changes", "getting.obtain")
+    others = ("bitbucket.assertion", "git.entries", "installations.registry_changes", "getting.obtain")
     assert not loaded & {f"git_credential_bbjwt.{module}" for module in others}
     assert not loaded & {"concurrent.futures", "logging", "hmac"}
 

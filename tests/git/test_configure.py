@@ -232,6 +232,17 @@ def test_configure_without_options_keeps_those_of_the_line_that_is_there(machine
     assert values(machine, HELPER) == [str(COMMAND)]
 
 
+def test_options_of_the_hosts_line_are_not_those_of_a_workspaces_line(machine: Machine) -> None:
+    machine.git("config", "--global", HELPER, f"{COMMAND} --allow=acme/lib-\\*")
+    done = machine.bbjwt("configure", "--workspace", "acme")
+
+    assert values(machine, f"credential.{CLOUD}/acme.helper") == [str(COMMAND)]
+    assert "keeps its options" not in done.stderr
+    machine.git("config", "--global", f"credential.{CLOUD}/acme.helper", f"{COMMAND} --app=key")
+    done = machine.bbjwt("configure", "--workspace", "acme")
+    assert f"the helper line for {CLOUD}/acme keeps its options (--app)" in done.stderr
+
+
 def test_hosts_of_the_options_are_configured(acme: Workspace) -> None:
     config(acme.machine).unlink()
     cloud = acme.bitbucket.payload(acme.bitbucket.install("elsewhere"), baseUrl=CLOUD)

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
-from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.option_table import merged, parse_options
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.option_table import merged
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git import helper_lines
-from git_credential_bbjwt.git.helper_lines import Helper
-from git_credential_bbjwt.git.http_settings import FOLDERS_OWN
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
 from git_credential_bbjwt.installations.sources import VARIABLES
 
@@ -55,31 +53,14 @@ def variables() -> Iterator[Check]:
 
 
 def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
-    """Return the options that git gives this helper for ``url``; those in ``given`` take precedence.
-
-    A repository's own configuration is not used, because its author would choose what runs here. Raises GitError.
-    """
-    helper = next((one for one in helper_lines.helpers_for(url) if _is_usable(one)), None)
-    if helper is None:
+    """Return the options on the helper line for ``url``; those in ``given`` take precedence. Raises GitError."""
+    options = next(helper_lines.options_for(url), None)
+    if options is None:
         return given
-    options, _ = parse_options(helper.options)
     if given.broker is not None:  # A broker has the scope.
         names = tuple(name for name in options.given if name != "--scope")
         options = options.replaced(scope=HelperOptions().scope, given=names)
     return merged(options, given)
-
-
-def _is_usable(helper: Helper) -> bool:
-    return helper.is_this_one and helper.scope not in FOLDERS_OWN and not _trouble(helper)
-
-
-def _trouble(helper: Helper) -> str:
-    """Return what is wrong with the options on the helper line, or nothing."""
-    try:
-        _, rest = parse_options(helper.options)
-    except UsageError as problem:
-        return problem.what
-    return "it has a word that is no option" if rest and rest not in (["get"], ["$1"], ["$@"]) else ""
 
 
 def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
@@ -88,12 +69,10 @@ def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
     With ``is_injected`` a job brings its installation along; then the helper may be switched on by `exec` only.
     """
     name = "git configuration"
-    helpers = helper_lines.helpers_for(url)
-    places = [place for place, helper in enumerate(helpers) if helper.is_this_one]
-    if not places:
+    before, this, after = helper_lines.beside_this_one(url)
+    if this is None:
         yield _not_asked(name, url, is_injected=is_injected)
         return
-    this, before = helpers[places[0]], helpers[: places[0]]
     if this.program == "bbjwt" and shutil.which(APP_NAME) is None:
         yield failed(name, f"{this.file} names bbjwt, which is not on PATH", _CONFIGURE)
         return
@@ -101,12 +80,12 @@ def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
         what = f"{this.file} names {this.program}, by which git finds no program"
         yield failed(name, what, _CONFIGURE)
         return
-    if _trouble(this):
-        editor = f": git config --file {quote(this.file)} --edit" if os.path.isabs(this.file) else ""
-        yield failed(name, f"the helper line in {this.file} cannot be used: {_trouble(this)}", f"correct it{editor}")
+    if this.trouble:
+        editor = f": git config --file {quote(this.file)} --edit" if this.is_in_file else ""
+        yield failed(name, f"the helper line in {this.file} cannot be used: {this.trouble}", f"correct it{editor}")
         return
     if before:
-        names = ", ".join(f"{helper.name} ({helper.file})" for helper in before)
+        names = ", ".join(helper.described for helper in before)
         what = f"git asks {names} before this helper for {url}; it may answer first, or keep expired tokens"
         yield failed(name, what, _EXCLUSIVE)
     if not helper_lines.use_http_path(url):
@@ -114,16 +93,11 @@ def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
         yield failed(name, what, _CONFIGURE)
     if not before and helper_lines.use_http_path(url):
         yield passed(name, f"git asks this helper for {url}, with the path")
-    yield from _stores(name, [helper for helper in helpers[places[0] + 1 :] if helper.stores])
-
-
-def _stores(name: str, helpers: list[Helper]) -> Iterator[Check]:
-    for helper in helpers:
-        if helper.name == "store":
-            what = f"store ({helper.file}) writes this helper's tokens to a file in the clear"
-            yield failed(name, what, _EXCLUSIVE)
-        else:
-            yield note(name, f"{helper.name} ({helper.file}) stores this helper's tokens after use", _EXCLUSIVE)
+    for helper in after:
+        if helper.described.startswith("store "):
+            yield failed(name, f"{helper.described} writes this helper's tokens to a file in the clear", _EXCLUSIVE)
+        elif helper.stores:
+            yield note(name, f"{helper.described} stores this helper's tokens after use", _EXCLUSIVE)
 
 
 def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:

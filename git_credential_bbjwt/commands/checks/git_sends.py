@@ -7,7 +7,6 @@ libcurl's CURLOPT_NETRC (git lets curl read ``~/.netrc``).
 import os
 from collections.abc import Iterator
 from shlex import quote
-from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note
@@ -18,6 +17,7 @@ from git_credential_bbjwt.core.repository import Repository, normal_host
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import url_match
 from git_credential_bbjwt.git.run import run_git
+from git_credential_bbjwt.git.settings import Setting, read_settings
 
 _NAME = "what git sends"
 
@@ -47,7 +47,7 @@ def _address(whose: str, text: str, argument: str, repository: Repository, remed
     rule = _rule_for(text) if is_rewritten else None
     by = f" (insteadOf in {rule.file})" if rule is not None else ""
     if rule is not None:
-        remedy = rule.remedy
+        remedy = _removal(rule)
     parts = _split(real)
     if parts is None or parts.scheme not in ("https", "http"):
         if rule is None or _is_ssh(real):
@@ -77,42 +77,21 @@ def _without_user(url: str) -> str:
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-class _Rule(NamedTuple):
-    """A rule ``url.<base>.insteadOf`` that applies: the file that has it, and how to remove it."""
-
-    file: str
-    remedy: str
-
-
-def _rule_for(text: str) -> _Rule | None:
-    best: tuple[int, _Rule | None] = (0, None)
-    for origin, key, value in _settings(r"^url\..*\.insteadof$"):
-        if text.startswith(value) and len(value) > best[0]:
-            best = len(value), _Rule(_file(origin), _removal(origin, key))
-    return best[1]
+def _rule_for(text: str) -> Setting | None:
+    """Return the rule ``url.<base>.insteadOf`` that git applies: the longest that matches, of those the first."""
+    rules = [rule for rule in read_settings(r"^url\..*\.insteadof$") if text.startswith(rule.value)]
+    return max(rules, key=lambda rule: len(rule.value), default=None)
 
 
-def _settings(pattern: str) -> list[tuple[str, str, str]]:
-    """Return origin, key and value of each setting that matches ``pattern``."""
-    output = run_git("config", "-z", "--show-origin", "--get-regexp", pattern, check=False)
-    fields = output.split("\0")[:-1]
-    pairs = zip(fields[::2], fields[1::2], strict=True)
-    return [(origin, *setting.partition("\n")[::2]) for origin, setting in pairs]
-
-
-def _file(origin: str) -> str:
-    return os.path.abspath(origin.removeprefix("file:")) if origin.startswith("file:") else "the environment"
-
-
-def _removal(origin: str, key: str) -> str:
+def _removal(setting: Setting) -> str:
     """Return the command that removes a setting; a key that may hold a password or token is not shown."""
-    if not origin.startswith("file:"):
+    if not setting.is_in_file:
         return "unset the variables GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS"
-    file = _file(origin)
+    key = setting.key
     has_user = "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@"))
     if has_user or safe_text(key, len(key)) != key:
-        return f"remove it: git config --file {quote(file)} --edit"
-    return f"git config --file {quote(file)} --unset-all {quote(key)}"
+        return f"remove it: git config --file {quote(setting.file)} --edit"
+    return f"git config --file {quote(setting.file)} --unset-all {quote(key)}"
 
 
 def _split(url: str) -> SplitResult | None:
@@ -130,26 +109,25 @@ def _is_ssh(url: str) -> bool:
 
 def _remotes(repository: Repository) -> Iterator[tuple[str, str]]:
     """Return the remotes of the current repository that fetch from ``repository``, with their URLs."""
-    for _, key, value in _settings(r"^remote\..*\.url$"):
+    for remote in read_settings(r"^remote\..*\.url$"):
         try:
-            if parse_url(value) == repository:
-                yield key.removeprefix("remote.").rpartition(".")[0], value
+            if parse_url(remote.value) == repository:
+                yield remote.url, remote.value
         except NotARepositoryError:
             continue
 
 
 def _headers(url: str) -> Iterator[Check]:
-    sent: dict[str, Check] = {}
-    for origin, key, value in _settings(r"^http\.(.*\.)?extraheader$"):
-        section = key.removeprefix("http.").removesuffix("extraheader").removesuffix(".")
-        if section and url_match(section, url) is None:
+    sent: list[Check] = []
+    for header in read_settings(r"^http\.(.*\.)?extraheader$"):
+        if header.url and url_match(header.url, url) is None:
             continue
-        if not value:
+        if not header.value:
             sent.clear()  # An empty value forgets all before it.
-        if value.partition(":")[0].strip().lower() == "authorization":
-            what = f"http.extraHeader in {_file(origin)} sends an Authorization header instead of this helper's token"
-            sent[key] = failed(_NAME, what, _removal(origin, key))
-    yield from sent.values()
+        if header.value.partition(":")[0].strip().lower() == "authorization":
+            what = f"http.extraHeader in {header.file} sends an Authorization header instead of this helper's token"
+            sent.append(failed(_NAME, what, _removal(header)))
+    yield from sent
 
 
 def _netrc(repository: Repository) -> Iterator[Check]:

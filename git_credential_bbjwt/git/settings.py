@@ -1,0 +1,147 @@
+"""Settings of git's configuration, read and written by ``git config``."""
+
+import os
+from functools import cache
+from typing import NamedTuple
+
+from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
+from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
+from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, GitError, git_version, run_git
+
+#: The key of a setting and its value.
+Entry = tuple[str, str]
+
+_EXEC_HINT = "switch the helper on for one command: git-credential-bbjwt exec -- git clone URL"
+_OTHER_WAYS = f"{_EXEC_HINT}; or write to another file: git-credential-bbjwt configure --system"
+
+
+class Setting(NamedTuple):
+    """One setting. ``origin`` and ``scope`` are git's own words for its place (git-config(1), ``--show-origin``)."""
+
+    value: str
+    key: str = ""
+    origin: str = ""
+    scope: str = ""
+
+    @property
+    def url(self) -> str:
+        """The part of its key between section and name, such as a URL, or nothing."""
+        return self.key.partition(".")[2].rpartition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The last part of its key, in lower case."""
+        return self.key.rpartition(".")[2]
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether a file has it, and not the environment or the command line."""
+        return self.origin.startswith("file:")
+
+    @property
+    def file(self) -> str:
+        """The file that has it, in words for people."""
+        return os.path.abspath(self.origin.removeprefix("file:")) if self.is_in_file else "the environment"
+
+
+@cache
+def read_settings(pattern: str, *place: str) -> list[Setting]:
+    """Return the settings with a key that matches ``pattern``, in git's order, each call the same until a change.
+
+    ``place`` are options of ``git config`` that name one file, by default all apply. Raises GitError.
+    """
+    # Before 2.26 git has no --show-scope. Any setting may be a repository's own then, and is treated so.
+    scopes = ["--show-scope"] if not place and git_version() >= SECTIONS_FOR_PATHS else []
+    output = run_git("config", *place, "-z", *scopes, "--show-origin", "--get-regexp", pattern, check=False)
+    fields = iter(output.split("\0")[:-1])
+    settings = []
+    for first in fields:
+        scope, origin = (first, next(fields)) if scopes else ("local", first)
+        key, newline, value = next(fields).partition("\n")
+        settings.append(Setting(value if newline else "true", key, origin, scope))
+    return settings
+
+
+class ConfigurationFile:
+    """One file of git's configuration. ``place`` are the options of ``git config`` that name it."""
+
+    def __init__(self, *place: str) -> None:
+        self._place = place
+
+    def settings(self) -> list[Setting]:
+        """Return all settings of credentials, URLs and http, in the file's order."""
+        return read_settings(r"^(credential|url|http)\.", *self._place)
+
+    def values(self, key: str) -> list[str]:
+        """Return the values of ``key``."""
+        section, _, rest = key.partition(".")
+        between, dot, name = rest.rpartition(".")
+        printed = f"{section.lower()}.{between}{dot}{name.lower()}"  # As git prints it.
+        return [setting.value for setting in self.settings() if setting.key == printed]
+
+    def add(self, key: str, value: str) -> None:
+        """Add a value after those that are there. Raises CredentialError."""
+        self._write("--add", key, value)
+
+    def remove(self, key: str, values: list[str]) -> None:
+        """Remove those ``values`` of ``key`` that are there. Raises CredentialError."""
+        present = set(self.values(key))
+        if present and present.issubset(values):
+            self._write("--unset-all", key)  # No pattern matches a key that is written without a value.
+            return
+        for value in dict.fromkeys(values):
+            if value in present:
+                self._write("--unset-all", key, _exactly(value))
+
+    def replace(self, key: str, values: list[str]) -> None:
+        """Make ``values`` the only ones, in their order. Raises CredentialError."""
+        self.remove(key, self.values(key))
+        for value in values:
+            self.add(key, value)
+
+    def _write(self, *arguments: str) -> None:
+        read_settings.cache_clear()
+        try:
+            run_git("config", *self._place, *arguments)
+        except GitError as problem:
+            hint = _OTHER_WAYS if self._place[0] == "--file" else "see who owns the file and its folder (ls -ld)"
+            raise CredentialError(problem.what, hint) from problem
+
+
+def file_to_write(level: str) -> ConfigurationFile:
+    """Return the file that git writes settings of ``level`` (global, system, local) to. Raises CredentialError."""
+    if level != "global":
+        if level == "local":
+            run_git("rev-parse", "--git-common-dir")
+        return ConfigurationFile(f"--{level}")
+    path = _global_files()[0]
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CredentialError(f"cannot write git's configuration {path}: it is not a regular file", _OTHER_WAYS)
+    return ConfigurationFile("--file", path)
+
+
+def files_to_read(level: str) -> list[ConfigurationFile]:
+    """Return the files that have settings of ``level``. Raises CredentialError."""
+    if level != "global":
+        return [file_to_write(level)]
+    return [ConfigurationFile("--file", path) for path in _global_files() if os.path.isfile(path)]
+
+
+def _global_files() -> list[str]:
+    """Return the user's files, the one that git writes to first (git-config(1), "FILES"). Raises CredentialError."""
+    if user_config_folder() is None:
+        raise CredentialError(f"there is no home folder for git's configuration{why_no_home()}", OWN_HOME)
+    named = os.environ.get("GIT_CONFIG_GLOBAL", "")
+    if named:
+        return [os.path.abspath(named)]
+    home = git_home()
+    base = "" if is_anothers("XDG_CONFIG_HOME") else os.environ.get("XDG_CONFIG_HOME", "")
+    files = [f"{home}/.gitconfig", f"{base or f'{home}/.config'}/git/config"]
+    if not os.path.exists(files[0]) and os.path.exists(files[1]):
+        files.reverse()
+    return [os.path.abspath(path) for path in files]
+
+
+def _exactly(value: str) -> str:
+    """Return an extended regular expression that matches ``value`` only: git before 2.30 knows no fixed values."""
+    return "^" + "".join(c if c.isalnum() else f"[{c}]" if c not in "^\\" else "\\" + c for c in value) + "$"
