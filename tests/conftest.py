@@ -25,8 +25,8 @@ import pytest
 from tests import tally
 from tests.emulator import App, Emulator, HostedRepository
 
-#: The fixtures for install.sh are in a file of their own.
-pytest_plugins = ["tests.installers"]
+#: The fixtures for install.sh and for mints in this process are in files of their own.
+pytest_plugins = ["tests.installers", "tests.mint"]
 
 #: The command as an installer put it beside the interpreter that runs the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
@@ -249,6 +249,17 @@ def request(url: str) -> str:
 def answer(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """The attributes of a helper's answer."""
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def assert_quits(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Git is told to quit, and a person reads one error and one hint that hold ``words``."""
+    assert "password" not in done.stdout, done.stderr
+    assert (done.stdout, done.returncode) == ("quit=1\n", 1), done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("git-credential-bbjwt: error: ")
+    assert hint.startswith("hint: ")
+    for word in words:
+        assert word in done.stderr, done.stderr
 
 
 @pytest.fixture

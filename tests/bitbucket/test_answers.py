@@ -57,6 +57,8 @@ def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -
         (BY_NAME, {}),
         (BY_NAME, {"uuid": 5}),
         (BY_NAME, {"uuid": "acme"}),
+        (BY_NAME, {"uuid": UUID[1:-1]}),
+        (BY_NAME, {"uuid": UUID + "\n"}),
         (BY_NAME, {"uuid": UUID, "full_name": "acme/gadgets"}),
         (BY_NAME, {"uuid": UUID, "full_name": "other/widgets"}),
         (BY_NAME, {"uuid": UUID, "full_name": 5}),
@@ -136,6 +138,8 @@ def granted(changes: dict[str, object], asked: str = "repository") -> responses.
         ({"expires_in": 10**9}, 87_400),
         ({"scopes": "repository"}, 8200),
         ({"scopes": ["repository"], "scope": ""}, 8200),
+        ({"scope": ["repository"]}, 8200),
+        ({"refresh_token": "x", "state": "client_credentials"}, 8200),
         ({"scope": "read:repository:bitbucket"}, 8200),
         ({"expires_in": 7200, "scope": None}, 8200),
     ],
@@ -147,8 +151,23 @@ def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"access_token": value} for value in (None, 5, "", "to ken", "token\n", "tok\x7fen", "tökén", "a" * 8_193)]
-    + [{"token_type": value} for value in (None, 5, "mac")]
+    [
+        {"access_token": value}
+        for value in (
+            None,
+            5,
+            "",
+            "to ken",
+            "t\nhost=evil.example",
+            "t\r",
+            "t\0",
+            "\x1b[2J",
+            "tok\x7fen",
+            "tökén",
+            "a" * 8_193,
+        )
+    ]
+    + [{"token_type": value} for value in (None, 5, "mac", ["bearer"])]
     + [{"expires_in": value} for value in (0, -1, "7200", 7200.0, True)]
     + [
         {"scopes": "repository:write"},
@@ -157,6 +176,9 @@ def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
         {"scopes": "repository", "scope": "account"},
         {"scopes": 5},
         {"scopes": ["repository", 5]},
+        {"scope": {"repository": True}},
+        {"scopes": "pullrequest"},
+        {"scopes": "repository", "scope": "repository:admin"},
     ],
 )
 def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
@@ -164,9 +186,22 @@ def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
         granted(changes)
 
 
-def test_a_token_that_is_no_object_is_not_believed() -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'["token"]',
+        b'"token"',
+        b"null",
+        b"",
+        b"access_token=abc&token_type=bearer",
+        b"<html><title>Login</title></html>",
+        b'{"access_token": "\xff\xfe"}',
+        b"[" * 200_000,
+    ],
+)
+def test_a_token_that_is_no_object_is_not_believed(body: bytes) -> None:
     with pytest.raises(BadAnswerError):
-        responses.checked_token(said(["token"]), "repository", 1000)
+        responses.checked_token(Response(200, body, {}), "repository", 1000)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.commands.token import SIDE_BY_SIDE
-from tests.bitbucket.test_mint import answers, assert_quits
 from tests.commands.test_doctor import checks
-from tests.conftest import Machine, Workspace, answer, request
+from tests.conftest import Machine, Workspace, answer, assert_quits, request
 from tests.emulator import Fault
 from tests.installations.test_registration import registry_of
+from tests.mint import answers
 from tests.tokens.test_token_cache import state_of
 
 ANNOUNCED = "https://developer.atlassian.com/cloud/bitbucket/changelog/"

@@ -12,8 +12,7 @@ import pytest
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core import output
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import Machine, Workspace, answer
+from tests.conftest import Machine, Workspace, answer, assert_quits
 from tests.emulator import RATE_LIMITED, Fault
 
 # token

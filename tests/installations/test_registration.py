@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests import desktop
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, Machine, Workspace, answer, cannot, finish, need, start
+from tests.conftest import COMMAND, Machine, Workspace, answer, assert_quits, cannot, finish, need, start
 from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import Workspace, answer
+from tests.conftest import Workspace, answer, assert_quits
 from tests.core.test_server_text import longest_in_both
 from tests.emulator import Fault
 from tests.network.raw_server import PlainServer, RawServer, Reply

@@ -27,8 +27,7 @@ from git_credential_bbjwt.network.connection import Connection, Network, SilentE
 from git_credential_bbjwt.network.connections import _patience
 from git_credential_bbjwt.network.route import NOT_HONOURED
 from git_credential_bbjwt.system.budget import Budget
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import PROJECT, Machine, Workspace, answer, free_port, request
+from tests.conftest import PROJECT, Machine, Workspace, answer, assert_quits, free_port, request
 from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken
 from tests.proxy import Proxy, SocksProxy
 

@@ -15,8 +15,7 @@ import trustme
 
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.network.route import _resolve, find_proxy
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import LATE, Workspace, answer, request
+from tests.conftest import LATE, Workspace, answer, assert_quits, request
 from tests.emulator import Emulator
 from tests.proxy import Proxy, SocksProxy
 

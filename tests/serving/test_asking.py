@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.system import shell
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, need, request, start
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, finish, need, request, start
 from tests.serving.test_broker import Broker, asking, broker
 
 __all__ = ["broker"]  # a fixture

@@ -27,8 +27,7 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.serving import audit
 from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.vendors.broker_answer import _end_of, checked
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, finish, request, start
+from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, assert_quits, finish, request, start
 from tests.emulator import Fault
 from tests.proxy import Proxy
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, cannot, free_port, need, request
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, cannot, free_port, need, request
 from tests.proxy import Proxy
 from tests.serving.test_broker import Broker, asking, broker, configure_asker, given
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import LATE, PATIENCE, Machine, answer, free_port, need, takes_long
+from tests.conftest import LATE, PATIENCE, Machine, answer, assert_quits, free_port, need, takes_long
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
 from tests.issuer import Issuer

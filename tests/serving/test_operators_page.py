@@ -16,8 +16,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, EVERYTHING, PATIENCE, PROJECT, Workspace, answer, free_port, need, request, start
+from tests.conftest import (
+    COMMAND,
+    EVERYTHING,
+    PATIENCE,
+    PROJECT,
+    Workspace,
+    answer,
+    assert_quits,
+    free_port,
+    need,
+    request,
+    start,
+)
 from tests.serving.apart import GROUP, HOME, USER, Apart, ssh_daemon
 from tests.serving.test_broker import asking
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
 from tests.conftest import (
     COMMAND,
     INSTALLED,
@@ -29,6 +28,7 @@ from tests.conftest import (
     Machine,
     Workspace,
     answer,
+    assert_quits,
     finish,
     request,
     start,

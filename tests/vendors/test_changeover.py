@@ -13,8 +13,7 @@ import pytest
 from git_credential_bbjwt.bitbucket.connect_end import END_OF_CONNECT
 from git_credential_bbjwt.core.failures import RefusedError
 from git_credential_bbjwt.getting.changeover import ends_connect
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import INSTALLED, PATIENCE, Machine, Workspace, answer, finish, request, start
+from tests.conftest import INSTALLED, PATIENCE, Machine, Workspace, answer, assert_quits, finish, request, start
 from tests.emulator.model import CONSUMER_GRANT_TYPE, GRANT_TYPE, OUTAGE, RATE_LIMITED, Consumer, Fault
 from tests.tokens.test_token_cache import state_of
 

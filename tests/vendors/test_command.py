@@ -15,8 +15,7 @@ import pytest
 
 from git_credential_bbjwt.system import shell
 from git_credential_bbjwt.vendors.printed_secrets import shown_lines
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, finish, request, start
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, finish, request, start
 
 
 @pytest.fixture

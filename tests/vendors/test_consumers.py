@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import Workspace, answer, finish, request, start
+from tests.conftest import Workspace, answer, assert_quits, finish, request, start
 from tests.emulator.model import CONSUMER_GRANT_TYPE, Consumer, HostedRepository
 from tests.tokens.test_token_cache import state_of, tokens_in
 

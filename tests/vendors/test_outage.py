@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bitbucket.test_mint import assert_quits
-from tests.conftest import Machine, Workspace, answer, request
+from tests.conftest import Machine, Workspace, answer, assert_quits, request
 from tests.emulator.model import OUTAGE, RATE_LIMITED, SILENCE, Fault
 
 UNCONFIRMED = "Bitbucket does not tell the UUID of acme/widgets now"
