@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.network.addresses import addresses_of
-from git_credential_bbjwt.network.http1 import send_request
+from git_credential_bbjwt.network.http1 import FinalResponse, send_request
 from git_credential_bbjwt.network.route import Proxy, Route
 from git_credential_bbjwt.network.tls import name_for_tls
 
@@ -38,7 +38,10 @@ def through_proxy(
 
 
 def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -> None:
-    """Send CONNECT (RFC 9110, section 9.3.6). Nothing but the head of the response comes before the tunnel's bytes."""
+    """Send CONNECT (RFC 9110, section 9.3.6). Nothing but the head of the response comes before the tunnel's bytes.
+
+    If the proxy does not open the tunnel, ``stream`` is closed.
+    """
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     headers = {}
     if proxy.userinfo is not None:
@@ -46,8 +49,16 @@ def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -
         hide(encoded)
         hide(proxy.userinfo[1].decode("utf-8", "surrogateescape"))
         headers["Proxy-Authorization"] = f"Basic {encoded}"
-    response = send_request(stream, "CONNECT", place, place, headers)
-    response.close()
+    try:
+        response = send_request(stream, "CONNECT", place, place, headers)
+        response.close()
+        _check_accepted(response, proxy, host)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _check_accepted(response: FinalResponse, proxy: Proxy, host: str) -> None:
     if 200 <= response.status < 300:
         return
     reason = f"{response.status} {safe_text(response.reason, 100)}".strip()

@@ -303,6 +303,29 @@ def test_what_a_refusal_means(status: int, request_: Request, what: str, about_r
     assert refusal.is_of_swap == (request_ is Request.SWAP)
 
 
+PIECES = ["A", "ab1", "a://", "://", "<a", "&#", "\\u00", "%2", " ", "é", "eyJ", "]}", "\0"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize(
+    "form",
+    [
+        str,
+        lambda text: json.dumps({"error": {"message": text, "detail": text}}),
+        lambda text: json.dumps({"error": "invalid_grant", "error_description": text}),
+    ],
+)
+def test_a_refusal_with_one_long_word_is_told_in_time(piece: str, form: Callable[[str], str]) -> None:
+    body = form(f"x {piece * (65_536 // len(piece))}").encode()
+    started = time.monotonic()
+    with pytest.raises(RefusedError) as raised:
+        refuse(Response(400, body, {}), "host", Request.SWAP)
+
+    assert time.monotonic() - started < 5
+    assert "(400)" in raised.value.what
+    assert len(raised.value.what) < 1_000
+
+
 def test_a_scope_that_the_app_lacks_is_reported_of_the_swap_alone() -> None:
     body = {"error": "invalid_scope"}
     assert refused(400, Request.SWAP, body).what == "the app does not have the requested scope: invalid_scope"
