@@ -349,6 +349,10 @@ class Workspace:
         self.installation.write_text(json.dumps(self.bitbucket.payload(self.app, **changes)))
         self.installation.chmod(0o600)
 
+    def write_personal_installation(self) -> None:
+        """Write the payload of a personal workspace: it names the workspace by its UUID alone."""
+        self.write_installation(principal={"type": "user", "uuid": self.app.workspace_uuid, "nickname": "somebody"})
+
     def get(
         self,
         *options: str,

@@ -16,7 +16,7 @@ from tests.commands.test_doctor import checks
 from tests.conftest import Machine, Workspace, answer, assert_quits, request
 from tests.emulator import Fault
 from tests.installations.test_registration import registry_of
-from tests.mint import answers
+from tests.mint import Mint
 from tests.tokens.test_token_cache import state_of
 
 ANNOUNCED = "https://developer.atlassian.com/cloud/bitbucket/changelog/"
@@ -25,28 +25,10 @@ ANNOUNCED = "https://developer.atlassian.com/cloud/bitbucket/changelog/"
 # The grant.
 
 
-@pytest.mark.parametrize(
-    "answered",
-    [
-        {"scope": "repository"},
-        {"scope": None, "scopes": "repository"},
-        {"scope": ["repository"]},
-        {"scope": "read:repository:bitbucket"},
-        {"scope": None, "scopes": ["read:repository:bitbucket"]},
-        {"scope": None},
-        {"scope": ""},
-    ],
-)
-def test_the_scope_in_each_of_its_spellings(acme: Workspace, answered: dict[str, Any]) -> None:
-    acme.bitbucket.misbehave("token", answers(**answered))
+def test_the_least_set_of_scopes_is_listed(mint: Mint) -> None:
+    mint.app.scopes = {"repository:write"}
 
-    assert "password" in answer(acme.get())
-
-
-def test_the_least_set_of_scopes_is_listed(acme: Workspace) -> None:
-    acme.app.scopes = {"repository:write"}
-
-    assert "password" in answer(acme.get("--scope", "repository repository:write"))
+    assert mint.token(scope="repository repository:write").token
 
 
 @pytest.mark.parametrize("may_be_asked", [True, False])
@@ -62,24 +44,23 @@ def test_a_scope_that_the_app_has_by_implication(acme: Workspace, may_be_asked: 
         assert "password" in answer(acme.get("--scope", "repository:write"))
 
 
-def test_a_swap_that_echoes_no_scope(acme: Workspace) -> None:
-    acme.bitbucket.rules.echoes_scope = False
+def test_a_swap_that_echoes_no_scope(mint: Mint) -> None:
+    mint.bitbucket.rules.echoes_scope = False
 
-    assert "password" in answer(acme.get())
+    assert mint.token().token
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_the_qsh_is_right_whether_it_is_checked_or_not(acme: Workspace, checked: bool) -> None:
-    acme.bitbucket.rules.swap_checks_qsh = acme.bitbucket.rules.rest_checks_qsh = checked
+def test_the_qsh_is_right_whether_it_is_checked_or_not(mint: Mint, checked: bool) -> None:
+    mint.bitbucket.rules.swap_checks_qsh = mint.bitbucket.rules.rest_checks_qsh = checked
 
-    assert "password" in answer(acme.get())
+    assert mint.token().token
 
 
 # The end of it.
 
 
-@pytest.mark.parametrize("kind", ["api", "token"])
-@pytest.mark.parametrize("body", ["json", "text", "another page"])
+@pytest.mark.parametrize(("kind", "body"), [("api", "json"), ("token", "text"), ("token", "another page")])
 def test_410_is_told_as_an_end_or_its_rehearsal(acme: Workspace, kind: str, body: str) -> None:
     page = f"{ANNOUNCED}#CHANGE-9999" if body == "json" else "https://evil.example/?https://developer.atlassian.com/"
     error = {"message": "CHANGE-9999 - Functionality has been deprecated", "data": {"announcement_url": page}}
@@ -145,10 +126,11 @@ def erased(acme: Workspace) -> Any:
         {"Deprecation": "true"},
     ],
 )
-def test_an_announcement_that_is_none_is_not_shown(acme: Workspace, headers: dict[str, str]) -> None:
-    acme.bitbucket.rules.announces = headers
+def test_an_announcement_that_is_none_is_not_shown(mint: Mint, headers: dict[str, str]) -> None:
+    mint.bitbucket.rules.announces = headers
+    mint.token()
 
-    assert acme.get().stderr == ""
+    assert mint.lines == []
 
 
 # The REST API.
@@ -178,12 +160,12 @@ def test_what_git_gets_with_another_repositorys_token_stays_bounded(acme: Worksp
     acme.get()
     for known in acme.bitbucket.tokens.values():
         known.repository = gadgets.uuid
-    for _ in range(12):
+    for _ in range(8 if status == 401 else 2):
         acme.machine.git("ls-remote", acme.url, check=False)
         for known in acme.bitbucket.tokens.values():
             known.repository = gadgets.uuid
 
-    assert acme.bitbucket.mints() <= 6
+    assert acme.bitbucket.mints() <= (6 if status == 401 else 1)
 
 
 # Refusals are remembered.
@@ -366,15 +348,10 @@ def uuids(machine: Machine) -> list[Path]:
     return list((machine.home / ".cache/git-credential-bbjwt").glob("??/??/*~uuid"))
 
 
-@pytest.mark.parametrize("spoilt", ["too old", "no UUID", "from the future"])
-def test_a_remembered_uuid_that_is_none_is_not_used(acme: Workspace, spoilt: str) -> None:
+def test_remembered_uuid_that_is_too_old_is_not_used(acme: Workspace) -> None:
     acme.get()
     (remembered,) = uuids(acme.machine)
-    if spoilt == "no UUID":
-        remembered.write_text("../x")
-    else:
-        when = time.time() + (31 * 86_400 if spoilt == "from the future" else -31 * 86_400)
-        os.utime(remembered, (when, when))
+    os.utime(remembered, (time.time() - 31 * 86_400,) * 2)
     acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
     erased_quietly(acme)
 
@@ -431,13 +408,8 @@ def until_opened(acme: Workspace) -> Path:
 # Workspaces.
 
 
-def personal(acme: Workspace) -> None:
-    """The payload of a personal workspace: its slug is nowhere."""
-    acme.write_installation(principal={"type": "user", "uuid": acme.app.workspace_uuid, "nickname": "somebody"})
-
-
 def test_register_asks_for_the_slug_by_the_workspaces_uuid(acme: Workspace) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
 
@@ -452,13 +424,10 @@ def test_register_asks_for_the_slug_by_the_workspaces_uuid(acme: Workspace) -> N
     [
         Fault(status=500),
         Fault(change=lambda found: found | {"slug": "../evil"}),
-        Fault(change=lambda found: found | {"slug": 5}),
-        Fault(change=lambda found: found | {"uuid": "{00000000-0000-0000-0000-000000000000}"}),
-        Fault(change=lambda found: {"slug": found["slug"]}),
     ],
 )
 def test_register_says_what_to_do_where_the_slug_is_not_told(acme: Workspace, fault: Fault) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.bitbucket.misbehave("api", fault)
     done = acme.machine.bbjwt("register", "--insecure-storage", acme.installation, check=False)

@@ -55,13 +55,8 @@ def test_used_up_allowance_is_tried_once_more(mint: Mint, kind: str) -> None:
     assert mint.statuses().count(429) == 2
 
 
-def personal(acme: Workspace) -> None:
-    """Give acme a personal workspace's payload: it names the workspace by its UUID alone."""
-    acme.write_installation(principal={"type": "user", "uuid": acme.app.workspace_uuid, "display_name": "A"})
-
-
 def test_personal_workspaces_payload_serves_its_own_workspace(acme: Workspace) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     acme.machine.git("clone", "-q", acme.url, "w")
 
     assert len(acme.bitbucket.helper_requests()) == 2
@@ -69,7 +64,7 @@ def test_personal_workspaces_payload_serves_its_own_workspace(acme: Workspace) -
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_personal_workspaces_payload_is_silent_about_others(acme: Workspace, is_there: bool) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     if is_there:
         acme.bitbucket.host_repository("beta/tools")
         acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
@@ -80,7 +75,7 @@ def test_personal_workspaces_payload_is_silent_about_others(acme: Workspace, is_
 
 
 def test_look_up_with_another_workspaces_uuid_is_an_error_only_if_the_payload_names_the_slug(acme: Workspace) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     other = Fault(change=lambda good: good | {"workspace": {"uuid": "{00000000-0000-0000-0000-000000000000}"}})
     acme.bitbucket.misbehave("api", other)
     done = acme.get()
@@ -93,7 +88,7 @@ def test_look_up_with_another_workspaces_uuid_is_an_error_only_if_the_payload_na
 
 @pytest.mark.parametrize("fault", [Fault(status=401, body=b"no"), Fault(status=410), Fault(status=500)])
 def test_undecided_look_up_is_an_error_and_left_to_other_helpers(acme: Workspace, fault: Fault) -> None:
-    personal(acme)
+    acme.write_personal_installation()
     acme.bitbucket.misbehave("api", fault)
     acme.bitbucket.misbehave("token", fault)  # A refused look-up is tried with a token, if there is one.
     done = acme.get(check=False)

@@ -160,7 +160,7 @@ def test_what_a_server_repeats_is_not_shown(mint: Mint, monkeypatch: pytest.Monk
     monkeypatch.setenv("BBJWT_TRACE", "1")
     context = mint.bitbucket._servers["base"].context
     with RawServer(context, lambda request: [REPEATING[name](jwt_of(request))]) as server:
-        urls = {"base_api_url" if kind == "api" else "base_url": server.url}
+        urls: dict[str, Any] = {"base_api_url" if kind == "api" else "base_url": server.url}
         if name == "a good response's announcement" and kind == "token":
             mint.token(**urls)
         else:
