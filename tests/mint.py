@@ -11,11 +11,11 @@ from git_credential_bbjwt.bitbucket.api import Bitbucket
 from git_credential_bbjwt.bitbucket.responses import AccessToken
 from git_credential_bbjwt.bitbucket.signing import SecretSigner
 from git_credential_bbjwt.core import output
-from git_credential_bbjwt.core.budget import Budget
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network import connections
+from git_credential_bbjwt.system.budget import Budget
 from tests.conftest import Machine
 from tests.emulator import App, Emulator, Fault
 
