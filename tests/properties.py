@@ -31,8 +31,8 @@ from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry import host_folder, host_of
 from git_credential_bbjwt.installations.registry_entry import parse_entries
 from git_credential_bbjwt.installations.source import unpacked
-from git_credential_bbjwt.network.http1 import BrokenResponseError, TooLongError, read_body, send_request
-from git_credential_bbjwt.network.response import Response, http_time
+from git_credential_bbjwt.network.http1 import read_body, send_request
+from git_credential_bbjwt.network.response import BrokenResponseError, Response, TooLongError, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.serving.audit import audit_line

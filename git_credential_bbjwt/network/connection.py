@@ -1,8 +1,11 @@
-"""One connection to one host, opened by a thread of its own: directly, or through a proxy."""
+"""One connection to one host, opened by a thread of its own: directly, or through a proxy.
 
-import contextlib
+TLS and HTTP are imported while TCP and TLS wait for the server, because these imports take longer than all others of a
+mint together. The eight submodules that git clones at once would otherwise share the processor for them before any of
+their helpers has sent a packet.
+"""
+
 import socket
-import ssl
 import threading
 import time
 from urllib.parse import urlsplit
@@ -11,11 +14,13 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError, Credential
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.addresses import Address, addresses_of, first_to_connect
-from git_credential_bbjwt.network.http1 import read_body, send_request
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.network.route import Certificates, Route, find_route
-from git_credential_bbjwt.network.tls import context_for, name_for_tls
 from git_credential_bbjwt.system.budget import Budget
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
 
 #: Bytes of the largest body that is read.
 MOST_BYTES = 1024 * 1024
@@ -48,11 +53,13 @@ class Network:
             self._routes[url] = find_route(url, self.settings.for_url(url))
         return self._routes[url]
 
-    def context(self, certificates: Certificates) -> ssl.SSLContext:
+    def context(self, certificates: Certificates) -> "ssl.SSLContext":
         """Return what verifies certificates, one for both hosts: to read them takes long.
 
         Raises ConnectionFailedError.
         """
+        from git_credential_bbjwt.network.tls import context_for
+
         with self._lock:
             if certificates not in self._contexts:
                 self._contexts[certificates] = context_for(certificates)
@@ -96,8 +103,11 @@ class Connection:
         """Send a request; return its response, and whether the connection can carry another one.
 
         ``patience`` is the seconds without a byte after which it is given up. Raises SilentError, OSError,
-        CredentialError, and the errors of `http1`.
+        CredentialError, and the errors of `response`.
         """
+        from git_credential_bbjwt.network.http1 import read_body, send_request
+        from git_credential_bbjwt.network.tls import why_it_hung_up
+
         stream = self._wait_until_open(patience)
         # The socket's timeout is the time for a single wait. A response that drips on is ended by the budget.
         stream.settimeout(patience)
@@ -106,10 +116,8 @@ class Connection:
             content = read_body(response, MOST_BYTES)
         except TimeoutError as problem:
             raise SilentError(patience) from problem
-        except (ConnectionError, ssl.SSLEOFError) as problem:
-            alert = _alert(stream)
-            _empty_error_queue()
-            raise (alert or problem) from problem
+        except OSError as problem:
+            raise why_it_hung_up(stream, problem) from problem
         return Response(response.status, content, response.headers), not response.will_close
 
     def distrust(self) -> None:
@@ -151,18 +159,22 @@ class Connection:
                 self.distrust()
             self._trouble = problem
 
-    def _opened(self) -> ssl.SSLSocket:
+    def _opened(self) -> "ssl.SSLSocket":
         route = self._network.route(self._url)
-        context = self._network.context(route.certificates)
         if route.proxy is None:
             stream = self._dial(self._name, self._port, route)
         else:
+            dialled = self._dial_proxy(route)
+
             from git_credential_bbjwt.network.proxy import through_proxy
 
             is_https = route.proxy.scheme == "https"
             for_proxy = self._network.context(route.proxy_certificates) if is_https else None
-            stream = through_proxy(self._dial_proxy(route), route, for_proxy, self._name, self._port)
+            stream = through_proxy(dialled, route, for_proxy, self._name, self._port)
             self._heard = time.monotonic()
+        from git_credential_bbjwt.network.tls import name_for_tls
+
+        context = self._network.context(route.certificates)
         return context.wrap_socket(stream, server_hostname=name_for_tls(self._name))
 
     def _dial(self, host: str, port: int, route: Route) -> socket.socket:
@@ -182,25 +194,3 @@ class Connection:
                 f"the proxy {proxy.place} cannot be reached: {problem.strerror or problem}",
                 "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
             ) from problem
-
-
-def _alert(stream: socket.socket) -> ssl.SSLError | None:
-    """Return why a server hung up, if it said so in TLS: with TLS 1.3 that comes when the request is being sent."""
-    try:
-        stream.recv(1)
-    except ssl.SSLError as alert:
-        return alert
-    except OSError:
-        return None
-    return None
-
-
-def _empty_error_queue() -> None:
-    """Empty OpenSSL's queue of this thread's errors.
-
-    Python (3.13.5 with OpenSSL 3.5) leaves a failed system call in it, as if the next connection had failed when the
-    same thread first has to wait for data: https://github.com/python/cpython/issues/148594. Every attempt after a
-    reset failed so. A context that refuses its arguments empties the queue.
-    """
-    with contextlib.suppress(ssl.SSLError):
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("")

@@ -1,6 +1,5 @@
 """Connections to servers: opened ahead, bounded by the call's budget, replaced if that can help."""
 
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -12,8 +11,7 @@ from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
-from git_credential_bbjwt.network.http1 import TooLongError, UnsendableError
-from git_credential_bbjwt.network.response import Response
+from git_credential_bbjwt.network.response import Response, TooLongError, UnsendableError
 from git_credential_bbjwt.system.budget import Budget
 
 # An attempt is given up after so many seconds without a byte: the first one, the first one after another request of
@@ -199,6 +197,8 @@ class Origin:
 
     def _failure(self, problem: Exception) -> ConnectionFailedError:
         """Return the error for a failed attempt; raise it if another attempt cannot help."""
+        import ssl  # `connection` has imported it by now, while it was connecting.
+
         reason = _reason(problem)
         if isinstance(problem, ssl.SSLCertVerificationError):
             raise ConnectionFailedError(
@@ -206,7 +206,7 @@ class Origin:
                 "if your network has its own certificate authority, name its file: git config --global "
                 f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
             ) from problem
-        if _wants_certificate(problem):
+        if isinstance(problem, ssl.SSLError) and _wants_certificate(problem.reason):
             raise ConnectionFailedError(
                 f"{self.host}, or a proxy, wants a client certificate: {reason}",
                 "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
@@ -253,7 +253,10 @@ def _jitter() -> float:
     return uniform(0.5, 1.5)  # noqa: S311  # no key
 
 
-def _wants_certificate(problem: Exception) -> bool:
-    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less)."""
+def _wants_certificate(reason: str) -> bool:
+    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less).
+
+    ``reason`` is OpenSSL's.
+    """
     alerts = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
-    return isinstance(problem, ssl.SSLError) and any(f"ALERT_{alert}" in str(problem.reason) for alert in alerts)
+    return any(f"ALERT_{alert}" in str(reason) for alert in alerts)

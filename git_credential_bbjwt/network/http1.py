@@ -7,18 +7,7 @@ import socket
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL, RemoteDisconnected
 
-
-class BrokenResponseError(Exception):
-    """The received data is not an HTTP response, or it ended too early."""
-
-
-class TooLongError(Exception):
-    """The response is longer than it may be."""
-
-
-class UnsendableError(Exception):
-    """A value of the request has a character that HTTP does not allow."""
-
+from git_credential_bbjwt.network.response import BrokenResponseError, TooLongError, UnsendableError
 
 # Interim responses (RFC 9110, section 15.2) before the final one.
 _MOST_INTERIM = 20

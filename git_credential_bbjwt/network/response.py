@@ -1,7 +1,19 @@
-"""A whole HTTP response, and the times in it."""
+"""A whole HTTP response, the times in it, and what can be wrong with a request and its response."""
 
 import time
 from typing import Protocol
+
+
+class BrokenResponseError(Exception):
+    """The received data is not an HTTP response, or it ended too early."""
+
+
+class TooLongError(Exception):
+    """The response is longer than it may be."""
+
+
+class UnsendableError(Exception):
+    """A value of the request has a character that HTTP does not allow."""
 
 
 class HeaderFields(Protocol):

@@ -1,6 +1,8 @@
-"""TLS to servers and proxies: the trusted authorities, and the client certificate."""
+"""TLS to servers and proxies: the trusted authorities, the client certificate, and why a server hung up."""
 
+import contextlib
 import os
+import socket
 import ssl
 import sys
 
@@ -88,3 +90,34 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
         raise ConnectionFailedError(
             f"cannot use the client key in {file} ({certificates.setting}): {what}", hint
         ) from problem
+
+
+def why_it_hung_up(stream: socket.socket, problem: OSError) -> OSError:
+    """Return why the server ended the connection if it said so in TLS, else ``problem``."""
+    if not isinstance(problem, (ConnectionError, ssl.SSLEOFError)):
+        return problem
+    alert = _alert(stream)
+    _empty_error_queue()
+    return alert or problem
+
+
+def _alert(stream: socket.socket) -> ssl.SSLError | None:
+    """Return why a server hung up, if it said so in TLS: with TLS 1.3 that comes when the request is being sent."""
+    try:
+        stream.recv(1)
+    except ssl.SSLError as alert:
+        return alert
+    except OSError:
+        return None
+    return None
+
+
+def _empty_error_queue() -> None:
+    """Empty OpenSSL's queue of this thread's errors.
+
+    Python (3.13.5 with OpenSSL 3.5) leaves a failed system call in it, as if the next connection had failed when the
+    same thread first has to wait for data: https://github.com/python/cpython/issues/148594. Every attempt after a
+    reset failed so. A context that refuses its arguments empties the queue.
+    """
+    with contextlib.suppress(ssl.SSLError):
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("")

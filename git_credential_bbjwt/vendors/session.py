@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import loads
-from typing import TypeVar
 
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import hide
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
     from git_credential_bbjwt.bitbucket.signing import Signer
     from git_credential_bbjwt.network.connections import Connections
-
-_Proof = TypeVar("_Proof")
 
 
 class Session:
@@ -49,7 +46,7 @@ class Session:
         #: Whether anyone was asked: Bitbucket, a command, a broker.
         self.has_asked = False
         self._signers: dict[str, Signer] = {}
-        self._secrets: dict[str, Callable[[], str]] = {}
+        self._proofs: dict[str, Callable[[], str]] = {}
         self._settings: HttpSettings | None = None
         self._connections: Connections | None = None
         self._lock = threading.Lock()
@@ -62,13 +59,13 @@ class Session:
 
         The route is the one that git would take for ``repository``.
         """
-        signer, connections = self._begin(installation, self._signers, _signer)
+        proof, connections = self._begin(installation)
         base = connections.take(installation.base_url, _path_of(repository))
         api = connections.take(installation.base_api_url) if needs_api else None
 
         from git_credential_bbjwt.bitbucket.api import Bitbucket  # Both connections are being opened by now.
 
-        bitbucket = Bitbucket(base, api, signer)
+        bitbucket = Bitbucket(base, api, self._signer(installation, proof))
         try:
             yield bitbucket
         finally:
@@ -80,9 +77,7 @@ class Session:
     @contextmanager
     def consumer(self, consumer: Installation, repository: Repository) -> "Iterator[OAuthConsumer]":
         """Give Bitbucket as an OAuth ``consumer`` sees it, for one token. Raises CredentialError."""
-        from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
-
-        secret, connections = self._begin(consumer, self._secrets, shared_secret_of)
+        secret, connections = self._begin(consumer)
         base = connections.take(consumer.base_url, _path_of(repository))
 
         from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
@@ -95,17 +90,28 @@ class Session:
             if base.is_idle:
                 connections.give_back(base)
 
-    def _begin(
-        self, installation: Installation, known: "dict[str, _Proof]", prove: "Callable[[Installation], _Proof]"
-    ) -> "tuple[_Proof, Connections]":
-        """Return the proof of the installation's identity, made once per call, and the connections."""
+    def _begin(self, installation: Installation) -> "tuple[Callable[[], str], Connections]":
+        """Return what gives the installation's JWT or secret, which is fetched once per call, and the connections."""
         self.has_asked = True
         with self._lock:
             if self._settings is None:
                 self._settings = HttpSettings()  # Git works while the rest is imported.
-            if installation.identity not in known:
-                known[installation.identity] = prove(installation)
-        return known[installation.identity], self.connections()
+            if installation.identity not in self._proofs:
+                self._proofs[installation.identity] = _proof_of(installation)
+        return self._proofs[installation.identity], self.connections()
+
+    def _signer(self, installation: Installation, proof: Callable[[], str]) -> "Signer":
+        """Return the installation's signer, one per call, because it learns the difference of the clocks."""
+        from git_credential_bbjwt.bitbucket.signing import PresignedJwt, SecretSigner
+
+        with self._lock:
+            if installation.identity not in self._signers:
+                self._signers[installation.identity] = (
+                    PresignedJwt(proof())
+                    if installation.jwt
+                    else SecretSigner(installation.app_key, installation.client_key, proof)
+                )
+            return self._signers[installation.identity]
 
     def connections(self) -> "Connections":
         """Return the connections of this call, which take git's routes."""
@@ -124,22 +130,15 @@ def _path_of(repository: Repository | None) -> str:
     return "" if repository is None else f"/{repository.full_name}.git"
 
 
-def _signer(installation: Installation) -> "Signer":
+def _proof_of(installation: Installation) -> Callable[[], str]:
+    """Return what gives the installation's JWT or secret; a keyring is asked now. Raises InstallationError."""
     if installation.jwt:
         check_jwt_not_expired(installation)
-
-        from git_credential_bbjwt.bitbucket.signing import PresignedJwt
-
-        return PresignedJwt(installation.jwt)
+        return lambda: installation.jwt
 
     from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
 
-    # The keyring is the slowest, so it is asked first and works during the next import.
-    shared_secret = shared_secret_of(installation)
-
-    from git_credential_bbjwt.bitbucket.signing import SecretSigner
-
-    return SecretSigner(installation.app_key, installation.client_key, shared_secret)
+    return shared_secret_of(installation)
 
 
 def check_jwt_not_expired(installation: Installation) -> None:
