@@ -3,12 +3,14 @@
 Only ratios are comparable: a machine's speed drifts, but both sides of a ratio were measured in turn. Each is printed
 with the most that the contract allows, and with the noise: the distance of two medians of the reference.
 BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's; BBJWT_BENCHMARK_RUNS how often the
-shortest processes run, which the other numbers follow. Git's own round trips need git 2.46 or later: the newest of
-BBJWT_TEST_GITS, .cache/gits and the system's is used.
+shortest processes run, which the other numbers follow; ``--only RULE`` measures the rows of one rule and those that
+are measured with them. Git's own round trips need git 2.46 or later: the newest of BBJWT_TEST_GITS, .cache/gits and the
+system's is used.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -298,18 +300,16 @@ def newest_git() -> tuple[str, tuple[int, ...]]:
 
 def main() -> None:
     """Measure, and print."""
+    parser = argparse.ArgumentParser(prog="tests/run --benchmark")
+    rules = list(dict.fromkeys(rule for part in PARTS.values() for rule in part))
+    parser.add_argument("--only", choices=rules, metavar="RULE", help=f"measure one rule: {', '.join(rules)}")
+    only = parser.parse_args().only
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        cached_path(bench)
-        a_mint(bench)
-        many_tokens(bench)
-        git_itself(bench)
-        submodules(bench)
-        heading(f"With {max(growth.SIZES):,} installations and cached tokens, beside one")
-        growth.ratios(
-            Path(folder) / "growth", str(COMMAND), bench.known["payload"], bench.bare_machine("grown"), RUNS // 4
-        )
+        for measure, part in PARTS.items():
+            if only in (None, *part):
+                measure(bench)
     print(
         f"\n{time.monotonic() - started:.0f} s; medians of {RUNS} runs of the shortest processes, fewer of longer ones"
     )
@@ -453,6 +453,24 @@ def submodules(bench: Bench) -> None:
 
     costs = in_turn({"cold": run(cold=True), "kept": run(cold=False)}, 2)
     compare("13.11", "cold / with kept tokens", costs, "cold", "kept", 1.45)
+
+
+def many_installations(bench: Bench) -> None:
+    """The same with many installations and cached tokens."""
+    heading(f"With {max(growth.SIZES):,} installations and cached tokens, beside one")
+    folder, machine = Path(bench.far["HOME"]).parent / "growth", bench.bare_machine("grown")
+    growth.ratios(folder, str(COMMAND), bench.known["payload"], machine, RUNS // 4)
+
+
+#: What measures the rows of which rules.
+PARTS = {
+    cached_path: ("13.3", "13.4", "13.10"),
+    a_mint: ("13.5", "13.6", "13.7", "13.10"),
+    many_tokens: ("13.8",),
+    git_itself: ("13.9",),
+    submodules: ("13.11",),
+    many_installations: ("13.1",),
+}
 
 
 if __name__ == "__main__":
