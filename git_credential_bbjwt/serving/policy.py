@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
@@ -26,15 +26,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_Value = TypeVar("_Value")
-
 # A rule has some 200 bytes. Bytes.
 _LONGEST_FILE = 4 * 1024 * 1024
-
-_LONGEST_NAME = 100
-
-# Seconds.
-_A_DAY = 86_400
 
 # The line with which a rule begins. A text over several lines may have one, too.
 _BEGIN_OF_RULE = re.compile(r"""^[ \t]*\[\[[ \t]*["']?trust["']?[ \t]*\]\][^\n]*$""", re.MULTILINE)
@@ -51,7 +44,10 @@ class PolicyError(CredentialError):
 
 @dataclass(frozen=True)
 class Rule:
-    """One ``[[trust]]``: tokens of ``issuer`` for one of ``audiences`` with these ``claims`` may request ``allow``."""
+    """One ``[[trust]]``: tokens of ``issuer`` for one of ``audiences`` with these ``claims`` may request ``allow``.
+
+    ``keys`` is the path or URL of the issuer's keys, empty for discovery.
+    """
 
     name: str
     line: int
@@ -59,6 +55,7 @@ class Rule:
     audiences: tuple[str, ...]
     claims: dict[str, object]
     allow: tuple[Pattern, ...]
+    keys: str
 
     def mismatch(self, token: IdToken) -> Difference | None:
         """Return the first claim of ``token`` that is not as the rule says; None if the rule matches."""
@@ -128,54 +125,58 @@ def _policy(content: dict[str, Any], lines: list[int], path: str) -> Policy:
     settings = _Settings({"trust": [], **content}, path)
     audiences = settings.take("audience", _one_or_more)
     options = HelperOptions().replaced(
-        installation=settings.take("installation", _absolute_path, None),
+        installation=settings.take("installation", _path, None),
         installation_command=settings.take("installation_command", _text, None),
-        hosts=settings.take("hosts", _hosts, tuple[str, ...]()),
+        hosts=settings.take("hosts", _hosts, ()),
         scope=settings.take("scope", _scope, "repository"),
         app=settings.take("app", _text, ""),
         timeout=settings.take("timeout", _seconds, 45.0),
         given=("--scope", "--timeout"),
     )
-    audit = settings.take("audit", _audit, "-")
-    per_minute = settings.take("per_minute", _count, 600)
-    whole_workspace = settings.take("whole_workspace", _flag, False)
-    trust = settings.take("trust", _tables)
+    policy = Policy(
+        audiences=audiences,
+        options=options,
+        audit=settings.take("audit", _audit, "-"),
+        per_minute=settings.take("per_minute", _count, 600),
+        whole_workspace=settings.take("whole_workspace", _flag, False),
+        rules=tuple(
+            _rule(one, f"{path}, line {line}, ", f"rule {number}", line, audiences)
+            for number, (one, line) in enumerate(zip(settings.take("trust", _tables), lines, strict=True), 1)
+        ),
+        keys={},
+    )
     settings.finish()
-    rules: list[Rule] = []
-    keys: dict[str, str] = {}
-    for number, (one, line) in enumerate(zip(trust, lines, strict=True), 1):
-        rules.append(_rule(one, number, line, path, audiences, keys, {rule.name for rule in rules}))
-    return Policy(audiences, options, audit, per_minute, whole_workspace, tuple(rules), keys)
+    names = set()
+    for rule in policy.rules:
+        if rule.name in names:
+            raise PolicyError(f"{path}, line {rule.line}, {rule.name}: an earlier rule has this name")
+        names.add(rule.name)
+        if rule.keys and policy.keys.setdefault(rule.issuer, rule.keys) != rule.keys:
+            raise PolicyError(f"{path}, line {rule.line}, {rule.name}: another rule of this issuer names other keys")
+    return policy
 
 
-def _rule(
-    content: dict[str, Any],
-    number: int,
-    line: int,
-    path: str,
-    audiences: tuple[str, ...],
-    keys: dict[str, str],
-    names: set[str],
-) -> Rule:
-    stated = content.get("name")
-    shown = stated if isinstance(stated, str) and stated.isprintable() else f"rule {number}"
-    settings = _Settings(content, f"{path}, line {line}, {shown}")
-    name = settings.take("name", _name, f"rule {number}")
-    if name in names:
-        raise settings.error("an earlier rule has this name")
+def _rule(content: dict[str, Any], where: str, usual_name: str, line: int, audiences: tuple[str, ...]) -> Rule:
+    settings = _Settings(content, where + usual_name)
+    name = settings.take("name", _text, usual_name)
+    settings.where = where + name
     issuer = settings.take("issuer", _https_url)
     claims = settings.take("claims", _table)
     try:
         check_claims(issuer, claims)
     except ValueError as problem:
         raise settings.error(str(problem)) from problem
-    allow = settings.take("allow", _patterns)
-    source = settings.take("keys", _place_of_keys, "")
-    if source and keys.setdefault(issuer, source) != source:
-        raise settings.error("another rule of this issuer names other keys")
-    audiences = settings.take("audience", _one_or_more, audiences)
+    rule = Rule(
+        name=name,
+        line=line,
+        issuer=issuer,
+        audiences=settings.take("audience", _one_or_more, audiences),
+        claims=claims,
+        allow=settings.take("allow", _patterns),
+        keys=settings.take("keys", _place_of_keys, ""),
+    )
     settings.finish()
-    return Rule(name, line, issuer, audiences, claims, allow)
+    return rule
 
 
 _REQUIRED: Any = object()
@@ -185,10 +186,10 @@ class _Settings:
     """The settings of one table, each taken once. ``where`` names the table in errors."""
 
     def __init__(self, content: dict[str, Any], where: str) -> None:
+        self.where = where
         self._content = dict(content)
-        self._where = where
 
-    def take(self, name: str, read: Callable[[Any], _Value], default: _Value = _REQUIRED) -> _Value:
+    def take(self, name: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
         """Return the value of a setting as ``read`` returns it. Raises PolicyError if that raises ValueError."""
         if name not in self._content:
             if default is _REQUIRED:
@@ -206,47 +207,78 @@ class _Settings:
             raise self.error(f"there is no such setting: {shown}")
 
     def error(self, what: str) -> PolicyError:
-        return PolicyError(f"{self._where}: {what}")
+        return PolicyError(f"{self.where}: {what}")
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError("must be a non-empty string")
-    return value
+def _must_be(what: str, is_right: Callable[[Any], bool]) -> Callable[[Any], Any]:
+    """Return a reader that takes a value as it is, and raises ValueError for one that is not ``what``."""
+
+    def read(value: Any) -> Any:
+        if not is_right(value):
+            raise ValueError(f"must be {what}")
+        return value
+
+    return read
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(one, str) and one.strip() for one in value):
-        raise ValueError("must be a list of non-empty strings")
-    return tuple(value)
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one.strip() for one in value)
+
+
+def _is_path(value: object) -> bool:
+    return _is_text(value) and os.path.isabs(str(value))
+
+
+def _is_https_url(value: object) -> bool:
+    url = str(value)
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    is_plain = url.isascii() and not any(character in url for character in ' \\"<>^`{|}@?#')
+    return _is_text(value) and url.startswith("https://") and has_host and is_plain
+
+
+_text = _must_be("a non-empty string", _is_text)
+_path = _must_be("an absolute path", _is_path)
+_audit = _must_be(
+    '"-", "syslog", "none" or the absolute path of a file',
+    lambda value: value in ("-", "syslog", "none") or _is_path(value),
+)
+_seconds = _must_be(
+    "a number of seconds above 0 and within a day",
+    lambda value: type(value) in (int, float) and 0 < value <= 86_400,
+)
+_count = _must_be("an integer above 0", lambda value: type(value) is int and value > 0)
+_flag = _must_be("true or false", lambda value: isinstance(value, bool))
+_table = _must_be("a table", lambda value: isinstance(value, dict))
+_tables = _must_be(
+    "at least one rule, [[trust]]",
+    lambda value: isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value),
+)
+_list = _must_be(
+    "a list of non-empty strings",
+    lambda value: (
+        isinstance(value, list) and bool(value) and all(isinstance(one, str) and one.strip() for one in value)
+    ),
+)
+_https_url = _must_be("an https URL without user, query and fragment", _is_https_url)
+_place_of_keys = _must_be(
+    "the absolute path or https URL of a JWKS file", lambda value: _is_path(value) or _is_https_url(value)
+)
 
 
 def _one_or_more(value: object) -> tuple[str, ...]:
-    return _texts([value] if isinstance(value, str) else value)
-
-
-def _name(value: object) -> str:
-    name = _text(value)
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f"is over {_LONGEST_NAME} characters long")
-    return name
-
-
-def _absolute_path(value: object) -> str:
-    path = _text(value)
-    if not os.path.isabs(path):
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _audit(value: object) -> str:
-    if value in ("-", "syslog", "none"):
-        return str(value)
-    return _absolute_path(value)
+    return tuple(_list([value] if isinstance(value, str) else value))
 
 
 def _hosts(value: object) -> tuple[str, ...]:
-    hosts = _texts(value)
+    hosts = _list(value)
     if any(character in host for host in hosts for character in "/@ "):
         raise ValueError("must be hosts as in the URL, such as bitbucket.org")
     return tuple(map(normal_host, hosts))
@@ -259,58 +291,8 @@ def _scope(value: object) -> str:
         raise ValueError("must be scopes as Bitbucket names them, such as repository") from None
 
 
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _A_DAY:
-        raise ValueError("must be a number of seconds above 0 and within a day")
-    return float(value)
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise ValueError("must be an integer above 0")
-    return value
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")  # as all of these
-    return value
-
-
-def _table(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ValueError("must be a table")  # as all of these
-    return value
-
-
-def _tables(value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise ValueError("must be at least one rule, [[trust]]")
-    return [_table(one) for one in value]
-
-
 def _patterns(value: object) -> tuple[Pattern, ...]:
     try:
-        return tuple(map(Pattern.parse, _texts(value)))
+        return tuple(map(Pattern.parse, _list(value)))
     except UsageError:
         raise ValueError("needs WORKSPACE/SLUG, with * in SLUG for any characters") from None
-
-
-def _place_of_keys(value: object) -> str:
-    try:
-        return _text(value) if str(value).startswith("/") else _https_url(value)
-    except ValueError:
-        raise ValueError("must be the absolute path or https URL of a JWKS file") from None
-
-
-def _https_url(value: object) -> str:
-    url = _text(value)
-    is_plain = url.isascii() and not any(character in url for character in ' \\"<>^`{|}@?#')
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        has_host = False
-    if not (url.startswith("https://") and has_host and is_plain):
-        raise ValueError("must be an https URL without user, query and fragment")
-    return url
