@@ -23,7 +23,7 @@ from git_credential_bbjwt.core.ownership import open_to_append
 from git_credential_bbjwt.serving.answer import Answer, DeniedError, refusal
 from git_credential_bbjwt.serving.limits import MinuteCounter
 
-#: Writes one line; raises AuditError, and then there is no token.
+#: Writes one line; raises OSError or AuditError, and then there is no token.
 Write = Callable[[bytes], None]
 
 #: Characters of a value, in the audit of `serve` and of the https broker.
@@ -66,7 +66,8 @@ class AuditError(DeniedError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     usual_hint = "the broker's operator must check the path that --audit names, its mode, and the space on its disk"
 
-    def __init__(self, what: str, hint: str = "", reason: str = "") -> None:
+    def __init__(self, why: str, hint: str = "", reason: str = "") -> None:
+        what = f"the audit cannot be written: {why}"
         super().__init__(what, hint, reason=f"the audit cannot be written, so there is no token{reason}")
 
 
@@ -92,11 +93,15 @@ class Audit:
         try:
             self._write(audit_line(answer, asker, scope, self._longest, **fields))
         except AuditError as problem:
-            with self._lock:
-                self._left_out += left_out
-            error(problem.what, problem.hint)
-            return refusal(problem, answer.repository)
-        return answer
+            trouble = problem
+        except OSError as problem:
+            trouble = AuditError(problem.strerror or str(problem))
+        else:
+            return answer
+        with self._lock:
+            self._left_out += left_out
+        error(trouble.what, trouble.hint)
+        return refusal(trouble, answer.repository)
 
 
 def audit_to(where: str) -> Write:
@@ -147,47 +152,39 @@ def _bounded(value: object, longest: int) -> object:
 
 def _to_file(path: str, line: bytes) -> None:
     """Append the line in one ``write``; if only a part of it fits, take that part back."""
+    fd = open_to_append(path)
     try:
-        fd = open_to_append(path)
-        try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
-                raise AuditError(f"the audit file {path} is not a regular file, or others can write to it")
-            _lock(fd, path)  # The part that is taken back must be this line's, not that of another process.
-            before = os.fstat(fd).st_size
-            if os.write(fd, line + b"\n") != len(line) + 1:
-                os.ftruncate(fd, before)
-                raise AuditError(f"the audit line does not fit into {path}")
-        finally:
-            os.close(fd)
-    except OSError as problem:
-        raise AuditError(f"the audit cannot be written to {path}: {problem.strerror}") from problem
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022:
+            raise OSError(errno.EPERM, "it is not a regular file, or others can write to it")
+        _lock(fd)  # The part that is taken back must be this line's, not that of another process.
+        before = os.fstat(fd).st_size
+        if os.write(fd, line + b"\n") != len(line) + 1:
+            os.ftruncate(fd, before)
+            raise OSError(errno.ENOSPC, "the line does not fit")
+    finally:
+        os.close(fd)
 
 
-def _lock(fd: int, path: str) -> None:
+def _lock(fd: int) -> None:
     end = time.monotonic() + _PATIENCE
     while True:
         try:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > end:
-                raise AuditError(f"another process holds the audit file {path} locked") from None
+                raise OSError(errno.ETIMEDOUT, "another process holds it locked") from None
             time.sleep(_PAUSE)
 
 
 def to_standard_output(line: bytes) -> None:
-    """Write the line in one ``write``. Raises AuditError."""
-    line += b"\n"
-    try:
-        waiting = select.poll()
-        waiting.register(1, select.POLLOUT)
-        if not waiting.poll(_PATIENCE_WITH_READER * 1000):
-            raise AuditError(f"nobody has read standard output for {_PATIENCE_WITH_READER} s, so there is no audit")
-        written = os.write(1, line)
-    except OSError as problem:
-        raise AuditError(f"the audit cannot be written to standard output: {problem.strerror}") from problem
-    if written != len(line):
-        raise AuditError("the audit line does not fit into standard output")
+    """Write the line in one ``write``. Raises OSError, also if nobody reads it."""
+    waiting = select.poll()
+    waiting.register(1, select.POLLOUT)
+    if not waiting.poll(_PATIENCE_WITH_READER * 1000):
+        raise OSError(errno.ETIMEDOUT, f"nobody has read standard output for {_PATIENCE_WITH_READER} s")
+    if os.write(1, line + b"\n") != len(line) + 1:
+        raise OSError(errno.ENOSPC, "the line does not fit into standard output")
 
 
 def _to_syslog(line: bytes) -> None:
@@ -201,7 +198,7 @@ def _to_syslog(line: bytes) -> None:
             _send(socket.SOCK_STREAM, text + b"\0")
     except OSError as problem:
         raise AuditError(
-            f"the audit cannot be written: there is no syslog here ({_SYSLOG}: {problem.strerror or 'timeout'})",
+            f"there is no syslog here ({_SYSLOG}: {problem.strerror or 'timeout'})",
             "start a syslog service, or name a file: --audit /var/log/bbjwt.log",
             ": there is no syslog here",
         ) from problem

@@ -7,8 +7,8 @@ this file (how it is started).
 import contextlib
 import os
 import select
+import signal
 import stat
-import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -17,9 +17,9 @@ from git_credential_bbjwt.core.failures import MalformedRequestError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
 from git_credential_bbjwt.core.protocol import write_answer
-from git_credential_bbjwt.serving.answer import internal_error, refusal
+from git_credential_bbjwt.serving.answer import internal_error
 from git_credential_bbjwt.serving.answering import Answering, Rules
-from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, AuditError, Write
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, Write
 from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.serving.limits import tidy_folder
@@ -33,11 +33,8 @@ _DEFAULT_TIMEOUT = 45.0
 _LONGEST_REQUEST = 64 * 1024
 _LONGEST_WAIT = 10.0
 
-# Seconds for the audit's line, at least.
-_FOR_AUDIT = 2.5
-
-# Seconds that a client has to read its answer, at least, and for a standard error that nobody reads.
-_FOR_READER = 2.0
+# Seconds for the audit's line and for whoever reads the answer and standard error, if the budget leaves less.
+_LONGEST_END = 4.5
 
 
 def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], write: Write, label: str) -> int:
@@ -63,39 +60,25 @@ def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], 
         answer = internal_error(problem)
     answer = answer._replace(cause="; ".join(filter(None, [answer.cause, *warnings])))
     asker = identify_client() | ({"label": label} if label else {})
-    # On a disk that hangs there is no line, and so no token.
-    recorded = [refusal(AuditError(""), answer.repository)]
-    audit = Audit(write, LONGEST_VALUE)
-    _in_thread(
-        lambda: recorded.append(audit.record(answer, asker, options.scope)), max(_FOR_AUDIT, end - time.monotonic())
-    )
-    answer = recorded[-1]
-    if not _in_thread(lambda: write_answer(answer.lines), max(_FOR_READER, end - time.monotonic())):
-        return 1
+    _end_in(max(_LONGEST_END, end - time.monotonic()))
+    answer = Audit(write, LONGEST_VALUE).record(answer, asker, options.scope)
+    write_answer(answer.lines)
     if answer.reason and not _is_shared_socket():  # It says no more than the answer.
-        _in_thread(lambda: os.write(2, f"{PREFIX}error: {answer.reason}\n".encode()), _FOR_READER)
+        with contextlib.suppress(OSError):
+            os.write(2, f"{PREFIX}error: {answer.reason}\n".encode())
+    signal.setitimer(signal.ITIMER_REAL, 0)
     if answer.digest or answer.status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):  # Refusals leave files, too.
         tidy_folder(operators_folder())
     return 0 if answer.status == HTTPStatus.OK else 1
 
 
-def _in_thread(write: Callable[[], object], seconds: float) -> bool:
-    """Write, and wait for that so long; return whether it was done. A reader that does not read delays nothing else."""
-    done: list[bool] = []
+def _end_in(seconds: float) -> None:
+    """End this process in so many seconds if it still waits for the audit's disk, or for a reader.
 
-    def run() -> None:
-        with contextlib.suppress(Exception):  # Nobody can be told.
-            write()
-            done.append(True)
-
-    writing = threading.Thread(target=run, daemon=True)
-    try:
-        writing.start()
-    except RuntimeError:  # No room for a thread.
-        run()
-    else:
-        writing.join(seconds)
-    return bool(done)
+    A signal needs no thread, for which there may be no room.
+    """
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _is_shared_socket() -> bool:

@@ -476,6 +476,18 @@ def test_a_client_that_does_not_read_its_answer_is_not_waited_for_beyond_the_bud
     assert [line["outcome"] for line in broker.lines()] == ["granted"]
 
 
+def test_audit_that_hangs_gives_no_token_and_ends_with_the_budget(acme: Workspace, broker: Broker) -> None:
+    text = broker.program.read_text()
+    fault = "import time\nfrom git_credential_bbjwt.serving import audit\n"
+    fault += "audit.audit_line = lambda *_, **__: time.sleep(60)\n"
+    broker.program.write_text(text.replace("main(sys", fault + "main(sys"))
+    began = time.monotonic()
+    done = broker.serve(request(acme.url) + "\n", options=("--timeout=2",))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert time.monotonic() - began < 2 + LATE
+
+
 def test_an_allow_file_that_hangs_is_not_waited_for_beyond_the_budget(broker: Broker) -> None:
     listed = broker.home / "builds"
     os.mkfifo(listed)
