@@ -222,9 +222,9 @@ def folder_of_a_host(data: bytes) -> None:
 
 def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) -> Record:
     """A record as a mint makes it."""
-    token = Token("t" * 80, minted=minted, expires=expires)
+    token = Token("t" * 80, identity="0" * 32, minted=minted, expires=expires)
     repository = Repository("localhost", workspace, "widgets")
-    return record_of(token, repository, "repository", "", stamp="-", identity="0" * 32)
+    return record_of(token, repository, "repository", "", stamp="-")
 
 
 def record(data: bytes) -> None:
@@ -252,7 +252,7 @@ def broker_answer(data: bytes) -> None:
     widgets = Repository(_HOST, "acme", "widgets")
     answer, _, errors = data.partition(b"\0\0")
     try:
-        found = checked(answer, errors, widgets)
+        found = checked(answer, errors, widgets, "broker-x")
     except CredentialError as problem:
         _is_one_line(problem, without="eyJhbGciOiJ")
         return

@@ -94,7 +94,7 @@ def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) 
     return cached_token(record)
 
 
-def keep(asking: Asking, slot: Slot, token: Token, identity: str, *, is_settled: bool = True) -> None:
+def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -> None:
     """Keep ``token`` in ``slot`` if it may be kept; ``is_settled`` as in `use`.
 
     If it cannot be written, a broker gets UnkeptError, because nothing would limit what it hands out; anyone else gets
@@ -104,7 +104,7 @@ def keep(asking: Asking, slot: Slot, token: Token, identity: str, *, is_settled:
     if not may_be_kept or not slot.can_keep(opens_workspace=token.opens_workspace):
         return
     stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
-    record = record_of(token, slot.repository, slot.scope, slot.app, stamp=stamp, identity=identity)
+    record = record_of(token, slot.repository, slot.scope, slot.app, stamp=stamp)
     try:
         slot.keep(record)
     except OSError as problem:

@@ -16,9 +16,6 @@ from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
-#: A token, and the identity of the vendor that gave it. There is none if no vendor has anything to say.
-Given = tuple[Token | None, str]
-
 # Before the end, credentials are refused in rehearsals. Those of another end began seven weeks before it (Atlassian's
 # brown-out schedule for app passwords, community article 3237429). Seconds.
 _REHEARSALS = 60 * 86_400
@@ -26,49 +23,49 @@ _REHEARSALS = 60 * 86_400
 
 def first_token(
     asking: Asking, vendors: Sequence[Vendor | Chooser], repository: Repository, refused: list[str]
-) -> Given:
-    """Return the token of the first vendor that has one for ``repository``.
+) -> Token | None:
+    """Return the token of the first vendor that has one for ``repository``; None if no vendor has one.
 
     The last vendor may be an OAuth consumer that takes over from those before it. Raises CredentialError.
     """
     for position, vendor in enumerate(vendors):
         successor = vendors[-1] if position < len(vendors) - 1 else None
         if not isinstance(vendor, Vendor):
-            given = _cached(asking, vendor, repository, refused) if position == 0 else None
-            if given is not None:
-                return given
+            token = _cached(asking, vendor, repository, refused) if position == 0 else None
+            if token is not None:
+                return token
             chosen = vendor.vendors(repository)
             if chosen:
                 return first_token(asking, [*chosen, *([successor] if successor else [])], repository, refused)
             continue
         if isinstance(successor, OAuthConsumer) and successor.after_connect and not vendor.opens_workspace:
-            given = _with_successor(asking, vendor, successor, repository, refused)
+            token = _with_successor(asking, vendor, successor, repository, refused)
         else:
-            given = _given(asking, vendor, repository, refused, is_only=len(vendors) == 1)
-        if given[0] is not None:
-            return given
-    return None, ""
+            token = _ask(asking, vendor, repository, refused, is_only=len(vendors) == 1)
+        if token is not None:
+            return token
+    return None
 
 
-def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Given | None:
+def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Token | None:
     """The workspace's token that an earlier run of an installation command led to, which a broker keeps."""
     slot = workspace_slot(asking.cache, repository.host, repository.workspace, asking.options.app)
     record = slot.find()
     if record is None or not record.may_answer(refused, identities=(command.identity,)):
         return None
     check_whole_workspace(asking)
-    return cached_workspace_token(asking, slot, record, is_only=False), command.identity
+    return cached_workspace_token(asking, slot, record, is_only=False)
 
 
-def _given(asking: Asking, vendor: Vendor, repository: Repository, refused: list[str], *, is_only: bool) -> Given:
+def _ask(asking: Asking, vendor: Vendor, repository: Repository, refused: list[str], *, is_only: bool) -> Token | None:
     if isinstance(vendor, OAuthConsumer):
-        return workspace_token(asking, vendor, repository, refused, is_only=is_only), vendor.identity
-    return vendor.token(repository, asking.options.scope, refused), vendor.identity
+        return workspace_token(asking, vendor, repository, refused, is_only=is_only)
+    return vendor.token(repository, asking.options.scope, refused)
 
 
 def _with_successor(
     asking: Asking, vendor: Vendor, successor: OAuthConsumer, repository: Repository, refused: list[str]
-) -> Given:
+) -> Token | None:
     """Ask ``vendor``; if Bitbucket refuses it because Connect ends, ask its ``successor`` instead."""
     slot = workspace_slot(asking.cache, successor.host, successor.workspace, asking.options.app)
     try:
@@ -83,10 +80,10 @@ def _with_successor(
         finally:
             if not refusal.is_remembered:
                 warning(_words(refusal, successor, token, asking.options.scope))
-        return token, successor.identity
+        return token
     if token is not None:
         slot.drop()  # Tokens are limited to one repository again.
-    return token, vendor.identity
+    return token
 
 
 def _ask_connect(

@@ -67,7 +67,7 @@ def obtain(
     _check_not_closed(asking, slot, vendors)
     if not asking.keeps:
         # A token that a broker gave and the server refused must not come back, kept or not.
-        return _first_token(asking, vendors, repository, [*slot.refused(), *refused])[0]
+        return _first_token(asking, vendors, repository, [*slot.refused(), *refused])
     with slot.lock(asking.budget):
         record = slot.find()
         if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
@@ -94,10 +94,10 @@ def _new_token(
         _count_remint(slot, record)
     unwanted = slot.refused()
     unwanted += [fingerprint for fingerprint in refused if fingerprint not in unwanted]
-    token, identity = _first_token(asking, vendors, slot.repository, unwanted)
+    token = _first_token(asking, vendors, slot.repository, unwanted)
     if token is None:
         return None
-    if identity.startswith(BROKERED):
+    if token.identity.startswith(BROKERED):
         for one in refused:
             slot.refuse(one, record.expires if record and record.fingerprint == one else None)
         if fingerprint_of(token.value.encode()) in unwanted:
@@ -106,17 +106,17 @@ def _new_token(
         if is_refused:
             slot.drop()
         return token
-    keep(asking, slot, token, identity)
+    keep(asking, slot, token)
     return token
 
 
 def _first_token(
     asking: Asking, vendors: list[Vendor | Chooser], repository: Repository, refused: list[str]
-) -> tuple[Token | None, str]:
-    """The token of the first vendor that has one, and the vendor's identity."""
+) -> Token | None:
+    """Return the token of the first vendor that has one."""
     only = vendors[0]
     if len(vendors) == 1 and isinstance(only, Vendor) and not only.opens_workspace:
-        return only.token(repository, asking.options.scope, refused), only.identity
+        return only.token(repository, asking.options.scope, refused)
 
     from git_credential_bbjwt.getting.changeover import first_token
 

@@ -37,7 +37,7 @@ def workspace_token(
                 asking.slot(repository).close(None)
                 raise closed_error(repository, CLOSED_FOR, opens_workspace=True)
         token = consumer.token(repository, scope, refused)
-        keep(asking, slot, token, consumer.identity, is_settled=is_only)
+        keep(asking, slot, token, is_settled=is_only)
     token.may_be_kept = False  # It has been.
     return token
 

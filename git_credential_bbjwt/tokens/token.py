@@ -8,16 +8,17 @@ from git_credential_bbjwt.tokens.record import WORKSPACE, Record
 class Token:
     """An access token with its end and its reach.
 
-    ``value`` is what git gets as the password. ``expires`` is the Unix time of its end, None if that is not known;
-    ``minted`` is the Unix time at which it was requested. ``uuid`` is that of the one repository it opens, None if a
-    broker gave it or if it ``opens_workspace``. ``granted`` names the scopes of a token that opens a workspace, and
-    ``asked`` the scope that it was found to be no broader than.
+    ``value`` is what git gets as the password, and ``identity`` is that of the vendor that gave it. ``expires`` is the
+    Unix time of its end, None if that is not known; ``minted`` is the Unix time at which it was requested. ``uuid`` is
+    that of the one repository it opens, None if a broker gave it or if it ``opens_workspace``. ``granted`` names the
+    scopes of a token that opens a workspace, and ``asked`` the scope that it was found to be no broader than.
     """
 
     __slots__ = (
         "asked",
         "expires",
         "granted",
+        "identity",
         "is_cached",
         "may_be_kept",
         "minted",
@@ -31,6 +32,7 @@ class Token:
         self,
         value: str,
         *,
+        identity: str,
         expires: int | None,
         minted: int,
         uuid: str | None = None,
@@ -49,6 +51,7 @@ class Token:
         self.opens_workspace = opens_workspace
         self.granted = granted
         self.asked = asked
+        self.identity = identity
         #: Whether it comes from the token cache. Git gets such a token with a ``state[]`` to refuse it by.
         self.is_cached = is_cached
         #: Whether the token cache may keep it.
@@ -62,12 +65,12 @@ def fingerprint_of(token: bytes) -> str:
     return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
 
 
-def record_of(token: Token, repository: Repository, scope: str, app: str, *, stamp: str, identity: str) -> Record:
+def record_of(token: Token, repository: Repository, scope: str, app: str, *, stamp: str) -> Record:
     """Return the record of ``token``, whose end must be known."""
     assert token.expires is not None
     record = Record()
     record.host, record.workspace, record.name = repository.host, repository.workspace, repository.name
-    record.scope, record.app, record.stamp, record.identity = scope, app, stamp, identity
+    record.scope, record.app, record.stamp, record.identity = scope, app, stamp, token.identity
     record.uuid, record.username, record.token = token.uuid or "", token.username, token.value
     record.opens, record.granted = WORKSPACE if token.opens_workspace else "", token.granted
     record.asked = token.asked
@@ -87,5 +90,6 @@ def cached_token(record: Record) -> Token:
         opens_workspace=record.opens_workspace,
         granted=record.granted,
         asked=record.asked,
+        identity=record.identity,
         is_cached=True,
     )

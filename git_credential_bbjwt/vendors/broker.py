@@ -63,10 +63,10 @@ class Broker:
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
         """Return the broker's token; None if it has nothing to say about ``repository``. Raises BrokerError."""
         self._session.has_asked = True
-        return ask(self._where, repository, refused, self._session.budget)
+        return ask(self._where, repository, refused, self._session.budget, self.identity)
 
 
-def ask(where: Where, repository: Repository, refused: list[str], budget: Budget) -> Token | None:
+def ask(where: Where, repository: Repository, refused: list[str], budget: Budget, identity: str) -> Token | None:
     """Ask the broker at ``where`` for a token; None if it has nothing to say about ``repository``.
 
     ``refused`` are the fingerprints of tokens that git's server refused, the newest last. A broker that is not reached
@@ -90,7 +90,7 @@ def ask(where: Where, repository: Repository, refused: list[str], budget: Budget
         except _FailedError as problem:
             raise no_token(repository, problem.reason, problem.hint) from problem
     trace(f"the broker answered about {repository.full_name} in {time.monotonic() - started:.3f} s")
-    return checked(answer, errors, repository)
+    return checked(answer, errors, repository, identity)
 
 
 def request_for(repository: Repository, refused: list[str]) -> bytes:

@@ -43,10 +43,10 @@ def is_complete(answer: bytes) -> bool:
     return answer.startswith(b"\n") or b"\n\n" in answer or len(answer) > LONGEST_ANSWER
 
 
-def checked(answer: bytes, errors: bytes, repository: Repository) -> Token | None:
+def checked(answer: bytes, errors: bytes, repository: Repository, identity: str) -> Token | None:
     """Return the token in ``answer``; None for a broker that has nothing to say. Raises BrokerError.
 
-    ``errors`` is what the broker printed to standard error.
+    ``errors`` is what the broker printed to standard error, ``identity`` that of its vendor.
     """
     if len(answer) > LONGEST_ANSWER:
         raise no_token(repository, f"its answer has more than {LONGEST_ANSWER} bytes")
@@ -63,6 +63,7 @@ def checked(answer: bytes, errors: bytes, repository: Repository) -> Token | Non
     hide(token)
     return Token(
         token,
+        identity=identity,
         expires=_end_of(fields.get("password_expiry_utc"), token, repository),
         minted=int(time.time()),
         username=username,

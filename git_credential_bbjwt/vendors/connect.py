@@ -61,7 +61,7 @@ class Connect:
     def _mint(self, repository: Repository, scope: str) -> Token:
         session = self._session
         keys = RefusalKeys(self._installation, repository, scope)
-        mint = _Mint(self._installation, repository, scope, session, keys)
+        mint = _Mint(self.identity, self._installation, repository, scope, session, keys)
         skipped = keys.look_ups if mint.skips_look_up else None
         session.failures.check([key for key in keys.all() if key != skipped])
         try:
@@ -119,8 +119,15 @@ class _Mint:
     """
 
     def __init__(
-        self, installation: Installation, repository: Repository, scope: str, session: Session, keys: RefusalKeys
+        self,
+        identity: str,
+        installation: Installation,
+        repository: Repository,
+        scope: str,
+        session: Session,
+        keys: RefusalKeys,
     ) -> None:
+        self._identity = identity
         self._installation = installation
         self._repository = repository
         self._scope = scope
@@ -180,19 +187,26 @@ class _Mint:
             ahead.wait()  # There is one connection.
         return self._token(bitbucket.swap(self._scope, uuid), uuid)
 
-    def _token(self, found: "AccessToken", uuid: str) -> Token:
+    def _token(self, found: "AccessToken", uuid: str, *, may_be_kept: bool = True) -> Token:
         trace(
             f"{self._repository.full_name}: a new token for {uuid}, scope {self._scope}, for "
             f"{found.expires - found.minted} s"
         )
-        return Token(found.token, expires=found.expires, minted=found.minted, uuid=uuid)
+        return Token(
+            found.token,
+            identity=self._identity,
+            expires=found.expires,
+            minted=found.minted,
+            uuid=uuid,
+            may_be_kept=may_be_kept,
+        )
 
     def _unconfirmed(self, found: "AccessToken", uuid: str, why: str) -> Token:
         warning(
             f"Bitbucket does not tell the UUID of {self._repository.full_name} now ({why}); the token is for the "
             "repository that had this name at the last look-up"
         )
-        return Token(found.token, expires=found.expires, minted=found.minted, uuid=uuid, may_be_kept=False)
+        return self._token(found, uuid, may_be_kept=False)
 
 
 def _is_outage(failure: CredentialError) -> bool:

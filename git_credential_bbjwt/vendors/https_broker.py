@@ -52,7 +52,7 @@ class HttpsBroker:
         """
         self._session.has_asked = True
         answer = ask_by_https(self._broker, self._where, repository, refused, self._session)
-        return checked(answer, b"", repository)
+        return checked(answer, b"", repository, self.identity)
 
 
 def ask_by_https(broker: Broker, where: Where, repository: Repository, refused: list[str], session: Session) -> bytes:

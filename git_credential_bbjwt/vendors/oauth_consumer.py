@@ -59,6 +59,7 @@ class OAuthConsumer:
             opens_workspace=True,
             granted=found.scope,
             asked=scope,
+            identity=self.identity,
             may_be_kept=self.may_be_kept,
         )
 

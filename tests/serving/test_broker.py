@@ -770,7 +770,7 @@ def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Worksp
 
 @pytest.mark.parametrize("token", ["!~", "a!", "~"])
 def test_every_visible_character_may_be_in_a_token(token: str) -> None:
-    found = checked(f"password={token}\n\n".encode(), b"", WIDGETS)
+    found = checked(f"password={token}\n\n".encode(), b"", WIDGETS, "broker-x")
 
     assert found is not None
     assert found.value == token

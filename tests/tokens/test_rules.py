@@ -73,8 +73,8 @@ def slot(cache: TokenCache, repository: Repository = WIDGETS) -> Slot:
 def record(repository: Repository, *, expires: float = 7200) -> Record:
     """A record that ends so many seconds from now."""
     now = int(time.time())
-    token = Token("token", minted=now, expires=now + int(expires), uuid=UUID)
-    return record_of(token, repository, SCOPE, APP, stamp="s", identity="i")
+    token = Token("token", identity="i", minted=now, expires=now + int(expires), uuid=UUID)
+    return record_of(token, repository, SCOPE, APP, stamp="s")
 
 
 def folder_of(kept: TokenCache) -> PrivateFolder:
@@ -251,8 +251,8 @@ def test_workspace_has_one_slot_apart_from_its_repositories(kept: TokenCache) ->
     slot(kept).keep(record(WIDGETS))
     everywhere = workspace_slot(kept, "bitbucket.org", "acme", APP)
     assert everywhere.find() is None
-    token = Token("wide", minted=int(time.time()), expires=int(time.time()) + 7200, opens_workspace=True)
-    everywhere.keep(record_of(token, everywhere.repository, everywhere.scope, APP, stamp="s", identity="i"))
+    token = Token("wide", identity="i", minted=int(time.time()), expires=int(time.time()) + 7200, opens_workspace=True)
+    everywhere.keep(record_of(token, everywhere.repository, everywhere.scope, APP, stamp="s"))
     found = everywhere.find()
     assert found is not None
     assert found.opens_workspace
