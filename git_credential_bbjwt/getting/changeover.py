@@ -125,14 +125,11 @@ def ends_connect(refusal: RefusedError, now: float) -> bool:
     Bitbucket's answer at the end is not known. A function that has ended answers 410; a grant that the token
     endpoint does not know, 400 "Unsupported grant type"; credentials that have ended, 401.
     """
-    if refusal.status == _GONE or (refusal.is_of_swap and refusal.is_unknown_grant):
+    if refusal.status == 410 or (refusal.is_of_swap and refusal.is_unknown_grant):
         return True
-    if refusal.status == _UNAUTHORIZED:
+    if refusal.status == 401:
         return now >= END_OF_CONNECT - _REHEARSALS
-    return refusal.is_of_swap and refusal.status in (_BAD_REQUEST, _FORBIDDEN) and now >= END_OF_CONNECT
-
-
-_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _GONE = 400, 401, 403, 410
+    return refusal.is_of_swap and refusal.status in (400, 403) and now >= END_OF_CONNECT
 
 
 def _words(refusal: RefusedError, successor: OAuthConsumer, token: Token | None, scope: str) -> str:

@@ -62,12 +62,9 @@ def _check_accepted(response: FinalResponse, proxy: Proxy, host: str) -> None:
     if 200 <= response.status < 300:
         return
     reason = f"{response.status} {safe_text(response.reason, 100)}".strip()
-    if 400 <= response.status < 500 and response.status != _TOO_MANY:
+    if 400 <= response.status < 500 and response.status != 429:
         raise refused_by_proxy(proxy, host, reason)
     raise OSError(f"the proxy {proxy.place} responds with {reason}")
-
-
-_TOO_MANY = 429
 
 
 def _without_tls(secured: ssl.SSLSocket) -> socket.socket:

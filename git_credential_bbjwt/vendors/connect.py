@@ -71,7 +71,7 @@ class Connect:
             key = keys.of(refusal)
             if key:
                 session.failures.note(key, refusal)
-            if refusal.status == _NOT_FOUND and refusal.is_about_repository:
+            if refusal.status == 404 and refusal.is_about_repository:
                 session.uuids.forget(repository)
             raise
         session.failures.end(keys.all())
@@ -96,18 +96,15 @@ class RefusalKeys:
 
     def of(self, refusal: RefusedError) -> str:
         """Return the key for ``refusal``; empty if it says nothing about the next call."""
-        if refusal.status == _GONE or (refusal.status == _UNAUTHORIZED and not refusal.is_of_swap):
+        if refusal.status == 410 or (refusal.status == 401 and not refusal.is_of_swap):
             return self.installation
-        if refusal.status == _TOO_MANY and refusal.is_used_up:
+        if refusal.status == 429 and refusal.is_used_up:
             return self._swaps if refusal.is_of_swap else self.look_ups
         if refusal.is_about_repository:
             return self._repository
-        if refusal.is_of_swap and refusal.status in (_BAD_REQUEST, _UNAUTHORIZED):
+        if refusal.is_of_swap and refusal.status in (400, 401):
             return self._scope
         return ""
-
-
-_BAD_REQUEST, _UNAUTHORIZED, _NOT_FOUND, _GONE, _TOO_MANY = 400, 401, 404, 410, 429
 
 
 class _Mint:
@@ -211,10 +208,8 @@ class _Mint:
 
 def _is_outage(failure: CredentialError) -> bool:
     """Return whether a look-up failed because the REST API is out of order or has no allowance left."""
-    return not isinstance(failure, RefusedError) or failure.status == _TOO_MANY or failure.status >= _SERVER_ERROR
+    return not isinstance(failure, RefusedError) or failure.status == 429 or failure.status >= 500
 
-
-_SERVER_ERROR = 500
 
 # Seconds after which a look-up is given up if the UUID is remembered.
 _PATIENCE = 10.0

@@ -39,7 +39,7 @@ class OAuthConsumer:
             with session.consumer(self._consumer, repository) as bitbucket:
                 found = bitbucket.token()
         except RefusedError as refusal:
-            if refusal.status in _REFUSALS or (refusal.status == _TOO_MANY and refusal.is_used_up):
+            if refusal.status in (400, 401, 403) or (refusal.status == 429 and refusal.is_used_up):
                 session.failures.note(all_requests, refusal)
             raise
 
@@ -62,7 +62,3 @@ class OAuthConsumer:
             identity=self.identity,
             may_be_kept=self.may_be_kept,
         )
-
-
-_REFUSALS = (400, 401, 403)
-_TOO_MANY = 429
