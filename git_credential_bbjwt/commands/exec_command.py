@@ -11,6 +11,7 @@ Examples:
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from itertools import takewhile
 from shutil import which
 from typing import NoReturn
 
-from git_credential_bbjwt.core.failures import CannotRunError, UsageError
+from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
@@ -27,9 +28,6 @@ from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.system import core_dumps
-
-# Exit statuses, as shells have them: the command cannot be run, or is not there.
-_CANNOT_RUN, _NOT_FOUND = 126, 127
 
 # Digits of GIT_CONFIG_COUNT. Git refuses more settings than a C integer counts.
 _LONGEST_COUNT = 9
@@ -48,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Become the command. Raises UsageError, CannotRunError, and GitError for a git that is too old."""
+    """Become the command. Raises UsageError, CredentialError, and GitError for a git that is too old."""
     words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
@@ -100,16 +98,11 @@ def _callers_environment() -> dict[str, str]:
     In the C locale Python sets LC_CTYPE for itself and its children (PEP 538), which the command must not get.
     """
     environment = dict(os.environ)
-    name = "LC_CTYPE"
-    try:
-        with open("/proc/self/environ", "rb") as initial:
-            variables = initial.read().split(b"\0")
-    except OSError:
-        return environment
-    values = [value for value in variables if value.startswith(f"{name}=".encode())]
-    environment.pop(name, None)
-    if values:
-        environment[name] = os.fsdecode(values[0]).partition("=")[2]
+    with contextlib.suppress(OSError), open("/proc/self/environ", "rb") as initial:
+        given = dict(variable.partition(b"=")[::2] for variable in initial.read().split(b"\0"))
+        environment.pop("LC_CTYPE", None)
+        if b"LC_CTYPE" in given:
+            environment["LC_CTYPE"] = os.fsdecode(given[b"LC_CTYPE"])
     return environment
 
 
@@ -117,7 +110,7 @@ if sys.platform == "win32":
     import subprocess
 
     def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
-        """Run the command and end with its exit status; Windows cannot replace a process. Raises CannotRunError."""
+        """Run the command and end with its exit status; Windows cannot replace a process. Raises CredentialError."""
         # A console sends Ctrl-C and Ctrl-Break to the command too, which decides.
         for number in (signal.SIGINT, signal.SIGBREAK):
             signal.signal(number, signal.SIG_IGN)
@@ -131,7 +124,7 @@ else:
     from errno import ENOENT, ENOEXEC
 
     def _become(words: list[str], environment: dict[str, str]) -> NoReturn:
-        """Replace this process by the command. Raises CannotRunError."""
+        """Replace this process by the command. Raises CredentialError."""
         # Python ignores these, and a command inherits that (execve(2)).
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
@@ -151,10 +144,13 @@ else:
             raise _cannot_run(words[0], problem) from problem
 
 
-def _cannot_run(program: str, problem: OSError) -> CannotRunError:
+def _cannot_run(program: str, problem: OSError) -> CredentialError:
+    """Return the error for a command that cannot be run, with the exit status that shells have for it."""
     folders = [""] if os.path.dirname(program) or not program else os.get_exec_path()
     if any(os.path.lexists(os.path.join(folder, program)) for folder in folders):
-        hint = "check its mode and its #! line"
-        return CannotRunError(f"cannot run {program}: {problem.strerror}", hint, _CANNOT_RUN)
-    # A name that is not there is not repeated, because it may be a secret by mistake.
-    return CannotRunError("cannot run the command: there is no such program", "check its name and PATH", _NOT_FOUND)
+        error = CredentialError(f"cannot run {program}: {problem.strerror}", "check its mode and its #! line")
+        error.exit_status = 126
+    else:  # A name that is not there is not repeated, because it may be a secret by mistake.
+        error = CredentialError("cannot run the command: there is no such program", "check its name and PATH")
+        error.exit_status = 127
+    return error

@@ -54,7 +54,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
     patterns = options.allow + tuple(Pattern.parse(text) for text in arguments.allow)
     if not patterns and not arguments.allow_file:
-        raise UsageError("serve needs --allow PATTERN or --allow-file FILE")
+        raise UsageError(
+            "serve needs --allow PATTERN or --allow-file FILE", "write for example serve --allow 'acme/lib-*'"
+        )
     for path in arguments.allow_file:
         _check_absolute("--allow-file", path)
     if options.installation is not None:
@@ -74,7 +76,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 def _check_absolute(option: str, path: str) -> None:
     if not os.path.isabs(path):
-        raise UsageError(f"{option} needs an absolute path")
+        raise UsageError(
+            f"{option} needs an absolute path", f"write for example {option} /etc/git-credential-bbjwt/FILE"
+        )
 
 
 def _patterns_in(path: str) -> tuple[Pattern, ...]:

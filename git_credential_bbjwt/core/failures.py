@@ -18,7 +18,7 @@ class CredentialError(Exception):
     """An error that a person has to know.
 
     ``what`` is one sentence on what failed, ``hint`` the next step, by default the class's ``usual_hint``. Neither may
-    hold a secret.
+    hold a secret. ``exit_status`` is the program's.
     """
 
     exit_status = 1
@@ -31,9 +31,12 @@ class CredentialError(Exception):
 
 
 class UsageError(CredentialError):
-    """The command line itself is wrong."""
+    """The command line itself is wrong. The hint is an imperative, with the words to write."""
 
     exit_status = 2
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what, hint)
 
 
 class MalformedRequestError(CredentialError):
@@ -46,14 +49,6 @@ class NotARepositoryError(CredentialError):
 
 class NotAllowedError(CredentialError):
     """The user's own settings allow no token for this repository (``--allow``)."""
-
-
-class CannotRunError(CredentialError):
-    """The command that `exec` was given cannot be run. ``exit_status`` is the one that a shell would have."""
-
-    def __init__(self, what: str, hint: str, exit_status: int) -> None:
-        super().__init__(what, hint)
-        self.exit_status = exit_status
 
 
 class InstallationError(CredentialError):
@@ -80,16 +75,6 @@ class ConnectionFailedError(CredentialError):
 
 class BrokerError(CredentialError):
     """The broker gives no token, fails, or its answer is not one that a token may be taken from."""
-
-
-class UnkeptError(CredentialError):
-    """A broker's token cannot be kept in its folder, so it is not handed out: nothing would bound the client."""
-
-    usual_hint = "see that the broker's folder has room, and that its user may write there"
-
-
-class InstallationCommandError(CredentialError):
-    """An installation command failed, or printed something that is not one payload."""
 
 
 class RefusedError(CredentialError):

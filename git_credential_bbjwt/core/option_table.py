@@ -22,7 +22,7 @@ def _scope(value: str) -> str:
     """Return the scopes in one spelling: by their old names, sorted, with one space between."""
     # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
     if not value.strip() or any(not " " <= character <= "~" or character in '"\\' for character in value):
-        raise usage_error("--scope needs scopes as Bitbucket names them, such as repository or repository:write")
+        raise usage_error("--scope needs scopes as Bitbucket names them", "write for example --scope repository:write")
     if value == DEFAULT_SCOPE:
         return value
     from git_credential_bbjwt.core.scopes import old_names
@@ -32,7 +32,10 @@ def _scope(value: str) -> str:
 
 def _app(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable():
-        raise usage_error("--app needs an app key as in the app's descriptor, or a consumer's key")
+        raise usage_error(
+            "--app needs an app key as in the app's descriptor, or a consumer's key",
+            "git-credential-bbjwt list shows the keys",
+        )
     return value
 
 
@@ -44,7 +47,7 @@ def _broker(value: str) -> str:
 
 def _host(value: str) -> str:
     if not value or "/" in value or "@" in value:
-        raise usage_error("--host needs a host as in the URL, such as bitbucket.org")
+        raise usage_error("--host needs a host as in the URL", f"write for example --host {CLOUD_HOST}")
     return normal_host(value)
 
 
@@ -56,7 +59,7 @@ def _allow(value: str) -> "Pattern":
 
 def _token_store(value: str) -> str:
     if value not in TOKEN_STORES:
-        raise usage_error(f"--token-store is one of {', '.join(TOKEN_STORES)}")
+        raise usage_error(f"--token-store is one of {', '.join(TOKEN_STORES)}", "write for example --token-store none")
     return value
 
 
@@ -67,16 +70,16 @@ def _timeout(value: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= 86_400:
-        raise usage_error("--timeout needs a number of seconds above 0, such as 60")
+        raise usage_error("--timeout needs a number of seconds above 0", "write for example --timeout 60")
     return seconds
 
 
-def _text(name: str, what: str) -> "Callable[[str], str]":
+def _text(name: str, what: str, example: str) -> "Callable[[str], str]":
     """Return a reader that takes any text except blanks."""
 
     def read(value: str) -> str:
         if not value.strip():
-            raise usage_error(f"{name} needs {what}")
+            raise usage_error(f"{name} needs {what}", f"write for example {name} {example}")
         return value
 
     return read
@@ -135,14 +138,14 @@ OPTIONS = _table(
     Option(
         "--installation",
         "FILE",
-        _text("--installation", "the path of a file"),
+        _text("--installation", "the path of a file", "installed.json"),
         "use this payload file before any other installation",
         is_path=True,
     ),
     Option(
         "--installation-command",
         "COMMAND",
-        _text("--installation-command", "a command line"),
+        _text("--installation-command", "a command line", "'vault kv get …'"),
         "command line that prints the payload; it runs when a token is made",
     ),
     Option(
@@ -154,13 +157,13 @@ OPTIONS = _table(
     Option(
         "--id-token-command",
         "COMMAND",
-        _text("--id-token-command", "a command line"),
+        _text("--id-token-command", "a command line", "'print-id-token'"),
         "command line that prints the ID token for an https broker",
     ),
     Option(
         "--id-token-file",
         "FILE",
-        _text("--id-token-file", "the path of a file"),
+        _text("--id-token-file", "the path of a file", "/run/id-token"),
         "file with the ID token for an https broker, read each time",
         is_path=True,
     ),

@@ -79,7 +79,7 @@ class HelperOptions:
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.broker is not None and "--scope" in self.given:
-            raise usage_error("--scope does not go with --broker: the broker's side has the scope")
+            raise usage_error("--scope does not go with --broker: the broker's side has the scope", "leave out --scope")
 
     def check_id_token(self) -> None:
         """Raise UsageError for an ID token that no broker gets; call it when the broker is known."""
@@ -88,7 +88,7 @@ class HelperOptions:
             raise usage_error(f"{names[0]} is for an https broker only", "name one: --broker https://HOST")
 
 
-def usage_error(what: str, hint: str = "") -> "UsageError":
+def usage_error(what: str, hint: str) -> "UsageError":
     """Return the error. The module of errors is loaded only here, because a cached answer has none."""
     from git_credential_bbjwt.core.failures import UsageError
 

@@ -19,7 +19,10 @@ class Pattern:
         workspace, slash, slug = text.lower().partition("/")
         slug = slug.removesuffix(".git")
         if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
-            raise UsageError("--allow needs WORKSPACE/SLUG, with * in SLUG for any characters")
+            raise UsageError(
+                "--allow needs WORKSPACE/SLUG, with * in SLUG for any characters",
+                "write for example --allow 'acme/lib-*'",
+            )
         return cls(workspace, slug)
 
     def allows(self, repository: Repository) -> bool:

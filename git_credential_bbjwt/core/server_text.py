@@ -5,6 +5,7 @@ decoded from the usual escapes, without anything that looks like a token. The te
 a page of megabytes costs no more time than a paragraph.
 """
 
+import re
 from base64 import urlsafe_b64decode
 from itertools import pairwise
 from urllib.parse import unquote
@@ -30,6 +31,10 @@ _LONGEST_PATH = 250
 
 # So many equal characters in a row, upper and lower case not told apart, are taken for a piece of a secret.
 _PIECE = 12
+
+
+# A backslash of JSON or of a programming language, with the character that it stands for.
+_ESCAPE = re.compile(r"\\(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|U(?P<U>[0-9a-fA-F]{8})|[nrt])?")
 
 
 def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
@@ -58,26 +63,13 @@ def _decoded(text: str) -> str:
     from html import unescape
 
     for _ in range(2):
-        text = unescape(unquote(text, errors="replace"))
-        if "\\" in text:
-            text = _without_backslashes(text)
+        text = _ESCAPE.sub(_unescaped, unescape(unquote(text, errors="replace")))
     return text
 
 
-def _without_backslashes(text: str) -> str:
-    first, *rest = text.split("\\")
-    pieces = [first]
-    for piece in rest:
-        digits = {"u": 4, "x": 2, "U": 8}.get(piece[:1], 0)
-        code = piece[1 : 1 + digits]
-        if digits and len(code) == digits and all(digit in "0123456789abcdefABCDEF" for digit in code):
-            number = int(code, 16)
-            pieces.append((chr(number) if number < 0x11_0000 else " ") + piece[1 + digits :])
-        elif piece[:1] in ("n", "r", "t"):
-            pieces.append(" " + piece[1:])
-        else:
-            pieces.append(piece)
-    return "".join(pieces)
+def _unescaped(escape: re.Match[str]) -> str:
+    number = int(escape["u"] or escape["x"] or escape["U"] or "0", 16)
+    return chr(number) if 0 < number < 0x11_0000 else " " if escape[0] != "\\" else ""
 
 
 def _is_plain(word: str) -> bool:

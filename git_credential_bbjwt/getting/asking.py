@@ -1,6 +1,6 @@
 """The things that all requests of one call share, and how a token is kept."""
 
-from git_credential_bbjwt.core.failures import TooManyRefusedError, UnkeptError
+from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.repository import Repository
@@ -97,7 +97,7 @@ def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) 
 def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -> None:
     """Keep ``token`` in ``slot`` if it may be kept; ``is_settled`` as in `use`.
 
-    If it cannot be written, a broker gets UnkeptError, because nothing would limit what it hands out; anyone else gets
+    If it cannot be written, a broker gets an error, because nothing would limit what it hands out; anyone else gets
     a warning.
     """
     may_be_kept = token.expires is not None and token.may_be_kept
@@ -115,7 +115,10 @@ def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -
         try:
             slot.keep(record)
         except OSError as again:
-            raise UnkeptError(f"the token cannot be kept: {again.strerror}") from again
+            raise CredentialError(
+                f"the token cannot be kept: {again.strerror}",
+                "see that the broker's folder has room, and that its user may write there",
+            ) from again
 
 
 def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool) -> TooManyRefusedError:

@@ -112,7 +112,7 @@ def audit_to(where: str) -> Write:
         return _to_syslog
     if os.path.isabs(where):
         return functools.partial(_to_file, where)
-    raise UsageError("--audit needs syslog, none, or the absolute path of a file")
+    raise UsageError("--audit needs syslog, none, or the absolute path of a file", "write for example --audit syslog")
 
 
 def audit_line(

@@ -1,7 +1,7 @@
 """An installation command: the payload from any secret store, for one mint, and in no file."""
 
 from git_credential_bbjwt.core.digest import digest
-from git_credential_bbjwt.core.failures import InstallationCommandError, InstallationError
+from git_credential_bbjwt.core.failures import CredentialError, InstallationError
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.asked import Asked
@@ -51,7 +51,7 @@ class InstallationCommand:
 def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[Installation]:
     """Run the command about ``repository``; return the installations to ask, none if it prints nothing.
 
-    Raises InstallationCommandError if it fails or prints another workspace's payload, InstallationError if it prints
+    Raises CredentialError if it fails or prints another workspace's payload, InstallationError if it prints
     something else than a payload.
     """
     environment = {
@@ -66,10 +66,10 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
     for line in shown_lines(done.errors, done.output, _MOST_LINES):
         note(line)
     if len(done.output) > _LONGEST_PAYLOAD:
-        raise InstallationCommandError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
+        raise CredentialError(f"{where} is over {_LONGEST_PAYLOAD} bytes long", "it must print one payload")
     if done.status != 0:
         status = f"failed with exit status {done.status}" if done.status > 0 else f"was ended by signal {-done.status}"
-        raise InstallationCommandError(
+        raise CredentialError(
             f"{asked.where} {status}",
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
         )
@@ -80,7 +80,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
         hide(one.shared_secret)
     serving = [one for one in printed if one.serves(repository)]
     if not serving:
-        raise InstallationCommandError(
+        raise CredentialError(
             f"{asked.where} printed the payload of another workspace than {repository.workspace}",
             "it must print the payload of BBJWT_WORKSPACE, or nothing and exit with 0",
         )
