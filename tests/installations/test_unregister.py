@@ -89,13 +89,19 @@ def test_keyring_out_of_reach_keeps_the_entry(with_keyring: Workspace) -> None:
         assert len(listed(machine)) == 1
     (machine.home / "closed").unlink()
 
-    machine.bbjwt("unregister", "acme")
-    assert (stored(machine), listed(machine)) == ({}, [])
+    assert machine.bbjwt("unregister", "--all").stderr == "git-credential-bbjwt: unregistered 1 of 1 installations\n"
+    assert (stored(machine), registry_of(machine).exists()) == ({}, False)
 
 
 def test_all_counts_and_names_what_stays(with_keyring: Workspace) -> None:
     machine = with_keyring.machine
-    register_in_keyring(with_keyring, 30)
+    register_in_keyring(with_keyring, 2)
+    (entry,) = registry_of(machine).glob("*/team1")
+    for number in range(28):  # Each takes a process for its keyring if it is registered by the command.
+        copy = entry.with_name(f"copy{number}")
+        client_key = json.loads(entry.read_text())["clientKey"]
+        copy.write_text(entry.read_text().replace("team1", copy.name).replace(client_key, f"{client_key}{number}"))
+        copy.chmod(0o600)
     register(with_keyring, payload=consumer_of(with_keyring))  # Its secret is in a file.
     (machine.home / "closed").touch()
     done = machine.bbjwt("unregister", "--all", check=False)
@@ -103,13 +109,9 @@ def test_all_counts_and_names_what_stays(with_keyring: Workspace) -> None:
     assert done.returncode == 1
     assert "unregistered 1 of 31 installations" in done.stderr
     assert "and 10 more" in done.stderr
-    # A keyring that is out of reach is not asked 30 times.
+    # A keyring that is out of reach is not asked for each.
     assert len((machine.home / "asked").read_text()) < 10
     assert len(listed(machine)) == 30
-    (machine.home / "closed").unlink()
-    again = machine.bbjwt("unregister", "--all")
-    assert again.stderr == "git-credential-bbjwt: unregistered 30 of 30 installations\n"
-    assert (stored(machine), registry_of(machine).exists()) == ({}, False)
 
 
 def test_all_of_nothing_is_no_error(machine: Machine) -> None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.tokens.names import MISSES
 from tests.conftest import LATE, PATIENCE, Workspace, cannot, request
-from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given
+from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given, spend
 
 __all__ = ["broker"]  # a fixture
 
@@ -224,13 +225,14 @@ def test_names_that_are_made_up_cost_twenty_look_ups_a_minute_and_leave_no_files
 ) -> None:
     assert "password" in given(broker.serve(request(acme.url) + "\n"))
     before = len(acme.bitbucket.helper_requests())
+    spend(broker, MISSES, 17)
     said = [
         given(broker.serve(request(f"{acme.bitbucket.base_url}/acme/lib-{number}") + "\n"))["bbjwt-error"]
-        for number in range(24)
+        for number in range(5)
     ]
-    assert ["404" in one for one in said] == [True] * 20 + [False] * 4
-    assert all("too many requests for repositories that are not there" in one for one in said[20:])
-    assert len(acme.bitbucket.helper_requests()) == before + 20
+    assert ["404" in one for one in said] == [True] * 3 + [False] * 2
+    assert all("too many requests for repositories that are not there" in one for one in said[3:])
+    assert len(acme.bitbucket.helper_requests()) == before + 3
 
     # Those who ask for what is there are served meanwhile.
     token = given(broker.serve(request(acme.url) + "\n"))["password"]
@@ -253,15 +255,17 @@ def hashlib_of(token: str) -> str:
 
 def test_a_remembered_refusal_is_not_counted(acme: Workspace, broker: Broker) -> None:
     url = f"{acme.bitbucket.base_url}/acme/lib-1"
-    for _ in range(24):
+    spend(broker, MISSES, 18)
+    for _ in range(4):
         assert "404" in given(broker.serve(request(url) + "\n"))["bbjwt-error"]
 
     assert len(acme.bitbucket.helper_requests()) == 1
 
 
 def test_many_made_up_names_at_once_cost_no_more(acme: Workspace, broker: Broker) -> None:
+    spend(broker, MISSES, 16)
     running = []
-    for number in range(30):
+    for number in range(8):
         process = subprocess.Popen(
             broker.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=broker.environment
         )
@@ -269,8 +273,8 @@ def test_many_made_up_names_at_once_cost_no_more(acme: Workspace, broker: Broker
     said = [process.communicate(data, PATIENCE)[0] for process, data in running]
 
     assert all(one.startswith("quit=1\n") for one in said)
-    assert len(acme.bitbucket.helper_requests()) == 20
-    assert len(broker.lines()) == 30
+    assert len(acme.bitbucket.helper_requests()) == 4
+    assert len(broker.lines()) == 8
 
 
 # Room on the disk.
@@ -355,12 +359,12 @@ def test_lines_of_many_brokers_do_not_mix(acme: Workspace, broker: Broker) -> No
             text=True,
             env=broker.environment,
         )
-        for _ in range(16)
+        for _ in range(8)
     ]
     for process in running:
         process.communicate(request(acme.url) + "\n", PATIENCE)
 
-    assert [line["outcome"] for line in broker.lines()] == ["granted"] * 16
+    assert [line["outcome"] for line in broker.lines()] == ["granted"] * 8
     assert acme.bitbucket.mints() == 1
 
 

@@ -336,14 +336,6 @@ def test_many_processes_for_one_repository_make_one_mint(acme: Workspace) -> Non
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_five_repositories_by_two_make_five_mints(acme: Workspace) -> None:
-    urls = [acme.bitbucket.url(acme.bitbucket.host_repository(f"acme/many{n}")) for n in range(5)]
-    running = [start(acme.machine, url) for url in urls * 2]
-
-    assert all(b"password=" in finish(process) for process in running)
-    assert acme.bitbucket.mints() == 5
-
-
 def test_repositories_do_not_wait_for_each_other(acme: Workspace) -> None:
     gadgets = acme.bitbucket.host_repository("acme/gadgets")
     acme.bitbucket.misbehave("api", Fault(delay=4))
