@@ -96,11 +96,11 @@ def _get(options: HelperOptions) -> int:
     Return the exit status. Raises CredentialError; if a token was due, git has been told to quit by then.
     """
     from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_all, write_answer
-    from git_credential_bbjwt.core.repository import CLOUD_HOST, normal_host
+    from git_credential_bbjwt.core.repository import CLOUD_HOST
     from git_credential_bbjwt.installations.sources import read_sources
 
     request = parse_request(read_all(0))
-    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    host = request.host
     sources = read_sources(options)
     if not sources.may_name(host):
         if request.protocol == b"https" and host in (CLOUD_HOST, *options.hosts) and sources.is_empty():
@@ -113,19 +113,19 @@ def _get(options: HelperOptions) -> int:
         elif _is_traced(options):
             _trace(f"no installation names the host {host}")
         return 0
-    record = _cached(request, host, options, sources)
+    record = _cached(request, options, sources)
     if record is None:
         _make_ready_for_all()
         from git_credential_bbjwt.getting.get import get_new
 
-        return get_new(request, host, options, sources)
+        return get_new(request, options, sources)
     if _is_traced(options):
         _trace(f"{record.workspace}/{record.name or '*'}: using the cached token, which expires at {record.end}")
     write_answer(cached_answer(request, record.token, record.expires, record.fingerprint, record.username))
     return 0
 
 
-def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sources") -> "Record | None":
+def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "Record | None":
     """Return the record that may answer after a look at the sources' stamp alone, else None."""
     if request.protocol != b"https" or request.path is None or options.token_store == "none":
         return None
@@ -134,7 +134,7 @@ def _cached(request: "Request", host: str, options: HelperOptions, sources: "Sou
     from git_credential_bbjwt.core.repository import parse_path
 
     try:
-        repository = parse_path(host, request.path)
+        repository = parse_path(request.host, request.path)
         check_allowed(options.allow, repository)
     except Exception as problem:  # The two errors are imported only after one was raised; any other is raised again.
         from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError

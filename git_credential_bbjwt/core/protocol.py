@@ -19,14 +19,17 @@ _MAX_REQUEST = 4 * 1024 * 1024
 
 
 class Request:
-    """One credential request. An attribute that was not sent is None; lists are tuples in the order they came."""
+    """One credential request. An attribute that was not sent is None; lists are tuples in the order they came.
+
+    ``host`` is in the form of `normal_host`.
+    """
 
     __slots__ = ("capabilities", "host", "password", "path", "protocol", "state")
 
     def __init__(
         self,
         protocol: bytes | None,
-        host: bytes,
+        host: str,
         path: bytes | None,
         password: bytes | None,
         capabilities: tuple[bytes, ...],
@@ -95,9 +98,11 @@ def parse_request(data: bytes) -> Request:
     host = single.get(b"host")
     if host is None:
         raise _malformed("the credential request does not name a host")
+    from git_credential_bbjwt.core.repository import normal_host  # `store` does not need it.
+
     return Request(
         single.get(b"protocol"),
-        host,
+        normal_host(host.decode("utf-8", "surrogateescape")),
         single.get(b"path"),
         single.get(b"password"),
         tuple(lists[b"capability[]"]),

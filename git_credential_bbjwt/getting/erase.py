@@ -6,7 +6,7 @@ from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefus
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import parse_request, read_all
-from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
@@ -28,17 +28,16 @@ def erase(options: HelperOptions) -> int:
     request = parse_request(read_all(0))
     if request.protocol != b"https":
         return 0
-    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
     refused = None if request.password is None else fingerprint_of(request.password)
     if not request.path:
         # git-credential(1): an attribute that is not named matches everything.
         from git_credential_bbjwt.system import site_packages
 
         site_packages.load()
-        forget(lambda one: one.host == host and refused in (None, one.fingerprint))
+        forget(lambda one: one.host == request.host and refused in (None, one.fingerprint))
         return 0
     try:
-        repository = parse_path(host, request.path)
+        repository = parse_path(request.host, request.path)
     except NotARepositoryError:
         return 0
     # A broker's token is noted as refused even if it is not kept.
@@ -58,7 +57,7 @@ def erase(options: HelperOptions) -> int:
     if not is_known and refused is not None:
         if options.broker:
             slot.refuse(refused, None)
-        elif slot.find() is None and read_sources(options).may_name(host):
+        elif slot.find() is None and read_sources(options).may_name(request.host):
             _note_unkept(cache, slot, refused)
     return 0
 

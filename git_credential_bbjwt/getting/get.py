@@ -28,13 +28,13 @@ from git_credential_bbjwt.tokens.token import fingerprint_of
 _SWITCH_INTERVAL = 0.0005
 
 
-def get_new(request: Request, host: str, options: HelperOptions, sources: Sources) -> int:
+def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
     """Answer a request that needs more than a look at the token cache; return the exit status.
 
     Raises CredentialError; if a token was due, git has been told to quit by then.
     """
     catalogue = Catalogue(sources)
-    repository = requested_repository(request, host, catalogue)
+    repository = requested_repository(request, catalogue)
     if repository is None:
         return 0
     sys.setswitchinterval(_SWITCH_INTERVAL)
@@ -82,11 +82,12 @@ def _way_without_token(repository: Repository) -> str:
     return f"; if the repository is public, go without a token: git -c http.{url}.proactiveAuth=none clone {url}"
 
 
-def requested_repository(request: Request, host: str, catalogue: Catalogue) -> Repository | None:
+def requested_repository(request: Request, catalogue: Catalogue) -> Repository | None:
     """Return the repository that ``request`` is about if it is on a known host; else say why not and return None.
 
     A request that might have been for this helper gets one line; any other is only traced.
     """
+    host = request.host
     if not catalogue.names_host(host):
         unreadable = catalogue.unreadable()
         if unreadable and request.protocol == b"https":

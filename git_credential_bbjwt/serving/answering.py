@@ -22,7 +22,7 @@ from git_credential_bbjwt.core.failures import (
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.protocol import Request, format_answer, fresh_answer, parse_request, refused_fingerprints
-from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
+from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.installations.asked import Asked
@@ -172,7 +172,7 @@ def _repository_of(request: Request, catalogue: Catalogue) -> Repository:
 
     Raises _NothingToSayError, and InstallationError if a source cannot be read that might have named the host.
     """
-    host = normal_host(request.host.decode("utf-8", "surrogateescape"))
+    host = request.host
     if not catalogue.names_host(host):
         for problem in catalogue.problems():
             raise problem
