@@ -1,13 +1,13 @@
-"""Sources that are asked when a token is needed, and not read before: a command, a broker."""
+"""Commands and brokers: sources that are asked only when a token is needed."""
 
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.source import Source
 
 
 class Asked(Source):
-    """A source that is asked about repositories of ``hosts``; ``how`` is its command line or address."""
+    """A source that is asked about repositories of ``hosts``. ``how`` is its command line or address."""
 
-    #: The name that ``list --json`` has for it.
+    #: Its name in ``list --json``.
     kind = ""
 
     def __init__(self, where: str, how: str, hosts: tuple[str, ...]) -> None:
@@ -18,7 +18,7 @@ class Asked(Source):
     def may_name(self, host: str) -> bool:
         return host in self.hosts
 
-    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # whom it is about is not known here
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # the same for all
         return self.kind + ascii(self.how)
 
 
@@ -29,7 +29,7 @@ class Command(Asked):
 
 
 class Broker(Asked):
-    """A broker that gives tokens. ``id_token_command`` and ``id_token_file`` are for a broker by https."""
+    """A broker that returns tokens. ``id_token_command`` and ``id_token_file`` are used only for an https broker."""
 
     kind = "broker"
 

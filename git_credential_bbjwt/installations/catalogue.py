@@ -1,4 +1,4 @@
-"""The catalogue of all installations: which one serves a repository, in the order of their sources."""
+"""The catalogue of all installations, in the order of their sources, and the choice among them for a repository."""
 
 from collections.abc import Iterable, Iterator
 
@@ -25,8 +25,8 @@ def _names(one: Installation, workspace: str) -> bool:
 class Catalogue:
     """All installations of `Sources`, in their order of precedence.
 
-    A source that cannot be read or parsed is an error only for requests that it might have answered (for Bitbucket
-    Cloud, and for a host that its text names), and only if no source before it answers.
+    A source that cannot be read or parsed causes an error only if no earlier source answers and the source might have
+    answered itself. It might have, if the request is for Bitbucket Cloud or for a host that the source's text names.
     """
 
     def __init__(self, sources: Sources) -> None:
@@ -45,7 +45,7 @@ class Catalogue:
                 level.problem = problem
 
     def naming(self, workspace: str) -> list[Installation]:
-        """Return all that may serve ``workspace``, a slug or a UUID, whether they would be asked or not."""
+        """Return all installations that may serve ``workspace`` (a slug or a UUID), even those that are never asked."""
         found: list[Installation] = []
         for level in self._levels:
             try:
@@ -77,16 +77,16 @@ class Catalogue:
         return any(level.names(host) or (level.problem is not None and host in self._certain) for level in self._levels)
 
     def unreadable(self) -> list[InstallationError]:
-        """Return the problems of the sources of which nothing is known, not even their hosts."""
+        """Return the problems of the sources that could not be read, so that even their hosts are unknown."""
         return [unreadable(level.source) for level in self._levels if level.source.problem is not None]
 
     def answering(self, repository: Repository, app: str) -> "list[Installation | Asked]":
-        """Return who can give a token for ``repository``, in the order in which they are asked.
+        """Return the installations, commands and brokers that can provide a token for ``repository``, in order.
 
-        The first that does not say "not mine" decides. An OAuth consumer that is marked ``after_connect`` is the last
-        one, for "not mine" of all before it, and for the end of Connect. The list is empty if no source names the
-        workspace. Raises InstallationError if a source that comes first is broken, or if several apps could serve and
-        ``app`` chooses none.
+        The first of them that does not decline the repository decides. An OAuth consumer that is marked
+        ``after_connect`` comes last: it is used if all others decline, or if Connect has ended. The list is empty if no
+        source names the workspace. Raises InstallationError if an earlier source is broken, or if several apps could
+        serve and ``app`` chooses none.
         """
         asked: list[Installation | Asked] = []
         found: Installation | None = None
@@ -100,7 +100,7 @@ class Catalogue:
                 there = level.of_workspace(repository.workspace, repository.host)
             except InstallationError:
                 if asked or found is not None:
-                    continue  # A source that comes before it can answer.
+                    continue  # An earlier source can answer.
                 raise
             serving = [one for one in there if one.serves(repository)]
             if found is None:
@@ -114,12 +114,12 @@ class Catalogue:
         return [*before, *[one for one in successors[:1] if one != found]]
 
     def is_certain(self, answering: "list[Installation | Asked]", repository: Repository) -> bool:
-        """Return whether the last of those that `answering` found certainly serves ``repository``."""
+        """Return whether the last item of `answering`'s result certainly serves ``repository``."""
         last = answering[-1]
         return not isinstance(last, Installation) or last.is_surely_for(repository)
 
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
-        """Return the installation for a workspace's slug; if several hosts have it, that of the first host."""
+        """Return the installation for a workspace's slug; if several hosts have the slug, the first host's."""
         successor = None
         for level in self._levels:
             serving = [
@@ -134,16 +134,17 @@ class Catalogue:
         return successor
 
     def warn_of_exposed(self) -> None:
-        """Warn of each file with a secret or a JWT that others can read, also if it is only handed on."""
+        """Warn about each file with a secret or a JWT that others can read, even if it is only passed on."""
         for where in self._exposed:
             warn_of_exposed(where)
 
 
 def chosen(serving: list[Installation], workspace: str, app: str) -> Installation | None:
-    """Return which of one source's installations for ``workspace``, the newest first, is asked for tokens.
+    """Return the installation to ask for tokens among one source's installations for ``workspace``, newest first.
 
-    That is the Connect app, or without any the newest OAuth consumer; ``app`` is the key of the one to use, or empty. A
-    consumer marked ``after_connect`` is chosen by its key alone. Raises InstallationError for several Connect apps.
+    That is the Connect app, or if there is none, the newest OAuth consumer. If ``app`` is not empty, only the
+    installation with that key is returned. A consumer marked ``after_connect`` is returned only by its key. Raises
+    InstallationError if several Connect apps are left.
     """
     apps = [one for one in serving if not one.is_consumer and app in ("", one.app_key)]
     if len(apps) > 1:
@@ -158,7 +159,7 @@ def chosen(serving: list[Installation], workspace: str, app: str) -> Installatio
 
 
 def with_replacements(installations: Iterable[Installation]) -> Iterator[tuple[Installation, Installation]]:
-    """Yield each installation with the one that is used in its place: itself, or a consumer that was registered later.
+    """Yield each installation with the installation that is used: the same, or a consumer that was registered later.
 
     ``installations`` has the newest of each source first.
     """
@@ -169,12 +170,12 @@ def with_replacements(installations: Iterable[Installation]) -> Iterator[tuple[I
 
 
 def warn_of_exposed(where: str) -> None:
-    """Warn of a file with a secret or a JWT that others can read."""
+    """Warn about a file with a secret or a JWT that others can read."""
     warning(f"others on this machine can read {where}: run chmod 600 on it, or mount it with mode 0400")
 
 
 def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
-    """Put the JWT in the place of each injected installation's secret; without any, it is for Bitbucket Cloud."""
+    """Use the JWT in place of each injected installation's secret; if none is injected, for Bitbucket Cloud."""
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
         cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
@@ -188,8 +189,8 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
     def given() -> list[Installation]:
         if consumer is not None:
             raise InstallationError(
-                f"{jwt.where} and the OAuth consumer in {consumer.where} exclude each other: a JWT is a Connect app's",
-                "leave out one of them",
+                f"cannot use {jwt.where} with the OAuth consumer in {consumer.where}: a JWT needs a Connect app",
+                "unset one of them",
             )
         if jwt.problem is not None:
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", jwt.remedy)
@@ -209,7 +210,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
 
 
 class _Hosts(Source):
-    """A source with known hosts, whatever its problem is."""
+    """A source whose hosts are known even if it has a problem."""
 
     def __init__(self, where: str, hosts: list[str]) -> None:
         super().__init__(where)

@@ -1,4 +1,4 @@
-"""Installations: one Connect app or one OAuth consumer on one workspace, wherever it was read."""
+"""An installation: one Connect app or one OAuth consumer on one workspace, from any source."""
 
 from enum import Enum
 from typing import NamedTuple
@@ -33,7 +33,7 @@ class SecretPlace(Enum):
 
     @property
     def described(self) -> str:
-        """The same in words."""
+        """The place in words."""
         return {
             SecretPlace.KEYRING: "in the keyring",
             SecretPlace.FILE: "in a file of mode 0600",
@@ -46,11 +46,11 @@ class Installation(NamedTuple):
     """One Connect app on one workspace, or one OAuth consumer of a workspace.
 
     ``app_key`` is the app's key or the consumer's; ``client_key`` is empty for a consumer. ``workspaces`` are slugs in
-    lower case. Without any, the payload names no slug, and Bitbucket alone knows which workspace it is for. A
-    registered installation's secret is in its ``secret_place``. An injected one has it as ``shared_secret`` (for a
-    consumer its secret), or has a ``jwt`` that was signed elsewhere. ``registration`` changes with each registration;
-    ``keyring_backend`` is the backend that stored the secret then. ``is_exposed`` means that other users of the machine
-    can read the secret's file. ``after_connect`` marks a consumer that is used when Connect has ended.
+    lower case. If there are none, the payload names no slug, and only Bitbucket knows the workspace. A registered
+    installation's secret is in its ``secret_place``. An injected installation has the secret as ``shared_secret`` (also
+    a consumer's), or a ``jwt`` that was signed elsewhere. ``registration`` changes with each registration;
+    ``keyring_backend`` is the keyring backend that stored the secret. ``is_exposed`` means that other users of the
+    machine can read the secret's file. ``after_connect`` marks a consumer that is used when Connect has ended.
     """
 
     app_key: str
@@ -81,7 +81,7 @@ class Installation(NamedTuple):
 
     @property
     def opens_workspace(self) -> bool:
-        """Return whether its tokens open every repository of the workspace, whichever one was asked for."""
+        """Return whether its tokens open every repository of the workspace, whichever was requested."""
         return self.is_consumer
 
     @property
@@ -96,7 +96,7 @@ class Installation(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """How to correct a consumer's key and secret, with the options that it was registered with."""
+        """The next step to correct a consumer's key and secret, with the options of its registration."""
         if not self.secret_place.is_registered:
             return f"correct them in {self.where}"
         options = " --after-connect" if self.after_connect else ""
@@ -105,7 +105,7 @@ class Installation(NamedTuple):
 
     @property
     def keys(self) -> list[tuple[str, str]]:
-        """The host with each name that a request can have for a workspace of this installation."""
+        """Pairs of the host and each name that requests can use for a workspace of this installation."""
         uuid = [self.workspace_uuid] if self.workspace_uuid else []
         return [(self.host, workspace) for workspace in (*self.workspaces, *uuid)]
 
@@ -124,11 +124,11 @@ class Installation(NamedTuple):
         )
 
     def is_surely_for(self, repository: Repository) -> bool:
-        """Return whether it names the workspace of ``repository``, which it `serves`; else only Bitbucket knows."""
+        """Return whether it names the workspace of ``repository``; otherwise only Bitbucket can decide."""
         return repository.workspace in (*self.workspaces, self.workspace_uuid)
 
     def serves(self, repository: Repository) -> bool:
-        """Return whether it is asked for a token for ``repository``."""
+        """Return whether this installation may be used for ``repository``."""
         if repository.host != self.host:
             return False
         if repository.workspace.startswith("{"):

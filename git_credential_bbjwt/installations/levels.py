@@ -1,4 +1,4 @@
-"""Levels of precedence: the installations of each source, or the command or broker that it is."""
+"""Levels of precedence: one for each source, with its installations, its command or its broker."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,34 +14,34 @@ from git_credential_bbjwt.installations.source import Named, Payload, Source
 
 
 class Level:
-    """The installations of one source. ``problem`` says why it has none, if so."""
+    """The installations of one source. ``problem`` says why they cannot be used; None if they can."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.problem: InstallationError | None = None
 
     def names(self, host: str) -> bool:
-        """Return whether it serves ``host``; for a broken source, whether it might."""
+        """Return whether the source serves ``host``; if the source is broken, whether it might."""
         raise NotImplementedError
 
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
-        """Return those that may serve ``workspace``, a slug or a UUID, the newest first; ``host`` is a hint.
+        """Return the installations that may serve ``workspace`` (a slug or a UUID), the newest first.
 
-        Raises InstallationError for a broken source.
+        ``host`` is a hint, which only saves reading. Raises InstallationError if the source is broken.
         """
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[Installation]:
-        """Iterate over all of them, in the order of `of_workspace`. Raises InstallationError at one that is broken."""
+        """Iterate over all installations, in the order of `of_workspace`. Raises InstallationError if one is broken."""
         return iter(())
 
     def hosts(self) -> list[str]:
-        """Return the hosts that are known to be served."""
+        """Return the hosts that the source is known to serve."""
         return []
 
 
 class Given(Level):
-    """Installations that were read whole."""
+    """Installations of a source that was read whole."""
 
     def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
         super().__init__(source)
@@ -60,7 +60,7 @@ class Given(Level):
             return self.source.concerns(host)
         return host in self.hosts()
 
-    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it has few
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # all are returned
         if self.problem is not None:
             raise self.problem
         return self._installations
@@ -73,7 +73,7 @@ class Given(Level):
 
 
 class _Registered(Level):
-    """Installations of a registry, of which each look reads what it needs."""
+    """Installations of a registry. Each call reads only the files that it needs."""
 
     def __init__(self, source: Registry) -> None:
         super().__init__(source)
@@ -87,7 +87,7 @@ class _Registered(Level):
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
         found: list[Installation] = []
         if not is_name(workspace) and not is_uuid(workspace):
-            return found  # It would be a path.
+            return found  # Such a name could lead out of the registry.
         for one in [host] if host else self.hosts():
             for slug, data, _ in self._registry.entries(one, workspace):
                 found += _in_order(parse_entries(data, slug, self._registry.where))
@@ -108,7 +108,7 @@ class _Registered(Level):
 
 
 def _in_order(entries: list[Installation]) -> list[Installation]:
-    """Sort a workspace's entries as they are asked: apps before consumers, and of each kind the newest first."""
+    """Sort a workspace's entries: apps before consumers, and the newest of each kind first."""
     newest_first = entries[::-1]
     return sorted(newest_first, key=lambda one: (one.is_consumer, one.after_connect))
 
@@ -136,7 +136,7 @@ def registered_hosts(where: str) -> list[str]:
     """Return the hosts of the registry's folder ``where``."""
     try:
         with os.scandir(where) as found:
-            # A link is listed, to be an error when it is read.
+            # A link is listed too, so that reading it reports an error.
             folders = [one.name for one in found if one.is_dir() or one.is_symlink()]
         return sorted(host for host in map(host_of, folders) if host)
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def registered_slugs(where: str, host: str) -> list[str]:
 
 
 def level_of(source: Source) -> Level:
-    """Return the level of ``source``, by its kind."""
+    """Return the level for ``source``, chosen by its class."""
     if isinstance(source, Asked):
         return ToBeAsked(source)
     if isinstance(source, Registry):

@@ -1,6 +1,6 @@
-"""Payloads: what a Connect app's ``installed`` callback or an OAuth consumer as JSON says, and entries of the registry.
+"""Parse payloads: the JSON of a Connect app's ``installed`` callback, or of an OAuth consumer.
 
-Source of the payload's shape: Atlassian Connect's ``installed`` lifecycle callback.
+Source of the callback's format: Atlassian Connect's ``installed`` lifecycle callback.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from git_credential_bbjwt.installations.installation import (
 )
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER, unwrapped
 
-# A host and port have these (RFC 3986, section 3.2.2), brackets of an IPv6 address included: no user, no percent sign.
+# Characters of a host and port (RFC 3986, section 3.2.2), with the brackets of IPv6. "@" and "%" are refused.
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:[]")
 
 
 def parse_payload(data: bytes, where: str) -> list[Installation]:
-    """Return what a payload describes, whatever it is wrapped in: a Connect app, an OAuth consumer, or the two.
+    """Return the installations in a payload, wrapped or not: a Connect app, an OAuth consumer, or both.
 
-    The app comes first, and a consumer beside it is its successor. ``where`` names the payload in errors. Raises
-    InstallationError, which never repeats a value of the payload.
+    The app comes first. A consumer in the same payload is used when Connect has ended. ``where`` names the payload in
+    errors. Raises InstallationError, which never repeats a value of the payload.
     """
     found = unwrapped(data, where)
     installations = [_connect(found[APP], where)] if APP in found else []
@@ -65,8 +65,8 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     where_in = f"{where}: {CONSUMER}"
     known = {_folded(name): name for name in _CONSUMER_FIELDS}
     for name in fields.keys() - set(_CONSUMER_FIELDS):
-        if _folded(name) in known:  # A mark that is misspelt must not make the consumer one to be used at once.
-            raise InstallationError(f"{where_in}: write the member {known[_folded(name)]} exactly so", _CONSUMER_HINT)
+        if _folded(name) in known:  # If afterConnect is misspelt, the consumer must not be used at once.
+            raise InstallationError(f"{where_in}: the member {known[_folded(name)]} is misspelt", _CONSUMER_HINT)
     key, secret, workspace = (text_of(fields, name, where_in) for name in ("key", "secret", "workspace"))
     for name, value in (("key", key), ("secret", secret), ("workspace", workspace)):
         if not value:
@@ -97,7 +97,7 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     )
 
 
-# The members of a consumer, and what each has to be.
+# The members of a consumer, and the format of each as errors name it.
 _CONSUMER_FIELDS = {
     "key": "a string",
     "secret": "a string",
@@ -115,7 +115,7 @@ def _folded(name: str) -> str:
 
 
 def _base_urls(fields: dict[str, Any], where: str, *, needs_api: bool = True) -> tuple[str, str]:
-    """Return the checked base URLs. No look-up is made with a consumer, so it does not need that of the API."""
+    """Return the checked base URLs. A consumer needs no API URL, because it makes no look-up."""
     base_url, base_api_url = text_of(fields, "baseUrl", where), text_of(fields, "baseApiUrl", where)
     if not base_api_url and (not base_url or _host_of(base_url, where) == CLOUD_HOST):
         base_api_url = CLOUD_API_URL
@@ -130,7 +130,7 @@ def _base_urls(fields: dict[str, Any], where: str, *, needs_api: bool = True) ->
 def text_of(fields: dict[str, Any], field: str, where: str) -> str:
     value = fields.get(field, "")
     if not isinstance(value, str) or not value.isprintable():
-        raise InstallationError(f"{where}: {field} is not a string, or holds control characters")
+        raise InstallationError(f"{where}: {field} is not a string, or contains control characters")
     return value
 
 
@@ -156,9 +156,9 @@ def checked_base(url: str, field: str, where: str) -> str:
 
 
 def _workspace_slugs(principal: object) -> Iterator[str]:
-    """The slug a payload's principal names: its user name, or in old payloads its page's address.
+    """Yield the slug that a payload's principal names: its user name, or in old payloads its page's address.
 
-    A personal workspace's principal names none: its user name is gone since 2019.
+    The principal of a personal workspace names no slug, because Bitbucket removed its user name in 2019.
     """
     if not isinstance(principal, dict):
         return
@@ -172,14 +172,14 @@ def _workspace_slugs(principal: object) -> Iterator[str]:
     if isinstance(address, str):
         try:
             segments = urlsplit(address).path.strip("/").split("/")
-        except ValueError:  # Brackets that hold no IPv6 address.
+        except ValueError:  # The brackets in the address contain no IPv6 address.
             return
         if len(segments) == 1 and is_name(segments[0].lower()):
             yield segments[0].lower()
 
 
 def _uuid_of_client(client_key: str) -> str:
-    """The workspace's UUID in a client key of the form ``ari:cloud:bitbucket::app/{UUID}/APP-KEY``."""
+    """Return the workspace's UUID in a client key of the form ``ari:cloud:bitbucket::app/{UUID}/APP-KEY``."""
     resource, _, rest = client_key.partition("::app/")
     uuid = rest.partition("/")[0].lower()
     return uuid if resource == "ari:cloud:bitbucket" and is_uuid(uuid) else ""

@@ -1,8 +1,8 @@
-"""The registry of installations as a call reads it: folders that are the index.
+"""Read the registry of installations. Its folders are the index.
 
-``installations/<host>/<workspace>`` holds what is registered for one workspace, one JSON object per line, without
-secrets. ``installations/<host>/<{uuid}>`` holds the slugs of the workspace with that UUID. A call opens the one or two
-files that its repository's names lead to, so what it reads does not grow with the registry.
+``installations/<host>/<workspace>`` contains the registered installations of one workspace, without secrets, one JSON
+object per line. ``installations/<host>/<{uuid}>`` contains the slugs of the workspace with that UUID. A call opens only
+the one or two files of its repository's workspace, so the amount that it reads does not grow with the registry.
 """
 
 import os
@@ -13,11 +13,12 @@ from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted, w
 from git_credential_bbjwt.core.repository import Repository, is_name
 from git_credential_bbjwt.installations.source import Source, stamp_of
 
-# Characters of a host in lower case and its port. The colon is written as an equals sign: Windows allows none in names.
+# Characters of a host in lower case and its port. In folder names "=" replaces ":", which Windows does not allow there.
 _HOST = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_[]:")
 _LONGEST_HOST = 255
 
-# Windows opens a device instead of a file named CON or NUL, and drops a dot at the end of a name.
+# On Windows each file name ends with a comma, because Windows opens a device instead of a file named CON or NUL, and
+# drops a dot at the end of a name.
 _END = "," if sys.platform == "win32" else ""
 
 
@@ -50,12 +51,12 @@ class Registry(Source):
         return folder != "" and os.path.lexists(f"{self.where}/{folder}")
 
     def concerns(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
-        return False  # A registry that cannot be trusted is not believed to name a host.
+        return False  # If a registry cannot be trusted, neither can the hosts that it names.
 
     def entries(self, host: str, workspace: str) -> list[tuple[str, bytes, os.stat_result]]:
-        """Return what is registered for ``workspace``, a slug or a UUID: each slug with its file's content and status.
+        """Return each slug of ``workspace`` (a slug or a UUID) with the content and status of the slug's file.
 
-        If one of the files cannot be trusted, that is the ``problem``.
+        If a file cannot be trusted, it is left out, and ``problem`` says why.
         """
         if (host, workspace) not in self._read:
             slugs = [workspace]
@@ -99,12 +100,12 @@ class Registry(Source):
 
 
 def host_folder(host: str) -> str:
-    """Return the name of the folder for ``host``, in lower case; empty if this cannot be a host."""
+    """Return the name of the folder for ``host`` (in lower case); empty if ``host`` is not a valid host."""
     return host.replace(":", "=") if host.strip(".") and _HOST.issuperset(host) and len(host) <= _LONGEST_HOST else ""
 
 
 def host_of(folder: str) -> str:
-    """Return the host of the folder ``folder``; empty if this is the folder of no host."""
+    """Return the host of the folder ``folder``; empty if this is not a host's folder."""
     host = folder.replace("=", ":")
     return host if host_folder(host) == folder else ""
 
@@ -122,5 +123,5 @@ def slugs_of(data: bytes) -> list[str]:
 def _why_not_itself(path: str) -> "tuple[str, str] | None":
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        return f"{path} is a link", f"put the folder itself in the place of {path}"
+        return f"{path} is a link", f"replace the link {path} with the folder itself"
     return why_not_trusted_itself(found, path, name=path)

@@ -1,12 +1,12 @@
-"""Changes of the registry.
+"""Change the registry.
 
-Crash safety: every file is replaced in one step, so a process that is killed leaves each file old or new, never half. A
-UUID leads to slugs, and a slug's file holds its entries; a pointer that leads to no entry is ignored. So pointers are
-written before the entries they lead to and removed after them, and a kill between two steps leaves an installation
-registered as before or as after. The secret is stored before its entry is written, and removed before its entry is: an
-entry that stays behind can be unregistered again, and a secret file that stays behind without an entry is removed by
-``unregister --all``. One process at a time changes the registry. It reads and writes the files of its own installations
-only, whatever else is registered.
+Crash safety: every file is replaced in one step, so a process that is killed leaves each file old or new, never half
+written. A workspace's UUID has a file, the pointer, with the workspace's slugs; a slug's file contains the entries. A
+pointer without entries is ignored. So pointers are written before their entries and removed after them: after a kill
+between two steps, an installation is either registered or not. A secret is stored before its entry is written, and
+removed before its entry is removed. An entry that stays behind can be unregistered again. A secret file that stays
+behind without an entry is removed by ``unregister --all``. Only one process at a time changes the registry. It reads
+and writes only the files of the installations that it changes.
 """
 
 import errno
@@ -27,22 +27,22 @@ from git_credential_bbjwt.installations.registry import Registry, file_of, host_
 from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
 from git_credential_bbjwt.installations.source import REGISTRY_FOLDER
 
-#: How many installations are best changed at once.
+#: Number of installations that one `Change` should have at most.
 BATCH = 400
 
-# Times that the lock is tried again because its folder has gone.
+# Number of further attempts to lock if another process removes the lock's folder.
 _ATTEMPTS = 100
 
 
 class RegistryFolder:
-    """The user's registry, or the system's, which everybody may read and its owner alone may write."""
+    """The user's registry, or the system's, which everybody can read and only its owner can write."""
 
     def __init__(self, *, system: bool = False) -> None:
-        """Raises InstallationError for a user without a home folder."""
+        """Find the registry's folder. Raises InstallationError if the user has no home folder."""
         folder = site_config_folder() if system else user_config_folder()
         if folder is None:
             raise InstallationError(
-                f"there is no home folder of yours to keep a registry in{why_no_home()}",
+                f"this user has no home folder for a registry{why_no_home()}",
                 OWN_HOME,
             )
         self.config_folder = folder
@@ -62,9 +62,9 @@ class RegistryFolder:
 
     @contextmanager
     def changing(self) -> Iterator["Change"]:
-        """Give a change of the registry; nothing is changed before its `Change.commit`.
+        """Provide a change of the registry, which is written by `Change.commit`.
 
-        Only one process at a time is in such a block. Raises InstallationError.
+        Only one process at a time can be in this block. Raises InstallationError.
         """
         try:
             with self._locked() as lock:
@@ -118,7 +118,7 @@ _HINTS = {
 
 
 def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:
-    """Split ``installations`` into lists that are best changed at once."""
+    """Split ``installations`` into lists of at most `BATCH`."""
     some: list[Installation] = []
     for one in installations:
         some.append(one)
@@ -130,9 +130,9 @@ def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installat
 
 
 def _pointer_of(installation: Installation) -> str:
-    """Return the name of the file that leads to all entries of an installation: its workspace's UUID.
+    """Return the name of the pointer to all entries of an installation: its workspace's UUID.
 
-    If the payload has none, it is a digest of its secret's name, in the same form.
+    If the payload names no UUID, the name is a digest of the secret's user name, in the form of a UUID.
     """
     hexadecimal = digest(installation.keyring_user)
     groups = (hexadecimal[:8], *(hexadecimal[start : start + 4] for start in (8, 12, 16)), hexadecimal[20:32])
@@ -140,7 +140,7 @@ def _pointer_of(installation: Installation) -> str:
 
 
 class Change:
-    """A change of the registry: planned by `put` and `take_out`, done by `commit`."""
+    """A change of the registry: planned by `put` and `take_out`, written by `commit`."""
 
     def __init__(self, path: str, folder_mode: int, file_mode: int, lock: FileLock) -> None:
         self._path = path
@@ -148,12 +148,12 @@ class Change:
         self._file_mode = file_mode
         self._lock = lock
         self._folders: dict[str, PrivateFolder] = {}
-        # The entries of each slug of each host: as they are stored, and of those that change as they are to be.
+        # The entries of each host and slug: as they are stored, and, only if they change, as they will be.
         self._before: dict[tuple[str, str], list[Installation]] = {}
         self._after: dict[tuple[str, str], list[Installation]] = {}
 
     def of_workspace(self, workspace: str) -> list[Installation]:
-        """Return the installations that name ``workspace``, a slug or a UUID, as they are to be."""
+        """Return the installations that name ``workspace`` (a slug or a UUID), as they will be after the change."""
         found: list[Installation] = []
         for host in registered_hosts(self._path):
             slugs = self._slugs(host, workspace) if is_uuid(workspace) else [workspace] if is_name(workspace) else []
@@ -162,7 +162,7 @@ class Change:
         return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
 
     def same(self, installation: Installation) -> list[Installation]:
-        """Return the entries with the same secret, as they are to be, whatever their host and workspace."""
+        """Return the entries of all hosts and workspaces with the same secret, as they will be after the change."""
         pointer = _pointer_of(installation)
         found: list[Installation] = []
         for host in registered_hosts(self._path):
@@ -171,15 +171,15 @@ class Change:
         return [one for one in found if one.keyring_user == installation.keyring_user]
 
     def stored(self, installation: Installation) -> list[Installation]:
-        """Give up what is planned; return the stored entries with the same secret. Raises InstallationError."""
+        """Drop the planned change and return the stored entries with the same secret. Raises InstallationError."""
         self._before.clear()
         self._after.clear()
         return self.same(installation)
 
     def put(self, installations: list[Installation]) -> list[Installation]:
-        """Plan to register ``installations``, one for each workspace; return the entries that they replace.
+        """Plan to register ``installations``, each with one workspace; return the entries that they replace.
 
-        Those are entries of the same app in the workspace, and the installation's own in workspaces it had before.
+        Those are entries of the same app in the workspace, and the installation's entries in its earlier workspaces.
         """
         gone: list[Installation] = []
         theirs: dict[tuple[str, str], set[str]] = {}
@@ -197,13 +197,13 @@ class Change:
         return gone
 
     def take_out(self, installation: Installation) -> None:
-        """Plan to have ``installation`` registered no longer."""
+        """Plan to unregister ``installation``."""
         (workspace,) = installation.workspaces
         entries = self._entries(installation.host, workspace)
         self._after[installation.host, workspace] = [one for one in entries if not _are_one(one, installation)]
 
     def commit(self) -> None:
-        """Do what was planned. Raises InstallationError if another process may be at it, and OSError."""
+        """Write the planned change. Raises InstallationError if the lock was lost, and OSError."""
         if not self._lock.is_held():
             raise InstallationError(
                 "this process was stopped for so long that another one may have changed the registry",
@@ -229,7 +229,7 @@ class Change:
     def _pointers(
         self, host: str, entries: dict[str, list[Installation]]
     ) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-        """Return the slugs of the pointers that get more, and the slugs that are left in those that get fewer."""
+        """Return two new contents of pointers: of those that gain slugs, and then of those that lose slugs."""
         more: dict[str, set[str]] = {}
         fewer: dict[str, set[str]] = {}
         for slug, some in entries.items():
@@ -244,7 +244,7 @@ class Change:
         return grown, left
 
     def remove_leftovers(self) -> None:
-        """Remove what killed processes have left at hosts without an entry. This looks at the whole registry."""
+        """Remove files that killed processes have left at hosts without an entry. This reads the whole registry."""
         for host in registered_hosts(self._path):
             folder = self._folder(host, create=False)
             mine = [name for name in folder.names() if is_name(_stem(name)) or is_uuid(_stem(name))]
@@ -266,7 +266,7 @@ class Change:
         return self._folders[host]
 
     def _entries(self, host: str, slug: str) -> list[Installation]:
-        """Return the entries of a workspace, as they are to be."""
+        """Return the entries of a workspace, as they will be after the change."""
         if (host, slug) not in self._before:
             self._before[host, slug] = parse_entries(self._read(host, slug), slug, self._path)
         return self._after.get((host, slug), self._before[host, slug])
@@ -295,12 +295,12 @@ class Change:
 
 
 def _are_one(one: Installation, other: Installation) -> bool:
-    """Return whether two installations for one workspace are of the same app or consumer."""
+    """Return whether two installations for one workspace belong to the same app or consumer."""
     return (one.kind, one.app_key) == (other.kind, other.app_key)
 
 
 def _stem(name: str) -> str:
-    """Return the slug or UUID of a file, or of the incomplete file that a killed process left beside it."""
+    """Return the slug or UUID in the name of a file, or of an incomplete file that a killed process left."""
     return name.removesuffix(NOT_YET).removesuffix(file_of(""))
 
 

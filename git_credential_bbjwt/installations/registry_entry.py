@@ -11,7 +11,7 @@ BROKEN_ENTRY_HINT = "move the file away and register again"
 
 
 def parse_entries(data: bytes, workspace: str, where: str) -> list[Installation]:
-    """Return what the registry's file for a ``workspace`` holds, the first registered one first.
+    """Return the installations in the registry's file for a ``workspace``, the oldest registration first.
 
     ``where`` names the registry in errors. Raises InstallationError.
     """

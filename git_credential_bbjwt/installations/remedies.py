@@ -1,4 +1,4 @@
-"""Causes and remedies for sources that cannot be read: each cause has a remedy of its own."""
+"""Reasons and remedies for sources that cannot be read."""
 
 import os
 import stat
@@ -8,9 +8,7 @@ def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple
     """Return the reason and the remedy for a file that could not be opened, or is not a regular file."""
     if isinstance(cause, os.stat_result):
         if stat.S_ISDIR(cause.st_mode):
-            remedy = (
-                f"put the file in its place: container runtimes make a folder at {path} if a mount's file is missing"
-            )
+            remedy = f"put the file at {path}: container runtimes make a folder there if a mount's file is missing"
             return "it is a folder", remedy
         return "not a regular file", "give the path of a regular file"
     reason = getattr(cause, "strerror", None) or "it cannot be read"
@@ -28,9 +26,9 @@ def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple
 
 
 def remedy_for_value(value: str) -> tuple[str, str]:
-    """Return the reason and the remedy for a variable that is neither a payload nor the path of something.
+    """Return the reason and the remedy for a variable that is neither a payload nor an existing path.
 
-    Neither repeats the value, which may be a secret.
+    They do not repeat the value, which may be a secret.
     """
     if value.startswith("/"):
         try:
@@ -46,7 +44,7 @@ def remedy_for_value(value: str) -> tuple[str, str]:
                 "check the path; a container has files of its own",
             )
     if value.startswith("~/"):
-        return "nothing is at its path, because ~ is no folder", "write the home folder's path in place of ~"
+        return "nothing is at its path, because ~ is not a folder", "write the home folder's path in place of ~"
     return (
         "it is neither JSON, nor JSON in base64, nor the path of a file",
         "set it to a payload's path, to its JSON, or to base64 of that",

@@ -1,8 +1,8 @@
-"""Sources of installations, read as raw bytes: cheap enough for every call, exact enough to trust.
+"""Sources of installations, read as raw bytes, because every call reads them.
 
-`sources` has their order; `catalogue` decides which of them serves a repository. The record of a cached token holds a
-stamp of all that the sources say about its repository. After any change, a replaced secret included, the stamp differs
-and the fast path steps aside.
+`sources` has their order; `catalogue` decides which of them serves a repository. The record of a cached token has a
+stamp of everything that the sources say about its repository. After any change, even of a secret alone, the stamp
+differs, and `entry` leaves the request to `getting`.
 """
 
 import os
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# A payload is two kilobytes. Anything far larger is something else. Bytes.
+# Bytes. A real payload has about 2 kB.
 _LONGEST_PAYLOAD = 8 * 1024 * 1024
 
-# The times of files are coarse: a file that was changed so recently can be changed again without another time. Seconds.
+# Seconds. File times are coarse: within this time, a file can be changed twice and have the same time.
 _SETTLED = 0.05
 
 
@@ -32,10 +32,10 @@ REGISTRY_FOLDER = "installations"
 
 
 class Source:
-    """One place an installation can come from: ``where`` in words, and the ``problem`` with reading it, if any.
+    """A place that installations can come from.
 
-    ``remedy`` is the next step for that problem. ``exposed`` means that other users of the machine can read a file with
-    a secret in it.
+    ``where`` names it in errors. ``problem`` says why it cannot be used, or is None. ``remedy`` is the next step for
+    that problem. ``exposed`` means that other users of the machine can read a file with a secret.
     """
 
     exposed = False
@@ -46,7 +46,7 @@ class Source:
         self.problem = problem
 
     def is_there(self) -> bool:
-        """Return whether there is anything: an installation, a command or broker, or a problem with it."""
+        """Return whether the source has an installation, a command, a broker or a problem."""
         return True
 
     def may_name(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
@@ -58,16 +58,16 @@ class Source:
         return self.may_name(host)
 
     def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # a subclass needs it
-        """Return a text that changes whenever this source says something else about ``repository``."""
+        """Return a text that changes when the source changes what it says about ``repository``."""
         return "!"
 
     def is_settled(self) -> bool:
-        """Return whether the source is still as it was read, and `stamp` will notice every later change."""
+        """Return whether the source is unchanged since it was read, and `stamp` will show every later change."""
         return True
 
 
 class Text(Source):
-    """A source that is read whole, as ``data``; None if there is nothing."""
+    """A source that is read whole. ``data`` is its content; None if there is none."""
 
     data: bytes | None = None
     _found: os.stat_result | None = None
@@ -87,7 +87,7 @@ class Text(Source):
     def in_file(cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "") -> "_Text":
         """Read a file.
 
-        If no file is there, ``named_by`` is shown and not the path, which may be a secret by mistake.
+        If the file does not exist, errors show ``named_by`` and not the path, which may be a secret by mistake.
         """
         source = cls(path)
         try:
@@ -125,7 +125,7 @@ class Text(Source):
             self.problem, self.remedy = "it is empty", f"write the payload to {self.where}"
             return
         self.exposed = others_can_read(found)
-        # The text of a refused file still says for which hosts that is an error.
+        # A refused file's text is kept: it says for which hosts the refusal is an error.
         self.data = data
 
     def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":  # noqa: ARG002  # a subclass needs it
@@ -136,7 +136,7 @@ class Text(Source):
 
         self.problem, self.remedy = remedy_for(cause, self.where)
 
-    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # it is whole
+    def stamp(self, repository: Repository) -> str:  # noqa: ARG002  # the same for all
         if self._found is not None:
             return stamp_of(self._found)
         if self.data is None:
@@ -154,26 +154,26 @@ class Text(Source):
 
 
 class Named(Text):
-    """A text that names the hosts it is for."""
+    """A text that names its hosts."""
 
     def may_name(self, host: str) -> bool:
         return super().may_name(host) or self.concerns(host)
 
     def concerns(self, host: str) -> bool:
-        # A base URL may spell out the port 443 that `host` no longer has, so only the name is looked for.
+        # A base URL may have the port 443, which `host` leaves out, so only the name is searched for.
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return _holds(self.data, name.encode("utf-8", "surrogateescape"))
 
 
 class Payload(Named):
-    """One installation, perhaps with its secret."""
+    """A payload, which usually has a secret. A file that others can write is refused."""
 
     def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":
         why_not = why_not_trusted_itself(found, self.where)
         if why_not is None:
             return None
         reason, remedy = why_not
-        return reason, f'{remedy}; or, if you trust what is in it: BBJWT_INSTALLATION="$(cat FILE)"'
+        return reason, f'{remedy}; or, if you trust its content: BBJWT_INSTALLATION="$(cat FILE)"'
 
 
 def stamp_of(found: os.stat_result) -> str:
@@ -189,9 +189,9 @@ def _holds(data: bytes | None, text: bytes) -> bool:
     if not data:
         return False
     data = data.lower()
-    if text in data or b"\0" in data[:4]:  # JSON in UTF-16, as PowerShell writes it: then only a parser knows.
+    if text in data or b"\0" in data[:4]:  # PowerShell writes JSON in UTF-16, which needs a parser.
         return True
-    # JSON can spell any ASCII character as \u00xx: then only a parser knows.
+    # JSON can write any ASCII character as \u00xx, which needs a parser.
     position = data.find(b"\\u00")
     while position >= 0:
         if data[position + 4 : position + 5] in b"01234567":
@@ -203,7 +203,7 @@ def _holds(data: bytes | None, text: bytes) -> bool:
 def unpacked(data: bytes) -> bytes | None:
     """Return the JSON of a payload in a variable; None if it is neither JSON nor JSON in base64.
 
-    CI systems mask a variable only if it is base64, for example, and editors put a byte order mark before a text.
+    Some CI systems mask a variable only if it is base64. Some editors begin a text with a byte order mark.
     """
     data = data.strip().removeprefix(_BYTE_ORDER_MARK).strip()
     if data[:1] in (b"{", b"["):

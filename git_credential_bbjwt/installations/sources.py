@@ -11,15 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# No path is longer (PATH_MAX), and to ask the system for one would be an error of its own.
+# Bytes. A longer value is not a path (PATH_MAX).
 _LONGEST_PATH = 4096
 
 
 class Sources:
     """All sources on this machine, in the order in which they are asked.
 
-    ``jwt`` is a JWT signed elsewhere. ``hosts`` are known whatever the sources say: those of ``--host``, or else
-    Bitbucket Cloud's.
+    ``jwt`` is a JWT signed elsewhere. ``hosts`` are those of ``--host``, by default Bitbucket Cloud's; they are known
+    even if no source names them.
     """
 
     def __init__(self, sources: list[Source], jwt: Text | None, hosts: tuple[str, ...]) -> None:
@@ -28,25 +28,25 @@ class Sources:
         self.hosts = hosts
 
     def is_empty(self) -> bool:
-        """Whether the machine has no source of installations at all."""
+        """Return whether the machine has no source of installations at all."""
         return self.jwt is None and not any(source.is_there() for source in self.sources)
 
     def may_name(self, host: str) -> bool:
         """Return False if certainly no source serves ``host``; True is only a reason to look closer."""
         if host in self.hosts:
-            # A payload may turn out to be broken, which is an error for a host that it might have served.
+            # If the payload is broken, that is an error for a host that it might have served.
             texts = [source for source in self.sources if isinstance(source, Named)]
             if self.jwt or any(text.problem or text.data for text in texts):
                 return True
         return any(source.may_name(host) for source in self.sources)
 
     def stamp(self, repository: Repository) -> str:
-        """Return a text that changes whenever the sources say something else about ``repository``."""
+        """Return a text that changes when the sources change what they say about ``repository``."""
         stamps = [source.stamp(repository) for source in self.sources]
         return ";".join([*stamps, self.jwt.stamp(repository)] if self.jwt else stamps)
 
     def stamp_to_keep(self, repository: Repository) -> str:
-        """Return the stamp for a record; if a change could still go unnoticed, it is empty, as no later stamp is."""
+        """Return the stamp for a record; empty, which no later stamp equals, if a change could still go unnoticed."""
         every = [*self.sources, self.jwt] if self.jwt else self.sources
         return self.stamp(repository) if all(source.is_settled() for source in every) else ""
 
@@ -92,10 +92,11 @@ def _registry(folder: str | None) -> "Iterator[Source]":
 
 
 def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Source]":
-    """Yield the places where installations come from, in the order in which they are asked.
+    """Yield the sources in the order in which they are asked.
 
-    Each is read on every call, for every host, before any check, without a request and without an exception: a source
-    that cannot be read has a ``problem``. A command or a broker is only named here; it is asked when a token is needed.
+    Every call reads all sources, for every host and before any check. Reading makes no request and raises no exception:
+    a source that cannot be read has a ``problem``. Commands and brokers are only named here. They are asked when a
+    token is needed.
     """
     environ = os.environ
     if options.installation is not None:
@@ -116,8 +117,9 @@ def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Sourc
     yield from _registry(site_config_folder())
 
 
-#: Variables that name an installation. The first ones may hold a path, which `exec` makes absolute.
+#: Variables that can contain a path, which `exec` makes absolute.
 PATH_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_JWT_FILE")
+#: All variables that name an installation.
 VARIABLES = (*PATH_VARIABLES, "BBJWT_JWT", "BBJWT_INSTALLATION_COMMAND", "BBJWT_BROKER")
 
 

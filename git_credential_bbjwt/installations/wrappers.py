@@ -1,4 +1,4 @@
-"""Payloads as frameworks, logs and secret stores keep them: JSON objects wrapped in others, or in strings of JSON.
+"""Unwrap payloads: frameworks, logs and secret stores put them into other JSON objects or into strings of JSON.
 
 Sources: atlassian-connect-express (``clientInfo``, its table AddonSettings), AWS Secrets Manager (``GetSecretValue``),
 HashiCorp Vault (KV secrets engine).
@@ -9,25 +9,25 @@ from typing import Any
 
 from git_credential_bbjwt.core.failures import InstallationError
 
-#: The members that hold a Connect app's payload, and an OAuth consumer.
+#: The member that contains a Connect app's payload, and the member that contains an OAuth consumer.
 APP, CONSUMER = "clientInfo", "oauthConsumer"
 
-# Deeper ones are a mistake, or an attack on the parser.
+# More are a mistake, or an attack on the parser.
 _MOST_WRAPPERS = 5
 
 _HINT = "use the payload of the app's `installed` callback, or an OAuth consumer as JSON"
 
 
 def unwrapped(data: bytes, where: str) -> dict[str, dict[str, Any]]:
-    """Take ``data`` out of its wrappers: return an object under `APP`, one under `CONSUMER`, or both.
+    """Take ``data`` out of its wrappers; return an object under `APP`, an object under `CONSUMER`, or both.
 
-    ``where`` names the data in errors. Raises InstallationError, which never repeats a value of it.
+    ``where`` names the data in errors. Raises InstallationError, which never repeats a value of the data.
     """
     return _opened(json_object(data, where), where, _MOST_WRAPPERS)
 
 
 def json_object(data: bytes | str, where: str) -> dict[str, Any]:
-    """Return the JSON object that ``data`` is. Raises InstallationError."""
+    """Parse ``data`` as a JSON object. Raises InstallationError."""
     try:
         found = json.loads(data.strip().removeprefix("\ufeff") if isinstance(data, str) else data)
     except (ValueError, RecursionError):

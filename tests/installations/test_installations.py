@@ -466,7 +466,7 @@ def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Worksp
     [
         ("/nowhere/payload.json", os.strerror(errno.ENOENT), "check the path"),
         ("/etc/hostname/payload.json", os.strerror(errno.ENOTDIR), "check the path"),
-        ("~/payload.json", "~ is no folder", "home folder"),
+        ("~/payload.json", "~ is not a folder", "home folder"),
         ("payload.json", "neither JSON", "set it to"),
         ("{}", "not a payload", "whole payload"),
         ('{"oauthconsumer": {}}', "not a payload", "whole payload"),
