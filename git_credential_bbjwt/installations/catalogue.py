@@ -190,7 +190,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
         if consumer is not None:
             raise InstallationError(
                 f"cannot use {jwt.where} with the OAuth consumer in {consumer.where}: a JWT needs a Connect app",
-                "unset one of them",
+                "use only one of them",
             )
         if jwt.problem is not None:
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", jwt.remedy)

@@ -1,1 +1,1 @@
-"""Where shared secrets are stored."""
+"""Stores of shared secrets: the keyring, or files."""

@@ -1,4 +1,4 @@
-"""The keyring as the rest of the program has it: requests to a process of its own, and what its replies mean."""
+"""Requests to the keyring, which runs in a separate process, and errors for its replies."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome, command
 from git_credential_bbjwt.system import child_process
 
-# Seconds a keyring may take when nobody is there to answer a prompt. An open one answers in a tenth of one.
+# Seconds that a keyring may take if nobody can answer a prompt. An unlocked keyring answers within 0.1 s.
 _UNPROMPTED_WAIT = 20.0
 
 
 class KeyringCall:
-    """One request to the keyring, under way in a process of its own from the moment this is made."""
+    """One request to the keyring, in a separate process that the constructor starts."""
 
     def __init__(
         self,
@@ -31,8 +31,8 @@ class KeyringCall:
     ) -> None:
         """Start the request.
 
-        ``backend`` is the one that stored the secret; ``only_there`` has no other one asked to delete it. ``prompt``
-        lets the backend ask a person on the terminal or by a window.
+        ``backend`` is the backend that stored the secret. With ``only_there``, no other backend is asked to delete it.
+        With ``prompt``, the backend may ask a person on the terminal or in a window.
         """
         self._prompt = prompt
         request = {
@@ -64,10 +64,10 @@ class KeyringCall:
         try:
             _, output = self._process.finish(None if self._prompt else wait)
         except TimeoutError:
-            return KeyringReply(Outcome.FAILED, reason=f"the keyring gave no answer within {wait:.0f} s")
+            return KeyringReply(Outcome.FAILED, reason=f"the keyring did not answer within {wait:.0f} s")
         try:
             found = {str(field): str(value) for field, value in json.loads(output).items()}
-            # A backend's words can hold anything.
+            # A backend's message can contain anything, even a secret.
             return KeyringReply(Outcome(found.pop("outcome")), **{**found, "reason": safe_text(found["reason"])})
         except (ValueError, AttributeError, KeyError, TypeError):
             return KeyringReply(Outcome.FAILED, reason="the keyring's process ended without an answer")
@@ -87,9 +87,9 @@ def _environment(*, prompt: bool) -> dict[str, str]:
 
 
 def _bus_in_runtime_folder() -> str | None:
-    """The address of the user's D-Bus session where systemd puts it (sd_bus_default_user(3)); None if it is not there.
+    """Return the address of the user's D-Bus in systemd's place (sd_bus_default_user(3)); None if it is missing.
 
-    A login by ssh or a cron job may have the bus without the variable that names it.
+    A login by ssh or a cron job may have the bus, but not the variable that names it.
     """
     folder = user_runtime_base()
     if sys.platform == "win32" or folder is None:
@@ -107,14 +107,14 @@ def _bus_in_runtime_folder() -> str | None:
 
 
 def secret_from(reply: KeyringReply, owner: str) -> str:
-    """Return the secret in a keyring's ``reply``. Raises SecretError that says why there is none."""
+    """Return the secret in a keyring's ``reply``. Raises SecretError if there is none."""
     if reply.is_ok:
         hide(reply.secret)
         return reply.secret
     if reply.outcome is Outcome.ABSENT:
         beside = f", nor does {_in_use(reply)}" if reply.in_use else ""
         raise SecretError(
-            f"the keyring backend {reply.backend} holds no shared secret for {owner}{beside}",
+            f"the keyring backend {reply.backend} has no shared secret for {owner}{beside}",
             "run: git-credential-bbjwt register FILE",
         )
     if reply.outcome is Outcome.LOST:
@@ -130,26 +130,26 @@ def _in_use(reply: KeyringReply) -> str:
 
 
 def keyring_error(reply: KeyringReply) -> SecretError:
-    """The error for a keyring that could not do what it was asked."""
+    """Return the error for a request that the keyring could not fulfil."""
     backend = f" {reply.backend}" if reply.backend else ""
     if reply.outcome is Outcome.LOCKED:
         return SecretError(
-            f"the keyring is locked, and nobody is asked for its password here (backend{backend})",
+            f"the keyring is locked, and this command does not ask for its password (backend{backend})",
             reply.hint
-            or "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or for "
-            "pass have gpg-agent hold the passphrase",
+            or "unlock it, then try again: log in to the desktop, run gnome-keyring-daemon --replace --unlock, or with "
+            "pass, enter the passphrase once for gpg-agent to remember",
         )
     if reply.outcome is Outcome.ITEM_LOCKED:
         return SecretError(
-            "the keyring is open, but it has locked this secret and wants to ask a person before it hands it out",
+            "the keyring is unlocked, but it has locked this secret and wants to ask a person before it returns it",
             "in KeePassXC, open Settings > Secret Service Integration and untick 'Confirm when passwords are retrieved "
             "by clients'; or choose another keyring backend (PYTHON_KEYRING_BACKEND) and register again",
         )
     if reply.outcome is Outcome.UNUSABLE and reply.in_use:
         return SecretError(
             f"the keyring backend{backend}, which stored the shared secret, cannot be used here ({reply.reason}), and "
-            f"{_in_use(reply)}, does not hold it",
-            "make the first one usable, or register again with the other",
+            f"{_in_use(reply)}, does not have it",
+            f"make{backend} usable, or register again with {reply.in_use}",
         )
     if reply.outcome is Outcome.UNUSABLE:
         chosen = f", which {reply.chosen_by} chooses," if reply.chosen_by else ""

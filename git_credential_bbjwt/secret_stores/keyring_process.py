@@ -1,8 +1,8 @@
-"""The only code that uses the ``keyring`` library; it runs as a process of its own.
+"""The keyring's process, the only code that uses the ``keyring`` library.
 
-Backends may ask for a password on the terminal, open a window, or wait for a D-Bus service for ever. In a process
-without a terminal, which its parent can end, none of that holds git up; and its heavy imports run while the parent
-opens its connections.
+Backends may ask for a password on the terminal, open a window, or wait forever for a D-Bus service. Git does not wait
+for that, because this process has no terminal and its parent can end it. Its slow imports run while the parent opens
+connections.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from git_credential_bbjwt.secret_stores import secret_service
 from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome
 from git_credential_bbjwt.system import child_process
 
-# errSecInteractionNotAllowed: what the Keychain says then ("Security Framework Result Codes").
+# errSecInteractionNotAllowed: the Keychain's error if it may not ask ("Security Framework Result Codes").
 _MACOS_WOULD_ASK = "-25308"
 
 # CRED_MAX_CREDENTIAL_BLOB_SIZE ("CREDENTIALW structure"). Bytes.
 _MOST_ON_WINDOWS = 2560
 
-# Seconds; well over what the parent waits.
+# Seconds. The parent waits less.
 _LONGEST_LIFE = 60
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     os.dup2(2, 1)  # A backend may print something, which is not part of the reply.
     request = json.loads(sys.stdin.buffer.readline())
     if not request["prompt"]:
-        # A service that never answers must not keep this process if the parent is gone.
+        # Even if the parent is gone and a service never answers, this process must end.
         child_process.end_after(_LONGEST_LIFE)
         _forbid_windows_of_macos()
     reply = _ACTIONS[request["action"]](request)
@@ -53,13 +53,13 @@ def _forbid_windows_of_macos() -> None:
 
 
 def _failure(problem: Exception, backend: str) -> KeyringReply:
-    """Return the reply for an exception of a backend, which is anybody's code and can raise anything."""
+    """Return the reply for an exception of a backend. Backends are other people's code and can raise anything."""
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
     reason = f"{type(problem).__name__}: {problem}"
     if isinstance(problem, secret_service.LockedItemError):
         return KeyringReply(Outcome.ITEM_LOCKED, backend=backend)
-    if isinstance(problem, EOFError):  # It asked for a password, and nobody is there.
+    if isinstance(problem, EOFError):  # The backend tried to read a password.
         return KeyringReply(Outcome.LOCKED, reason="its backend asks for a password", backend=backend)
     if isinstance(problem, CalledProcessError):
         return _failure_of_program(problem, backend)
@@ -79,9 +79,9 @@ def _failure_of_program(problem: CalledProcessError, backend: str) -> KeyringRep
     if program == "pass":
         store = os.environ.get("PASSWORD_STORE_DIR") or os.path.expanduser("~/.password-store")
         if not os.path.exists(f"{store}/.gpg-id"):
-            reason, hint = f"pass has no password store in {store} yet", "make it: pass init GPG-ID"
+            reason, hint = f"pass has no password store in {store} yet", "run: pass init GPG-ID"
             return KeyringReply(Outcome.UNUSABLE, reason=reason, backend=backend, hint=hint)
-    # Its gpg may not ask for a passphrase here.
+    # gpg must not ask for a passphrase here.
     return KeyringReply(Outcome.LOCKED, reason=f"{program} ended with status {problem.returncode}", backend=backend)
 
 
@@ -90,10 +90,10 @@ def _name(backend: Any) -> str:
 
 
 class _InUse:
-    """The backends that keyring itself would ask now: its configured one, those of a chain, or the best of a search.
+    """The backends that keyring uses now: the configured backend, those of a chain, or the best that it finds.
 
-    ``name`` is that of the one or of the chain. ``chosen_by`` names the variable or file that configures it, if one
-    does. ``problem`` says why ``links`` is empty.
+    ``name`` is the name of the backend or of the chain. ``chosen_by`` names the variable or file that configures it, if
+    there is one. ``problem`` says why ``links`` is empty.
     """
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ class _InUse:
         self.problem: KeyringReply | None = None
         try:
             self._find()
-        except Exception as problem:  # The configured one cannot be loaded.
+        except Exception as problem:  # The configured backend cannot be loaded.
             self.problem = _unusable(problem, self.name)
         if self.problem is not None:
             self.problem.chosen_by = self.chosen_by
@@ -127,7 +127,7 @@ class _InUse:
         links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
         if not self.chosen_by:  # Nobody chose to store secrets in a plain file.
             links = [link for link in links if "Plaintext" not in type(link).__name__]
-        reason = "" if links else "the only keyring backend here stores secrets in a plain file, and nobody chose it"
+        reason = "" if links else "the only keyring backend here stores secrets in a plain file and is not configured"
         if isinstance(backend, fail.Keyring):
             reason = "no keyring backend is usable here"
         if isinstance(backend, null.Keyring):
@@ -139,14 +139,14 @@ class _InUse:
 
 
 def _unusable(problem: Exception, name: str) -> KeyringReply:
-    """The reply for a backend that could not be loaded."""
+    """Return the reply for a backend that could not be loaded."""
     if isinstance(problem, CalledProcessError):
         return _failure_of_program(problem, name)
     return KeyringReply(Outcome.UNUSABLE, reason=f"{type(problem).__name__}: {problem}", backend=name)
 
 
 def _attempt_by_name(name: str, request: dict[str, Any]) -> KeyringReply:
-    """Ask the backend ``name``, without a search for others."""
+    """Send the request to the backend ``name``, without searching for others."""
     from keyring import core
 
     try:
@@ -162,10 +162,10 @@ def _attempt_by_name(name: str, request: dict[str, Any]) -> KeyringReply:
 
 
 def _attempt(backend: Any, request: dict[str, Any]) -> KeyringReply:
-    """Ask one backend."""
+    """Send the request to one backend."""
     name = _name(backend)
     try:
-        # KEYRING_PROPERTY_*: keyring's own way, which the constructors of some file backends forget.
+        # Apply the variables KEYRING_PROPERTY_*, because the constructors of some file backends do not.
         backend.set_properties_from_env()
         _forbid_windows_of(backend, is_person_there=request["prompt"])
         return _asked(backend, request)
@@ -209,7 +209,7 @@ def _asked(backend: Any, request: dict[str, Any]) -> KeyringReply:
     return KeyringReply(Outcome.OK, backend=name)
 
 
-# From the gravest outcome to what matters least, for a request that several backends were asked.
+# The outcomes of a request to several backends, the most important first.
 _GRAVITY = (
     Outcome.LOCKED,
     Outcome.ITEM_LOCKED,
@@ -231,7 +231,7 @@ def _gravest(replies: list[KeyringReply], in_use: _InUse) -> KeyringReply:
 
 
 def _get(request: dict[str, Any]) -> KeyringReply:
-    """Ask the backend that stored the secret; if it cannot be used or has none, those that keyring would ask."""
+    """Ask the backend that stored the secret; if it cannot be used or has no secret, ask the backends in use."""
     noted = request["backend"]
     first = _attempt_by_name(noted, request) if noted else None
     if first is not None and first.outcome not in (Outcome.ABSENT, Outcome.UNUSABLE):
@@ -250,7 +250,7 @@ def _get(request: dict[str, Any]) -> KeyringReply:
 
 
 def _set(request: dict[str, Any]) -> KeyringReply:
-    """Store the secret in the first backend that takes it."""
+    """Store the secret in the first backend that accepts it."""
     in_use = _InUse()
     replies = []
     for backend in in_use.links:
@@ -261,7 +261,7 @@ def _set(request: dict[str, Any]) -> KeyringReply:
 
 
 def _delete(request: dict[str, Any]) -> KeyringReply:
-    """Delete the secret in the backend that stored it and, unless ``only_there``, in all that keyring would ask."""
+    """Delete the secret in the backend that stored it and, unless ``only_there``, in all backends in use."""
     noted = request["backend"]
     first = _attempt_by_name(noted, request) if noted else None
     if request["only_there"]:
@@ -274,14 +274,14 @@ def _delete(request: dict[str, Any]) -> KeyringReply:
 
 
 def _beside(reply: KeyringReply, in_use: _InUse) -> KeyringReply:
-    """The reply of the backend that stored the secret, with the name of another one if that is in use."""
+    """Return the reply of the backend that stored the secret; if another backend is in use, with its name."""
     if in_use.name != reply.backend:
         reply.in_use, reply.chosen_by = in_use.name, in_use.chosen_by
     return reply
 
 
 def _describe(request: dict[str, Any]) -> KeyringReply:
-    """Tell whether the backend that stored secrets, or else the one in use, is open."""
+    """Reply whether the backend that stored the secrets is unlocked; without one, whether the backend in use is."""
     in_use = _InUse()
     if request["backend"]:
         return _beside(_attempt_by_name(request["backend"], request), in_use)

@@ -1,9 +1,9 @@
 """The protocol between the keyring's process and its parent: the command line, the request and the reply.
 
 A request is one JSON object on standard input: ``action`` (``get``, ``set``, ``delete``, ``describe``), ``service``,
-``username``, ``secret``, ``backend`` (the one that stored the secret, or empty), ``only_there`` (whether no other
-backend is asked to delete it), ``prompt`` (whether a person is there to be asked). The reply is one on standard output:
-the fields of `KeyringReply`.
+``username``, ``secret``, ``backend`` (the backend that stored the secret, or empty), ``only_there`` (ask no other
+backend to delete it), ``prompt`` (a person may be asked). The reply is one JSON object on standard output, with the
+fields of `KeyringReply`.
 """
 
 import sys
@@ -11,16 +11,16 @@ from enum import Enum
 
 
 class Outcome(str, Enum):
-    """How a request to the keyring ended."""
+    """The outcome of a request to the keyring."""
 
     OK = "ok"
     #: There is no such secret.
     ABSENT = "absent"
-    #: The entry is there, and it is empty.
+    #: The entry exists, but it is empty.
     LOST = "lost"
-    #: Somebody would have to be asked for the keyring's password.
+    #: A person would have to enter the keyring's password.
     LOCKED = "locked"
-    #: Somebody would have to be asked whether this one secret may be read.
+    #: A person would have to allow that this one secret is read.
     ITEM_LOCKED = "item locked"
     #: There is no backend, or the ``backend`` cannot be used.
     UNUSABLE = "unusable"
@@ -30,9 +30,9 @@ class Outcome(str, Enum):
 class KeyringReply:
     """The reply to a request.
 
-    ``backend`` is the name of the one that was asked, ``reason`` why it did not do what was asked. ``in_use`` names
-    the backend that keyring chose, if that is another one, and ``chosen_by`` the variable or file that chose it, if it
-    was one. ``hint`` is the next step, if the backend has one of its own.
+    ``backend`` names the backend that was asked, and ``reason`` says why the request failed. ``in_use`` names the
+    backend that keyring uses now, if that is another one. ``chosen_by`` names the variable or file that configures it,
+    if there is one. ``hint`` is the next step, if it depends on the backend.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class KeyringReply:
 
     @property
     def is_ok(self) -> bool:
-        """Whether what was asked for is done."""
+        """Return whether the request succeeded."""
         return self.outcome is Outcome.OK
 
     def fields(self) -> dict[str, str]:
@@ -64,8 +64,8 @@ class KeyringReply:
 
 
 def command(path: list[str]) -> list[str]:
-    """Return the command line of the process, which finds its modules where its parent does: in ``path``."""
-    # It ends too soon for garbage to matter; collecting it takes a tenth of the time.
+    """Return the command line of the process, which imports from ``path``, as its parent does."""
+    # Garbage collection takes 10 % of the time and is not needed in such a short process.
     run = "import gc, sys; gc.disable(); sys.path[:] = sys.argv[1:]; "
     run += f"from {__package__}.keyring_process import main; main()"
     return [sys.executable, "-I", "-c", run, *path]

@@ -1,9 +1,10 @@
-"""The Secret Service without its windows, for the keyring's process.
+"""Keep the Secret Service from opening windows, in the keyring's process.
 
 By the specification a service opens a window only if a client calls ``Prompt`` on a prompt object
 (https://specifications.freedesktop.org/secret-service-spec/latest/, "Prompts and Prompting"). keyring's backend calls
-it whenever a collection or an item is locked. Asking first whether the collection is locked is not enough: KeePassXC
-locks each item, and asks before it deletes one. So the functions of the library that call ``Prompt`` are replaced here.
+it whenever a collection or an item is locked. It is not enough to check first whether the collection is locked, because
+KeePassXC locks each item and asks before it deletes one. So this module replaces the library's functions that call
+``Prompt``.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ class LockedItemError(Exception):
 def forbid_windows(*, is_person_there: bool) -> None:
     """Raise WouldAskError and LockedItemError from now on if the service would open a window.
 
-    If ``is_person_there``, it may still ask before it deletes, and for the password of a new collection.
+    If ``is_person_there``, the service may still ask before it deletes a secret, and for a new collection's password.
     """
     item: Any = import_module("secretstorage.item")
     collection: Any = import_module("secretstorage.collection")
@@ -40,7 +41,7 @@ def forbid_windows(*, is_person_there: bool) -> None:
     def refuse(connection: Any, path: str, **options: Any) -> Any:
         if not _is_open_wallet(connection):
             raise WouldAskError("its service wants to ask a person")
-        # kwalletd5 calls an open wallet locked until a client unlocks it, and then opens no window.
+        # kwalletd5 reports an open wallet as locked until a client unlocks it, which opens no window.
         return run_prompt(connection, path, **options)
 
     def refuse_collection(*_: Any, **__: Any) -> Any:
@@ -52,7 +53,7 @@ def forbid_windows(*, is_person_there: bool) -> None:
         return False
 
     def create(self: Any, label: str, attributes: dict[str, str], *rest: Any, **options: Any) -> Any:
-        # KeePassXC always has a prompt for a new item, and opens a window only if it replaces a locked one.
+        # KeePassXC has a prompt for each new item, but opens a window only if the item replaces a locked one.
         for one in self.search_items(attributes):
             refuse_item(one)
         return create_item(self, label, attributes, *rest, **options)
@@ -66,7 +67,7 @@ def forbid_windows(*, is_person_there: bool) -> None:
 
 
 def is_locked(backend: Any) -> bool:
-    """Whether the collection that ``backend`` uses is locked, or is not there yet."""
+    """Return whether the collection that ``backend`` uses is locked or does not exist yet."""
     import secretstorage
 
     with contextlib.closing(secretstorage.dbus_init()) as bus:
@@ -74,12 +75,12 @@ def is_locked(backend: Any) -> bool:
         try:
             collection = secretstorage.Collection(bus, path) if path else secretstorage.Collection(bus)
         except secretstorage.ItemNotFoundException:
-            return True  # To make one, the service asks for its password.
+            return True  # To create a collection, the service asks for a password.
         return bool(collection.is_locked()) and not _is_open_wallet(bus)
 
 
 def is_wallet_closed(backend: Any) -> bool:
-    """Whether the wallet of keyring's KWallet ``backend`` is closed."""
+    """Return whether the wallet of keyring's KWallet ``backend`` is closed."""
     dbus: Any = sys.modules["dbus"]  # The backend has loaded it.
     service = dbus.SessionBus().get_object(backend.bus_name, backend.object_path)
     wallet = dbus.Interface(service, "org.kde.KWallet")
@@ -87,7 +88,7 @@ def is_wallet_closed(backend: Any) -> bool:
 
 
 def _is_open_wallet(connection: Any) -> bool:
-    """Whether the Secret Service on this bus is KDE's, whose own interface says that its wallet is open."""
+    """Return whether the Secret Service on this bus is KDE's wallet and its own interface says that it is open."""
     bus = ("/org/freedesktop/DBus", "org.freedesktop.DBus", "org.freedesktop.DBus")
     service = _called(connection, bus, "GetConnectionUnixProcessID", "org.freedesktop.secrets")
     for name, path in _WALLETS:
@@ -99,7 +100,7 @@ def _is_open_wallet(connection: Any) -> bool:
 
 
 def _called(connection: Any, at: tuple[str, str, str], method: str, *strings: str) -> Any:
-    """The result of a D-Bus method that takes ``strings``; None if it fails."""
+    """Return the result of a D-Bus method that takes ``strings``; None if it fails."""
     from jeepney import DBusAddress, MessageFlag, MessageType, new_method_call
 
     path, name, interface = at

@@ -1,4 +1,4 @@
-"""Where shared secrets (and, on request, tokens) are kept: the keyring, or the file a person chose instead."""
+"""Store, read and remove shared secrets: in the keyring, or in a file if the user chose that."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class SecretFile:
     def read(self) -> str:
         """Return the secret. Raises SecretError if it is missing or others could read it."""
         path = f"{self.folder_path}/{self.name}"
-        hint = f"make {path} readable for its owner alone (chmod 600), or register again"
+        hint = f"run chmod 600 {path} as its owner, or register again"
         try:
             if os.stat(path).st_mode & 0o077:
                 raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
@@ -41,7 +41,7 @@ class SecretFile:
 
     @staticmethod
     def write_many(files: "dict[SecretFile, str]") -> None:
-        """Keep each secret in its file; all are in the same folder. Raises OSError."""
+        """Write each secret to its file; all files are in the same folder. Raises OSError."""
         (path,) = {file.folder_path for file in files}
         folder = PrivateFolder(path, create=True)
         try:
@@ -50,12 +50,12 @@ class SecretFile:
             folder.close()
 
     def remove(self) -> None:
-        """Remove the secret, and the folder with its last one. Raises SecretError."""
+        """Remove the secret, and the folder if that was the last one in it. Raises SecretError."""
         _remove_files(self.folder_path, lambda _: [self.name])
 
     @classmethod
     def remove_others(cls, config_folder: str, keyring_users: Iterable[str]) -> None:
-        """Remove the secrets of everyone except ``keyring_users``: killed processes left them. Raises SecretError."""
+        """Remove all secrets except those of ``keyring_users``; killed processes left them. Raises SecretError."""
         used = set(map(digest, keyring_users))
         _remove_files(
             f"{config_folder}/{cls._FOLDER}",
@@ -83,9 +83,9 @@ def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> 
 
 
 def shared_secret_of(installation: Installation) -> Callable[[], str]:
-    """Return what gives the installation's shared secret when called, and starts to fetch it now.
+    """Start to fetch the installation's shared secret, and return a function that returns the secret.
 
-    Raises InstallationError for an installation that has none; the call raises SecretError.
+    Raises InstallationError if the installation has no secret. The function raises SecretError.
     """
     for field, value in (("key", installation.app_key), ("clientKey", installation.keyring_user)):
         if not value:
@@ -109,7 +109,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
 
 
 def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
-    """Keep the secrets in files, as ``register --insecure-storage`` asks, and see that they are there.
+    """Write the secrets to files for ``register --insecure-storage``, and check that they can be read again.
 
     Raises SecretError.
     """
@@ -126,7 +126,7 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
 
 
 def store_in_keyring(installation: Installation, secret: str) -> str:
-    """Keep ``secret`` in the keyring, see that it is there, and return the name of the backend that holds it.
+    """Store ``secret`` in the keyring, check that it can be read again, and return the name of the backend.
 
     A person at a terminal may be asked to unlock the keyring. Raises SecretError.
     """
@@ -146,14 +146,14 @@ def store_in_keyring(installation: Installation, secret: str) -> str:
 
 def _check_same(found: str, secret: str) -> None:
     if found != secret:
-        raise SecretError("the shared secret came back changed from its store", HEADLESS_HINT)
+        raise SecretError("the stored shared secret differs from the original", HEADLESS_HINT)
 
 
 def remove_secret(installation: Installation, *, only_there: bool = False) -> None:
-    """Remove the installation's secret from where it is stored.
+    """Remove the installation's secret from its store.
 
     ``only_there`` leaves it in the keyring's other backends, because the secret was stored again in one of them.
-    Raises SecretError if it cannot be removed; that it is not there is no error.
+    Raises SecretError if the secret cannot be removed. It is not an error if the secret does not exist.
     """
     if installation.secret_place is SecretPlace.FILE:
         SecretFile(os.path.dirname(installation.where), installation.keyring_user).remove()
@@ -173,9 +173,9 @@ def remove_secret(installation: Installation, *, only_there: bool = False) -> No
 
 
 def remove_replaced_secret(old: Installation, new: list[Installation]) -> None:
-    """Remove the secret of an ``old`` registration unless one of the ``new`` ones is stored in its place.
+    """Remove the secret of an ``old`` registration, unless the secret of a ``new`` one has overwritten it.
 
-    A secret that cannot be removed is a warning.
+    If the secret cannot be removed, print a warning.
     """
     same_name = [one for one in new if (one.keyring_user, one.secret_place) == (old.keyring_user, old.secret_place)]
     if any(one.keyring_backend == old.keyring_backend and one.where == old.where for one in same_name):
@@ -187,7 +187,7 @@ def remove_replaced_secret(old: Installation, new: list[Installation]) -> None:
 
 
 class _Once:
-    """Calls ``fetch`` the first time it is called, and remembers."""
+    """A function that calls ``fetch`` once and remembers the result."""
 
     def __init__(self, fetch: Callable[[], str]) -> None:
         self._fetch = fetch

@@ -8,9 +8,9 @@ from git_credential_bbjwt.tokens.record import first_usable, is_shared_memory, t
 class TokenCache:
     """The token cache of this user, or of a broker. A call opens it once and passes it on.
 
-    ``tokens`` is the folder of the records, None if no token can be kept. ``notes`` holds locks and refusals: it is the
-    same folder, or the user's cache folder if there is none for tokens. ``uuids`` holds the UUIDs of repositories,
-    which are no secret and are kept on disk.
+    ``tokens`` is the folder of the records, None if no token can be kept. ``notes`` is the folder of locks and
+    refusals: the same folder, or the user's cache folder if there is no folder for tokens. ``uuids`` is the folder of
+    the repositories' UUIDs, which are not secret and are kept on disk.
     """
 
     def __init__(
@@ -26,16 +26,16 @@ class TokenCache:
         self.notes = notes
         self.uuids = uuids
         self.is_brokers = is_brokers
-        #: Whether a token that opens a workspace may be in ``tokens``: not in a folder that other containers share.
+        #: Whether ``tokens`` may have tokens that open a workspace. It may not if other containers share the folder.
         self.keeps_workspace_tokens = keeps_workspace_tokens
         self._operators_folder: str | None = None
 
     @classmethod
     def open(cls, *, create: bool, is_brokers: bool = False, operators_folder: str | None = None) -> "TokenCache":
-        """Open the first folders that can be used; ``create`` makes what is missing.
+        """Open the first folders that can be used; with ``create``, make missing folders.
 
-        A broker's slots and locks are its own. ``operators_folder`` is the absolute path that the operator of a broker
-        gave it, for all that is kept, in memory or on a disk; None if the operator named none.
+        A broker does not share slots and locks with its clients. ``operators_folder`` is the absolute path of the
+        folder that a broker's operator chose for all files, in memory or on a disk; None if the operator chose none.
         """
 
         def open_folder(path: str) -> PrivateFolder:
@@ -58,7 +58,7 @@ class TokenCache:
         return cache
 
     def make_notes(self) -> PrivateFolder | None:
-        """Return the folder of the notes, made if it is missing: refusals are remembered even if no token is kept."""
+        """Return the folder of the notes; make it if it is missing, because refusals are kept even without tokens."""
         if self.notes is None:
             made = TokenCache.open(create=True, is_brokers=self.is_brokers, operators_folder=self._operators_folder)
             self.notes = made.notes
@@ -102,14 +102,14 @@ class TokenCache:
 
 
 def write(folder: PrivateFolder, name: str, data: bytes, *, until: float | None = None) -> None:
-    """Write the file ``name`` in ``folder``; ``until`` is the Unix time of its end. Raises OSError."""
+    """Write the file ``name`` in ``folder``; ``until``, its end in Unix time, becomes its time. Raises OSError."""
     if "/" in name:
         folder.make_folders(name.rpartition("/")[0])
     folder.write(name, data, date=until)
 
 
 def every_cache() -> list[TokenCache]:
-    """Return one cache for each folder of this user that is there, for commands that drop tokens wherever they are."""
+    """Return a cache for each existing folder of this user, for commands that drop tokens from all of them."""
     on_disk = user_cache_folder()
     paths = list(dict.fromkeys([*token_paths(), *([on_disk] if on_disk else [])]))
     folders = usable(iter(paths), lambda path: PrivateFolder(path, create=False))

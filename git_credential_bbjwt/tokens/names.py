@@ -1,6 +1,7 @@
 """The names of the files in the token cache.
 
-A record is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``; what is known beside it ends with one of these endings.
+A record's file is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``. Other files of the same slot have the same name and one
+of these endings.
 """
 
 from git_credential_bbjwt.tokens.record import CLOSED as CLOSED
@@ -11,23 +12,23 @@ BESIDE = "~"
 #: The lock of a slot or of a counter.
 LOCK = "~lock"
 
-#: When tokens of a slot were replaced because the server refused them.
+#: The times at which refused tokens of a slot were replaced.
 REMINTS = "~reminted"
 
-#: Tokens that a broker must not give again.
+#: Refused tokens, which a broker must not return again.
 REFUSED = "~refused"
 
-#: The lock of the one process that asks whether Connect still works, and when it last did.
+#: The lock of the process that checks whether Connect still works, and the time when it last worked.
 CONNECT = "~connect"
 CONNECT_WORKS = "~works"
 
 #: The UUID of a repository.
 UUID = "~uuid"
 
-#: A broker is about to get a token.
+#: The note that a broker is about to get a token.
 MINTING = "~minting"
 
-#: The name that a broker found for a repository named by UUIDs.
+#: The name that a broker found for a repository that was requested by UUIDs.
 NAMED = "~named"
 
 ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, CONNECT, CONNECT_WORKS, UUID, MINTING, NAMED)
@@ -35,7 +36,7 @@ ENDINGS = (LOCK, REMINTS, CLOSED, REFUSED, CONNECT, CONNECT_WORKS, UUID, MINTING
 #: The folder of remembered refusals.
 REFUSALS = "refusals"
 
-#: Seconds for which a refusal is remembered, and for which an outage of look-ups is.
+#: Seconds for which a refusal is remembered, and those for an outage of look-ups.
 REFUSAL_LIFE = 30
 OUTAGE_LIFE = 120
 
@@ -43,5 +44,5 @@ OUTAGE_LIFE = 120
 LOOKUPS = "lookups"
 MISSES = "misses"
 
-#: How many of each there may be in a minute, and so how many files: ``lookups~00`` and so on.
+#: Limit of each per minute, and so the number of files for each: ``lookups~00`` and so on.
 MOST_LOOKUPS = 20

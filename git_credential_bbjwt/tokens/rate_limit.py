@@ -9,7 +9,7 @@ from git_credential_bbjwt.tokens.cache import TokenCache
 class RateLimit:
     """At most ``most`` events within ``seconds``, counted in the cache's file ``name``.
 
-    The caller holds the lock of whatever is counted.
+    The caller must hold a lock on the file.
     """
 
     def __init__(self, cache: TokenCache, name: str, *, most: int, seconds: int) -> None:
@@ -31,7 +31,7 @@ class RateLimit:
 
     def touch(self) -> None:
         """Write the file without an event, to find out whether it can be written. Raises OSError."""
-        self._write(self._recent() or [0])  # An empty file could be written to a full disk.
+        self._write(self._recent() or [0])  # Not empty, because a full disk still has room for an empty file.
 
     def try_to_count(self) -> None:
         """Count an event that happens now, if that can be written."""
@@ -44,7 +44,7 @@ class RateLimit:
         self._cache.write(self._name, " ".join(map(str, times)).encode())
 
     def _recent(self) -> list[int]:
-        """The Unix times of the events that still matter, the newest last. A time to come is not one."""
+        """Return the Unix times of the events that still count, the newest last. Future times are ignored."""
         now = int(time.time())
         text = (self._cache.read(self._name) or b"").decode("ascii", "replace")
         times = [int(word) for word in text.split() if word.isascii() and word.isdigit() and len(word) < 18]

@@ -1,4 +1,4 @@
-"""One cached token, when it may be used again, and the folders that it may be in: all that a cached answer needs.
+"""Cached tokens: their records, their folders, and the rule for using them again. A cached answer needs only this.
 
 On Linux a token is in memory only: in the user's runtime folder, else in ``/dev/shm``. The containers of a Kubernetes
 pod share ``/dev/shm``, so a token that opens a whole workspace is not kept there.
@@ -19,32 +19,32 @@ if TYPE_CHECKING:
 
     _Folder = TypeVar("_Folder", bound=OwnFolder)
 
-#: A cached token is used only with this many seconds left: a clone that starts with it must be able to end with it.
+#: Seconds that a cached token must have left, so that a clone that starts with it can finish with it.
 MIN_REMAINING = 300
 
-# A record from the future was written while the clock was wrong, so its end means nothing. A clock that is being slewed
-# may be 30 s off.
+# Seconds. If a record's time is further in the future, the clock was wrong when it was written, so its end is wrong,
+# too. A clock that is being adjusted may be 30 s off.
 _CLOCK_SLACK = 30
 
-#: Begins the ``identity`` of a record whose token a broker gave.
+#: Begins the ``identity`` of a record whose token came from a broker.
 BROKERED = "broker-"
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # `is_in_memory` and `OwnFolder` decide whether it may be used.
 
-# The characters of a readable name. A host's colon and a scope's blank are replaced, because Windows allows neither in
-# such a place. There are no capital letters, because some file systems do not distinguish them.
+# The characters of a readable name. A host's colon and a scope's blank are replaced because of Windows. There are no
+# capital letters, because some file systems do not distinguish them.
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-{}[]: ,")
 
-# File systems allow 255, and the names of locks and new files have an ending. Characters.
+# Characters. File systems allow 255, and locks and new files add an ending.
 _LONGEST_NAME = 200
 
-# A prime, so that all bytes of a name matter.
+# Number of subfolders: a prime, so that all bytes of a name matter.
 _PARTS = 61
 
-#: Ends the name of the note that the newest token of a slot was refused as well.
+#: Ends the name of the note that the newest token of a slot was refused, too.
 CLOSED = "~closed"
 
-# The last part of the name of a broker's slot: a broker and an asker of one user do not wait for each other.
+# The last part of the name of a broker's slot, so that a broker and a client of the same user do not share locks.
 _BROKERS = "broker"
 
 _FORMAT = "bbjwt-token-record 5"
@@ -72,13 +72,13 @@ WORKSPACE = "workspace"
 
 
 class Record:
-    """One cached token and all that must be the same for using it again.
+    """One cached token, and everything that must be unchanged before it is used again.
 
     ``host``, ``workspace``, ``name``, ``scope`` and ``app`` are those of its slot (`tokens.slot`). ``minted`` and
     ``expires`` are Unix times. ``stamp`` is that of all sources of installations at the time of the mint, ``identity``
-    a digest of the vendor. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for
-    a token that opens more than one repository; ``granted`` then names its scopes, and ``asked`` those that a call
-    requested and found it no broader than.
+    a digest of the vendor. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for a token
+    that opens more than one repository. ``granted`` then names the token's scopes, and ``asked`` the requested scope
+    that they were compared with.
     """
 
     __slots__ = (*_TEXT_FIELDS, "expires", "minted")
@@ -101,26 +101,26 @@ class Record:
     expires: int
 
     def may_answer(self, refused: list[str], *, stamp: str = "", identities: tuple[str, ...] = ()) -> bool:
-        """Return whether the token may be handed out again.
+        """Return whether the token may be returned again.
 
-        Whoever gave it must still be asked: the ``stamp`` of the sources is the same, or the giver is one of the
-        ``identities``. It must not be one of the ``refused`` fingerprints, and it must be in time.
+        Its vendor must still be in use: the ``stamp`` of the sources is the same, or the vendor is one of the
+        ``identities``. Its fingerprint must not be in ``refused``, and it must have enough time left.
         """
         still_asked = self.stamp == stamp != "" or self.identity in identities
         return still_asked and self.fingerprint not in refused and self.is_in_time()
 
     def is_in_time(self) -> bool:
-        """Return whether enough of its life is left, by a clock that has not been set back since the mint."""
+        """Return whether enough time is left, and the clock has not been set back since the mint."""
         return self.minted - _CLOCK_SLACK <= time.time() <= self.expires - MIN_REMAINING
 
     @property
     def end(self) -> str:
-        """The time of its end in words."""
+        """The time of its end, as messages show it."""
         return time.strftime("%H:%M:%S UTC", time.gmtime(self.expires))
 
     @property
     def is_brokered(self) -> bool:
-        """Return whether a broker gave it."""
+        """Return whether the token came from a broker."""
         return self.identity.startswith(BROKERED)
 
     @property
@@ -142,7 +142,7 @@ class Record:
 
 
 def parse_record(data: bytes) -> Record | None:
-    """Return the record, or None for anything that is not a whole one."""
+    """Return the record in ``data``; None if it is incomplete or has another format."""
     try:
         lines = data.decode("ascii").split("\n")
         if lines[0] != _FORMAT or lines[-2:] != [_END, ""]:
@@ -159,12 +159,12 @@ def parse_record(data: bytes) -> Record | None:
 
 
 def part_of(text: str) -> str:
-    """Return the subfolder that ``text`` belongs in: the helper never has to list a folder of 100,000 files."""
+    """Return the subfolder for ``text``, so that the helper never has to list a folder of 100,000 files."""
     return f"{int.from_bytes(text.encode('utf-8', 'surrogateescape'), 'big') % _PARTS:02x}"
 
 
 def file_name(*parts: str) -> str:
-    """Return a name that no other list of two or more parts has."""
+    """Return a file name that is different for each list of two or more parts."""
     name = ",".join(parts)
     if len(name) <= _LONGEST_NAME and _PLAIN.issuperset(name) and name.count(",") == len(parts) - 1:
         return name.replace(":", "=").replace(" ", "+")
@@ -183,7 +183,7 @@ def slot_name(repository: Repository, scope: str, app: str, *, is_brokers: bool 
 
 
 def read_record(folder: OwnFolder, name: str, repository: Repository, scope: str, app: str) -> Record | None:
-    """Return the record in the file ``name`` if it is of exactly this slot, whatever its age; else None."""
+    """Return the record in the file ``name``, whatever its age; None if it does not belong to exactly this slot."""
     data = folder.read(name)
     record = parse_record(data) if data else None
     if record is None or (record.host, record.workspace, record.name, record.scope, record.app) != (
@@ -200,7 +200,7 @@ def read_record(folder: OwnFolder, name: str, repository: Repository, scope: str
 def cached_record(repository: Repository, scope: str, app: str) -> Record | None:
     """Return this user's record for ``repository``, whatever its age; None if there is none.
 
-    It may be that of the workspace's token, unless the server has lately refused that token for this repository.
+    It may be the record of the workspace's token, unless the server has just refused that token for this repository.
     """
     folder = first_usable(token_paths(), OwnFolder)
     if folder is None:
@@ -217,9 +217,9 @@ def cached_record(repository: Repository, scope: str, app: str) -> Record | None
 
 
 def token_paths(operators: str | None = None) -> "Iterator[str]":
-    """Yield the folders that may hold tokens; the first that can be used is used.
+    """Yield the folders that may have tokens; the first usable folder is used.
 
-    ``operators`` is the folder that a broker's operator gave it: then no other one is used.
+    ``operators`` is the folder that a broker's operator chose; if it is given, it is the only one.
     """
     if operators is not None:
         yield operators
@@ -243,7 +243,7 @@ def is_shared_memory(path: str) -> bool:
 def is_in_memory(path: str) -> bool:
     """Return whether the folder ``path`` is on a tmpfs.
 
-    The device number decides (proc_pid_mountinfo(5)): a path says nothing, because a later mount can cover it.
+    The device number decides (proc_pid_mountinfo(5)) and not the path, because a later mount can cover a path.
     """
     if sys.platform == "win32":
         return False
@@ -267,7 +267,7 @@ def first_usable(
 def usable(
     paths: "Iterator[str]", open_folder: "Callable[[str], _Folder]", *, create: bool = False
 ) -> "Iterator[_Folder]":
-    """Yield each of ``paths`` that ``open_folder`` can open. ``create`` tells that it makes what is missing."""
+    """Yield each of ``paths`` that ``open_folder`` can open. ``create`` says that it makes missing folders."""
     for path in paths:
         try:
             yield open_folder(path)

@@ -14,16 +14,16 @@ from git_credential_bbjwt.tokens.names import CONNECT_WORKS, LOCK, REFUSED, REMI
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import CLOSED, Record, read_record, slot_name
 
-#: How many tokens may replace a refused one, and within how many seconds: another token does not help if the server
-#: refuses each.
+#: Limit of replacements for refused tokens, and its period in seconds. If the server refuses each token, more tokens do
+#: not help.
 MOST_REMINTS = 5
 REMINTS_WITHIN = 300
 
 #: Seconds for which a repository gets no token after its newest one was refused, too.
 CLOSED_FOR = 30
 
-# Seconds that a workspace's token serves before a refusal can be a reason to replace it: a younger one has hardly been
-# revoked, so the repository is not there, or closed.
+# Seconds. A workspace's token is replaced after a refusal only if it is older. A younger token has hardly been revoked,
+# so the repository does not exist or is closed to the token.
 _OLD_ENOUGH = 60
 
 # Seconds for which a refused token is named to a broker if its end is not known.
@@ -34,9 +34,9 @@ _MOST_REFUSED = 32
 
 
 class Slot:
-    """The place of the token for one repository, scope and app; of a workspace's token the repository has no name.
+    """The place of the token for one repository, scope and app. A workspace's token has a repository without a name.
 
-    If there is no folder, nothing is found and nothing is kept.
+    If there is no folder for tokens, `find` returns None and `keep` does nothing.
     """
 
     def __init__(self, cache: TokenCache, repository: Repository, scope: str, app: str) -> None:
@@ -68,9 +68,9 @@ class Slot:
 
     @contextlib.contextmanager
     def lock(self, budget: Budget, of: str = "") -> Iterator[None]:
-        """Hold the slot's lock, so that one process at a time gets a token for it; ``of`` names another lock of it.
+        """Hold the slot's lock, so that one process at a time gets a token for it; ``of`` names another lock.
 
-        If no lock can be made there is nothing to share either, and the call goes on without.
+        If no lock can be made, no token can be shared either, so the call continues without a lock.
         """
         with contextlib.ExitStack() as held:
             if self._cache.notes is not None:
@@ -83,7 +83,7 @@ class Slot:
             yield
 
     def count_remint(self) -> None:
-        """Count a token that is minted because the server refused the one before.
+        """Count a token that is minted because the server refused the previous one.
 
         Raises TooManyRefusedError if that has happened too often.
         """
@@ -93,7 +93,7 @@ class Slot:
             raise TooManyRefusedError(
                 f"the server has refused {MOST_REMINTS} tokens for {self._described} within "
                 f"{REMINTS_WITHIN // 60} minutes, so no more are requested",
-                "see what the server tells git; git-credential-bbjwt doctor URL checks each step",
+                "read the server's message to git; git-credential-bbjwt doctor URL checks each step",
                 seconds,
             )
         limit.try_to_count()
@@ -103,36 +103,36 @@ class Slot:
         return self.repository.full_name if self.repository.name else f"the workspace {self.repository.workspace}"
 
     def close(self, record: Record | None) -> None:
-        """Note that the newest token was refused as well: for `CLOSED_FOR` seconds there is none for the repository.
+        """Note that the newest token was refused, too, so that the repository gets none for `CLOSED_FOR` seconds.
 
-        ``record`` is the slot's own one, None if the token is that of the workspace.
+        ``record`` is the slot's record; None if the refused token is the workspace's.
         """
         try:
             self._cache.write(self.name + CLOSED, b"\n")
             if record is not None:
-                record.stamp = ""  # So that it is not returned without a look at the note.
+                record.stamp = ""  # Without a stamp, it is not returned before the note is read.
                 self.keep(record)
         except OSError as problem:
             trace(f"the refusal could not be noted: {problem.strerror}")
 
     def closed_for(self) -> int:
-        """Return for how many more seconds there is no token for the repository; 0 if it is not closed."""
+        """Return the seconds for which the repository still gets no token; 0 if the slot is not closed."""
         age = self._cache.age(self.name + CLOSED)
         return 0 if age is None or age >= CLOSED_FOR else max(1, round(CLOSED_FOR - age))
 
     def reopen(self) -> None:
-        """End what `close` began."""
+        """Remove the note that `close` wrote."""
         self._cache.remove(self.name + CLOSED)
 
     def note_connect_works(self) -> None:
-        """Note that Bitbucket has just given a Connect app of the workspace a token."""
+        """Note that a Connect app of the workspace has just received a token from Bitbucket."""
         try:
             self._cache.write(self.name + CONNECT_WORKS, b"\n")
         except OSError as problem:
             trace(f"that Connect works could not be noted: {problem.strerror}")
 
     def connect_works_since(self, when: float) -> bool:
-        """Return whether Bitbucket has given a Connect app of the workspace a token since ``when``, a Unix time."""
+        """Return whether a Connect app of the workspace has received a token since ``when`` (Unix time)."""
         age = self._cache.age(self.name + CONNECT_WORKS)
         return age is not None and time.time() - age > when
 
@@ -141,7 +141,7 @@ class Slot:
         return [fingerprint for fingerprint, expires in self._refusals() if expires > time.time()]
 
     def refuse(self, fingerprint: str, expires: int | None) -> None:
-        """Remember until ``expires``, a Unix time, that this token is not wanted again; for a day if that is None."""
+        """Remember a token as refused until ``expires`` (Unix time), or for a day if ``expires`` is None."""
         until = int(time.time()) + _A_DAY if expires is None else expires
         others = [one for one in self._refusals() if one[0] != fingerprint and one[1] > time.time()]
         lines = [f"{one} {end}\n" for one, end in [*others, (fingerprint, until)][-_MOST_REFUSED:]]
@@ -160,7 +160,10 @@ class Slot:
 
 
 def may_be_replaced(slot: Slot, record: Record) -> bool:
-    """Return whether a workspace's refused token is replaced, and count that; else it stays for the others."""
+    """Return whether a workspace's refused token may be replaced, and count the replacement.
+
+    If it may not, it stays in use for other repositories.
+    """
     if time.time() - record.minted < _OLD_ENOUGH:
         return False
     try:
@@ -172,5 +175,5 @@ def may_be_replaced(slot: Slot, record: Record) -> bool:
 
 
 def workspace_slot(cache: TokenCache, host: str, workspace: str, app: str) -> Slot:
-    """Return the slot of a token that serves a whole workspace: one, whatever scope was asked for."""
+    """Return the slot of a token that serves a whole workspace. It is the same for every requested scope."""
     return Slot(cache, Repository(host, workspace, ""), "", app)

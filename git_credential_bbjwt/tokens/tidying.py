@@ -1,4 +1,4 @@
-"""Removing cached tokens: what is past its end, what is to be forgotten, or everything."""
+"""Remove files of the token cache: expired files, tokens to forget, or everything."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,10 +24,10 @@ from git_credential_bbjwt.tokens.record import Record, file_name, parse_record, 
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 
-# Seconds that removing what is past its end may take after an answer.
+# Seconds that `tidy` may take after an answer.
 _TIDYING = 0.002
 
-# Seconds after which a file is past its end: a day, unless it is known to matter for a shorter or longer time.
+# Seconds after which a file expires: a day, except for these endings.
 _A_DAY = 86_400
 _LIVES = {
     REMINTS: REMINTS_WITHIN,
@@ -44,10 +44,10 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def tidy(cache: TokenCache, *, everything: bool = False) -> None:
-    """Remove what is past its end, so that the cache does not grow with every repository seen.
+    """Remove expired files, so that the cache does not grow with every repository.
 
-    A little at a time, by the files' times and from a random place on, so that the cost does not grow with the cache
-    and each file gets its turn. ``everything`` takes the time it needs, for a folder that is full.
+    A call checks only some files, from a random place on, so its cost does not grow with the cache, and each file is
+    checked in some call. With ``everything``, for a full folder, it checks all files.
     """
     end = time.monotonic() + (3600.0 if everything else _TIDYING)
     for folder in cache.folders():
@@ -72,13 +72,13 @@ def _remove_ended(folder: PrivateFolder, path: str, names: list[str], life: int 
 
 
 def _life(name: str, usual: int) -> int:
-    """Seconds for which a file matters. A record's file has the time of its end."""
+    """Return the seconds for which a file is needed. The time of a record's file is the token's end."""
     record, beside, ending = name.partition(BESIDE)
     return _LIVES.get(beside + ending, usual) if beside else 0 if "," in record else usual
 
 
 def forget(concerns: Callable[[Record], bool]) -> int:
-    """Drop the cached tokens that ``concerns`` accepts, wherever they are kept; return how many."""
+    """Drop the cached tokens that ``concerns`` accepts, from all folders; return their number."""
     dropped = 0
     for cache in every_cache():
         for folder in cache.folders():
@@ -90,12 +90,12 @@ def forget(concerns: Callable[[Record], bool]) -> int:
 
 
 def forget_repository(repository: Repository) -> int:
-    """Drop the cached tokens of one repository, that of its workspace too; return how many."""
+    """Drop the cached tokens of one repository and of its whole workspace; return their number."""
 
     def concerns(record: Record) -> bool:
         if record.repository == repository:
             return True
-        # Which workspace a UUID is the name of is not known here.
+        # A UUID's slug is not known here, so it may be any workspace.
         same = repository.workspace.startswith("{") or record.workspace == repository.workspace
         return record.opens_workspace and record.name == "" and record.host == repository.host and same
 
@@ -112,7 +112,7 @@ def workspace_records(cache: TokenCache, host: str) -> Iterator[Record]:
 
 
 def forget_workspaces(workspaces: Iterable[tuple[str, str]]) -> None:
-    """Drop the cached tokens of workspaces, each a host and a slug or a UUID, without reading those of others."""
+    """Drop the cached tokens of workspaces (pairs of host and slug or UUID) without reading other tokens."""
     wanted = list(dict.fromkeys(workspaces))
     for cache in every_cache():
         for folder in cache.folders():
@@ -131,9 +131,9 @@ def forget_refusals() -> None:
 
 
 def clear_all() -> None:
-    """Remove every file that is named as the helper's, broken records and leftovers of killed processes too.
+    """Remove every file with a name of the helper's, including broken records and leftovers of killed processes.
 
-    The folders are removed as well, if nothing else is in them.
+    Folders that are then empty are removed, too.
     """
     for cache in every_cache():
         for folder in cache.folders():
@@ -162,7 +162,7 @@ def _clear_subfolder(folder: PrivateFolder, path: str) -> None:
 
 def _drop(cache: TokenCache, path: str, record: Record) -> None:
     slot = Slot(cache, record.repository, record.scope, record.app)
-    slot.name = path  # A broker's has another one.
+    slot.name = path  # A broker's slot has another name.
     slot.drop()
     slot.reopen()
     if record.is_brokered:
@@ -172,7 +172,7 @@ def _drop(cache: TokenCache, path: str, record: Record) -> None:
 def records_of(folder: PrivateFolder, host: str, workspace: str) -> Iterator[tuple[str, Record]]:
     """Yield the records of one workspace with the paths of their files.
 
-    ``workspace`` is the name that was used to ask for them: a slug or a UUID.
+    ``workspace`` is the name that was used in the requests: a slug or a UUID.
     """
     name = file_name(host, workspace, "")
     # A long workspace name is hashed, so the records' names do not begin with it.
@@ -200,7 +200,7 @@ def _leaves(folder: PrivateFolder, part: str) -> list[str]:
 
 
 def _from_anywhere(names: list[str]) -> list[str]:
-    """The same, beginning at a place that the clock chooses."""
+    """Return ``names``, rotated to begin at a place that the clock chooses."""
     start = time.time_ns() // 1000 % len(names) if names else 0
     return names[start:] + names[:start]
 
@@ -210,7 +210,7 @@ def _is_part(name: str) -> bool:
 
 
 def _is_the_helpers(name: str) -> bool:
-    """Return whether a file is named as a record is, or as one of the files beside a record."""
+    """Return whether a file has the name of a record, or of one of the other files of a slot."""
     record, beside, ending = name.partition(BESIDE)
     if record in (LOOKUPS, MISSES) and len(ending) == 2 and ending.isdigit():
         return True

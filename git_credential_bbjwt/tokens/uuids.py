@@ -1,4 +1,4 @@
-"""The UUIDs of repositories, remembered from earlier look-ups. They hold no secret."""
+"""The UUIDs of repositories, remembered from earlier look-ups. They are not secret."""
 
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository, is_uuid
@@ -19,7 +19,7 @@ class KnownUuids:
     def find(self, repository: Repository, *, by: str = "", within: float = UUID_LIFE) -> str | None:
         """Return the UUID that a look-up returned for ``repository`` in the last ``within`` seconds.
 
-        ``by`` is the installation that must have made the look-up; any may have if it is empty.
+        ``by`` is the installation that made the look-up; if it is empty, any installation.
         """
         name = _name(repository)
         if self._folder is None or not 0 <= self._folder.age(name) < min(within, UUID_LIFE):
@@ -37,7 +37,7 @@ class KnownUuids:
             trace(f"the repository's UUID could not be remembered: {problem.strerror}")
 
     def forget(self, repository: Repository) -> None:
-        """Forget it, because the repository is no longer there."""
+        """Forget the UUID of a repository that no longer exists."""
         if self._folder is not None:
             self._folder.remove(_name(repository))
 

@@ -193,7 +193,7 @@ def test_secret_that_several_backends_of_a_chain_hold_is_deleted_in_each(scene: 
         scene.machine.run(command(scene), "unregister", "acme")
         scene.machine.environment["PYTHON_KEYRING_BACKEND"] = file
         shutil.copytree(copy, registry_of(scene.machine))
-        assert "holds no shared secret" in ask(scene).stderr
+        assert "has no shared secret" in ask(scene).stderr
 
 
 def test_secret_that_moves_to_another_backend_is_removed_from_the_first(scene: Workspace) -> None:

@@ -173,7 +173,7 @@ def test_secret_that_is_gone_is_named_with_the_backend(scene: Workspace) -> None
         scene.machine.run("secret-tool", "clear", "service", "git-credential-bbjwt")
         done = scene.get(check=False)
 
-    assert f"the keyring backend {SECRET_SERVICE} holds no shared secret" in done.stderr
+    assert f"the keyring backend {SECRET_SERVICE} has no shared secret" in done.stderr
 
 
 def test_unregister_keeps_the_entry_if_the_keyring_is_out_of_reach(scene: Workspace) -> None:
