@@ -521,7 +521,7 @@ REASON = "no " * 200
 )
 def test_bad_answer_gives_no_token(said: str, words: str) -> None:
     with pytest.raises(BrokerError, match=words) as raised:
-        checked(f"{said}\n\n".replace("NOW", str(int(time.time()))).encode(), b"", WIDGETS)
+        checked(f"{said}\n\n".replace("NOW", str(int(time.time()))).encode(), b"", WIDGETS, "")
     assert raised.value.what.startswith("the broker gives no token for acme/widgets: ")
 
 

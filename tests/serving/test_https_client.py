@@ -15,6 +15,15 @@ from pathlib import Path
 import pytest
 import trustme
 
+from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.asked import Broker
+from git_credential_bbjwt.network import connections
+from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.https_broker import HttpsBroker as HttpsVendor
+from git_credential_bbjwt.vendors.session import Session
 from tests.conftest import LATE, PATIENCE, Machine, answer, assert_quits, free_port, need, takes_long
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
@@ -89,6 +98,44 @@ def job(machine: Machine, fake: FakeBroker) -> Machine:
 
 URL = "https://bitbucket.org/acme/widgets"
 TOKEN = b"username=x-token-auth\npassword=a-token-of-bitbucket\npassword_expiry_utc=%d\n\n"
+
+
+WIDGETS = Repository("bitbucket.org", "acme", "widgets")
+
+
+class Client:
+    """The helper's side in this process, with the environment of a job that no platform has given a token."""
+
+    def __init__(self, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._fake = fake
+        self._monkeypatch = monkeypatch
+
+    def token(self, **variables: str) -> Token | None:
+        """Ask the broker for acme/widgets, with these variables. Raises CredentialError."""
+        for name, value in variables.items():
+            self._monkeypatch.setenv(name, value)
+        session = Session(Budget(20), TokenCache(None, None, None), for_person=False)
+        vendor = HttpsVendor(Broker("the broker", self._fake.url, ()), session)
+        try:
+            return vendor.token(WIDGETS, "repository", [])
+        finally:
+            for origin in session.connections()._idle:
+                origin.close()
+
+    def error(self, words: str, **variables: str) -> CredentialError:
+        """Return the error of a request that fails, whose text holds ``words``."""
+        with pytest.raises(CredentialError) as raised:
+            self.token(**variables)
+        assert words in raised.value.what
+        return raised.value
+
+
+@pytest.fixture
+def client(machine: Machine, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> Client:
+    for name, value in machine.env(GIT_SSL_CAINFO=str(fake.ca_file)).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(connections, "_FIRST_WAIT", 0.01)
+    return Client(fake, monkeypatch)
 
 
 def token_answer() -> tuple[int, dict[str, str], bytes]:
@@ -202,27 +249,22 @@ def test_audience_that_is_no_text_is_requested_as_it_is(machine: Machine, fake: 
 @pytest.mark.parametrize(
     "url", ["http://localhost/x", "https://user:p@localhost/x", "https:///x", "file:///etc/passwd", "https://a b/"]
 )
-def test_request_token_goes_nowhere_else(machine: Machine, fake: FakeBroker, url: str) -> None:
-    done = machine.get(
-        URL, "--broker", fake.url, check=False, ACTIONS_ID_TOKEN_REQUEST_URL=url,
-        ACTIONS_ID_TOKEN_REQUEST_TOKEN="request-secret",
-    )  # fmt: skip
-    assert_quits(done, "ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL")
-    assert "request-secret" not in done.stderr
+def test_request_token_goes_nowhere_else(client: Client, url: str) -> None:
+    variables = {"ACTIONS_ID_TOKEN_REQUEST_URL": url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret"}
+    error = client.error("ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL", **variables)
+    assert "request-secret" not in error.what + error.hint
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 500, 200])
-def test_github_that_gives_no_token(machine: Machine, fake: FakeBroker, status: int) -> None:
+def test_github_that_gives_no_token(client: Client, fake: FakeBroker, status: int) -> None:
     fake.respond = lambda *_: (status, {"Location": "/elsewhere"}, b'{"message": "request-secret is wrong"}')
-    machine.environment |= {
-        "SSL_CERT_FILE": str(fake.ca_file),
+    variables = {
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{fake.url}/request",
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret",
     }
-    done = machine.get(URL, "--broker", fake.url, check=False)
-    assert_quits(done, "GitHub")
+    error = client.error("GitHub", **variables)
     assert {path.partition("?")[0] for _, path, _, _ in fake.seen} == {"/request"}
-    assert "request-secret" not in done.stderr
+    assert "request-secret" not in error.what + error.hint
 
 
 def test_token_for_another_service_is_not_sent(job: Machine, fake: FakeBroker) -> None:
@@ -268,10 +310,9 @@ def test_times_that_no_clock_shows(job: Machine, fake: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("text", ["not-a-token-at-all", "a.b", "a.b.c.d", "a.b!.c", "e30.W10.x", "a.b." + "c" * 17_000])
-def test_what_is_no_token_is_neither_sent_nor_repeated(job: Machine, fake: FakeBroker, text: str) -> None:
-    done = job.get(URL, "--broker", fake.url, check=False, BBJWT_ID_TOKEN=text)
-    assert_quits(done, "BBJWT_ID_TOKEN is ")
-    assert text not in done.stderr
+def test_what_is_no_token_is_neither_sent_nor_repeated(client: Client, fake: FakeBroker, text: str) -> None:
+    error = client.error("BBJWT_ID_TOKEN is ", BBJWT_ID_TOKEN=text)
+    assert text not in error.what + error.hint
     assert fake.seen == []
 
 
@@ -286,10 +327,13 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_error_without_a_token_names_the_platforms_setting(machine: Machine, fake: FakeBroker, platform: str) -> None:
-    done = machine.get(URL, "--broker", fake.url, check=False, also={platform: "true"} if platform else {})
-    assert_quits(done, "the broker needs an ID token")
-    assert PLATFORMS[platform].replace("AUDIENCE", fake.url) in done.stderr
+def test_error_without_a_token_names_the_platforms_setting(
+    client: Client, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    for name in filter(None, PLATFORMS):  # The tests may run in a job of one of them.
+        monkeypatch.delenv(name, raising=False)
+    error = client.error("the broker needs an ID token", **{platform: "true"} if platform else {})
+    assert PLATFORMS[platform].replace("AUDIENCE", fake.url) in error.hint
 
 
 def test_source_that_fails_is_the_error(machine: Machine, fake: FakeBroker, tmp_path: Path) -> None:
@@ -334,24 +378,22 @@ BAD: dict[str, tuple[int, dict[str, str], bytes]] = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_answers(job: Machine, fake: FakeBroker, what: str) -> None:
+def test_bad_answers(client: Client, fake: FakeBroker, what: str) -> None:
     fake.respond = lambda *_: BAD[what]
-    done = job.get(URL, "--broker", fake.url, check=False)
 
-    assert_quits(done, "the broker gives no token for acme/widgets: ")
-    assert done.stdout == "quit=1\n"
+    client.error("the broker gives no token for acme/widgets: ", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
     assert len(fake.seen) == 1
 
 
-def test_incomplete_body(job: Machine, fake: FakeBroker) -> None:
-    fake.respond = lambda *_: (
-        200,
-        {"Content-Type": "text/plain", "Content-Length": "500", "Connection": "close"},
-        b"x",
-    )
-    done = job.get(URL, "--timeout=5", "--broker", fake.url, check=False)
-    assert done.stdout == "quit=1\n"
-    assert done.returncode == 1
+def test_bad_answer_makes_git_quit(job: Machine, fake: FakeBroker) -> None:
+    fake.respond = lambda *_: BAD["a page"]
+    assert_quits(job.get(URL, "--broker", fake.url, check=False), "the broker gives no token for acme/widgets: ")
+
+
+def test_incomplete_body(client: Client, fake: FakeBroker) -> None:
+    headers = {"Content-Type": "text/plain", "Content-Length": "500", "Connection": "close"}
+    fake.respond = lambda *_: (200, headers, b"x")
+    client.error("no response from localhost", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
 
 
 def test_nothing_to_say(job: Machine, fake: FakeBroker) -> None:
@@ -360,25 +402,26 @@ def test_nothing_to_say(job: Machine, fake: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504])
-def test_refusal_is_not_repeated(job: Machine, fake: FakeBroker, status: int) -> None:
+def test_refusal_is_not_repeated(client: Client, fake: FakeBroker, status: int) -> None:
     fake.respond = lambda *_: refusal(status, f"status {status} because")
-    done = job.get(URL, "--broker", fake.url, check=False)
 
-    assert_quits(done, f"the broker gives no token for acme/widgets: status {status} because")
+    words = f"the broker gives no token for acme/widgets: status {status} because"
+    client.error(words, BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
     assert len(fake.seen) == 1
 
 
-def test_proxy_that_lost_its_broker_is_asked_again(job: Machine, fake: FakeBroker) -> None:
+def test_proxy_that_lost_its_broker_is_asked_again(client: Client, fake: FakeBroker) -> None:
     answers = [(502, {"Content-Type": "text/html"}, b"<html>"), (503, {}, b""), token_answer()]
     fake.respond = lambda *_: answers.pop(0)
-    assert answer(job.get(URL, "--broker", fake.url))["password"] == "a-token-of-bitbucket"
+    token = client.token(BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
+    assert token is not None
+    assert token.value == "a-token-of-bitbucket"
     assert len(fake.seen) == 3
 
 
-def test_proxy_without_a_broker(job: Machine, fake: FakeBroker) -> None:
+def test_proxy_without_a_broker(client: Client, fake: FakeBroker) -> None:
     fake.respond = lambda *_: (503, {"Content-Type": "text/html"}, b"<html>")
-    done = job.get(URL, "--broker", fake.url, check=False)
-    assert_quits(done, "answered 503")
+    client.error("answered 503", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
     assert len(fake.seen) == 5
 
 

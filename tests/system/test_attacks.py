@@ -35,6 +35,7 @@ from tests.conftest import (
     until_asked,
 )
 from tests.emulator import Fault, make_bare_repository
+from tests.mint import Mint
 from tests.proxy import Proxy
 
 
@@ -82,8 +83,9 @@ def by_git_dir(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[st
 PLANTED = [in_a_clone, in_an_include, in_a_worktree, in_a_bare_repository, by_git_dir]
 
 
-@pytest.mark.parametrize("planted", PLANTED)
-@pytest.mark.parametrize("command", ["get", "token", "doctor"])
+@pytest.mark.parametrize(
+    ("planted", "command"), [*((planted, "get") for planted in PLANTED), (in_a_clone, "token"), (in_a_clone, "doctor")]
+)
 def test_a_repositorys_own_proxy_gets_no_jwt(
     acme: Workspace, thief: Proxy, planted: Callable[..., tuple[Path, dict[str, str]]], command: str
 ) -> None:
@@ -149,12 +151,12 @@ def test_the_users_own_settings_count(acme: Workspace, thief: Proxy, level: str)
 
 
 @pytest.mark.parametrize("days", [8, -8, 27_000])
-def test_a_clock_is_believed_within_bounds(acme: Workspace, days: int) -> None:
-    acme.bitbucket.clock_offset = days * 86_400
-    done = acme.get(check=False)
+def test_a_clock_is_believed_within_bounds(mint: Mint, days: int) -> None:
+    mint.bitbucket.clock_offset = days * 86_400
 
-    assert_quits(done, "days", "date")
-    for seen in acme.bitbucket.helper_requests():
+    assert "days" in mint.error().what
+    assert "date" in mint.text
+    for seen in mint.bitbucket.helper_requests():
         claims = seen.jwt.split(".")[1]
         assert abs(json.loads(base64.urlsafe_b64decode(claims + "=="))["exp"] - time.time()) < 300
 
@@ -174,15 +176,17 @@ TOKEN = "a-token-that-is-not-for-eyes"
         (500, f'{{"access_token": "{TOKEN}"'),
     ],
 )
-def test_nothing_of_an_answer_that_may_hold_a_token_is_shown(acme: Workspace, status: int, body: str) -> None:
-    acme.bitbucket.misbehave("token", Fault(status=status, body=body.encode()))
-    done = acme.get("--verbose", check=False)
+def test_nothing_of_an_answer_that_may_hold_a_token_is_shown(
+    mint: Mint, monkeypatch: pytest.MonkeyPatch, status: int, body: str
+) -> None:
+    monkeypatch.setenv("BBJWT_TRACE", "1")
+    mint.bitbucket.misbehave("token", Fault(status=status, body=body.encode()))
 
-    assert done.returncode == 1
-    assert TOKEN not in done.stderr
+    mint.error()
+    assert TOKEN not in mint.text
 
 
-@pytest.mark.parametrize("length", [0, 100, 180, 199])
+@pytest.mark.parametrize("length", [0, 180])
 def test_a_jwt_that_an_answer_repeats_is_not_shown_in_part(acme: Workspace, length: int) -> None:
     jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
     acme.bitbucket.misbehave("token", Fault(status=401, body=b"x" * length + jwt.encode()))
@@ -360,9 +364,7 @@ def test_a_byte_order_mark_before_a_jwt_is_no_part_of_it(acme: Workspace) -> Non
     assert "password" in answer(acme.get("--token-store=none", BBJWT_JWT="\ufeff" + jwt + "\n"))
 
 
-@pytest.mark.parametrize(
-    "value", ["{planted}", ":/nonexistent", "/nonexistent:", "/a::/b", ":", ".", "../planted", None]
-)
+@pytest.mark.parametrize("value", ["{planted}", ":/nonexistent", "/a::/b", ".", "../planted", None])
 def test_modules_of_pythonpath_and_the_current_folder_are_not_imported(acme: Workspace, value: str | None) -> None:
     planted = acme.machine.home / "planted"
     planted.mkdir()
