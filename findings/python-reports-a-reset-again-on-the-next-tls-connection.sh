@@ -1,25 +1,31 @@
 #!/bin/sh
 # After a TLS connection was reset, Python reports the failure again on the next connection of the same thread.
 #
-# CPython 3.13.5 with OpenSSL 3.5.7; not CPython 3.11.7 with OpenSSL 3.0.22. A read after the reset makes OpenSSL send an alert,
-# which fails. The ssl module raises BrokenPipeError and leaves the error in OpenSSL's queue of the thread. If the next connection
-# has to wait for data, SSL_get_error(3) finds the old error first: https://github.com/python/cpython/issues/148594. A handshake
-# empties the queue, but the helper's connections are opened by threads of their own; see network/connection.py.
+# CPython 3.13.5 with OpenSSL 3.5 (Debian 13); not CPython 3.11.7 with OpenSSL 3.0. A read after the reset makes OpenSSL send an
+# alert, which fails. The ssl module raises BrokenPipeError and leaves the error in OpenSSL's queue of the thread. If the next
+# connection has to wait for data, SSL_get_error(3) finds the old error first: https://github.com/python/cpython/issues/148594.
+# A handshake empties the queue, but the helper's connections are opened by threads of their own; see network/connection.py.
+#
+# Needs root, debootstrap and openssl. The Debian 13 is made in a temporary folder; its mirror is the one of this machine.
 set -eu
 
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+folder=$(mktemp -d /var/tmp/finding.XXXXXX)
+trap 'rm -rf --one-file-system "$folder"' EXIT
+chmod 755 "$folder"
+mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+    sed -nE 's/^URIs: *([^ ]+\/debian) *$/\1/p; s/^deb +(\[[^]]*\] +)?([^ ]+\/debian) .*/\2/p' | sed 1q)
+unshare --mount debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib trixie "$folder" \
+    "$mirror" >/dev/null
 openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -days 1 \
-    -keyout "$folder/key" -out "$folder/certificate" 2>/dev/null
-python3 - "$folder" <<'END'
+    -keyout "$folder/root/key" -out "$folder/root/certificate" 2>/dev/null
+cat >"$folder/root/try.py" <<'END'
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
 
-folder = sys.argv[1]
+folder = "/root"
 served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 served.load_cert_chain(f"{folder}/certificate", f"{folder}/key")
 served.num_tickets = 0  # Tickets arrive late over a real distance.
@@ -61,3 +67,19 @@ for name in ("first", "second"):
             print(f"{name} connection:", repr(problem))
     opened[0].close()
 END
+cat >"$folder/expected" <<'END'
+3.13.5 OpenSSL 3.5
+first connection: ConnectionResetError(104, 'Connection reset by peer')
+first connection: BrokenPipeError(32, 'Broken pipe')
+second connection: BrokenPipeError(32, 'Broken pipe')
+END
+{
+    chroot "$folder" python3 -c 'import ssl, sys; print(sys.version.split()[0], ssl.OPENSSL_VERSION[:11])'
+    chroot "$folder" python3 /root/try.py
+} >"$folder/seen"
+
+cat "$folder/seen"
+diff "$folder/expected" "$folder/seen" >&2 || {
+    echo "this is no longer as it was found" >&2
+    exit 1
+}

@@ -6,7 +6,7 @@
 # 100 clients of a busy socket see an error that the same clients without a timeout never see; the helper asks again.
 set -eu
 
-python3 - <<'END'
+seen=$(python3 - <<'END'
 import os
 import socket
 import tempfile
@@ -28,3 +28,9 @@ with tempfile.TemporaryDirectory() as folder:
     except OSError as problem:
         print(f"{type(problem).__name__} after {time.monotonic() - began:.1f} s of 5 s")
 END
+)
+echo "$seen"
+[ "$seen" = "BlockingIOError after 0.0 s of 5 s" ] || {
+    echo "this is no longer as it was found" >&2
+    exit 1
+}
