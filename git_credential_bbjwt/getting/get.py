@@ -16,7 +16,6 @@ from git_credential_bbjwt.core.protocol import (
 from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
-from git_credential_bbjwt.git.helper_lines import is_proactive
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import Sources
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
@@ -72,6 +71,8 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
 
 def _way_without_token(repository: Repository) -> str:
     """The hint for a public repository, if git sends a password before the server asks for one (git 2.46)."""
+    from git_credential_bbjwt.git.helper_lines import is_proactive  # Only an error needs it.
+
     url = f"https://{repository.host}/{repository.full_name}"
     try:
         if not is_proactive(url):

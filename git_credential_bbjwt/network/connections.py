@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.http_settings import HttpSettings
 from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
 from git_credential_bbjwt.network.response import Response, TooLongError, UnsendableError
@@ -242,6 +241,8 @@ def _in_words(final: ConnectionFailedError | Response) -> str:
 
 def _reason(problem: Exception) -> str:
     """Return the words of the system, OpenSSL or a proxy library for a failure."""
+    from git_credential_bbjwt.core.server_text import safe_text  # Only a failure needs it.
+
     text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
     return safe_text(str(text), _LONGEST_REASON) or type(problem).__name__
 
