@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 
 from git_credential_bbjwt.commands.checks import git_asks, git_sends, installations
-from git_credential_bbjwt.commands.checks.check import Check, failed
+from git_credential_bbjwt.commands.checks.check import Check, Subject, failed
 from git_credential_bbjwt.commands.checks.id_token import id_tokens
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.clone_urls import parse_url
@@ -22,42 +22,48 @@ from git_credential_bbjwt.core.failures import BudgetSpentError, CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import is_coloured
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
+from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.vendors.session import Session
 
-_MARKS = {True: "✓", False: "✗", None: "–"}
-_COLOURS = {True: "\033[32m", False: "\033[31m", None: "\033[2m"}
-_PLAIN = "\033[0m"
+# The marks of what passed, failed, or is a note, each with its colour on a terminal.
+_MARKS = {True: ("\033[32m", "✓"), False: ("\033[31m", "✗"), None: ("\033[2m", "–")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("url", nargs="?", metavar="URL", help="clone URL of a repository to get a token for")
+    parser.add_argument(
+        "url", nargs="?", default="", metavar="URL", help="clone URL of a repository to get a token for"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object for scripts")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Check, and print each result as it is known. Raises NotARepositoryError for a URL that names none."""
-    repository = _repository(arguments.url)
+    url = arguments.url
+    if "://" in url and not url.partition("://")[2].partition("/")[2]:
+        url = ""  # The base URL alone is what error messages name: it asks for no repository.
+    if url:
+        parse_url(url)
     # The contract promises the marks in every locale.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     report = _Report(as_json=arguments.json)
     budget = Budget(options.timeout)
-    budget.watch(report.give_up)
-    for check in _all(options, arguments.url or "", repository, budget):
+    budget.watch(report.end)
+    spent = None
+    for check in _all(options, url, budget):
         report.add(check)
         try:
             budget.remaining()
-        except BudgetSpentError as spent:
-            report.add(_time_is_up(spent))
+        except BudgetSpentError as problem:
+            spent = problem
             break
     budget.finish()
-    return report.end()
+    return report.end(spent)
 
 
 class _Report:
@@ -73,118 +79,56 @@ class _Report:
             return
         self._found.append(check)
         if not self._as_json:
-            _show(check)
+            colour, mark = _MARKS[check.ok]
+            print(f"{colour}{mark}\033[0m" if is_coloured(1) else mark, f"{check.name}: {check.detail}")
+            if check.remedy:
+                print(f"  → {check.remedy}")
+            sys.stdout.flush()
 
-    def end(self) -> int:
-        """Print what sums up; return the exit status."""
-        failed_ones = [check for check in self._found if check.ok is False]
+    def end(self, spent: BudgetSpentError | None = None) -> int:
+        """Print what sums up, with the error of a budget that is ``spent``; return the exit status."""
+        if spent is not None:
+            self.add(failed("time", spent.what, f"allow more: {APP_NAME} --timeout 120 doctor URL"))
+        counted = [check for check in self._found if check.ok is not None]
+        wrong = [check.name for check in counted if not check.ok]
+        summary = f"{len(counted)} of {len(counted)} passed"
+        if wrong:
+            summary = f"{len(wrong)} of {len(counted)} failed: {', '.join(dict.fromkeys(wrong))}"
         if self._as_json:
             checks = [check._asdict() for check in self._found]
-            report = {"ok": not failed_ones, "checks": checks, "summary": _summary(self._found)}
-            print(json.dumps(report, indent=2, ensure_ascii=False))
+            print(json.dumps({"ok": not wrong, "checks": checks, "summary": summary}, indent=2, ensure_ascii=False))
         else:
-            print(_summary(self._found))
+            print(summary)
         sys.stdout.flush()
-        return 1 if failed_ones else 0
-
-    def give_up(self, spent: BudgetSpentError) -> None:
-        """End the report of a call whose budget is spent."""
-        self.add(_time_is_up(spent))
-        self.end()
+        return 1 if wrong else 0
 
 
-def _time_is_up(spent: BudgetSpentError) -> Check:
-    return failed("time", spent.what, f"allow more: {APP_NAME} --timeout 120 doctor URL")
-
-
-def _repository(url: str | None) -> Repository | None:
-    # The base URL alone is what error messages name: it asks for no repository.
-    if not url or ("://" in url and url.partition("://")[2].partition("/")[2] == ""):
-        return None
-    return parse_url(url)
-
-
-def _show(check: Check) -> None:
-    colour, plain = (_COLOURS[check.ok], _PLAIN) if is_coloured(1) else ("", "")
-    print(f"{colour}{_MARKS[check.ok]}{plain} {check.name}: {check.detail}")
-    if check.remedy:
-        print(f"  → {check.remedy}")
-    sys.stdout.flush()
-
-
-def _summary(found: list[Check]) -> str:
-    counted = [check for check in found if check.ok is not None]
-    failures = list(dict.fromkeys(check.name for check in counted if not check.ok))
-    if not failures:
-        return f"{len(counted)} of {len(counted)} passed"
-    return f"{sum(not check.ok for check in counted)} of {len(counted)} failed: {', '.join(failures)}"
-
-
-def _all(options: HelperOptions, text: str, repository: Repository | None, budget: Budget) -> Iterator[Check]:
+def _all(options: HelperOptions, url: str, budget: Budget) -> Iterator[Check]:
     """Make all checks, in an order in which the first that fails is the cause of those after it."""
-    git = list(git_asks.version())
-    yield from git
+    repository = parse_url(url) if url else None
+    has_git = yield from git_asks.version()
     yield from git_asks.variables()
-    has_git = git[0].ok is True
-    url = CLOUD_BASE_URL if repository is None else f"https://{repository.host}/{repository.full_name}"
     if has_git:
+        asked_for = repository.url if repository is not None else CLOUD_BASE_URL
         try:
-            options = with_broker(git_asks.options_of_line(url, options), url)
+            options = with_broker(git_asks.options_of_line(asked_for, options), asked_for)
         except CredentialError as problem:
             yield failed("git configuration", problem.what, problem.hint)
     catalogue = Catalogue(read_sources(options))
     concerned = installations.concerned(catalogue, repository)
+    session = Session(budget, TokenCache.open(create=False), for_person=True)
+    subject = Subject(repository, options, catalogue, concerned, session)
     if has_git:
-        yield from _git(catalogue, concerned, text, repository)
-    yield from installations.sources(catalogue, concerned, repository)
+        try:
+            if repository is not None:
+                yield from git_sends.check(url, repository)
+            yield from git_asks.check(subject)
+        except CredentialError as problem:
+            yield failed("git configuration", problem.what, problem.hint)
+    yield from installations.sources(subject)
     yield from id_tokens(catalogue, budget)
-    readable: list[Installation] = []
-    yield from installations.secrets(concerned, readable)
-    yield from installations.rotation(concerned)
-    yield from _bitbucket(options, catalogue, readable, repository, budget)
-
-
-def _git(
-    catalogue: Catalogue, concerned: list[Installation], text: str, repository: Repository | None
-) -> Iterator[Check]:
-    is_injected = any(not one.secret_place.is_registered for one in concerned)
-    try:
-        if repository is not None:
-            yield from git_sends.check(text, repository)
-        for url in _urls(catalogue, concerned, repository):
-            yield from git_asks.asks(url, is_injected=is_injected)
-        for one in concerned if repository is not None else ():
-            for workspace in one.workspaces:
-                yield from git_asks.proactive(f"{one.base_url}/{workspace}")
-    except CredentialError as problem:
-        yield failed("git configuration", problem.what, problem.hint)
-
-
-def _urls(catalogue: Catalogue, concerned: list[Installation], repository: Repository | None) -> list[str]:
-    """Return the URLs for which git has to ask this helper: the repository's, or those of all workspaces."""
-    if repository is not None:
-        return [f"https://{repository.host}/{repository.full_name}"]
-    urls = [f"{one.base_url}/{workspace}" for one in concerned for workspace in one.workspaces or ("",)]
-    return list(dict.fromkeys(url.removesuffix("/") for url in urls)) or known_urls(catalogue)
-
-
-def _bitbucket(
-    options: HelperOptions,
-    catalogue: Catalogue,
-    readable: list[Installation],
-    repository: Repository | None,
-    budget: Budget,
-) -> Iterator[Check]:
-    asked = [one for one in catalogue.to_ask() if repository is None or repository.host in one.hosts]
+    readable = yield from installations.secrets(concerned)
     # Requests need modules that take as long to import as all others here: not for `--help`.
     from git_credential_bbjwt.commands.checks import bitbucket
-    from git_credential_bbjwt.commands.checks import repository as repository_checks
 
-    yield from repository_checks.cache(options)
-    requests = bitbucket.Bitbucket(budget, options.scope)
-    yield from requests.hosts(readable)
-    yield from requests.secrets(readable, is_minting=repository is not None)
-    if repository is not None and (asked or requests.reached):
-        yield from repository_checks.cached_token(repository, options, budget)
-        yield from repository_checks.new_token(repository, options)
-    yield from requests.end_of_connect(readable)
+    yield from bitbucket.check(subject, readable)

@@ -30,8 +30,6 @@ from git_credential_bbjwt.tokens.token import Token
 #: 2 s in this way, and 2.6 s with half as many.
 SIDE_BY_SIDE = 32
 
-_TOO_MANY = 429
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -102,7 +100,7 @@ def _print_many(urls: list[str], options: HelperOptions, how: str) -> int:
                 repository = parse_url(url)
                 return _spelled(obtain_for_person(person, repository), repository, options.scope, how)
             except CredentialError as problem:
-                if isinstance(problem, RefusedError) and problem.status == _TOO_MANY:
+                if isinstance(problem, RefusedError) and problem.status == 429:
                     stopped_by = problem
                 else:  # The URL is not repeated: it may hold a password.
                     error(f"URL {number}: {problem.what}", problem.hint)

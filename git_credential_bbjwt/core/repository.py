@@ -49,6 +49,11 @@ class Repository:
         return f"{self.workspace}/{self.name}"
 
     @property
+    def url(self) -> str:
+        """Its clone URL."""
+        return f"https://{self.host}/{self.full_name}"
+
+    @property
     def uuid(self) -> str | None:
         """The repository's UUID in braces if the URL names it so."""
         return self.name if self.name.startswith("{") else None

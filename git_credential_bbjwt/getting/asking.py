@@ -123,7 +123,7 @@ def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -
 
 def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool) -> TooManyRefusedError:
     """Return the error for a repository that gets no token for ``seconds``, because the server refused the newest."""
-    hint = f"git-credential-bbjwt doctor https://{repository.host}/{repository.full_name} checks each step"
+    hint = f"git-credential-bbjwt doctor {repository.url} checks each step"
     if opens_workspace:
         return TooManyRefusedError(
             f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "

@@ -73,7 +73,7 @@ def _way_without_token(repository: Repository) -> str:
     """The hint for a public repository, if git sends a password before the server asks for one (git 2.46)."""
     from git_credential_bbjwt.git.helper_lines import is_proactive  # Only an error needs it.
 
-    url = f"https://{repository.host}/{repository.full_name}"
+    url = repository.url
     try:
         if not is_proactive(url):
             return ""

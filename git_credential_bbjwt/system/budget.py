@@ -46,11 +46,11 @@ class Budget:
             "try again; allow more time with --timeout SECONDS; git-credential-bbjwt doctor finds what hangs",
         )
 
-    def watch(self, give_up: Callable[[BudgetSpentError], None]) -> None:
+    def watch(self, give_up: Callable[[BudgetSpentError], object]) -> None:
         """Start the watchdog. When the budget is over, it calls ``give_up`` and ends the process with status 1."""
         threading.Thread(target=self._watch, args=(give_up,), daemon=True).start()
 
-    def _watch(self, give_up: Callable[[BudgetSpentError], None]) -> None:
+    def _watch(self, give_up: Callable[[BudgetSpentError], object]) -> None:
         left = self._end - time.monotonic() + _GRACE
         if left > _WONDER:
             time.sleep(_WONDER)

@@ -75,7 +75,7 @@ class Session:
                     connections.give_back(origin)
 
     @contextmanager
-    def consumer(self, consumer: Installation, repository: Repository) -> "Iterator[OAuthConsumer]":
+    def consumer(self, consumer: Installation, repository: Repository | None) -> "Iterator[OAuthConsumer]":
         """Give Bitbucket as an OAuth ``consumer`` sees it, for one token. Raises CredentialError."""
         secret, connections = self._begin(consumer)
         base = connections.take(consumer.base_url, _path_of(repository))

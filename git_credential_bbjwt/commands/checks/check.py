@@ -1,10 +1,16 @@
-"""One check of `doctor`: what was checked, what was found, and what to do about it."""
+"""One check of `doctor`: what was checked, what was found, and what to do about it; and the subject of all checks."""
 
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
+from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.vendors.session import Session
 
 _P = ParamSpec("_P")
 
@@ -16,6 +22,22 @@ class Check(NamedTuple):
     ok: bool | None
     detail: str
     remedy: str = ""
+
+
+class Subject(NamedTuple):
+    """What `doctor` checks: a ``repository``, or without one what the first ``installations`` need."""
+
+    repository: Repository | None
+    options: HelperOptions
+    catalogue: Catalogue
+    installations: list[Installation]
+    session: Session
+
+    @property
+    def asked(self) -> list[Asked]:
+        """The commands and brokers that are asked about the host."""
+        everyone = self.catalogue.to_ask()
+        return [one for one in everyone if self.repository is None or self.repository.host in one.hosts]
 
 
 def passed(name: str, detail: str) -> Check:

@@ -2,17 +2,20 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from shlex import quote
 
-from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
+from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.option_table import merged
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git import helper_lines
+from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
 from git_credential_bbjwt.installations.sources import VARIABLES
+
+_NAME = "git configuration"
 
 # Older ones may work; none is tested.
 _OLDEST = (2, 24)
@@ -29,20 +32,21 @@ _CONFIGURE = f"run: {APP_NAME} configure"
 _EXCLUSIVE = f"run: {APP_NAME} configure --exclusive"
 
 
-def version() -> Iterator[Check]:
-    """Check git's version."""
+def version() -> Generator[Check, None, bool]:
+    """Check git's version; return whether git can be asked about its configuration."""
     try:
         found = git_version()
     except CredentialError as problem:
         yield failed("git", problem.what, problem.hint)
-        return
+        return False
     if found < _OLDEST:
         yield failed("git", f"version {dotted(found)} is too old", f"install git {dotted(_OLDEST)} or newer")
-        return
+        return False
     yield passed("git", f"version {dotted(found)}")
     newer = [f"{dotted(since)} {what}" for since, what in _ADDED if found < since]
     if newer:
         yield note("git", f"git {'; '.join(newer)}")
+    return True
 
 
 def variables() -> Iterator[Check]:
@@ -63,52 +67,63 @@ def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
     return merged(options, given)
 
 
-def asks(url: str, *, is_injected: bool) -> Iterator[Check]:
-    """Check that git asks this helper for ``url``, first, and with the path. Raises GitError.
+def check(subject: Subject) -> Iterator[Check]:
+    """Check that git asks this helper for the repository, or for all workspaces. Raises GitError."""
+    # A job that brings its installation along may switch the helper on by `exec` only.
+    is_injected = any(not one.secret_place.is_registered for one in subject.installations)
+    workspaces = [f"{one.base_url}/{name}" for one in subject.installations for name in one.workspaces]
+    if subject.repository is not None:
+        yield from _asks(subject.repository.url, is_injected=is_injected)
+        for url in workspaces:
+            yield from _proactive(url)
+        return
+    hosts = [one.base_url for one in subject.installations if not one.workspaces]
+    for url in dict.fromkeys(workspaces + hosts or known_urls(subject.catalogue)):
+        yield from _asks(url, is_injected=is_injected)
 
-    With ``is_injected`` a job brings its installation along; then the helper may be switched on by `exec` only.
-    """
-    name = "git configuration"
+
+def _asks(url: str, *, is_injected: bool) -> Iterator[Check]:
+    """Check that git asks this helper for ``url``, first, and with the path. Raises GitError."""
     before, this, after = helper_lines.beside_this_one(url)
     if this is None:
-        yield _not_asked(name, url, is_injected=is_injected)
+        yield _not_asked(url, is_injected=is_injected)
         return
+    what, remedy = "", _CONFIGURE
     if this.program == "bbjwt" and shutil.which(APP_NAME) is None:
-        yield failed(name, f"{this.file} names bbjwt, which is not on PATH", _CONFIGURE)
-        return
-    if this.is_dead:
+        what = f"{this.file} names bbjwt, which is not on PATH"
+    elif this.is_dead:
         what = f"{this.file} names {this.program}, by which git finds no program"
-        yield failed(name, what, _CONFIGURE)
-        return
-    if this.trouble:
-        editor = f": git config --file {quote(this.file)} --edit" if this.is_in_file else ""
-        yield failed(name, f"the helper line in {this.file} cannot be used: {this.trouble}", f"correct it{editor}")
+    elif this.trouble:
+        what = f"the helper line in {this.file} cannot be used: {this.trouble}"
+        remedy = f"correct it: git config --file {quote(this.file)} --edit" if this.is_in_file else "correct it"
+    if what:
+        yield failed(_NAME, what, remedy)
         return
     if before:
         names = ", ".join(helper.described for helper in before)
         what = f"git asks {names} before this helper for {url}; it may answer first, or keep expired tokens"
-        yield failed(name, what, _EXCLUSIVE)
+        yield failed(_NAME, what, _EXCLUSIVE)
     if not helper_lines.use_http_path(url):
         what = f"git does not say which repository of {url} it wants, because useHttpPath is off"
-        yield failed(name, what, _CONFIGURE)
+        yield failed(_NAME, what, _CONFIGURE)
     if not before and helper_lines.use_http_path(url):
-        yield passed(name, f"git asks this helper for {url}, with the path")
+        yield passed(_NAME, f"git asks this helper for {url}, with the path")
     for helper in after:
         if helper.described.startswith("store "):
-            yield failed(name, f"{helper.described} writes this helper's tokens to a file in the clear", _EXCLUSIVE)
+            yield failed(_NAME, f"{helper.described} writes this helper's tokens to a file in the clear", _EXCLUSIVE)
         elif helper.stores:
-            yield note(name, f"{helper.described} stores this helper's tokens after use", _EXCLUSIVE)
+            yield note(_NAME, f"{helper.described} stores this helper's tokens after use", _EXCLUSIVE)
 
 
-def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:
+def _not_asked(url: str, *, is_injected: bool) -> Check:
     named = [helper for helper in helper_lines.every() if helper.is_this_one]
     what = f"git does not ask this helper for {url}"
     wrapper = next((helper for helper in helper_lines.helpers_for(url) if helper.may_call_this_one), None)
     if wrapper is not None:
-        return note(name, f"git asks a shell command ({wrapper.file}) that names this helper; it is not checked")
+        return note(_NAME, f"git asks a shell command ({wrapper.file}) that names this helper; it is not checked")
     if not named and is_injected:
         return note(
-            name,
+            _NAME,
             f"{what} except under exec",
             f"for one command: {APP_NAME} exec -- git clone {url}; for good: {APP_NAME} configure",
         )
@@ -119,15 +134,11 @@ def _not_asked(name: str, url: str, *, is_injected: bool) -> Check:
         remedy = f"remove the reset: git config --file {quote(reset.file)} --unset-all {quote(reset.key)} '^$'"
     elif named:
         what += f"; {named[0].file} names it for other URLs"
-    return failed(name, what, remedy)
+    return failed(_NAME, what, remedy)
 
 
-def proactive(workspace_url: str) -> Iterator[Check]:
+def _proactive(workspace_url: str) -> Iterator[Check]:
     """Note that git could send the token with its first request. Raises GitError."""
     if git_version() >= PROACTIVE and not helper_lines.is_proactive(workspace_url):
-        workspace = workspace_url.rpartition("/")[2]
-        yield note(
-            "speed",
-            f"git could send the token with its first request to {workspace_url}, which saves a round trip",
-            f"{APP_NAME} configure --workspace {workspace} --proactive",
-        )
+        what = f"git could send the token with its first request to {workspace_url}, which saves a round trip"
+        yield note("speed", what, f"{APP_NAME} configure --workspace {workspace_url.rpartition('/')[2]} --proactive")

@@ -7,7 +7,6 @@ libcurl's CURLOPT_NETRC (git lets curl read ``~/.netrc``).
 import os
 from collections.abc import Iterator
 from shlex import quote
-from urllib.parse import SplitResult, urlsplit
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note
 from git_credential_bbjwt.core.clone_urls import parse_url
@@ -27,53 +26,65 @@ _LONGEST_NETRC = 1024 * 1024
 
 def check(text: str, repository: Repository) -> Iterator[Check]:
     """Check where git goes for the URL ``text``, and for this folder's remotes of the same target. Raises GitError."""
-    url = f"https://{repository.host}/{repository.full_name}"
-    found = list(_address("the URL", text, _without_user(text), repository, f"use this URL: {url}"))
-    for remote, value in _remotes(repository):
-        if value != text:
+    found = list(_address("the URL", text, _without_user(text), repository, f"use this URL: {repository.url}"))
+    for remote in read_settings(r"^remote\..*\.url$"):
+        if remote.value != text and _names(remote.value, repository):
             # Git finds the remote's URL itself: an argument would show a password in it to other users.
-            remedy = f"git remote set-url {quote(remote)} {url}"
-            found += _address(f"the URL of the remote {remote}", value, remote, repository, remedy)
-    found += _headers(url)
+            remedy = f"git remote set-url {quote(remote.url)} {repository.url}"
+            found += _address(f"the URL of the remote {remote.url}", remote.value, remote.url, repository, remedy)
+    found += _headers(repository.url)
     found += _netrc(repository)
     # Several remotes may have the same trouble.
     yield from dict.fromkeys(found)
 
 
+def _names(url: str, repository: Repository) -> bool:
+    try:
+        return parse_url(url) == repository
+    except NotARepositoryError:
+        return False
+
+
 def _address(whose: str, text: str, argument: str, repository: Repository, remedy: str) -> Iterator[Check]:
     """Check the URL ``text``, which git gets as ``argument``."""
     real = run_git("ls-remote", "--get-url", argument).strip()
-    is_rewritten = real not in (text, _without_user(text))
+    is_rewritten = real not in (text, argument)
     rule = _rule_for(text) if is_rewritten else None
-    by = f" (insteadOf in {rule.file})" if rule is not None else ""
     if rule is not None:
-        remedy = _removal(rule)
-    parts = _split(real)
-    if parts is None or parts.scheme not in ("https", "http"):
-        if rule is None or _is_ssh(real):
-            remedy = remedy if rule is not None else f"run: {APP_NAME} configure --rewrite-ssh"
-            yield failed(_NAME, f"git goes by ssh for {whose}{by}, and asks no credential helper", remedy)
-        else:
-            yield failed(_NAME, f"git does not go by https for {whose}{by}", remedy)
+        whose, remedy = f"{whose} (insteadOf in {rule.file})", _removal(rule)
+    scheme = real.partition("://")[0].lower() if "://" in real else "ssh" if ":" in real else ""
+    if scheme in ("ssh", "git+ssh", "ssh+git"):
+        remedy = remedy if rule is not None else f"run: {APP_NAME} configure --rewrite-ssh"
+        yield failed(_NAME, f"git goes by ssh for {whose}, and asks no credential helper", remedy)
         return
-    if parts.scheme == "http":
-        yield failed(_NAME, f"git goes by plain http for {whose}{by}, where no token is sent", remedy)
-    host = normal_host(parts.netloc.rpartition("@")[2])
+    if scheme not in ("https", "http"):
+        yield failed(_NAME, f"git does not go by https for {whose}", remedy)
+        return
+    if scheme == "http":
+        yield failed(_NAME, f"git goes by plain http for {whose}, where no token is sent", remedy)
+    user, host = _user_and_host(real)
     if host != repository.host:
-        yield failed(_NAME, f"git goes to {host} for {whose}{by}, not to {repository.host}", remedy)
-    written = parts if is_rewritten else _split(text) or parts
-    if written.password is not None:
-        yield failed(_NAME, f"git sends the password in {whose}{by} instead of this helper's token", remedy)
-    elif written.username:
-        yield note(_NAME, f"{whose}{by} has a user name, which costs git two requests more", remedy)
+        yield failed(_NAME, f"git goes to {host} for {whose}, not to {repository.host}", remedy)
+    if not is_rewritten:
+        user, _ = _user_and_host(text)
+    if ":" in user:
+        yield failed(_NAME, f"git sends the password in {whose} instead of this helper's token", remedy)
+    elif user:
+        yield note(_NAME, f"{whose} has a user name, which costs git two requests more", remedy)
+
+
+def _user_and_host(url: str) -> tuple[str, str]:
+    """Return the user name of an https URL, with its password, and its host."""
+    user, _, host = url.partition("://")[2].partition("/")[0].rpartition("@")
+    return user, normal_host(host)
 
 
 def _without_user(url: str) -> str:
-    """Return an https URL without user name and password."""
-    scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    if not separator or scheme.lower() not in ("https", "http"):
+    """Return an https URL without user name and password; other URLs as they are."""
+    if not url.lower().startswith(("https://", "http://")):
         return url
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
     return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
@@ -92,29 +103,6 @@ def _removal(setting: Setting) -> str:
     if has_user or safe_text(key, len(key)) != key:
         return f"remove it: git config --file {quote(setting.file)} --edit"
     return f"git config --file {quote(setting.file)} --unset-all {quote(key)}"
-
-
-def _split(url: str) -> SplitResult | None:
-    try:
-        parts = urlsplit(url)
-        return parts if parts.hostname else None
-    except ValueError:
-        return None
-
-
-def _is_ssh(url: str) -> bool:
-    scheme, separator, _ = url.partition("://")
-    return scheme.lower() in ("ssh", "git+ssh", "ssh+git") if separator else ":" in url
-
-
-def _remotes(repository: Repository) -> Iterator[tuple[str, str]]:
-    """Return the remotes of the current repository that fetch from ``repository``, with their URLs."""
-    for remote in read_settings(r"^remote\..*\.url$"):
-        try:
-            if parse_url(remote.value) == repository:
-                yield remote.url, remote.value
-        except NotARepositoryError:
-            continue
 
 
 def _headers(url: str) -> Iterator[Check]:

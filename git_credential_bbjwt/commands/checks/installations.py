@@ -1,10 +1,10 @@
 """The installations of this machine, and whether their secrets can be read."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from shlex import quote
 
-from git_credential_bbjwt.commands.checks.check import Check, checked, failed, note
+from git_credential_bbjwt.commands.checks.check import Check, Subject, checked, failed, note
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
@@ -24,45 +24,41 @@ def concerned(catalogue: Catalogue, repository: Repository | None) -> list[Insta
     return [one for one in catalogue.naming(repository.workspace) if one.host == repository.host]
 
 
-def sources(catalogue: Catalogue, installations: list[Installation], repository: Repository | None) -> Iterator[Check]:
+def sources(subject: Subject) -> Iterator[Check]:
     """Check that there is an installation, or a command or broker to ask."""
-    problems, asked = catalogue.problems(), catalogue.to_ask()
+    problems = subject.catalogue.problems()
     for problem in problems:
         yield failed("installation", problem.what, problem.hint)
-    if repository is not None:
-        asked = [one for one in asked if repository.host in one.hosts]
-    for one in asked:
+    for one in subject.asked:
         yield note("installation", f"{one.where} is asked about {', '.join(one.hosts)} when a token is needed")
-    if not installations and not problems and not asked:
-        yield _none(catalogue, repository)
-    if repository is None:
+    if not subject.installations and not problems and not subject.asked:
+        yield _none(subject)
+    if subject.repository is None:
         # Only a vendor has more; counting them takes a second for 100,000.
-        more = sum(1 for _ in catalogue) - MOST
+        more = sum(1 for _ in subject.catalogue) - MOST
         if more > 0:
             yield note("installation", f"{more} more are not checked; name a repository's URL to check its own")
 
 
-def _none(catalogue: Catalogue, repository: Repository | None) -> Check:
-    known = list(
-        dict.fromkeys(
-            f"{one.host}/{name}" for one in islice(catalogue, MOST) for name in one.workspaces or (f"* ({one.where})",)
-        )
-    )
+def _none(subject: Subject) -> Check:
     register = f"{APP_NAME} register FILE"
-    if repository is None or not known:
+    first = islice(subject.catalogue, MOST)
+    names = [f"{one.host}/{name}" for one in first for name in one.workspaces or (f"* ({one.where})",)]
+    if subject.repository is None or not names:
         return failed("installation", "no installation is known on this machine", register)
-    what = f"no installation is for the workspace {repository.workspace} on {repository.host}"
-    more = " and more" if len(known) >= MOST else ""
-    return failed("installation", f"{what}; known: {', '.join(known[:MOST])}{more}", f"{register}; or correct the URL")
+    what = f"no installation is for the workspace {subject.repository.workspace} on {subject.repository.host}"
+    known = ", ".join(dict.fromkeys(names)) + (" and more" if len(names) >= MOST else "")
+    return failed("installation", f"{what}; known: {known}", f"{register}; or correct the URL")
 
 
-def secrets(installations: list[Installation], readable: list[Installation]) -> Iterator[Check]:
-    """Check the keyring, and that each secret can be read; put the installations with one into ``readable``."""
+def secrets(installations: list[Installation]) -> Generator[Check, None, list[Installation]]:
+    """Check the keyring, and that each secret can be read; return the installations with one that can."""
     stored = [one.keyring_backend for one in installations if one.secret_place is SecretPlace.KEYRING]
     keyrings = {backend: checked("keyring", _keyring, backend) for backend in dict.fromkeys(stored or [""])}
     for keyring in keyrings.values():
         yield keyring if keyring.ok or stored else note("keyring", f"{keyring.detail}; no installation needs it")
-    for one in installations:
+    readable = []
+    for one, used in with_replacements(installations):
         if one.secret_place is SecretPlace.KEYRING and not keyrings[one.keyring_backend].ok:
             yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")
             continue
@@ -74,6 +70,9 @@ def secrets(installations: list[Installation], readable: list[Installation]) -> 
             readable.append(one)
         if not found.ok or not one.is_exposed:
             yield found
+        if used is not one:
+            yield note("installation", f"{one.name} is not used: {used.name} was registered later")
+    return readable
 
 
 def _keyring(backend: str) -> str:
@@ -95,10 +94,3 @@ def _installation(one: Installation) -> str:
     shared_secret_of(one)()
     opens = "; its tokens open every repository of the workspace" if one.is_consumer else ""
     return f"{_name(one)}: its secret is {one.secret_place.described}{opens}"
-
-
-def rotation(installations: list[Installation]) -> Iterator[Check]:
-    """Say which of several OAuth consumers of a workspace is used."""
-    for one, used in with_replacements(installations):
-        if used is not one:
-            yield note("installation", f"{one.name} is not used: {used.name} was registered later")

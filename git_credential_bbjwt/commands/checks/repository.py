@@ -4,45 +4,38 @@ import time
 from collections.abc import Iterator
 
 from git_credential_bbjwt.bitbucket.api import check_token
-from git_credential_bbjwt.commands.checks.check import Check, failed, note, passed
+from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
-from git_credential_bbjwt.git.http_settings import HttpSettings
-from git_credential_bbjwt.network.connections import Connections
-from git_credential_bbjwt.system.budget import Budget
-from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.record import token_paths
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
+from git_credential_bbjwt.vendors.session import Session
 
 
-def cached_token(repository: Repository, options: HelperOptions, budget: Budget) -> Iterator[Check]:
+def cached_token(repository: Repository, subject: Subject) -> Iterator[Check]:
     """Check that git's server accepts the cached token: clients that never erase one go on failing with it."""
-    cache = TokenCache.open(create=False)
-    slots = [Slot(cache, repository, options.scope, options.app)]
-    slots.append(workspace_slot(cache, repository.host, repository.workspace, options.app))
+    options, session = subject.options, subject.session
+    slots = [Slot(session.cache, repository, options.scope, options.app)]
+    slots.append(workspace_slot(session.cache, repository.host, repository.workspace, options.app))
     record = next((found for found in (slot.find() for slot in slots) if found and found.is_in_time()), None)
     if record is None:
         return
     try:
-        _present(repository, record.username, record.token, budget)
+        _present(repository, record.username, record.token, session)
     except CredentialError as problem:
-        yield failed("cached token", problem.what, problem.hint.replace(" forget URL", f" forget {_url(repository)}"))
+        yield failed("cached token", problem.what, problem.hint.replace(" forget URL", f" forget {repository.url}"))
         return
     yield passed("cached token", f"it opens {repository.full_name}")
 
 
-def _present(repository: Repository, username: str, token: str, budget: Budget) -> None:
-    origin = Connections(budget, HttpSettings()).take(f"https://{repository.host}", f"/{repository.full_name}.git")
+def _present(repository: Repository, username: str, token: str, session: Session) -> None:
+    origin = session.connections().take(f"https://{repository.host}", f"/{repository.full_name}.git")
     check_token(origin, repository, username, token)
-
-
-def _url(repository: Repository) -> str:
-    return f"https://{repository.host}/{repository.full_name}"
 
 
 def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]:
@@ -57,7 +50,10 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
         yield _access(repository, token, asking)
-        yield from _advice(repository)
+        # What helps with clients whose errors hide the cause.
+        cure = f"git config lfs.{repository.url}.git/info/lfs.access basic"
+        yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
+        yield note("trace", "if a client hides what this helper says, as cargo does", "set BBJWT_TRACE=/FILE")
         if asking.session.announcement is not None:
             yield passed("announcement", str(asking.session.announcement))
 
@@ -76,7 +72,7 @@ def _described(repository: Repository, options: HelperOptions, token: Token, too
 
 def _access(repository: Repository, token: Token, asking: Asking) -> Check:
     try:
-        _present(repository, token.username, token.value, asking.budget)
+        _present(repository, token.username, token.value, asking.session)
     except CredentialError as problem:
         hint = problem.hint
         if hint.endswith(" forget URL"):  # The server names no cause, and this token is new.
@@ -110,10 +106,3 @@ def cache(options: HelperOptions) -> Iterator[Check]:
     yield note(
         "token cache", "no token is kept: there is no private runtime folder (XDG_RUNTIME_DIR), and no usable tmpfs"
     )
-
-
-def _advice(repository: Repository) -> Iterator[Check]:
-    """Say what helps with clients whose errors hide the cause."""
-    cure = f"git config lfs.{_url(repository)}.git/info/lfs.access basic"
-    yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
-    yield note("trace", "if a client hides what this helper says, as cargo does", "set BBJWT_TRACE=/FILE")

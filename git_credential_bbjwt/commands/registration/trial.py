@@ -19,8 +19,6 @@ from git_credential_bbjwt.vendors.session import Session
 # Seconds that a trial may take before the new secret replaces the old one untried.
 _PATIENCE = 10.0
 
-_UNAUTHORIZED = 401
-
 
 def ask_slug(app: Installation, where: str, timeout: float) -> str:
     """Ask Bitbucket for the slug of a workspace that the payload names by its UUID alone. Raises InstallationError."""
@@ -51,7 +49,7 @@ def check_secret(new: Installation, timeout: float, remedy: str) -> None:
     except futures.TimeoutError:
         note(f"the new secret of the {new.name} could not be tried: there is no response")
     except (RefusedError, ConnectionFailedError, BudgetSpentError) as problem:
-        if isinstance(problem, RefusedError) and problem.status == _UNAUTHORIZED:
+        if isinstance(problem, RefusedError) and problem.status == 401:
             raise InstallationError(
                 f"Bitbucket refuses the new secret of the {new.name}, so nothing was replaced: {problem.what}", remedy
             ) from problem
