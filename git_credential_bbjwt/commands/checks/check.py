@@ -25,7 +25,7 @@ class Check(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What `doctor` checks: a ``repository``, or without one what the first ``installations`` need."""
+    """The subject of `doctor`: a ``repository``, or without one the needs of the first ``installations``."""
 
     repository: Repository | None
     options: HelperOptions

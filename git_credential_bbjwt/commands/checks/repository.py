@@ -50,7 +50,7 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
         yield _access(repository, token, asking)
-        # What helps with clients whose errors hide the cause.
+        # Remedies for clients whose errors hide the cause.
         cure = f"git config lfs.{repository.url}.git/info/lfs.access basic"
         yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
         yield note("trace", "if a client hides what this helper says, as cargo does", "set BBJWT_TRACE=/FILE")
