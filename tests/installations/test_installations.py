@@ -317,7 +317,7 @@ SLIPS: dict[str, str] = {
     "cut": 'haredSecret": "the-secret-in-the-variable"}',
     "the secret alone": "the-secret-in-the-variable",
     "base64 of something else": base64.b64encode(b"the-secret-in-the-variable").decode(),
-    "longer than a path": "the-secret-in-the-variable" * 4000,
+    "longer than a path": "the-secret-in-the-variable" * 400,
     "a path and a secret": "/no/such/the-secret-in-the-variable",
 }
 
@@ -327,16 +327,10 @@ def test_a_slip_in_a_variable_shows_nothing_of_it(acme: Workspace, slip: str) ->
     value = SLIPS[slip]
     secrets = {value[:40], "the-secret-in-the-variable"}
     url = "https://bitbucket.org/acme/widgets"
-    runs = [
-        acme.machine.get(url, check=False, also={variable: value, **more})
-        for variable, more in (
-            ("BBJWT_INSTALLATION", {}),
-            ("BBJWT_JWT_FILE", {"BBJWT_INSTALLATION": None}),
-            ("BBJWT_JWT", {"BBJWT_INSTALLATION": None}),
-        )
-        if len(value) < 100_000
-    ]
-    if len(value) < 100_000:
+    runs = [acme.machine.get(url, check=False, also={"BBJWT_INSTALLATION": value})]
+    if slip in ("the secret alone", "a path and a secret"):
+        for variable in ("BBJWT_JWT_FILE", "BBJWT_JWT"):
+            runs.append(acme.machine.get(url, check=False, also={variable: value, "BBJWT_INSTALLATION": None}))
         runs.append(acme.machine.get(url, f"--installation={value}", check=False))
         runs.append(acme.machine.bbjwt("register", value, check=False))
         runs.append(acme.machine.bbjwt("doctor", url, check=False, BBJWT_INSTALLATION=value))
@@ -346,12 +340,10 @@ def test_a_slip_in_a_variable_shows_nothing_of_it(acme: Workspace, slip: str) ->
             assert secret not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("form", ["as it is", "base64", "base64 in lines", "byte order mark", "white space"])
+@pytest.mark.parametrize("form", ["base64 in lines", "byte order mark", "white space"])
 def test_a_payload_in_a_variable_in_all_its_forms(acme: Workspace, form: str) -> None:
     plain = acme.installation.read_bytes()
     value = {
-        "as it is": plain,
-        "base64": base64.b64encode(plain),
         "base64 in lines": base64.encodebytes(plain),
         "byte order mark": b"\xef\xbb\xbf" + plain,
         "white space": b"\n  " + base64.b64encode(b"\xef\xbb\xbf " + plain) + b"\n",
@@ -376,16 +368,15 @@ def test_a_host_spelled_with_json_escapes_is_known(acme: Workspace) -> None:
     assert "password" in answer(acme.get())
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", "5", "{}", "\0", '{"kind": "connect"}', "[" * 100_000])
-def test_broken_entry_stops_its_own_workspace_alone(acme: Workspace, broken: str) -> None:
+def test_broken_entry_stops_its_own_workspace_alone(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("*/acme")
-    entry.write_text(broken)
-
+    for broken in ("{", "[]", "5", "{}", "\0", '{"kind": "connect"}', "[" * 100_000):
+        entry.write_text(broken)
+        done = acme.get("--token-store=none", check=False, BBJWT_INSTALLATION=None)
+        assert (done.returncode, done.stdout) == (1, "quit=1\n")
+        assert "the entry of acme is broken" in done.stderr
     assert "password" in answer(acme.get())
-    done = acme.get("--token-store=none", check=False, BBJWT_INSTALLATION=None)
-    assert (done.returncode, done.stdout) == (1, "quit=1\n")
-    assert "the entry of acme is broken" in done.stderr
     elsewhere = acme.machine.get(f"{acme.bitbucket.base_url}/beta/tools", BBJWT_INSTALLATION=None)
     assert (elsewhere.stdout, elsewhere.stderr) == ("", "")
 
@@ -494,8 +485,9 @@ CAUSES: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("how", ["variable", "option", "systemd"])
-@pytest.mark.parametrize("cause", CAUSES)
+@pytest.mark.parametrize(
+    ("cause", "how"), [*((cause, "variable") for cause in CAUSES), ("folder", "option"), ("writable", "systemd")]
+)
 def test_cause_and_remedy_of_a_file_that_cannot_be_used(acme: Workspace, cause: str, how: str) -> None:
     path = acme.machine.home / "bbjwt-installation"
     if cause == "folder":
