@@ -14,8 +14,8 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import format_answer, state_entry
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.core.where import COMMAND, SOCKET, Where
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.where import HTTPS, SOCKET, Where
+from git_credential_bbjwt.installations.asked import Broker as BrokerSource
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.record import BROKERED
@@ -55,75 +55,67 @@ class Broker:
 
     opens_workspace = False
 
-    def __init__(self, asked: Asked, session: Session) -> None:
-        self.identity = BROKERED + digest(asked.how)
-        self._where = Where.parse(asked.how)
+    def __init__(self, broker: BrokerSource, session: Session) -> None:
+        self.identity = BROKERED + digest(broker.how)
+        self._broker = broker
         self._session = session
 
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
-        """Return the broker's token; None if it has nothing to say about ``repository``. Raises BrokerError."""
+        """Return the broker's token; None if it has nothing to say about ``repository``.
+
+        ``refused`` are the fingerprints of tokens that git's server refused, the newest last. Raises BrokerError, and
+        ConnectionFailedError for a broker by https.
+        """
         self._session.has_asked = True
-        return ask(self._where, repository, refused, self._session.budget, self.identity)
+        where = Where.parse(self._broker.how)
+        attributes = [("capability[]", "state"), ("protocol", "https"), ("host", repository.host)]
+        attributes += [("path", repository.full_name)]
+        attributes += [("state[]", state_entry(one)) for one in refused[-_NAMED:]]
+        request = format_answer(attributes) + b"\n"
+        if where.way == HTTPS:
+            from git_credential_bbjwt.vendors.https_broker import ask_by_https
+
+            return ask_by_https(self._broker, where, repository, request, self._session, self.identity)
+        try:
+            answer, errors = _ask(where, request, self._session.budget)
+        except _FailedError as problem:
+            raise no_token(repository, problem.reason, problem.hint) from problem
+        return checked(answer, errors, repository, self.identity)
 
 
-def ask(where: Where, repository: Repository, refused: list[str], budget: Budget, identity: str) -> Token | None:
-    """Ask the broker at ``where`` for a token; None if it has nothing to say about ``repository``.
+class _FailedError(Exception):
+    """The broker failed. If it was not reached, it is asked again for ``seconds``."""
 
-    ``refused`` are the fingerprints of tokens that git's server refused, the newest last. A broker that is not reached
-    is asked again for a while, because a socket that restarts and a busy sshd refuse connections. Raises BrokerError.
+    def __init__(self, reason: str, hint: str = HINT, seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hint = hint
+        self.seconds = seconds
+
+
+def _ask(where: Where, request: bytes, budget: Budget) -> tuple[bytes, bytes]:
+    """Return the broker's answer, and what it printed to standard error. Raises _FailedError.
+
+    A broker that is not reached is asked again for a while, because a socket that restarts and a busy sshd refuse
+    connections.
     """
-    request = request_for(repository, refused)
     budget.doing = "waiting for the broker"
     started = time.monotonic()
     pause = _FIRST_PAUSE
     while True:
         try:
-            answer, errors = _exchange(where, request, budget)
-            break
-        except _NotReachedError as problem:
-            wait = pause * _jitter()
+            if where.way == SOCKET:
+                return _by_socket(where.path, request, budget), b""
+            return _by_command(where.text, request)
+        except _FailedError as problem:
+            from random import uniform  # Slow to load, and seldom needed.
+
+            wait = pause * uniform(0.5, 1.5)  # noqa: S311  # no key; clients that failed together come back apart
             if time.monotonic() - started + wait > problem.seconds or wait >= budget.remaining():
-                raise no_token(repository, problem.reason, problem.hint) from problem
+                raise
             trace(f"the broker was not reached ({problem.reason}); next attempt in {wait:.1f} s")
             time.sleep(wait)
             pause = min(pause * 2, _LONGEST_PAUSE)
-        except _FailedError as problem:
-            raise no_token(repository, problem.reason, problem.hint) from problem
-    trace(f"the broker answered about {repository.full_name} in {time.monotonic() - started:.3f} s")
-    return checked(answer, errors, repository, identity)
-
-
-def request_for(repository: Repository, refused: list[str]) -> bytes:
-    """Return the request about ``repository``: git's lines, and a blank line."""
-    attributes = [("capability[]", "state"), ("protocol", "https"), ("host", repository.host)]
-    attributes += [("path", repository.full_name)]
-    attributes += [("state[]", state_entry(one)) for one in refused[-_NAMED:]]
-    return format_answer(attributes) + b"\n"
-
-
-class _FailedError(Exception):
-    """The broker failed, and would fail again."""
-
-    def __init__(self, reason: str, hint: str = HINT) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.hint = hint
-
-
-class _NotReachedError(_FailedError):
-    """The broker was not reached; it is asked again for ``seconds``."""
-
-    def __init__(self, reason: str, hint: str, seconds: float = _FOR_BROKER) -> None:
-        super().__init__(reason, hint)
-        self.seconds = seconds
-
-
-def _exchange(where: Where, request: bytes, budget: Budget) -> tuple[bytes, bytes]:
-    """The broker's answer, and what it printed to standard error."""
-    if where.way == SOCKET:
-        return _by_socket(where.path, request, budget), b""
-    assert where.way == COMMAND
-    return _by_command(where.text, request)
 
 
 def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
@@ -161,18 +153,18 @@ def _of_socket(path: str, problem: OSError) -> _FailedError:
     if isinstance(problem, FileNotFoundError):
         hint = "on the broker's machine, run: systemctl enable --now bbjwt.socket; into a container, mount its folder"
         is_expected = os.path.isdir(os.path.dirname(path))
-        return _NotReachedError(what, hint, _FOR_SOCKET) if is_expected else _FailedError(what, hint)
+        return _FailedError(what, hint, _FOR_SOCKET if is_expected else 0.0)
     if isinstance(problem, (ConnectionResetError, BrokenPipeError)):
         return _closed(path)
     if isinstance(problem, PermissionError):
         return _FailedError(what, _hint_for_group(path))
     if isinstance(problem, (ConnectionError, BlockingIOError)) and _is_socket(path):
-        return _NotReachedError(what, _BUSY)
+        return _FailedError(what, _BUSY, _FOR_BROKER)
     return _FailedError(what)
 
 
 def _closed(path: str) -> _FailedError:
-    return _NotReachedError(f"the socket {path} was closed without an answer", _BUSY)
+    return _FailedError(f"the socket {path} was closed without an answer", _BUSY, _FOR_BROKER)
 
 
 def _is_socket(path: str) -> bool:
@@ -200,11 +192,10 @@ def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
     if done.status == 0 or is_too_long or b"quit=1" in done.output.split(b"\n"):
         return done.output, done.errors
     reason = last_words(done.errors) or f"the broker failed with exit status {done.status}"
-    hint = _hint_for_command(command, done.status, done.errors)
     is_final = _KEY_REFUSED in done.errors or _UNKNOWN_HOST in done.errors
-    if done.status == _SSH_FAILED and not done.output and not is_final:
-        raise _NotReachedError(reason, hint)
-    raise _FailedError(reason, hint)
+    was_not_reached = done.status == _SSH_FAILED and not done.output and not is_final
+    hint = _hint_for_command(command, done.status, done.errors)
+    raise _FailedError(reason, hint, _FOR_BROKER if was_not_reached else 0.0)
 
 
 def _hint_for_command(command: str, status: int, errors: bytes) -> str:
@@ -216,10 +207,3 @@ def _hint_for_command(command: str, status: int, errors: bytes) -> str:
     if status == _NO_COMMAND:
         return "check the command of --broker: the shell does not find it"
     return HINT
-
-
-def _jitter() -> float:
-    """A factor around 1, so that many who failed together do not come back together."""
-    from random import uniform
-
-    return uniform(0.5, 1.5)  # noqa: S311  # no key

@@ -24,6 +24,8 @@ _LONGEST_LIFE = 86_400
 _LONGEST_REASON = 500
 _LAST_ERRORS = 8192
 
+_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
 # Attributes that must not be there twice.
 _SINGLE = frozenset({"username", "password", "password_expiry_utc", "quit", "protocol", "host", "path", "bbjwt-opens"})
 
@@ -113,10 +115,10 @@ def _end_of(stated: str | None, token: str, repository: Repository) -> int | Non
             raise no_token(repository, "its answer has a password_expiry_utc that is not a Unix time")
         end = int(stated)
     else:
-        found = _expiry_claim(token)
-        if found is None:
+        claimed = _expiry_claim(token)
+        if claimed is None:
             return None
-        end = found
+        end = claimed
     if end <= now:
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(end))
         raise no_token(repository, f"its token has expired already, at {when}", "check the clocks of both machines")
@@ -124,14 +126,25 @@ def _end_of(stated: str | None, token: str, repository: Repository) -> int | Non
 
 
 def _expiry_claim(token: str) -> int | None:
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None
     try:
-        end = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))["exp"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        end = claims_in(token).get("exp")
+    except ValueError:
         return None
-    return int(end) if type(end) in (int, float) and 0 < end < 1e18 else None
+    return int(end) if type(end) in (int, float) and 0 < end < 1e18 else None  # type: ignore[operator,call-overload]
+
+
+def claims_in(token: str) -> dict[str, object]:
+    """Return the claims of a JWT, which nobody has verified. Raises ValueError."""
+    parts = token.split(".")
+    if len(parts) != 3 or not all(part and _BASE64URL.issuperset(part) for part in parts):
+        raise ValueError("it is not a JWT")
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except RecursionError as problem:
+        raise ValueError("it is not a JWT") from problem
+    if not isinstance(claims, dict):
+        raise ValueError("it is not a JWT")  # for the caller, all of these are one
+    return claims
 
 
 def last_words(errors: bytes) -> str:

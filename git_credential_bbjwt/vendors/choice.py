@@ -14,10 +14,6 @@ def vendor_for(source: Installation | Asked, session: Session) -> Vendor | Choos
 
         return InstallationCommand(source, session)
     if isinstance(source, BrokerSource):
-        if source.how.startswith("https:"):
-            from git_credential_bbjwt.vendors.https_broker import HttpsBroker
-
-            return HttpsBroker(source, session)
         from git_credential_bbjwt.vendors.broker import Broker
 
         return Broker(source, session)

@@ -10,7 +10,6 @@ CircleCI "Using OpenID Connect tokens in jobs", Kubernetes "Configure Service Ac
 import json
 import os
 import time
-from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -22,17 +21,14 @@ from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.vendors.broker_answer import claims_in
 from git_credential_bbjwt.vendors.session import Session
 
-#: Longer than any platform's token. Bytes.
-LONGEST_TOKEN = 16 * 1024
+# Longer than any platform's token. Bytes.
+_LONGEST_TOKEN = 16 * 1024
 
 # The broker's clock and this one may differ by so much. Seconds.
 _LEEWAY = 60
-
-_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-
-_HOW_TO_FIND_OUT = "git-credential-bbjwt doctor shows what the ID token says"
 
 # By the variable that each platform sets: what to write so that a job has an ID token.
 _PLATFORMS = {
@@ -67,13 +63,6 @@ class Source(NamedTuple):
     read: Callable[[], str]
 
 
-def hide_tokens() -> None:
-    """Redact, from now on, every token that a platform put into this process's environment."""
-    for name in child_process.ID_TOKEN_VARIABLES:
-        for value in {os.environ.get(name, ""), os.environ.get(name, "").strip()}:
-            hide(value)
-
-
 def audience_for(broker: str) -> str:
     """Return the audience of a token for the broker with the normalized URL ``broker``."""
     return os.environ.get("BBJWT_AUDIENCE", "") or broker
@@ -84,8 +73,10 @@ def find_source(command: str | None, path: str | None, audience: str, session: S
 
     ``command`` and ``path`` are those of ``--id-token-command`` and ``--id-token-file``. Raises BrokerError.
     """
-    hide_tokens()
     environ = os.environ
+    for name in child_process.ID_TOKEN_VARIABLES:  # No error may show what a platform put there.
+        hide(environ.get(name, ""))
+        hide(environ.get(name, "").strip())
     command = command or environ.get("BBJWT_ID_TOKEN_COMMAND", "")
     path = path or environ.get("BBJWT_ID_TOKEN_FILE", "")
     if command.strip():
@@ -120,31 +111,27 @@ def get(source: Source, audience: str) -> IdToken:
             "request it for that audience, or set BBJWT_AUDIENCE to the one that the broker's operator names",
         )
     expires = claims.get("exp")
-    if type(expires) in (int, float) and isinstance(expires, (int, float)):
-        now = time.time()
-        if expires + _LEEWAY < now:
-            raise BrokerError(
-                f"the ID token from {source.name} expired {now - max(expires, 0):.0f} s ago",
-                "get a new one; if it is new, check this machine's clock",
-            )
+    now = time.time()
+    if isinstance(expires, (int, float)) and not isinstance(expires, bool) and expires + _LEEWAY < now:
+        raise BrokerError(
+            f"the ID token from {source.name} expired {now - max(expires, 0):.0f} s ago",
+            "get a new one; if it is new, check this machine's clock",
+        )
     return IdToken(text, source.name, audience, claims)
 
 
 def _claims(text: str, source: Source) -> dict[str, object]:
     """Return the claims of a token, which nobody has verified. Raises BrokerError, without the token."""
-    parts = text.split(".")
-    try:
-        if len(text) > LONGEST_TOKEN:
-            raise ValueError(f"is over {LONGEST_TOKEN} bytes long")
-        if len(parts) != 3 or not all(part and _BASE64URL.issuperset(part) for part in parts):
-            raise ValueError("is not a JWT of three base64url parts")
-        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        if not isinstance(claims, dict):
-            raise TypeError
-    except (ValueError, TypeError, RecursionError) as problem:
-        told = str(problem) if str(problem).startswith("is ") else "is not a JWT of three base64url parts"
-        raise BrokerError(f"the ID token from {source.name} {told}", _HOW_TO_FIND_OUT) from None
-    return claims
+    if len(text) > _LONGEST_TOKEN:
+        why = f"is over {_LONGEST_TOKEN} bytes long"
+    else:
+        try:
+            return claims_in(text)
+        except ValueError:
+            why = "is not a JWT of three base64url parts"
+    raise BrokerError(
+        f"the ID token from {source.name} {why}", "git-credential-bbjwt doctor shows what the ID token says"
+    )
 
 
 def _in_variable(name: str) -> Source:
@@ -155,7 +142,7 @@ def _in_variable(name: str) -> Source:
 def _printed(command: str, audience: str, budget: Budget) -> str:
     environment = {**child_process.for_id_token(), "BBJWT_AUDIENCE": audience}
     budget.doing = "waiting for the ID token command"
-    done = shell.run(command, b"", most=LONGEST_TOKEN, env=environment, seconds=budget.remaining())
+    done = shell.run(command, b"", most=_LONGEST_TOKEN, env=environment, seconds=budget.remaining())
     budget.remaining()
     output = done.output.decode("ascii", "replace").strip()
     hide(output)
@@ -180,7 +167,7 @@ def _in_file(path: str) -> str:
     hint = "check BBJWT_ID_TOKEN_FILE or --id-token-file"
     try:
         with os.fdopen(open_to_read(path), "rb") as file:
-            data = file.read(LONGEST_TOKEN + 2)
+            data = file.read(_LONGEST_TOKEN + 2)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or "not a path"
         raise BrokerError(f"the ID token cannot be read from {path}: {reason}", hint) from problem
