@@ -36,7 +36,7 @@ from git_credential_bbjwt.serving.answer import (
     not_allowed,
     refusal,
 )
-from git_credential_bbjwt.serving.limits import CannotLimitError, announce, end_announcement, lookup, with_room
+from git_credential_bbjwt.serving.limits import CannotLimitError, announced, lookup, with_room
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
@@ -236,11 +236,8 @@ def _obtain(
     def supervise(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
         if all(isinstance(one, Vendor) and one.opens_workspace for one in vendors):
             return mint()  # Nothing is looked up, and a workspace's token has limits of its own.
-        announce(asking.cache, slot, record, refused)
-        try:
+        with announced(asking.cache, slot, record, refused):
             return _mint_within_limits(asking, slot, mint)
-        finally:
-            end_announcement(asking.cache, slot)
 
     return obtain(asking, repository, vendors, refused, supervise=supervise)
 

@@ -86,19 +86,12 @@ def _fingerprint(blob: bytes) -> str:
 
 def _of_certificate(kind: str, blob: bytes) -> dict[str, object]:
     plain = kind.removesuffix(_CERTIFICATE)
-    _, rest = _string(blob)
-    _, rest = _string(rest)  # the nonce
-    key = rest
-    for _ in range(_KEY_FIELDS[plain]):
-        _, rest = _string(rest)
+    _, key = _strings(blob, 2)  # its type and the nonce
+    _, rest = _strings(key, _KEY_FIELDS[plain])
     key = key[: len(key) - len(rest)]
-    serial = int.from_bytes(rest[:8], "big")
-    key_id, rest = _string(rest[12:])  # after the certificate's type
-    _, rest = _string(rest)  # the principals
-    rest = rest[16:]  # valid from and to
-    for _ in range(3):
-        _, rest = _string(rest)  # critical options, extensions, reserved
-    authority, _ = _string(rest)
+    (serial,) = struct.unpack(">Q", rest[:8])
+    (key_id, _), rest = _strings(rest[12:], 2)  # after the certificate's type: the key ID, the principals
+    (*_, authority), _ = _strings(rest[16:], 4)  # after its times: critical options, extensions, reserved, authority
     name = plain.encode()
     return {
         "key": _fingerprint(struct.pack(">I", len(name)) + name + key),
@@ -108,8 +101,13 @@ def _of_certificate(kind: str, blob: bytes) -> dict[str, object]:
     }
 
 
-def _string(data: bytes) -> tuple[bytes, bytes]:
-    (length,) = struct.unpack(">I", data[:4])
-    if length > len(data) - 4:
-        raise ValueError
-    return data[4 : 4 + length], data[4 + length :]
+def _strings(data: bytes, count: int) -> tuple[list[bytes], bytes]:
+    """Return so many strings at the beginning of ``data``, each after its length, and the rest."""
+    found = []
+    for _ in range(count):
+        (length,) = struct.unpack(">I", data[:4])
+        if length > len(data) - 4:
+            raise ValueError("a string is longer than the data")
+        found.append(data[4 : 4 + length])
+        data = data[4 + length :]
+    return found, data

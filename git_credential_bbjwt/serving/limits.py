@@ -19,6 +19,7 @@ from git_credential_bbjwt.serving.answer import DeniedError, TooManyError
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import MINTING, MOST_LOOKUPS
+from git_credential_bbjwt.tokens.rate_limit import RateLimit
 from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.tidying import tidy
@@ -127,7 +128,8 @@ class Place:
 
     def seconds_spent(self) -> float:
         """Return the seconds until the place can be used again; 0 if it can be used now."""
-        age = time.time() - _seconds(os.pread(self._fd, _LENGTH, 0))
+        text = os.pread(self._fd, _LENGTH, 0).strip()
+        age = time.time() - (int(text) if text.isdigit() else 0)
         return _LOOKUPS_WITHIN - age if 0 <= age < _LOOKUPS_WITHIN else 0.0
 
     def spend(self) -> None:
@@ -142,27 +144,26 @@ class Place:
         os.close(self._fd)
 
 
-def announce(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> None:
-    """Note that a token is about to be requested, and hold refused tokens to one mint a minute.
+@contextmanager
+def announced(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> Iterator[None]:
+    """Note while a token is requested that it is, and hold refused tokens to one mint a minute.
 
     ``refused`` are fingerprints. Raises TooManyError, CannotLimitError.
     """
-    now = int(time.time())
-    last = int(_seconds(cache.read(slot.name + MINTING)))
-    if record is not None and record.fingerprint in refused and record.is_in_time():
-        if 0 <= now - last < _BETWEEN_REFUSALS:
-            raise TooManyError(
-                f"a new token for {slot.repository.full_name} was made {now - last} s ago because one was refused",
-                _BETWEEN_REFUSALS - (now - last),
-            )
-        last = now
-    with_room(cache, lambda: cache.write(slot.name + MINTING, str(last).encode()))
-
-
-def end_announcement(cache: TokenCache, slot: Slot) -> None:
-    """Remove the note of `announce`, unless it has to hold refused tokens to one mint a minute."""
-    if not 0 <= time.time() - _seconds(cache.read(slot.name + MINTING)) < _BETWEEN_REFUSALS:
-        cache.remove(slot.name + MINTING)
+    limit = RateLimit(cache, slot.name + MINTING, most=1, seconds=_BETWEEN_REFUSALS)
+    is_refused = record is not None and record.fingerprint in refused and record.is_in_time()
+    wait = limit.wait()
+    if is_refused and wait:
+        ago = _BETWEEN_REFUSALS - wait
+        raise TooManyError(
+            f"a new token for {slot.repository.full_name} was made {ago} s ago because one was refused", wait
+        )
+    with_room(cache, limit.count if is_refused else limit.touch)
+    try:
+        yield
+    finally:
+        if not limit.wait():
+            cache.remove(slot.name + MINTING)
 
 
 def with_room(cache: TokenCache, write: Callable[[], _Result], *, may_tidy: bool = True) -> _Result:
@@ -192,9 +193,3 @@ def tidy_folder(path: str | None) -> None:
 
 def _cannot_write(problem: OSError) -> CannotLimitError:
     return CannotLimitError(f"this broker cannot write to its own folder: {problem.strerror}")
-
-
-def _seconds(content: bytes | None) -> float:
-    """Return the Unix time that a file holds; 0 if there is none."""
-    text = (content or b"").decode("ascii", "replace").strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) <= _LENGTH else 0.0

@@ -70,7 +70,8 @@ def test_one_that_finds_all_slots_held_waits_for_its_budget(kept: TokenCache) ->
 def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
     """Announce a mint in place of a token that ends so many seconds from now."""
     before = record(WIDGETS, expires=expires)
-    limits.announce(kept, slot(kept), before, [before.fingerprint] if refused else [])
+    with limits.announced(kept, slot(kept), before, [before.fingerprint] if refused else []):
+        assert kept.read(slot(kept).name + MINTING)
 
 
 @pytest.mark.parametrize(("ago", "too_soon"), [(0, True), (59, True), (60, False), (-1, False)])
@@ -90,7 +91,8 @@ def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
     kept.write(slot(kept).name + MINTING, str(NOW - 1).encode())
     announce(kept, refused=False)
     announce(kept, refused=True, expires=10)  # It was about to end.
-    limits.announce(kept, slot(kept), None, ["0" * 16])
+    with limits.announced(kept, slot(kept), None, ["0" * 16]):
+        pass
 
     assert written(kept, slot(kept).name + MINTING) == str(NOW - 1)
 
