@@ -11,7 +11,6 @@ import io
 import json
 import re
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -282,7 +281,7 @@ def user_of_ssh(data: bytes) -> None:
     """What sshd says of a key becomes values for the audit, whatever is in a certificate."""
     found = key_of(data)
     assert set(found) <= {"key", "key_id", "serial", "authority"}
-    line = audit_line(Answer(HTTPStatus.OK, b""), {"by": "ssh", **found}, "repository")
+    line = audit_line(Answer(200, b""), {"by": "ssh", **found}, "repository")
     assert line.isascii()
     assert b"\n" not in line
 

@@ -5,7 +5,6 @@ reach it. The audit has the rest.
 """
 
 import sys
-from http import HTTPStatus
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import (
@@ -41,7 +40,7 @@ class DeniedError(CredentialError):
     ``status`` and ``headers`` are those of an HTTP response.
     """
 
-    status = HTTPStatus.FORBIDDEN
+    status = 403
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class DeniedError(CredentialError):
         hint: str = "",
         *,
         reason: str = "",
-        status: HTTPStatus | None = None,
+        status: int | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(what, hint)
@@ -61,7 +60,7 @@ class DeniedError(CredentialError):
 class TooManyError(DeniedError):
     """A client has asked as often as it may. ``seconds`` says when to ask again."""
 
-    status = HTTPStatus.TOO_MANY_REQUESTS
+    status = 429
 
     def __init__(self, what: str, seconds: float) -> None:
         super().__init__(f"{what}; ask again in {seconds:.0f} s", headers=_retry_after(seconds))
@@ -74,7 +73,7 @@ class Answer(NamedTuple):
     token's SHA-256.
     """
 
-    status: HTTPStatus
+    status: int
     lines: bytes
     repository: str = ""
     reason: str = ""
@@ -86,9 +85,9 @@ class Answer(NamedTuple):
     @property
     def outcome(self) -> str:
         """The audit's ``outcome``."""
-        if self.status == HTTPStatus.OK:
+        if self.status == 200:
             return "granted" if self.digest else "nothing to say"
-        return "refused" if self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) else "error"
+        return "refused" if self.status in (401, 403) else "error"
 
 
 def not_allowed() -> DeniedError:
@@ -111,33 +110,33 @@ def internal_error(problem: Exception, repository: str = "") -> Answer:
     where = "" if trace is None else f" in {trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
     errno = f" {problem.strerror}" if isinstance(problem, OSError) and problem.strerror else ""
     cause = f"internal error: {type(problem).__name__}{errno}{where}, Python {sys.version.split()[0]}"
-    return _without_token(HTTPStatus.INTERNAL_SERVER_ERROR, _NOT_SET_UP, cause, repository)
+    return _without_token(500, _NOT_SET_UP, cause, repository)
 
 
-def _for_client(problem: CredentialError, doing: str) -> tuple[HTTPStatus, str, Headers]:
+def _for_client(problem: CredentialError, doing: str) -> tuple[int, str, Headers]:
     match problem:
         case DeniedError():
             return problem.status, problem.reason, problem.headers
         case MalformedRequestError():
-            return HTTPStatus.BAD_REQUEST, problem.what, ()
+            return 400, problem.what, ()
         case TooManyRefusedError():
-            return HTTPStatus.TOO_MANY_REQUESTS, problem.what, _retry_after(problem.seconds)
+            return 429, problem.what, _retry_after(problem.seconds)
         case WholeWorkspaceError():
-            return HTTPStatus.BAD_GATEWAY, problem.what, ()
+            return 502, problem.what, ()
         case BudgetSpentError():
             what, _, _ = problem.what.partition(": ")
             shown = doing if doing in (WAITING_FOR_REQUEST, WAITING) else "waiting for Bitbucket"
-            return HTTPStatus.GATEWAY_TIMEOUT, f"{what}: {shown}", ()
+            return 504, f"{what}: {shown}", ()
         case RefusedError() | BadAnswerError() | AnothersWorkspaceError():
             # The text after the colon may be the server's, and may name the installation.
-            return HTTPStatus.BAD_GATEWAY, problem.what.partition(": ")[0], ()
+            return 502, problem.what.partition(": ")[0], ()
         case ConnectionFailedError() | UndecidedError():
-            return HTTPStatus.BAD_GATEWAY, "this broker got no answer from Bitbucket; its log says why", ()
+            return 502, "this broker got no answer from Bitbucket; its log says why", ()
         case _:
-            return HTTPStatus.BAD_GATEWAY, _NOT_SET_UP, ()
+            return 502, _NOT_SET_UP, ()
 
 
-def _without_token(status: HTTPStatus, reason: str, cause: str, repository: str, headers: Headers = ()) -> Answer:
+def _without_token(status: int, reason: str, cause: str, repository: str, headers: Headers = ()) -> Answer:
     reason = _ascii(one_line(reason))
     lines = format_answer([("quit", "1"), ("bbjwt-error", reason)]) + b"\n"
     return Answer(status, lines, repository, reason, one_line(cause), headers=headers)

@@ -8,7 +8,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import (
@@ -106,21 +105,21 @@ class Answering:
             request = parse_request(read())
             self._repository = _requested_name(request)  # For the audit, whatever fails next.
             token = self._token(request, self._find_rules())
+            opens = [("bbjwt-opens", "workspace")] if token.opens_workspace else []
+            return Answer(
+                200,
+                fresh_answer(token.value, token.expires, token.username) + format_answer(opens) + b"\n",
+                self._repository,
+                cause="the token opens every repository of the workspace" if token.opens_workspace else "",
+                expires=token.expires,
+                digest=fingerprint_of(token.value.encode())[:_DIGEST],
+            )
         except _NothingToSayError as nothing:
-            return Answer(HTTPStatus.OK, b"\n", nothing.repository, cause=nothing.what)
+            return Answer(200, b"\n", nothing.repository, cause=nothing.what)
         except CredentialError as problem:
             return self._refusal(problem)
         except Exception as problem:  # Whatever it is: the client gets an answer, and the audit its line.
             return internal_error(problem, self._repository)
-        opens = [("bbjwt-opens", "workspace")] if token.opens_workspace else []
-        return Answer(
-            HTTPStatus.OK,
-            fresh_answer(token.value, token.expires, token.username) + format_answer(opens) + b"\n",
-            self._repository,
-            cause="the token opens every repository of the workspace" if token.opens_workspace else "",
-            expires=token.expires,
-            digest=fingerprint_of(token.value.encode())[:_DIGEST],
-        )
 
     def _refusal(self, problem: CredentialError) -> Answer:
         return refusal(problem, self._repository, self._budget.doing)
@@ -203,7 +202,7 @@ def _named(repository: Repository, asked: list[Installation | Asked], asking: As
             try:
                 full_name = look_up_name(repository, apps[0], asking.session)
             except RefusedError as refused:
-                if refused.status not in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                if refused.status not in (403, 404):
                     raise
                 raise not_allowed() from refused
     workspace, _, slug = full_name.partition("/")

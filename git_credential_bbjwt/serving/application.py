@@ -62,9 +62,9 @@ class Application:
             status, body, headers = self._respond(environ)
         except Exception as problem:  # The server would print a traceback.
             error(internal_error(problem).cause)
-            status, body, headers = HTTPStatus.INTERNAL_SERVER_ERROR, b"", ()
+            status, body, headers = 500, b"", ()
         start_response(
-            f"{status.value} {status.phrase}",
+            f"{status} {HTTPStatus(status).phrase}",
             [
                 ("Content-Type", "text/plain; charset=utf-8"),
                 ("Cache-Control", "no-store"),
@@ -80,22 +80,22 @@ class Application:
                 self._in_force.begin()
                 self._process = os.getpid()
 
-    def _respond(self, environ: Environ) -> tuple[HTTPStatus, bytes, Headers]:
+    def _respond(self, environ: Environ) -> tuple[int, bytes, Headers]:
         if self._process != os.getpid():  # The server loaded this before it made its workers.
             self._begin()
         method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
         methods = {_PATH: ("POST",), _HEALTH_PATH: ("GET", "HEAD")}.get(path)
         if methods is None:
-            return HTTPStatus.NOT_FOUND, b"", ()
+            return 404, b"", ()
         if method not in methods:
-            return HTTPStatus.METHOD_NOT_ALLOWED, b"", (("Allow", ", ".join(methods)),)
+            return 405, b"", (("Allow", ", ".join(methods)),)
         if path == _PATH:
             answer = self._answer(environ)
-            is_internal = answer.status == HTTPStatus.INTERNAL_SERVER_ERROR
+            is_internal = answer.status == 500
             return answer.status, b"" if is_internal else answer.lines, answer.headers
         if not _is_healthy(self._in_force.current().policy):
-            return HTTPStatus.SERVICE_UNAVAILABLE, b"", ()
-        return HTTPStatus.OK, b"ok\n" if method == "GET" else b"", ()
+            return 503, b"", ()
+        return 200, b"ok\n" if method == "GET" else b"", ()
 
     def _answer(self, environ: Environ) -> Answer:
         state = self._in_force.current()
@@ -108,7 +108,7 @@ class Application:
             answer = refusal(problem)
         except Exception as problem:
             answer = internal_error(problem)
-        if answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        if answer.status == 500:
             error(answer.cause)
         answer = state.audit.record(answer, asker, state.policy.options.scope, status=answer.status)
         if answer.digest and time.monotonic() >= self._next_tidying:

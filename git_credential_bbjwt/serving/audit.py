@@ -15,7 +15,6 @@ import stat
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.output import error
@@ -42,11 +41,11 @@ _MOST_ELEMENTS = 30
 # proved, or the request is not one of the helper's.
 _MOST_ANONYMOUS = 60
 _ANONYMOUS = (
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.SERVICE_UNAVAILABLE,
+    400,
+    401,
+    413,
+    415,
+    503,
 )
 
 # authpriv (10) and info (6), as RFC 3164 counts them together.
@@ -63,7 +62,7 @@ _PAUSE = 0.01
 class AuditError(DeniedError):
     """The audit cannot be written, so there is no token."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
+    status = 503
     usual_hint = "the broker's operator must check the path that --audit names, its mode, and the space on its disk"
 
     def __init__(self, why: str, hint: str = "", reason: str = "") -> None:
@@ -94,8 +93,8 @@ class Audit:
             self._write(audit_line(answer, asker, scope, self._longest, **fields))
         except AuditError as problem:
             trouble = problem
-        except OSError as problem:
-            trouble = AuditError(problem.strerror or str(problem))
+        except Exception as problem:  # Whatever it is: there is no line.
+            trouble = AuditError(getattr(problem, "strerror", None) or type(problem).__name__)
         else:
             return answer
         with self._lock:

@@ -11,7 +11,6 @@ import re
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Collection
-from http import HTTPStatus
 from typing import NamedTuple
 
 from git_credential_bbjwt.serving.answer import DeniedError
@@ -40,7 +39,7 @@ _FORM = re.compile(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 class NotAcceptedError(DeniedError):
     """The ID token is not accepted. The error gives the reason in words, without a value of the token."""
 
-    status = HTTPStatus.UNAUTHORIZED
+    status = 401
 
     def __init__(self, what: str) -> None:
         super().__init__(what, headers=(("WWW-Authenticate", 'Bearer error="invalid_token"'),))

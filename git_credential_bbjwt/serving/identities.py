@@ -3,7 +3,6 @@
 Source: RFC 6750 (``Bearer``).
 """
 
-from http import HTTPStatus
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.patterns import Pattern
@@ -45,9 +44,7 @@ def identify(authorization: str, policy: Policy, keys: dict[str, Keys]) -> Ident
     """Return the identity that a request's ``Authorization`` proves. Raises DeniedError."""
     scheme, _, text = authorization.strip().partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
-        raise DeniedError(
-            "the request has no ID token", status=HTTPStatus.UNAUTHORIZED, headers=(("WWW-Authenticate", "Bearer"),)
-        )
+        raise DeniedError("the request has no ID token", status=401, headers=(("WWW-Authenticate", "Bearer"),))
     token = verified(text.strip(), policy, keys)
     return Identity(token, tuple(rule for rule in policy.rules if rule.mismatch(token) is None))
 

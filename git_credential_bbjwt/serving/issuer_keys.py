@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -56,7 +55,7 @@ _MAX_AGE = re.compile(r'(?:^|,)\s*max-age\s*=\s*"?([0-9]{1,10})"?\s*(?:,|$)', re
 class KeysNotAvailableError(DeniedError):
     """The issuer's keys are not available now, so nothing can be said about its tokens."""
 
-    status = HTTPStatus.SERVICE_UNAVAILABLE
+    status = 503
 
     def __init__(self) -> None:
         retry = (("Retry-After", str(_AFTER_FAILURE)),)
@@ -293,6 +292,6 @@ def _get(connections: "Connections", url: str) -> tuple[bytes, str]:
         response = origin.request("GET", target, lambda: {"Accept": "application/json"})
     finally:
         origin.close()
-    if response.status != HTTPStatus.OK:
+    if response.status != 200:
         raise ValueError(f"https://{parts.netloc} answered {response.status}")
     return response.body, response.headers.get("Cache-Control") or ""

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import TypeVar
 
 from git_credential_bbjwt.core.private_folder import PrivateFolder
@@ -42,7 +41,7 @@ _PAUSE = 0.05
 class CannotLimitError(DeniedError):
     """The broker cannot write to its own folder, so nothing would bound the client."""
 
-    status = HTTPStatus.BAD_GATEWAY
+    status = 502
     usual_hint = (
         "give the broker's user a folder: RuntimeDirectory= or CacheDirectory= in the unit, or a runtime folder of "
         "mode 0700 with room in it; --token-store none cannot be used"

@@ -11,7 +11,6 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from http import HTTPStatus
 from typing import Any
 
 from git_credential_bbjwt.serving.answer import DeniedError
@@ -27,34 +26,34 @@ _AT_ONCE = 0.001
 def read_body(environ: dict[str, Any]) -> bytes:
     """Return the body, which ends with a blank line. Raises DeniedError."""
     if environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower() != "text/plain":
-        raise _denied(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the request's Content-Type is not text/plain")
+        raise _denied(415, "the request's Content-Type is not text/plain")
     stated = environ.get("CONTENT_LENGTH") or ""
     if stated and not (stated.isascii() and stated.isdigit() and len(stated) < 19):
-        raise _denied(HTTPStatus.BAD_REQUEST, "the request's Content-Length is not a number")
+        raise _denied(400, "the request's Content-Length is not a number")
     # A body in chunks has no stated length, and only some servers end the input after it.
     length = int(stated) if stated else _LONGEST + 1 if environ.get("wsgi.input_terminated") else 0
-    too_long = _denied(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the request is over {_LONGEST} bytes long")
+    too_long = _denied(413, f"the request is over {_LONGEST} bytes long")
     if stated and length > _LONGEST:
         raise too_long
     data = _read(environ, length)
     if len(data) > _LONGEST:
         raise too_long
     if (stated and len(data) < length) or b"\n\n" not in data:
-        raise _denied(HTTPStatus.BAD_REQUEST, "the request is incomplete: it does not end with a blank line")
+        raise _denied(400, "the request is incomplete: it does not end with a blank line")
     return data
 
 
 def _read(environ: dict[str, Any], most: int) -> bytes:
     """Return up to ``most`` bytes. Raises DeniedError if they do not arrive in time, or the client goes away."""
     end = time.monotonic() + _PATIENCE
-    late = _denied(HTTPStatus.REQUEST_TIMEOUT, f"the request did not arrive within {_PATIENCE} s")
+    late = _denied(408, f"the request did not arrive within {_PATIENCE} s")
     try:
         with _bounded(environ.get("gunicorn.socket")):
             data: bytes = environ["wsgi.input"].read(most)
     except Exception as problem:  # Each server has its own error for a client that has gone and for a broken chunk.
         if isinstance(problem, TimeoutError) or time.monotonic() >= end:
             raise late from problem
-        raise _denied(HTTPStatus.BAD_REQUEST, "the request is incomplete") from problem
+        raise _denied(400, "the request is incomplete") from problem
     if len(data) < most and time.monotonic() >= end:
         raise late
     return data
@@ -89,5 +88,5 @@ def _bounded(connection: object) -> Iterator[None]:
             connection.settimeout(None)
 
 
-def _denied(status: HTTPStatus, what: str) -> DeniedError:
+def _denied(status: int, what: str) -> DeniedError:
     return DeniedError(what, status=status)

@@ -11,7 +11,6 @@ import signal
 import stat
 import time
 from collections.abc import Callable
-from http import HTTPStatus
 
 from git_credential_bbjwt.core.failures import MalformedRequestError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -67,9 +66,9 @@ def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], 
         with contextlib.suppress(OSError):
             os.write(2, f"{PREFIX}error: {answer.reason}\n".encode())
     signal.setitimer(signal.ITIMER_REAL, 0)
-    if answer.digest or answer.status not in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST):  # Refusals leave files, too.
+    if answer.digest or answer.status not in (200, 400):  # Refusals leave files, too.
         tidy_folder(operators_folder())
-    return 0 if answer.status == HTTPStatus.OK else 1
+    return 0 if answer.status == 200 else 1
 
 
 def _end_in(seconds: float) -> None:

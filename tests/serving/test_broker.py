@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
@@ -940,7 +939,7 @@ def test_the_audit_goes_to_the_system_log(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit, "_SYSLOG", place)
     with pytest.raises(audit.AuditError, match="no syslog"):
         audit.audit_to("syslog")(b"{}")
-    long = Answer(HTTPStatus.OK, b"", cause="x" * 10_000)
+    long = Answer(200, b"", cause="x" * 10_000)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(place)
         audit.audit_to("syslog")(audit.audit_line(long, {"by": "uid"}, "repository"))

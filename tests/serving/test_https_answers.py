@@ -22,6 +22,7 @@ from tests.https_broker import HttpsBroker, scene
 from tests.issuer import Issuer
 
 NOT_ALLOWED = "quit=1\nbbjwt-error=this broker hands out no token for this repository\n\n"
+NO_AUDIT = "quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n\n"
 
 
 @pytest.fixture(scope="module")
@@ -295,15 +296,14 @@ def test_audit_that_cannot_be_written(broker: HttpsBroker) -> None:
     reply = broker.ask()
 
     assert reply.status == 503
-    assert reply.body == "quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n\n"
+    assert reply.body == NO_AUDIT
 
 
 @pytest.mark.parametrize(
-    ("function", "is_audited"),
-    [("application.identify", True), ("answering.parse_request", True), ("audit.audit_line", False)],
+    ("function", "status"), [("application.identify", 500), ("answering.parse_request", 500), ("audit.audit_line", 503)]
 )
-def test_internal_error_is_an_empty_answer_and_a_line_without_a_value(
-    broker: HttpsBroker, function: str, is_audited: bool
+def test_internal_error_is_an_answer_and_a_line_without_a_value(
+    broker: HttpsBroker, function: str, status: int
 ) -> None:
     module, _, name = function.partition(".")
     (broker.folder / "faulty.py").write_text(
@@ -318,13 +318,15 @@ def test_internal_error_is_an_empty_answer_and_a_line_without_a_value(
     )  # fmt: skip
     reply = broker.ask()
 
-    assert (reply.status, reply.body) == (500, "")
+    assert reply.status == status
+    assert reply.body == ("" if status == 500 else NO_AUDIT)
     assert reply.headers["content-type"] == "text/plain; charset=utf-8"
     assert reply.headers["cache-control"] == "no-store"
-    assert broker.log().count("error: internal error: KeyError in ") == 1
+    assert broker.log().count("git-credential-bbjwt: error: ") == 1
+    assert "KeyError" in broker.log()
     assert "a value" not in broker.log()
     lines = broker.audit()
-    assert [(line["status"], line["outcome"]) for line in lines] == ([(500, "error")] if is_audited else [])
+    assert [(line["status"], line["outcome"]) for line in lines] == ([(500, "error")] if status == 500 else [])
     assert "a value" not in str(lines)
     assert broker.send("GET", "/healthz").status == 200
 

@@ -22,7 +22,7 @@ from git_credential_bbjwt.network import connections
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.token import Token
-from git_credential_bbjwt.vendors.https_broker import HttpsBroker as HttpsVendor
+from git_credential_bbjwt.vendors.broker import Broker as Vendor
 from git_credential_bbjwt.vendors.session import Session
 from tests.conftest import LATE, PATIENCE, Machine, answer, assert_quits, free_port, need, takes_long
 from tests.emulator import SILENCE
@@ -115,7 +115,7 @@ class Client:
         for name, value in variables.items():
             self._monkeypatch.setenv(name, value)
         session = Session(Budget(20), TokenCache(None, None, None), for_person=False)
-        vendor = HttpsVendor(Broker("the broker", self._fake.url, ()), session)
+        vendor = Vendor(Broker("the broker", self._fake.url, ()), session)
         try:
             return vendor.token(WIDGETS, "repository", [])
         finally:
