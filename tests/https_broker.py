@@ -91,13 +91,16 @@ class HttpsBroker:
         kept = {name: value for name, value in {**usual, **settings}.items() if value is not None}
         write_policy(self.config, *(rules or [self.rule()]), **kept)
 
-    def start(self, *command: str, tls: bool = False, ready: int | None = 200) -> HttpsBroker:
-        """Run gunicorn as the recipe says, or another ``command``; wait until ``/healthz`` answers ``ready``."""
+    def start(self, *command: str, tls: bool = False, ready: int | None = 200, workers: int = 1) -> HttpsBroker:
+        """Run gunicorn, or another ``command``; wait until ``/healthz`` answers ``ready``.
+
+        The recipe has two workers; where that does not matter, one costs half.
+        """
         if tls:
             self.url = f"https://localhost:{self.port}"
         gunicorn = str(Path(sys.executable).with_name("gunicorn"))
         keys = ["--certfile", str(self.certificate), "--keyfile", str(self.key)] if tls else []
-        usual = [gunicorn, "--bind", f"127.0.0.1:{self.port}", *RECIPE, *keys, APPLICATION]
+        usual = [gunicorn, "--bind", f"127.0.0.1:{self.port}", *RECIPE, "--workers", str(workers), *keys, APPLICATION]
         with (self.folder / "audit").open("ab") as audit, (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 list(command) or usual,

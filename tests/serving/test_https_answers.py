@@ -224,7 +224,7 @@ def test_too_many_requests_of_one_identity(broker: HttpsBroker) -> None:
 def test_too_many_look_ups(broker: HttpsBroker) -> None:
     broker.start()
     workspace = broker.scene.widgets.workspace_uuid
-    replies = [broker.ask(name=f"{workspace}/{{00000000-0000-4000-8000-0000000000{n:02}}}") for n in range(22)]
+    replies = [broker.ask(name=f"{workspace}/{{00000000-0000-4000-8000-0000000000{n:02}}}") for n in range(21)]
 
     assert {reply.status for reply in replies[:20]} == {403}
     assert replies[-1].status == 429
@@ -416,15 +416,15 @@ def test_claims_do_not_forge_or_stretch_lines(broker: HttpsBroker) -> None:
 def test_lines_without_an_identity_are_bounded(broker: HttpsBroker) -> None:
     broker.start()
     with ThreadPoolExecutor(4) as pool:
-        assert {reply.status for reply in pool.map(lambda _: broker.ask("x"), range(300))} == {401}
+        assert {reply.status for reply in pool.map(lambda _: broker.ask("x"), range(150))} == {401}
     anonymous = broker.audit()
-    assert 60 <= len(anonymous) <= 120 * 2
+    assert 60 <= len(anonymous) <= 120  # It may have been in two minutes.
 
     for _ in range(20):
         broker.ask()
     granted = broker.audit()[len(anonymous) :]
     assert len(granted) == 20
-    assert len(anonymous) + sum(line.get("left_out", 0) for line in broker.audit()) == 300
+    assert len(anonymous) + sum(line.get("left_out", 0) for line in broker.audit()) == 150
 
 
 def test_folder_that_cannot_be_written_gives_no_token(broker: HttpsBroker) -> None:

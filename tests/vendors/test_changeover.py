@@ -103,7 +103,7 @@ def test_consumer_takes_over_with_one_warning_and_connect_comes_back(scene: Scen
 
 def test_many_processes_ask_connect_once(scene: Scene) -> None:
     scene.get()
-    urls = [scene.bitbucket.url(scene.bitbucket.host_repository(f"acme/many{number}")) for number in range(16)]
+    urls = [scene.bitbucket.url(scene.bitbucket.host_repository(f"acme/many{number}")) for number in range(6)]
     scene.bitbucket.end_connect("unsupported")
     swaps = scene.swaps()
     running = [start(scene.machine, url) for url in urls]
@@ -115,12 +115,12 @@ def test_many_processes_ask_connect_once(scene: Scene) -> None:
 
 
 def test_many_processes_get_narrow_tokens_side_by_side_while_connect_works(scene: Scene) -> None:
-    urls = [scene.bitbucket.url(scene.bitbucket.host_repository(f"acme/many{number}")) for number in range(8)]
-    scene.bitbucket.misbehave("api", *[Fault(delay=1)] * 8)
+    urls = [scene.bitbucket.url(scene.bitbucket.host_repository(f"acme/many{number}")) for number in range(4)]
+    scene.bitbucket.misbehave("api", *[Fault(delay=1)] * 4)
     running = [start(scene.machine, url) for url in urls]
     tokens = {finish(process) for process in running}
 
-    assert len(tokens) == 8
+    assert len(tokens) == 4
     look_ups = [one for one in scene.bitbucket.seen if one.origin == "api"]
     # The first one finds out that Connect works; the others wait for that, and not for each other.
     assert max(one.received for one in look_ups[1:]) < min(one.answered for one in look_ups[1:])
