@@ -1,7 +1,7 @@
 """Start the program: choose the operation, answer a `get` from the cache, turn an error into lines and an exit status.
 
-Git asks twice per fetch, so a foreign host and a cached token are answered here with next to no imports. Everything
-else is imported when it is needed.
+Git calls the helper twice per fetch, so a request for a foreign host or a cached token is answered here with few
+imports. Everything else is imported when it is needed.
 """
 
 import gc
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from git_credential_bbjwt.tokens.record import Record
 
 
-#: Exit status of a process that ended by SIGINT, as shells count it.
+#: Exit status of a process that SIGINT ended, as shells report it.
 _INTERRUPTED = 130
 
 
@@ -30,22 +30,22 @@ def main(arguments: "list[str]") -> "NoReturn":
         status = dispatch(arguments)
     except KeyboardInterrupt:
         status = _INTERRUPTED
-    except Exception as problem:  # The outermost frame: a person gets a line, never a traceback.
+    except Exception as problem:  # The user gets an error line, never a traceback.
         from git_credential_bbjwt.core.output import report
 
         status = report(problem)
     children = sys.modules.get("git_credential_bbjwt.system.child_process")
     if children is not None:  # If it is not loaded, no child was started.
         children.end_all()
-    # Output is not buffered, so there is nothing to flush. An orderly end of the interpreter would cost a fifth of a
-    # cached answer. Threads that still wait for a server end with the process.
+    # An orderly end of the interpreter would take a fifth of a cached answer. Output is not buffered, so there is
+    # nothing to flush. Threads that still wait for a server end with the process.
     os._exit(status)
 
 
 def console() -> "NoReturn":
-    """The entry point on Windows, where installers start it without ``-I``.
+    """Run the command on Windows, where installers start it without ``-I``.
 
-    Whoever sets PYTHONPATH must not choose the libraries that see the secret; an empty entry is the current folder.
+    PYTHONPATH and the current folder (an empty entry) must not choose the libraries that see the secret.
     """
     entries = os.environ.get("PYTHONPATH", "")
     others = {os.path.realpath(path) for path in entries.split(os.pathsep)} if entries else set()
@@ -54,7 +54,7 @@ def console() -> "NoReturn":
 
 
 def dispatch(arguments: "list[str]") -> int:
-    """Run the command and return its exit status. Raises CredentialError for `main` to turn into lines."""
+    """Run the command and return its exit status. Raises CredentialError, which `main` prints."""
     if arguments and arguments[0] in OPERATIONS:
         options, words = HelperOptions(), arguments
     else:
@@ -72,7 +72,7 @@ def dispatch(arguments: "list[str]") -> int:
 
             raise UsageError(
                 "serve does not run on Windows: it is started by sshd or systemd",
-                "run it on Linux; a Windows machine asks it with --broker 'ssh -T BROKER'",
+                "run it on Linux, and use it from Windows with --broker 'ssh -T BROKER'",
             )
     if options.verbose:
         from git_credential_bbjwt.core.output import be_verbose
@@ -93,7 +93,7 @@ def dispatch(arguments: "list[str]") -> int:
 def _get(options: HelperOptions) -> int:
     """Answer a credential request on standard input: nothing for a foreign host, a cached token, or a new one.
 
-    Return the exit status. Raises CredentialError; if a token was due, git has been told to quit by then.
+    Return the exit status. Raises CredentialError; if the request was for this helper, git was told to quit before.
     """
     from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_all, write_answer
     from git_credential_bbjwt.core.repository import CLOUD_HOST
@@ -126,7 +126,7 @@ def _get(options: HelperOptions) -> int:
 
 
 def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "Record | None":
-    """Return the record that may answer after a look at the sources' stamp alone, else None."""
+    """Return the record that may answer if only the sources' stamp is checked; otherwise None."""
     if request.protocol != b"https" or request.path is None or options.token_store == "none":
         return None
     from git_credential_bbjwt.core.options import check_allowed
@@ -136,12 +136,12 @@ def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "
     try:
         repository = parse_path(request.host, request.path)
         check_allowed(options.allow, repository)
-    except Exception as problem:  # The two errors are imported only after one was raised; any other is raised again.
+    except Exception as problem:  # Errors are imported only after one was raised.
         from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
 
         if not isinstance(problem, (NotARepositoryError, NotAllowedError)):
             raise
-        return None  # `get_new` tells the user.
+        return None  # `get_new` reports it.
 
     from git_credential_bbjwt.tokens.record import cached_record
 
@@ -153,7 +153,7 @@ def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "
 
 
 def _make_ready_for_all() -> None:
-    """Keep secrets out of core dumps, let any package be imported, and any child be waited for."""
+    """Forbid core dumps, make all packages importable, and make sure that children can be waited for."""
     from git_credential_bbjwt.system import core_dumps, site_packages
 
     core_dumps.forbid()
@@ -161,7 +161,7 @@ def _make_ready_for_all() -> None:
     if sys.platform != "win32":
         import signal
 
-        # A caller can hand down an ignored SIGCHLD, and then the kernel would not keep the exit status of children.
+        # If the caller ignores SIGCHLD, so does this process, and the kernel keeps no exit status of children.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -175,8 +175,8 @@ def _trace(decision: str) -> None:
     trace(decision)
 
 
-def _store(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
-    """Read the request and keep nothing: tokens are cached when they are minted, other passwords never."""
+def _store(options: HelperOptions) -> int:  # noqa: ARG001  # all operations have the same parameter
+    """Read the request and keep nothing, because tokens are cached when they are minted."""
     from git_credential_bbjwt.core.protocol import read_all
 
     read_all(0)
@@ -189,22 +189,22 @@ def _erase(options: HelperOptions) -> int:
     return erase(options)
 
 
-def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # every operation's shape
-    """Say what the helper understands beyond the oldest protocol (git-credential(1), "capability")."""
+def _capability(options: HelperOptions) -> int:  # noqa: ARG001  # all operations have the same parameter
+    """Print the helper's capabilities, which are additions to the oldest protocol (git-credential(1), "capability")."""
     from git_credential_bbjwt.core.protocol import write_answer
 
     write_answer(b"version 0\ncapability state\n")
     return 0
 
 
-# Each imports what it needs and no more: git runs one of them twice per fetch.
+# Each operation has few imports, because git calls the helper twice per fetch.
 _OPERATIONS = {"get": _get, "store": _store, "erase": _erase, "capability": _capability}
 
 
 def _open_standard_descriptors() -> None:
-    """Make sure 0, 1 and 2 are open: else the next file opened would take the place of standard output.
+    """Open the descriptors 0, 1 and 2 if they are closed, or the next file that is opened would be standard output.
 
-    A closed standard output is replaced by a file that cannot be written, so a result that reaches nobody is an error.
+    A closed standard output is replaced by a file that cannot be written, so that printing a result is an error.
     """
     for fd in (0, 1, 2):
         try:
@@ -218,10 +218,10 @@ def _open_standard_descriptors() -> None:
 
 
 def _keep_out_of_core_dumps() -> None:
-    """Keep a token that git hands over, or that is in the cache, out of core dumps, at the least cost.
+    """Keep tokens out of core dumps, at the least cost.
 
-    `core_dumps` imports what takes 3 % of a cached answer. If no core file can be written anyway, it is enough to tell
-    Linux that no memory belongs in what a crash reporter reads from a pipe (core(5), "coredump_filter").
+    Importing `core_dumps` takes 3 % of a cached answer. If the limit already forbids core files, only a crash reporter
+    behind a pipe could read the memory, so it is enough to have Linux dump no memory (core(5), "coredump_filter").
     """
     if sys.platform == "linux":
         try:

@@ -1,6 +1,6 @@
 """Announcements in the headers of good responses: a function is deprecated, or ends on a day.
 
-Sources: RFC 9745 (``Deprecation``), RFC 8594 (``Sunset`` and its link). Dates are parsed and never shown as they came.
+Sources: RFC 9745 (``Deprecation``), RFC 8594 (``Sunset`` and its link). Dates are parsed and never shown as received.
 A link is shown only if it is one of Atlassian's own announcements.
 """
 
@@ -18,7 +18,7 @@ _LINK = r"<([^<>\s]*)>([^,]*)"
 
 _LONGEST_LINK = 300
 
-# Characters of a header in which links are searched.
+# Number of a header's characters that are searched for links.
 _SEARCHED = 2_000
 
 

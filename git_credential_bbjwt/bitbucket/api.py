@@ -31,7 +31,7 @@ GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
 
 class Bitbucket:
-    """Bitbucket as one installation sees it: ``base`` has git and the token endpoint, ``api`` the REST API."""
+    """Bitbucket for one installation. ``base`` is the origin of git and the token endpoint, ``api`` of the REST API."""
 
     def __init__(self, base: Origin, api: Origin | None, signer: Signer) -> None:
         self._signer = signer
@@ -49,7 +49,7 @@ class Bitbucket:
         """Return the repository's UUID, in braces.
 
         ``workspace_uuid`` is that of the installation's workspace, or empty if it is not known. ``limit`` is the
-        seconds in which there must be a response, repeated requests included. Raises the errors of `Origin.request`,
+        time for a response in seconds, including repeated requests. Raises the errors of `Origin.request`,
         RefusedError, BadAnswerError, and AnothersWorkspaceError.
         """
         response = self._look_up(repository, limit)
@@ -92,9 +92,9 @@ class Bitbucket:
         except RefusedError as refused:
             if refused.status not in ((401,) if self._signer.signs_each else (400, 401, 403)):
                 raise
-            # The `qsh` of a JWT signed elsewhere is that of the swap, and the REST API checks it. That the REST API
-            # accepts a JWT at all rests on few programs. A token may work instead.
-            trace("the REST API refuses the JWT: asking with a transient token of scope repository")
+            # A JWT that was signed elsewhere has the `qsh` of the swap, and the REST API checks it. Only few programs
+            # rely on the REST API to accept JWTs at all. A token may work instead.
+            trace("the REST API refuses the JWT; asking again with a transient token of scope repository")
             try:
                 transient = self.swap("repository", None)
             except RefusedError as no_better:

@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 from git_credential_bbjwt.core.failures import WHOLE_PAYLOAD, InstallationError
 
-#: Path of the token endpoint, below the base URL: where a JWT is swapped for a token.
+#: Path of the token endpoint, below the base URL, which swaps a JWT for a token.
 TOKEN_PATH = "/site/oauth2/access_token"
 
-#: Seconds from ``iat`` to ``exp``: three minutes, as Atlassian's examples have it.
+#: Seconds from ``iat`` to ``exp``: three minutes, as in Atlassian's examples.
 LIFETIME = 180
 
-# JWTs are issued this many seconds in the past, so that a server whose clock is behind does not see the future. A clock
-# that differs by more is wrong, and `signing` signs again with the server's time.
+# Seconds. JWTs are dated back by this time, so that a server whose clock is behind accepts them. If a clock is further
+# off, `signing` signs again with the server's time.
 CLOCK_TOLERANCE = 30
 
 
@@ -28,7 +28,7 @@ def query_string_hash(method: str, path: str, query: Iterable[tuple[str, str]] =
     """Return the ``qsh`` claim for one request.
 
     ``path`` is relative to the base URL and percent-encoded as sent; ``query`` is not encoded. Form fields of a POST
-    do not enter it.
+    are not part of it.
     """
     canonical_path = "/" + path.strip("/").replace("&", "%26")
     values: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ def sign(
     claims = {"iss": app_key, "sub": client_key, "iat": issued_at, "exp": issued_at + lifetime, "qsh": qsh}
     try:
         with warnings.catch_warnings():
-            # PyJWT warns of short keys; Bitbucket chooses the key, and the warning would go to git's user.
+            # PyJWT warns about short keys, but Bitbucket chooses the key, and git's user would see the warning.
             warnings.simplefilter("ignore")
             return str(jwt.encode(claims, shared_secret, algorithm="HS256"))
     except (jwt.PyJWTError, UnicodeEncodeError) as problem:
@@ -63,12 +63,12 @@ def sign(
 
 
 def _pyjwt() -> ModuleType:
-    """Return PyJWT. It is imported here because a wheel is built, completions included, before it is installed.
+    """Return PyJWT. It is imported here because a wheel, with its completions, is built before PyJWT is installed.
 
-    PyJWT imports cryptography if it is available. HS256 needs nothing of it, and the import takes 34 ms of CPU time in
-    each mint. A process that verifies ID tokens has imported cryptography by now, and keeps it.
+    PyJWT imports cryptography if it is available. HS256 does not need it, and the import takes 34 ms of CPU time in
+    each mint. A process that verifies ID tokens has already imported cryptography and keeps it.
     """
-    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # that is how an import is refused
+    sys.modules.setdefault("cryptography", None)  # type: ignore[arg-type]  # None refuses the import
     import jwt
 
     return jwt

@@ -24,9 +24,9 @@ _BODY = b"grant_type=client_credentials"
 
 
 class OAuthConsumer:
-    """Bitbucket as an OAuth consumer of a workspace sees it.
+    """Bitbucket for an OAuth consumer of a workspace.
 
-    ``secret`` is called once, before the first request; ``remedy`` tells how to correct a wrong key or secret.
+    ``secret`` is called once, before the first request; ``remedy`` says how to correct a wrong key or secret.
     """
 
     def __init__(self, base: Origin, key: str, secret: Callable[[], str], remedy: str) -> None:
@@ -38,7 +38,7 @@ class OAuthConsumer:
         self.announcement: Announcement | None = None
 
     def token(self) -> AccessToken:
-        """Request a token. Its ``scope`` is never empty; `check_scope` says whether it may be used.
+        """Request a token. Its ``scope`` is never empty; `check_scope` says whether the token may be used.
 
         Raises the errors of `Origin.request`, RefusedError, and BadAnswerError for a response without a scope.
         """
@@ -46,7 +46,7 @@ class OAuthConsumer:
         requested_at = int(time.time())
         response = self._send(plain or encoded)
         if plain and plain != encoded and response.status in (400, 401, 403):
-            trace(f"{self._base.host} refuses the consumer's key and secret: sending them form-encoded")
+            trace(f"{self._base.host} refuses the consumer's key and secret; sending them form-encoded")
             response = self._send(encoded)
         if response.status != _OK:
             refuse(response, self._base.host, Request.CLIENT_CREDENTIALS, self._remedy)
@@ -70,20 +70,20 @@ class OAuthConsumer:
 def check_scope(granted: str, requested: str) -> None:
     """Raise BroaderScopeError if a consumer's token of scope ``granted`` is broader than ``requested``.
 
-    To be asked of a cached token too: a call with a broader ``--scope`` may have cached it.
+    Call this for cached tokens, too, because a call with a broader ``--scope`` may have cached the token.
     """
     broader = broader_than(requested, granted)
     if broader:
         raise BroaderScopeError(
             f"the OAuth consumer's token is broader than the scope {requested}: {safe_text(' '.join(broader))}",
-            'give the consumer the permission "Repositories: Read" alone (Workspace settings, OAuth consumers)',
+            'give the consumer only the permission "Repositories: Read" (Workspace settings, OAuth consumers)',
         )
 
 
 def _pairs(key: str, secret: str) -> tuple[str, str]:
-    """Return key and secret for HTTP Basic as they are, and form-encoded.
+    """Return key and secret for HTTP Basic, first unchanged and then form-encoded.
 
-    The first is empty if it cannot be sent: a ``:`` in the key would end it, and Basic has no encoding but ASCII.
+    The first is empty if it cannot be sent: a ``:`` in the key would end the key, and Basic allows only ASCII.
     """
     hide(secret)
     encoded = _basic(quote_plus(key), quote_plus(secret))

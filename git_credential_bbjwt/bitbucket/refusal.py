@@ -36,7 +36,7 @@ _SWAP_HINT = (
     "Do not uninstall the app: it cannot be installed again"
 )
 
-# Bitbucket's own words for a cause, lower case, and what to do about it. Bytes that are searched for the words.
+# Words by which Bitbucket names a cause, in lower case, and the hint for that cause.
 _CAUSES = (
     (
         ("whitelist your ip", "allowlist", "allow list", "ip address"),
@@ -49,15 +49,17 @@ _CAUSES = (
         "Access controls)",
     ),
 )
+
+# Number of bytes of a response that are searched for words.
 _SEARCHED = 4_000
 
 
 def refuse(response: Response, host: str, request: Request, remedy: str = "") -> NoReturn:
-    """Raise the RefusedError for a response of ``host`` that is not the requested one.
+    """Raise the RefusedError for a response of ``host`` with another status than 200.
 
-    ``remedy`` tells how to correct an OAuth consumer's key and secret.
+    ``remedy`` says how to correct an OAuth consumer's key and secret.
     """
-    # A good status that is not 200 may carry a token. So may whatever is not an error's JSON or text.
+    # The body of a response below 400 is not shown, because it may contain a token.
     code, words = server_words(response.body) if response.status >= 400 else ("", "")
     what, hint = _named_cause(response, host) or _meaning(response, host, request, code, remedy)
     refusal = RefusedError(
@@ -74,7 +76,7 @@ def refuse(response: Response, host: str, request: Request, remedy: str = "") ->
 
 
 def _meaning(response: Response, host: str, request: Request, code: str, remedy: str) -> tuple[str, str]:
-    """Return what happened and what to do, without the server's own words."""
+    """Return the error and the hint, without the server's own words."""
     status = response.status
     if 300 <= status < 400:
         return _redirect(response, host)
@@ -115,7 +117,7 @@ def _meaning(response: Response, host: str, request: Request, code: str, remedy:
 
 
 def _redirect(response: Response, host: str) -> tuple[str, str]:
-    """A redirect is never followed. The error shows the host of its address, the hint a workspace's new name."""
+    """Return the error, with the redirect's host, and the hint, with a workspace's new name. Redirects are an error."""
     try:
         address = urlsplit((response.headers.get("Location") or "")[:_SEARCHED])
         place, segments = address.hostname or "", address.path.split("/")
@@ -124,7 +126,7 @@ def _redirect(response: Response, host: str) -> tuple[str, str]:
     what = f"{host} responded with a redirect to {safe_text(place) or 'another place'}, which is never followed"
     hint = "update the remote's URL, because a renamed or moved repository redirects"
     if segments[1:3] == ["2.0", "repositories"] and len(segments) >= 5 and is_name(segments[3].lower()):
-        hint += f"; the new one names the workspace {safe_text(segments[3])}"
+        hint += f"; the new URL names the workspace {safe_text(segments[3])}"
     return what, hint
 
 
@@ -168,7 +170,7 @@ def _jwt_hint(server_time: float | None) -> str:
 
 
 def _named_cause(response: Response, host: str) -> tuple[str, str] | None:
-    """Return what happened and what to do if the refusal names its cause in words that are known."""
+    """Return the error and the hint if the refusal names a known cause; otherwise None."""
     if response.status not in (400, 401, 403):
         return None
     hint = next((hint for words, hint in _CAUSES if _says(response, *words)), None)
@@ -183,12 +185,12 @@ def _says(response: Response, *words: str) -> bool:
 def server_words(body: bytes) -> tuple[str, str]:
     """Return the error code and the message of an error response: RFC 6749's, the REST API's, or plain text.
 
-    All of it has passed the gate of `server_text`. The only links shown are Atlassian's own announcements.
+    Both have passed the gate of `server_text`. The only links shown are Atlassian's own announcements.
     """
     found = json_object(body)
     if found is None:
         text = body[:_SEARCHED].decode("utf-8", "replace").strip()
-        # HTML says nothing in one line; JSON of another shape might hold anything.
+        # HTML has no useful first line. JSON of another form might contain anything, even a token.
         if text[:1] in ("<", "[", "{", '"'):
             return "", ""
         return "", _shown(body.decode("utf-8", "replace"))
@@ -219,7 +221,7 @@ _NAMES_OF_SECRETS = ("access_token", "refresh_token", "token=", "client_secret",
 
 
 def _shown(text: object) -> str:
-    """Return what may be shown of a server's text, with its links replaced."""
+    """Return the part of a server's text that may be shown, with links replaced."""
     if not isinstance(text, str) or any(name in text[:_SEARCHED].lower() for name in _NAMES_OF_SECRETS):
         return ""
     return " ".join("[link]" if "://" in word else word for word in safe_text(text).split())

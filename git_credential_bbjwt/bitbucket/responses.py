@@ -12,15 +12,15 @@ from git_credential_bbjwt.core.scopes import broader_than, normal_scope
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.network.response import Response
 
-# The shorter of the two lifetimes that Bitbucket's documentation has named over the years, for a response without
-# `expires_in`; and the longest one that is believed. Seconds.
+# Seconds. The lifetime of a token without `expires_in` is the shorter of the two that Bitbucket's documentation has
+# named over the years. A longer lifetime than the second value is cut to it.
 _UNSTATED_LIFETIME = 3600
 _LONGEST_LIFETIME = 86_400
 
 # Characters. Today's tokens are JWTs of about 1,900.
 _LONGEST_TOKEN = 8_192
 
-# Digits of a number in JSON. Python takes seconds to read one of a million.
+# Digits of a number in JSON. Python takes seconds to parse a number of a million digits.
 _LONGEST_NUMBER = 20
 
 
@@ -37,7 +37,7 @@ class AccessToken(NamedTuple):
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in ``body``, None if it holds anything else."""
+    """Return the JSON object in ``body``; None if ``body`` is anything else."""
     try:
         found = json.loads(body, parse_int=_number)
     except (ValueError, RecursionError):
@@ -141,7 +141,7 @@ def any_token(response: Response, requested_at: int) -> AccessToken:
 
 
 def _granted_scope(found: dict[str, Any]) -> str:
-    """Both spellings of the field are read: ``scopes`` was Bitbucket's until May 2026 (CHANGE-3052)."""
+    """Return the granted scopes. Until May 2026 (CHANGE-3052), Bitbucket's name of the field was ``scopes``."""
     names: list[str] = []
     for field in ("scopes", "scope"):
         granted = found.get(field)

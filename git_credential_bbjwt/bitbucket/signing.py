@@ -1,4 +1,4 @@
-"""Signers: one JWT from elsewhere for all requests, or a new one for each request with the shared secret."""
+"""Signers, which provide JWTs: the same JWT from elsewhere for all requests, or a new JWT for each request."""
 
 import threading
 import time
@@ -9,8 +9,8 @@ from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.core.failures import BadAnswerError
 from git_credential_bbjwt.core.output import hide, warning
 
-# A larger difference of clocks is not corrected, because a false server could obtain a JWT that is valid for a year in
-# this way. Seconds: a week.
+# Seconds: a week. A larger difference of clocks is not corrected, because otherwise a false server could obtain a JWT
+# that is valid for a year.
 _LONGEST_OFFSET = 7 * 86_400
 
 Query = tuple[tuple[str, str], ...]
@@ -25,7 +25,7 @@ class Signed:
 
 
 class Signer(Protocol):
-    """Proves the app's identity for one request after the other."""
+    """A source of JWTs, which prove the app's identity."""
 
     #: Whether each request gets a JWT of its own, with its own ``qsh``.
     signs_each: bool
@@ -54,7 +54,7 @@ class PresignedJwt:
 
 
 class SecretSigner:
-    """Signs with the shared secret of an installation; the secret may still be on its way from the keyring."""
+    """A signer with an installation's shared secret, which may still be on its way from the keyring."""
 
     signs_each = True
 
@@ -63,7 +63,7 @@ class SecretSigner:
         self._client_key = client_key
         self._shared_secret = shared_secret
         self._offset = 0.0
-        self._lock = threading.Lock()  # Two requests may be under way.
+        self._lock = threading.Lock()  # Two requests may be signed at once.
 
     def jwt_for(self, method: str, path: str, query: Query) -> Signed:
         with self._lock:
@@ -78,7 +78,7 @@ class SecretSigner:
     def adopt(self, server_time: float | None, refused: Signed) -> bool:
         with self._lock:
             if refused.offset != self._offset:
-                return True  # The other request has set the clock right meanwhile.
+                return True  # Another request has adopted the server's clock meanwhile.
             if server_time is None or self._offset:
                 return False
             offset = server_time - time.time()
@@ -86,8 +86,7 @@ class SecretSigner:
                 return False
             if abs(offset) > _LONGEST_OFFSET:
                 raise BadAnswerError(
-                    f"Bitbucket's clock and this machine's differ by {abs(offset) / 86_400:.0f} days: "
-                    "nothing is signed",
+                    f"Bitbucket's clock and this machine's differ by {abs(offset) / 86_400:.0f} days: no JWT is signed",
                     "check this machine's date; if it is right, a proxy may be answering in Bitbucket's place",
                 )
             self._offset = offset

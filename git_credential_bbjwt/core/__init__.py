@@ -1,1 +1,1 @@
-"""The base of the package: output, repositories, options, errors, the time budget."""
+"""The base of the package: output, errors, options, repositories, git's protocol, trusted files and locks."""

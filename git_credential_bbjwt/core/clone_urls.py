@@ -1,4 +1,4 @@
-"""Clone URLs as people write them: https, and the ssh forms of Bitbucket.
+"""Parse clone URLs: https, and the ssh forms of Bitbucket.
 
 Source: "Set up personal SSH keys" and "SSH host ssh.bitbucket.org" of Bitbucket's documentation (November 2026).
 """
@@ -9,15 +9,15 @@ from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository, normal_
 #: Bitbucket Cloud's hosts for ssh, all of which serve the repositories of `CLOUD_HOST`.
 SSH_HOSTS = (CLOUD_HOST, "ssh.bitbucket.org")
 
-#: A host of Bitbucket Cloud for ssh by a port that firewalls let pass.
+#: Bitbucket Cloud's host for ssh on the port of https, for networks that block ssh's port.
 SSH_HOST_BEHIND_FIREWALLS = "altssh.bitbucket.org:443"
 
 _HINT = "write its clone URL, such as https://bitbucket.org/acme/widgets"
 
 
 def ssh_forms(host: str) -> list[str]:
-    """Return how URLs begin that reach ``host`` (of https, perhaps with a port) by ssh."""
-    # The port of https says nothing about ssh.
+    """Return the beginnings of ssh URLs for ``host`` (a host of https URLs, perhaps with a port)."""
+    # A port in ``host`` is for https, so it is dropped.
     name = host[: host.rfind("]") + 1] or host.partition(":")[0]
     hosts = SSH_HOSTS if host == CLOUD_HOST else (name,)
     forms = [
@@ -43,7 +43,7 @@ def parse_url(url: str) -> Repository:
         if is_ssh and user != "git":
             raise NotARepositoryError("this is not an ssh URL of Bitbucket: its user is not git", _HINT)
     if is_ssh:
-        # Only ASCII letters change: a letter that merely looks like one must not become it.
+        # Only ASCII letters change, so that no other letter becomes an ASCII letter.
         host = _https_host(host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape"))
     if not host:
         raise NotARepositoryError("the URL does not name a host", _HINT)
@@ -54,7 +54,7 @@ def parse_url(url: str) -> Repository:
 
 
 def _https_host(ssh_host: str) -> str:
-    """Return the host of the same repositories by https. Raises NotARepositoryError."""
+    """Return the https host of the same repositories. Raises NotARepositoryError."""
     if ssh_host == SSH_HOST_BEHIND_FIREWALLS:
         return CLOUD_HOST
     name = ssh_host.removesuffix(":22")

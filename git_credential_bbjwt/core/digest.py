@@ -1,6 +1,6 @@
-"""One digest for everything that is compared or named by one."""
+"""The digest for file names and for comparisons."""
 
-# hashlib loads OpenSSL, a third of a Python start; the interpreter's own BLAKE2 is the same function.
+# hashlib loads OpenSSL, which takes a third of a Python start. The interpreter's own BLAKE2 is the same function.
 try:
     from _blake2 import blake2b
 except ImportError:
@@ -8,7 +8,7 @@ except ImportError:
 
 
 def digest(*parts: "str | bytes") -> str:
-    """Return a hexadecimal digest of ``parts`` that no other list of parts has."""
+    """Return a hexadecimal digest that is different for each list of ``parts``."""
     hasher = blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")

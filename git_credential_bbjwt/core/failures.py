@@ -4,7 +4,7 @@
 a cached answer may.
 """
 
-# Hints that several errors have.
+# Hints of several errors.
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
 NEWEST_PAYLOAD = "register the app's newest `installed` payload: git-credential-bbjwt register FILE"
 OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
@@ -15,10 +15,10 @@ HEADLESS_HINT = (
 
 
 class CredentialError(Exception):
-    """An error that a person has to know.
+    """An error that is shown to the user.
 
-    ``what`` is one sentence on what failed, ``hint`` the next step, by default the class's ``usual_hint``. Neither may
-    hold a secret. ``exit_status`` is the program's.
+    ``what`` says in one sentence what failed. ``hint`` is the next step, by default the class's ``usual_hint``. Neither
+    may contain a secret. ``exit_status`` is the program's.
     """
 
     exit_status = 1
@@ -48,7 +48,7 @@ class NotARepositoryError(CredentialError):
 
 
 class NotAllowedError(CredentialError):
-    """The user's own settings allow no token for this repository (``--allow``)."""
+    """The user's own settings (``--allow``) do not allow a token for this repository."""
 
 
 class InstallationError(CredentialError):
@@ -58,15 +58,15 @@ class InstallationError(CredentialError):
 
 
 class AnothersWorkspaceError(CredentialError):
-    """The repository is in another workspace than the one the installation is for."""
+    """The repository is in another workspace than the installation's."""
 
 
 class UndecidedError(CredentialError):
-    """It is not known now whether this installation is for the repository, so git should ask other helpers."""
+    """The helper cannot decide now whether this installation is for the repository, so git should ask other helpers."""
 
 
 class SecretError(CredentialError):
-    """The shared secret is not available: no keyring, a locked one, or nothing stored in it."""
+    """The shared secret is not available: there is no keyring, it is locked, or it does not have the secret."""
 
 
 class ConnectionFailedError(CredentialError):
@@ -74,17 +74,17 @@ class ConnectionFailedError(CredentialError):
 
 
 class BrokerError(CredentialError):
-    """The broker gives no token, fails, or its answer is not one that a token may be taken from."""
+    """The broker refuses a token, fails, or returns a bad answer."""
 
 
 class RefusedError(CredentialError):
     """Bitbucket refused a request.
 
-    ``status`` is the HTTP status; ``server_time`` the Unix time of the response's ``Date`` header, if it has one.
-    ``is_about_repository``: only the requested repository is not there or is closed to the app. ``is_used_up``: the
-    allowance is used up, for an hour. ``is_of_swap``: the request was the swap and not the look-up.
-    ``is_unknown_grant``: the token endpoint does not know the grant. ``is_remembered``: an earlier call was refused.
-    ``installation`` is the key under which a refusal of all of an installation's requests is remembered.
+    ``status`` is the HTTP status; ``server_time`` is the Unix time of the response's ``Date`` header, if it has one.
+    ``is_about_repository``: only the requested repository does not exist or is closed to the app. ``is_used_up``: the
+    hour's allowance is used up. ``is_of_swap``: the request was the swap and not the look-up. ``is_unknown_grant``: the
+    token endpoint does not know the grant. ``is_remembered``: an earlier call was refused. ``installation`` is the key
+    under which a refusal of all of an installation's requests is remembered.
     """
 
     installation = ""
@@ -119,7 +119,7 @@ class WholeWorkspaceError(CredentialError):
 
 
 class TooManyRefusedError(CredentialError):
-    """The server goes on refusing tokens that were just minted. Another one is possible in ``seconds``."""
+    """The server keeps refusing new tokens. The next token can be requested in ``seconds``."""
 
     def __init__(self, what: str, hint: str, seconds: int) -> None:
         super().__init__(what, hint)
@@ -127,7 +127,7 @@ class TooManyRefusedError(CredentialError):
 
 
 class BadAnswerError(CredentialError):
-    """Bitbucket's response reports success, but no token may be taken from it."""
+    """Bitbucket's response reports success, but it is not acceptable."""
 
 
 class BroaderScopeError(BadAnswerError):
@@ -135,4 +135,4 @@ class BroaderScopeError(BadAnswerError):
 
 
 class BudgetSpentError(CredentialError):
-    """The time for the whole call (``--timeout``) is over, or would be before the next step could end."""
+    """The time for the whole call (``--timeout``) is over, or is too short for the next step."""

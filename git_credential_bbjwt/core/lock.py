@@ -1,7 +1,7 @@
-"""One process at a time for one name: the operating system's own file locks.
+"""Locks between processes, by the operating system's file locks.
 
-A lock library was measured and left out: importing the usual one takes as long as three Python starts, a noticeable
-part of a mint. The kernel drops a lock with its process, so a killed process leaves nothing to wait for.
+The usual lock library is not used, because importing it takes as long as three Python starts, a noticeable part of a
+mint. The kernel releases the lock of a process that ends, so nobody waits for a killed process.
 """
 
 import os
@@ -22,10 +22,10 @@ _RENEWAL = 1.0
 #: Seconds without a renewal after which the holder is treated as stopped.
 _STOPPED = 5.0
 
-#: Seconds: the most that counts of the time between two looks. A process that was stopped itself has seen nothing.
+#: Seconds. More time between two checks is not counted, because the waiting process may have been stopped itself.
 _LONGEST_GAP = 0.5
 
-#: Seconds between two looks of one that waits: the first, and the longest.
+#: Seconds between two checks of a waiting process: the first pause, and the longest.
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.05
 
 
@@ -35,8 +35,8 @@ if sys.platform == "win32":
     class FileLock:
         """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
-        Waiting ends when ``may_wait`` raises, or with the budget's watchdog. A process that is suspended keeps its
-        lock, because a file that is open cannot be removed. Raises OSError if the folder cannot be written.
+        Waiting ends when ``may_wait`` raises, or with the budget's watchdog. A suspended process keeps its lock,
+        because an open file cannot be removed. Raises OSError if the folder cannot be written.
         """
 
         def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
@@ -58,7 +58,7 @@ if sys.platform == "win32":
         def _try(self) -> bool:
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
-            except PermissionError:  # Its last holder is removing it.
+            except PermissionError:  # The last holder is removing the file.
                 if not os.path.isdir(self._folder.path):
                     raise
                 return False
@@ -71,7 +71,7 @@ if sys.platform == "win32":
             return True
 
         def is_held(self) -> bool:
-            """Return whether this process still has it."""
+            """Return whether this process holds the lock."""
             return self._fd >= 0
 
         def __exit__(self, *exc: object) -> None:
@@ -81,7 +81,7 @@ if sys.platform == "win32":
             try:
                 os.unlink(self._path)
             except OSError:
-                pass  # The next one has it open.
+                pass  # The next holder has already opened it.
 
 else:
     import fcntl
@@ -89,13 +89,13 @@ else:
     class FileLock:
         """An exclusive lock, the file ``name`` in ``folder``, held between ``with`` and its end.
 
-        The kernel drops the lock of a process that ends, however it ends. A process that is stopped (SIGSTOP, a paused
-        container) keeps it, so the holder also renews the lock: every second it sets the file's time. A waiting process
-        takes the lock over if that time has not changed for 5 seconds of its own monotonic clock. It never compares the
-        time with a clock, because a file server has a clock of its own. To take over is to remove the file: whoever
-        waits then makes a new one and locks that. A second process could remove the new one by mistake, so removing is
-        done under a lock of the folder, and only if the file is still the one that was not renewed. The stopped process
-        notices by `is_held` that its file is no longer the one of that name.
+        The kernel releases the lock of a process that ends, however it ends. A process that is stopped (SIGSTOP, a
+        paused container) keeps its lock. So the holder also renews the lock: every second it sets the file's time. A
+        waiting process takes the lock over if that time has not changed for 5 s of its own monotonic clock. It never
+        compares the file's time with a clock, because a file server has another clock. To take the lock over, it
+        removes the file; then every waiting process tries to make a new file and lock that. A second process could
+        remove the new file by mistake. So a file is removed only under a lock of the folder, and only if it is still
+        the file that was not renewed. A stopped process learns from `is_held` that it has lost the lock.
 
         Raises OSError if the folder cannot be written.
         """
@@ -130,7 +130,7 @@ else:
                     if self._is_stopped(fd):
                         self._remove_if(lambda: self._is_current(fd) and _renewal_of(fd) == self._seen)
                 else:
-                    # Its last holder may have removed the file before it was locked: the next look finds a new one.
+                    # The last holder may have removed the file before it was locked here. If so, try again.
                     if self._is_current(fd):
                         os.utime(fd)
                         self._fd, fd = fd, -1
@@ -151,7 +151,7 @@ else:
             return self._unrenewed > _STOPPED
 
         def _remove_if(self, is_still: Callable[[], bool]) -> None:
-            """Remove the file if ``is_still`` says so, unless another process is removing one in this folder."""
+            """Remove the file if ``is_still`` returns True, unless another process is removing one in this folder."""
             try:
                 fcntl.flock(self._folder.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -170,7 +170,7 @@ else:
                     return
 
         def is_held(self) -> bool:
-            """Return whether this process still has it: another one can take it over from a stopped process."""
+            """Return whether this process still holds the lock, which others can take over from a stopped process."""
             return self._is_current(self._fd)
 
         def _is_current(self, fd: int) -> bool:

@@ -19,7 +19,7 @@ TOKEN_STORES = ("runtime", "none")
 
 
 def _scope(value: str) -> str:
-    """Return the scopes in one spelling: by their old names, sorted, with one space between."""
+    """Return the scopes by their old names, sorted, separated by one space."""
     # RFC 6749, section 3.3: a scope token is printable ASCII without the double quote and the backslash.
     if not value.strip() or any(not " " <= character <= "~" or character in '"\\' for character in value):
         raise usage_error("--scope needs scopes as Bitbucket names them", "write for example --scope repository:write")
@@ -75,7 +75,7 @@ def _timeout(value: str) -> float:
 
 
 def _text(name: str, what: str, example: str) -> "Callable[[str], str]":
-    """Return a reader that takes any text except blanks."""
+    """Return a reader that accepts any text except blanks."""
 
     def read(value: str) -> str:
         if not value.strip():
@@ -94,7 +94,7 @@ class Option:
 
     ``metavar`` is empty for a switch. ``read`` raises UsageError, or returns the value that `HelperOptions` keeps as
     ``attribute``. ``is_path`` marks a file's path, which `words` makes absolute because git runs the helper elsewhere.
-    ``default`` and ``meaning`` are for people.
+    ``default`` and ``meaning`` are for help texts.
     """
 
     __slots__ = ("attribute", "default", "is_path", "is_repeatable", "meaning", "metavar", "name", "read")
@@ -243,7 +243,7 @@ def merged(earlier: HelperOptions, later: HelperOptions) -> HelperOptions:
 
 
 def helper_words(options: HelperOptions) -> list[str]:
-    """Return the options as another helper line has them: defaults are left out, paths are absolute."""
+    """Return the options for another helper line, without defaults and with absolute paths."""
     usual = HelperOptions()
     words: list[str] = []
     for option in OPTIONS.values():

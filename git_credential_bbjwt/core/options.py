@@ -26,7 +26,7 @@ def check_allowed(allow: "tuple[Pattern, ...]", repository: "Repository") -> Non
 
         raise NotAllowedError(
             f"--allow does not name {repository.full_name}: no token for it",
-            "if this machine is to read it, add --allow WORKSPACE/SLUG to the credential.helper line",
+            "if this machine may read it, add --allow WORKSPACE/SLUG to the credential.helper line",
         )
 
 
@@ -79,17 +79,19 @@ class HelperOptions:
     def check(self) -> None:
         """Raise UsageError for options that exclude each other."""
         if self.broker is not None and "--scope" in self.given:
-            raise usage_error("--scope does not go with --broker: the broker's side has the scope", "leave out --scope")
+            raise usage_error(
+                "--scope cannot be used with --broker, which chooses the scope itself", "leave out --scope"
+            )
 
     def check_id_token(self) -> None:
-        """Raise UsageError for an ID token that no broker gets; call it when the broker is known."""
+        """Raise UsageError for an ID token without an https broker. Call this when the broker is known."""
         names = [name for name in self.given if name.startswith("--id-token-")]
         if names and not (self.broker or "").startswith("https:"):
             raise usage_error(f"{names[0]} is for an https broker only", "name one: --broker https://HOST")
 
 
 def usage_error(what: str, hint: str) -> "UsageError":
-    """Return the error. The module of errors is loaded only here, because a cached answer has none."""
+    """Return the error. Its module is loaded only here, because a cached answer needs no errors."""
     from git_credential_bbjwt.core.failures import UsageError
 
     return UsageError(what, hint)

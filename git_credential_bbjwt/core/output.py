@@ -1,4 +1,4 @@
-"""Lines for people: errors, warnings and notes on standard error, and the trace. None of them holds a secret."""
+"""Lines for people: errors, warnings and notes on standard error, and the trace. They never contain a secret."""
 
 import os
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 PREFIX = "git-credential-bbjwt: "
 REDACTED = "[redacted]"
 
-# A value shorter than this is no secret worth hiding, and hiding it would blank out half of every line.
+# A shorter value is not hidden, because that would blank out half of every line.
 _SHORTEST_SECRET = 6
 
 _RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
 
-# How many values are hidden, and how many warnings are known to have been printed: a broker's process lives for long.
+# Limit of the hidden values, and of the remembered warnings, because a broker's process runs for a long time.
 _MOST_REMEMBERED = 1_000
 
 _secrets: dict[str, object] = {}
@@ -26,7 +26,7 @@ _sink: "Callable[[str], None] | None" = None
 
 
 def divert(sink: "Callable[[str], None]") -> None:
-    """From now on, give each line for standard error to ``sink``, without secrets: a broker's client reads there."""
+    """From now on, pass each line for standard error to ``sink``, because a broker's client reads standard error."""
     global _sink
     _sink = sink
 
@@ -38,7 +38,7 @@ def be_verbose() -> None:
 
 
 def hide(secret: str) -> None:
-    """From now on, replace ``secret`` wherever it would be shown; the oldest of too many secrets is forgotten."""
+    """From now on, redact ``secret`` wherever it would be shown. If there are too many secrets, forget the oldest."""
     if len(secret) >= _SHORTEST_SECRET:
         _secrets.pop(secret, None)
         _secrets[secret] = None
@@ -46,7 +46,7 @@ def hide(secret: str) -> None:
 
 
 def _make_room(remembered: "dict[str, object]") -> None:
-    """Forget the oldest of too many."""
+    """Forget the oldest values if there are too many."""
     while len(remembered) > _MOST_REMEMBERED:
         remembered.pop(next(iter(list(remembered))), None)
 
@@ -71,7 +71,7 @@ def redacted(text: str) -> str:
 # The first characters of every JWT: base64 of the JSON text {".
 _JWT_START = "eyJ"
 
-# A shorter run of characters after that is no JWT.
+# A shorter run of characters is not a JWT.
 _SHORTEST_JWT = 20
 
 
@@ -126,34 +126,34 @@ def _write(fd: int, line: str, *, mark: str = "", colour: str = "") -> None:
 
 
 def error(what: str, hint: str = "") -> None:
-    """Say what went wrong, then what to do next."""
+    """Print what failed, and then the next step."""
     _write(2, what, mark=f"{PREFIX}error: ", colour=_RED)
     if hint:
         _write(2, hint, mark="hint: ", colour=_YELLOW)
 
 
 def warning(what: str) -> None:
-    """Say, once, what a person should know although the call goes on."""
+    """Print a warning, once. The call continues."""
     mine = object()
-    if _warned.setdefault(what, mine) is mine:  # One step, for two threads may come with the same.
+    if _warned.setdefault(what, mine) is mine:  # In one step, because two threads may have the same warning.
         _make_room(_warned)
         _write(2, what, mark=f"{PREFIX}warning: ", colour=_YELLOW)
 
 
 def note(what: str) -> None:
-    """Say something that is neither an error nor a result."""
+    """Print a line that is neither an error nor a result."""
     _write(2, PREFIX + what)
 
 
 def tracing() -> bool:
-    """Whether anybody wants `trace` lines."""
+    """Return whether `trace` writes anything."""
     return _verbose or os.environ.get("BBJWT_TRACE", "") not in ("", "0", "false")
 
 
 def trace(what: str) -> None:
-    """Record a decision or a request, where ``--verbose`` or ``BBJWT_TRACE`` asks for it.
+    """Record a decision or a request if ``--verbose`` or ``BBJWT_TRACE`` is set.
 
-    ``BBJWT_TRACE=1`` means standard error; an absolute path is appended to, and created with mode 0600.
+    ``BBJWT_TRACE=1`` means standard error. A file at an absolute path is appended to, and created with mode 0600.
     """
     target = os.environ.get("BBJWT_TRACE", "")
     if _verbose or target in ("1", "2", "true"):
@@ -174,7 +174,7 @@ def trace(what: str) -> None:
 
 
 def report(problem: Exception) -> int:
-    """Print what went wrong and what to do next, one line each; return the exit status."""
+    """Print what failed and the next step, one line each; return the exit status."""
     if isinstance(problem, CredentialError):
         error(problem.what, problem.hint)
         return problem.exit_status

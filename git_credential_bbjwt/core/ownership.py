@@ -1,17 +1,17 @@
-"""Trust in files: whether anybody but this user and root could have written them.
+"""Trust in files: checks that only this user or root can have written them.
 
-A payload or a registry says where JWTs are sent, an allow-list or a policy who gets tokens. So their content must be
-the choice of this user or of root, who can do everything anyway. The content of a file was chosen by its owner and by
-everybody who can write to it. The target of a path was chosen by the owners of all its folders and links, and by
-everybody who can write to one of these folders; the sticky bit (/tmp) keeps them from replacing files of others.
-In a user namespace that maps some user IDs only, the owner of all other files reads as the overflow user. These files
-are most likely root's (/home, /etc). They are treated as root's if no folder above them can be written by a group or by
-others, because then nobody else can have put them there. On Windows nothing of this is checked: a user's profile is
-private by default.
+A payload or a registry decides where JWTs are sent. An allow-list or a policy decides who gets tokens. So their content
+must be the choice of this user or of root, who can do everything anyway. The content of a file is the choice of its
+owner and of everybody who can write to it. The target of a path is the choice of the owners of all its folders and
+links, and of everybody who can write to one of these folders; the sticky bit (/tmp) keeps them from replacing files of
+others. In a user namespace that maps only some user IDs, all other files appear to belong to the overflow user. These
+files are most likely root's (/home, /etc). They are treated as root's if no folder above them can be written by a group
+or by others, because then nobody else can have put them there. On Windows none of this is checked, because a user's
+profile is private by default.
 
-A folder that belongs to this user alone needs no such walk, but care in another way: another user may have put a link
-or a file in the place of one of the helper's. So nothing is done by path after the check of `OwnFolder`: every file is
-opened relative to the checked folder's own descriptor.
+A folder that only this user can enter needs no such walk. But another user may have replaced the folder, or a folder
+above it, by a link. So `OwnFolder` first opens the folder and then checks it, and every file is opened relative to the
+descriptor of the checked folder, never by its path.
 """
 
 import os
@@ -30,21 +30,21 @@ __all__ = [
     "why_not_trusted_itself",
 ]
 
-# Of links that lead to links; Linux follows no more of them either.
+# Number of links that are followed for one path; Linux has the same limit.
 _MOST_LINKS = 40
 
 
 def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | None":
-    """Return why others can have chosen what ``path`` leads to, and the remedy; None if they cannot have.
+    """Return the reason and the remedy if others can have chosen the target of ``path``; None if they cannot.
 
     ``strict`` is for the files of a broker: links may lead to them if each link belongs to this user or root, and no
-    group may write to a folder. Otherwise ``path`` itself must be no link, and folders above it may be written by their
-    group, because some distributions have such folders. Raises OSError.
+    group may write to a folder. Otherwise ``path`` itself must not be a link, and the group of a folder above it may
+    write to the folder, because some distributions have such folders. Raises OSError.
     """
     if sys.platform == "win32":
         return None
     if not strict and stat.S_ISLNK(os.lstat(path).st_mode):
-        return f"{path} is a link", f"put the file or folder itself in the place of {path}"
+        return f"{path} is a link", f"replace the link {path} with the file or folder itself"
     (itself, status), *above = reversed(_steps(path))
     why_not = why_not_trusted_itself(status, itself, name=itself)
     if why_not is not None:
@@ -60,7 +60,7 @@ def why_not_trusted(path: str, *, strict: bool = False) -> "tuple[str, str] | No
 
 
 def _nothing_is_replaced_in(folder: str, found: os.stat_result) -> bool:
-    """Whether nobody can replace another user's files in a folder that others can write: it is sticky, or read-only.
+    """Return whether a folder that others can write protects files from replacement: it is sticky or read-only.
 
     Kubernetes makes the folders of its ConfigMaps with mode 0777 and mounts them read-only (kubernetes issue 136032).
     """
@@ -72,9 +72,9 @@ def _nothing_is_replaced_in(folder: str, found: os.stat_result) -> bool:
 def why_not_trusted_itself(
     found: os.stat_result, path: str, *, name: str = "it", writers: int = 0o022
 ) -> "tuple[str, str] | None":
-    """Do the same as `why_not_trusted` for the status ``found`` of ``path``, whatever leads there.
+    """Do the same as `why_not_trusted` for ``path`` alone, without the folders above it. ``found`` is its status.
 
-    ``name`` is what the reason calls it; ``writers`` are the bits of its mode that must not be set.
+    ``name`` is its name in the reason. ``writers`` are the bits of its mode that must not be set.
     """
     if sys.platform == "win32":
         return None
@@ -107,10 +107,10 @@ def is_private(path: str) -> bool:
 
 
 def others_can_read(found: os.stat_result) -> bool:
-    """Return whether others than its user and root can read a file.
+    """Return whether users other than this one and root can read a file.
 
-    A file of another owner lets this user in by its group or by an access control list, on purpose: so do systemd with
-    a credential and Kubernetes with a secret.
+    If the file has another owner, its group is ignored: a group or an access control list then lets this user read the
+    file on purpose, as with systemd's credentials and Kubernetes' secrets.
     """
     if sys.platform == "win32":
         return False
@@ -154,7 +154,7 @@ def _steps(path: str) -> "list[tuple[str, os.stat_result]]":
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Return whether ``uid`` is shown for all user IDs that this user namespace does not map (user_namespaces(7))."""
+    """Return whether ``uid`` stands for all user IDs that this user namespace does not map (user_namespaces(7))."""
     try:
         with open("/proc/sys/kernel/overflowuid") as overflow, open("/proc/self/uid_map") as mapped:
             return uid == int(overflow.read()) and mapped.read().split() != ["0", "0", "4294967295"]
@@ -179,16 +179,16 @@ if sys.platform == "win32":
     from git_credential_bbjwt.core.windows_files import open_to_append, open_to_read
 
 else:
-    # The helper writes a few kilobytes; a larger file is not its own. Bytes.
+    # Bytes. The helper writes a few kB, so a larger file is not the helper's.
     _MAX_BYTES = 8 * 1024 * 1024
 
-    #: How a folder is opened: not through a link.
+    #: The flags that open a folder, but not through a link.
     A_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
     class OwnFolder:
-        """An open folder that belongs to this user with mode 0700, to read in. ``fd`` is its descriptor.
+        """An open folder that belongs to this user with mode 0700, for reading. ``fd`` is its descriptor.
 
-        A file's name may lead through folders within it: only this user can have made those.
+        A file's name may include subfolders, because only this user can have made them.
         """
 
         __slots__ = ("fd", "path")
@@ -196,7 +196,7 @@ else:
         def __init__(self, path: str, *, mode: int = 0o700) -> None:
             """Open ``path``.
 
-            ``mode`` 0755 is for the one folder everybody may read, the system registry's; only its owner writes there.
+            ``mode`` 0755 is for the system registry's folder, which everybody may read and only its owner may write.
             The mode of an existing folder is never changed. Raises OSError: FileNotFoundError if there is none,
             PermissionError if it is not this user's alone.
             """
@@ -208,10 +208,10 @@ else:
                 if found.st_uid != os.geteuid():
                     why_not = "it belongs to another user"
                 elif found.st_mode & 0o777 & ~mode:
-                    # The mode is not corrected: somebody chose it, or put a folder in this one's place.
+                    # The mode is not corrected, because somebody chose it, or has replaced the folder.
                     why_not = f"others can enter it; run: chmod {mode:o} {path}"
                 if why_not:
-                    from errno import EPERM  # Its table takes a hundredth of a start.
+                    from errno import EPERM  # Importing it takes 1 % of a start.
 
                     raise PermissionError(EPERM, why_not, path)
             except BaseException:
@@ -219,11 +219,11 @@ else:
                 raise
 
         def close(self) -> None:
-            """Close the descriptor; the object is of no use afterwards."""
+            """Close the descriptor. The object cannot be used afterwards."""
             os.close(self.fd)
 
         def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:
-            """Return the file's bytes; None if there is no file that this user alone can have written and read."""
+            """Return the file's bytes; None if there is no file that only this user can write and read."""
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             except OSError:
@@ -244,10 +244,10 @@ else:
                 os.close(fd)
 
     def open_to_read(path: str, *, through_links: bool = True) -> int:
-        """Open a file for reading, without waiting at a FIFO that somebody put there. Raises OSError, ValueError."""
+        """Open a file for reading, without waiting if it is a FIFO. Raises OSError, ValueError."""
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if through_links else os.O_NOFOLLOW))
 
     def open_to_append(path: str) -> int:
-        """Open a file at its end, not through a link; make it with mode 0600 if it is not there. Raises OSError."""
+        """Open a file at its end, not through a link; make it with mode 0600 if it is missing. Raises OSError."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(path, flags, 0o600)

@@ -1,11 +1,11 @@
-"""The patterns of ``--allow``, which say for which repositories there are tokens."""
+"""The patterns of ``--allow``: the repositories that may get tokens."""
 
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.repository import Repository, is_name
 
 
 class Pattern:
-    """``workspace/slug``: in the slug ``*`` stands for any characters, and case is ignored."""
+    """A pattern ``workspace/slug``. In the slug, ``*`` stands for any characters. Case is ignored."""
 
     __slots__ = ("slug", "workspace")
 
@@ -15,7 +15,7 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> "Pattern":
-        """Return the pattern that ``text`` spells. Raises UsageError."""
+        """Parse a pattern. Raises UsageError."""
         workspace, slash, slug = text.lower().partition("/")
         slug = slug.removesuffix(".git")
         if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
@@ -37,7 +37,7 @@ class Pattern:
         if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
             return False
         name = name[len(first) : len(name) - len(last)]
-        for part in rest:  # The leftmost place leaves most to the parts that follow.
+        for part in rest:  # The leftmost match leaves the most text for the following parts.
             position = name.find(part)
             if position < 0:
                 return False

@@ -18,7 +18,7 @@ _XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 
 def _home() -> str | None:
-    """Return the user's home; None if it is not there or belongs to another user."""
+    """Return the user's home; None if it does not exist or belongs to another user."""
     home = os.environ.get("HOME", "")
     if sys.platform != "win32" and not home.startswith("/"):
         try:
@@ -57,7 +57,7 @@ def home_is_anothers() -> bool:
 
 
 def why_no_home() -> str:
-    """Return why there is no home folder to use, for an error; empty if it is just not there."""
+    """Return the reason for an error about a missing home folder; empty if the folder just does not exist."""
     return ": HOME belongs to another user" if home_is_anothers() else ""
 
 
@@ -110,14 +110,14 @@ def user_cache_folder() -> str | None:
 
 
 def user_runtime_base() -> str | None:
-    """Return the user's runtime folder. It is not checked here whether it is private to the user.
+    """Return the user's runtime folder. The caller must check that it is private to the user.
 
-    Only XDG systems have one: macOS keeps nothing in memory for a user.
+    Only XDG systems have one. macOS has no folder in memory for a user.
     """
     if sys.platform == "win32" or not _XDG:
         return None
     if home_is_anothers():
-        return None  # Under `sudo -E` the whole environment is another user's: tokens are not kept.
+        return None  # Under `sudo -E` the environment belongs to another user, so no tokens are kept.
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
 

@@ -1,4 +1,4 @@
-"""Writing in a folder that is this user's alone: files whole or not at all, and nothing by path after the check."""
+"""Write files, whole or not at all, in a folder that only this user can enter."""
 
 import os
 import sys
@@ -16,13 +16,13 @@ else:
     #: Ends the name of a file that is not complete yet.
     NOT_YET = "~new"
 
-    # More files than these reach the disk sooner together than one after the other.
+    # More files than this are synced to the disk together, which is faster.
     _MANY = 20
 
     _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
     class PrivateFolder(OwnFolder):
-        """A folder of this user's with mode 0700, to write in."""
+        """A folder of this user with mode 0700, for reading and writing."""
 
         __slots__ = ()
 
@@ -41,7 +41,7 @@ else:
             """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
 
             ``durable`` also waits for the disk, for content that cannot be made again. ``date`` becomes the time of the
-            file, in Unix time, by default the present. Raises OSError; the old file is then as it was.
+            file, in Unix time, by default the present. If it raises OSError, the old file is unchanged.
             """
             self.write_many({name: data}, mode=mode, durable=durable, date=date)
 
@@ -81,7 +81,7 @@ else:
                 os.fsync(self.fd)
 
         def _sync(self, names: "list[str]") -> None:
-            """Wait until the disk has all of ``names``: where the system can, by one call for its file system."""
+            """Wait until the files ``names`` are on the disk. If the system can, it syncs the whole file system."""
             from ctypes import CDLL
 
             sync_file_system = getattr(CDLL(None), "syncfs", None)
@@ -95,7 +95,7 @@ else:
                     os.close(fd)
 
         def make_folders(self, path: str) -> None:
-            """Make the folder ``path`` within this one, and those between, where they are not there."""
+            """Make the folder ``path`` within this one, and missing folders above it."""
             try:
                 os.mkdir(path, 0o700, dir_fd=self.fd)
             except FileExistsError:
@@ -123,14 +123,14 @@ else:
                 pass
 
         def remove_folder(self, name: str) -> None:
-            """Remove the folder ``name`` within this one if nothing is in it."""
+            """Remove the folder ``name`` within this one if it is empty."""
             try:
                 os.rmdir(name, dir_fd=self.fd)
             except OSError:
                 pass
 
         def names(self, below: str = ".") -> list[str]:
-            """Return the names in the folder, or in the folder ``below`` it; none if that is not there."""
+            """Return the names in the folder, or in its subfolder ``below``; an empty list if that is missing."""
             try:
                 fd = os.open(below, A_FOLDER, dir_fd=self.fd)
             except OSError:
@@ -148,14 +148,14 @@ else:
         except FileNotFoundError:
             above = os.path.dirname(path)
             if os.path.isdir(above):
-                raise  # /proc says so of whatever it will not have made.
+                raise  # In /proc, no folder can be made, with this error.
             _make(above, mode)
             os.mkdir(path, mode)
-        os.chmod(path, mode)  # Whatever the umask is: everybody reads the system's registry.
+        os.chmod(path, mode)  # Despite the umask, everybody must be able to read the system registry.
 
 
 def remove_if_empty(path: str) -> None:
-    """Remove the folder ``path`` if nothing is left in it."""
+    """Remove the folder ``path`` if it is empty."""
     try:
         os.rmdir(path)
     except OSError:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 #: Longest line of a request in bytes, its line feed not counted.
 MAX_LINE = 65_535
 
-# Git itself sends a few kilobytes; `wwwauth[]` repeats what a server chose to send, so the whole is bounded too.
+# Bytes. Git sends a few kB, but `wwwauth[]` repeats text of the server, so the whole request needs a limit, too.
 _MAX_REQUEST = 4 * 1024 * 1024
 
 
 class Request:
-    """One credential request. An attribute that was not sent is None; lists are tuples in the order they came.
+    """One credential request. An attribute that was not sent is None; lists are tuples in the order of the request.
 
     ``host`` is in the form of `normal_host`.
     """
@@ -84,7 +84,7 @@ def parse_request(data: bytes) -> Request:
         if len(line) > MAX_LINE:
             raise _malformed(f"a line of the credential request is over {MAX_LINE} bytes long")
         if b"\0" in line:
-            raise _malformed("the credential request holds a NUL byte")
+            raise _malformed("the credential request contains a NUL byte")
         key, equals, value = line.partition(b"=")
         if not equals:
             # The line is not repeated, because it may be a password.
@@ -141,7 +141,7 @@ def write_answer(data: bytes) -> None:
         raise CredentialError(f"cannot write the answer: {problem.strerror}") from problem
 
 
-#: Characters of a token's SHA-256 by which it is named.
+#: Number of a token's fingerprint characters: the beginning of its SHA-256.
 FINGERPRINT_LENGTH = 16
 
 #: User name of every token ("Use OAuth on Bitbucket Cloud").
@@ -155,7 +155,7 @@ _STATE_PREFIX = "bbjwt:"
 
 
 def refused_fingerprints(request: Request) -> list[str]:
-    """Return the fingerprints of tokens that this git command was refused with, as git 2.46 sends them back."""
+    """Return the fingerprints of tokens that the server refused in this git command, as git 2.46 returns them."""
     return [
         entry.decode("ascii", "replace").removeprefix(_STATE_PREFIX)[:FINGERPRINT_LENGTH]
         for entry in request.state
@@ -177,7 +177,7 @@ def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> b
 def cached_answer(
     request: Request, token: str, expires: int | None, fingerprint: str, username: str = USERNAME
 ) -> bytes:
-    """Return the answer with a cached token: because of ``continue``, git asks again if the server refuses it."""
+    """Return the answer with a cached token. With ``continue``, git asks again if the server refuses the token."""
     answer = fresh_answer(token, expires, username)
     if b"state" in request.capabilities:
         mine = [("state[]", state_entry(fingerprint)), ("continue", "1")]

@@ -17,7 +17,7 @@ _HEX = frozenset("0123456789abcdef")
 _SLUG = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-")
 _UUID_GROUPS = (8, 4, 4, 4, 12)
 
-# No slug or workspace comes near this; a bound keeps URLs, file names and messages short.
+# Real slugs are much shorter. The limit keeps URLs, file names and messages short.
 _LONGEST_NAME = 128
 
 
@@ -55,13 +55,13 @@ class Repository:
 
     @property
     def uuid(self) -> str | None:
-        """The repository's UUID in braces if the URL names it so."""
+        """The repository's UUID in braces if the URL has it."""
         return self.name if self.name.startswith("{") else None
 
 
 def normal_host(host: str) -> str:
-    """Return ``host`` in lower case and without port 443, which is https' own. Nothing else is changed."""
-    # Only ASCII letters change: a letter that merely looks like one must not become it.
+    """Return ``host`` in lower case and without port 443, the port of https. Nothing else is changed."""
+    # Only ASCII letters change, so that no other letter becomes an ASCII letter.
     host = host.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
     name = host.removesuffix(":443")
     # `HOST:8443:443` is not a host, and must not become one.
@@ -105,12 +105,12 @@ def parse_path(host: str, path: bytes) -> Repository:
                 "the path is not a repository's: a workspace or repository name in it has invalid characters"
             )
     if not _is_inside(segments[2:]):
-        raise _not_a_repository("the path is not a repository's: it goes on after the repository name")
+        raise _not_a_repository("the path is not a repository's: it continues after the repository name")
     return Repository(host, workspace, name)
 
 
 def _is_inside(rest: "list[str]") -> bool:
-    """Return whether clients ask for ``rest`` of a repository: Git LFS, git itself, git-annex (its ``config`` too)."""
+    """Return whether clients request ``rest`` below a repository: Git LFS, git, or git-annex (also ``config``)."""
     if rest[:1] == ["wiki"]:
         rest = rest[1:]
     return not rest or rest[:2] == ["info", "lfs"] or rest[0] == "annex" or rest in (["info", "refs"], ["config"])

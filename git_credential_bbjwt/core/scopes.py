@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The old name of each scope by its new one. Requests to Bitbucket, options and records use the old names.
+#: The old name of each scope by its new name. Requests to Bitbucket, options and records use the old names.
 OLD_NAMES = {
     "read:repository:bitbucket": "repository",
     "write:repository:bitbucket": "repository:write",
@@ -19,7 +19,7 @@ OLD_NAMES = {
 
 
 def old_names(scopes: "Iterable[str]") -> "set[str]":
-    """Return ``scopes`` by their old names; scopes with one name only stay as they are."""
+    """Return ``scopes`` by their old names; scopes with only one name stay as they are."""
     return {OLD_NAMES.get(scope, scope) for scope in scopes}
 
 
@@ -31,7 +31,7 @@ _INCLUDED = {
 
 
 def normal_scope(scope: str) -> str:
-    """Return the one spelling of ``scope``, a list of names separated by spaces: old names, each once, sorted."""
+    """Return ``scope`` (names separated by spaces) in its normal form: old names, each once, sorted."""
     return " ".join(sorted(old_names(scope.split())))
 
 

@@ -1,8 +1,8 @@
 """The gate that every word of a server or another program passes before it reaches a message.
 
-Such text can hold a token: one that this helper sent, or one that it has never seen. Plain language passes the gate,
-decoded from the usual escapes, without anything that looks like a token. The text is cut before it is searched, so that
-a page of megabytes costs no more time than a paragraph.
+Such text can contain a token that the helper sent, or a token that it has never seen. The gate decodes the usual
+escapes and lets plain language pass, without anything that looks like a token. The text is cut before it is searched,
+so that a page of megabytes takes as little time as a paragraph.
 """
 
 import re
@@ -15,21 +15,21 @@ from git_credential_bbjwt.core.output import REDACTED, hidden_values, redacted
 #: Characters of a message that are shown, unless the caller asks for another number.
 USUAL_LENGTH = 200
 
-# Characters that are looked at. Whatever is behind them is dropped before any search.
+# Number of characters that are checked. The rest is dropped before any search.
 _LOOKED_AT = 4_000
 
 # A longer run of letters and digits is not a word of a language.
 _LONGEST_RUN = 20
 
-# A run with letters and digits in it may have so many characters ("sha256", "http2").
+# A longer run that has both letters and digits is not a word ("sha256" and "http2" are).
 _LONGEST_MIXED_RUN = 7
 
-# A whole word, with the punctuation in it, may have so many characters: two of Bitbucket's longest scope names fit. A
-# path may be longer.
+# A longer word, including its punctuation, is not plain: two of Bitbucket's longest scope names fit. A path may be
+# longer.
 _LONGEST_WORD = 64
 _LONGEST_PATH = 250
 
-# So many equal characters in a row, upper and lower case not told apart, are taken for a piece of a secret.
+# This many equal characters in a row, in upper or lower case, are treated as a piece of a secret.
 _PIECE = 12
 
 
@@ -40,14 +40,14 @@ _ESCAPE = re.compile(r"\\(?:u(?P<u>[0-9a-fA-F]{4})|x(?P<x>[0-9a-fA-F]{2})|U(?P<U
 def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
     """Return what may be shown of ``text``: at most ``longest`` printable characters in one line, without secrets.
 
-    Words that look like a token become "[redacted]". If a piece of a value that is to be hidden is left in any
-    spelling that is known here, nothing of the text is shown.
+    Words that look like a token become "[redacted]". If a piece of a hidden value is left in any known form, the whole
+    text becomes "[redacted]".
     """
     from unicodedata import normalize  # Slow to load, and seldom needed.
 
     if isinstance(text, bytes):
         text = text[: 4 * _LOOKED_AT].decode("utf-8", "replace")
-    # Whole values first: a secret that the cut divides would not be recognised. Then the cut.
+    # Redact whole values before the cut, because a secret that the cut divides would not be recognised.
     text = _decoded(redacted(text[: 4 * _LOOKED_AT])[:_LOOKED_AT])
     text = redacted("".join(character if character.isprintable() else " " for character in normalize("NFKC", text)))
     if _holds_piece_of_a_secret(text):
@@ -59,7 +59,7 @@ def safe_text(text: "str | bytes", longest: int = USUAL_LENGTH) -> str:
 
 
 def _decoded(text: str) -> str:
-    """Undo the escapes that servers use: of URLs, of HTML and of JSON; twice, as an escaped escape needs it."""
+    """Undo the escapes that servers use: of URLs, HTML and JSON; twice, because an escape may be escaped itself."""
     from html import unescape
 
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Where a broker is: the WHERE of ``--broker`` and ``BBJWT_BROKER``, parsed into one value.
+"""Parse the place of a broker: the WHERE of ``--broker`` and ``BBJWT_BROKER``.
 
 Sources: RFC 3986 (URLs), RFC 1123 section 2.1 (host names). A WHERE that looks like a URL is never run as a command.
 A cached answer parses it, too, so no regular expressions are imported.
@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from git_credential_bbjwt.core.failures import UsageError
 
-#: How a broker is asked: the values of `Where.way`.
+#: The ways to ask a broker: the values of `Where.way`.
 SOCKET = "unix"
 HTTPS = "https"
 COMMAND = "command"
@@ -30,8 +30,8 @@ _HINT = "name the broker by unix:/PATH, https://HOST[:PORT][/PATH] or a command 
 class Where:
     """A broker's place.
 
-    ``text`` is its one spelling: of an https URL, scheme and host are in lower case, without ``:443`` and without a
-    slash at the end. ``path`` is that of a socket or of the URL. ``host`` has brackets if it is an IPv6 address.
+    ``text`` is its normal form: an https URL has scheme and host in lower case, no ``:443`` and no slash at the end.
+    ``path`` is the path of a socket or of the URL. ``host`` has brackets if it is an IPv6 address.
     """
 
     __slots__ = ("host", "path", "port", "text", "way")
@@ -45,7 +45,7 @@ class Where:
 
     @classmethod
     def parse(cls, value: str, named_by: str = "--broker") -> "Where":
-        """Return what ``value`` means; ``named_by`` is the option or variable for errors. Raises UsageError."""
+        """Parse ``value``; ``named_by`` is the option or variable that errors name. Raises UsageError."""
         text = value.strip()
         if not text:
             raise _usage_error(f"{named_by} is empty")

@@ -1,6 +1,6 @@
 """Files on Windows: folders of the user's profile, whole-file writes, standard descriptors.
 
-Modes say nothing there, and access rules are not read: the profile's folders are private by Windows' default.
+Windows has no modes. Access rules are not read, because the profile's folders are private by default.
 """
 
 import msvcrt
@@ -18,10 +18,10 @@ _Result = TypeVar("_Result")
 #: Ends the name of a file that is not complete yet.
 NOT_YET = "~new"
 
-# The helper writes a few kilobytes; a larger file is not its own. Bytes.
+# Bytes. The helper writes a few kB, so a larger file is not the helper's.
 _MAX_BYTES = 8 * 1024 * 1024
 
-# A file cannot be replaced while another process, or a virus scanner, reads it. Seconds.
+# Seconds to wait for a file that another process, such as a virus scanner, reads: until then it cannot be replaced.
 _PATIENCE = 2.0
 
 
@@ -43,7 +43,7 @@ class PrivateFolder:
             raise NotADirectoryError(20, "it is not a folder", path)
 
     def close(self) -> None:
-        """Nothing is held open here."""
+        """Do nothing, because no descriptor is open."""
 
     def read(self, name: str, *, others_may_read: bool = False) -> bytes | None:  # noqa: ARG002  # the profile's rules decide
         """Return the file's bytes; None if there is none."""
@@ -68,7 +68,7 @@ class PrivateFolder:
         """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
 
         ``durable`` also waits for the disk. ``date`` becomes the file's time, in Unix time, by default the present.
-        Raises OSError; the old file is then as it was.
+        If it raises OSError, the old file is unchanged.
         """
         self.write_many({name: data}, mode=mode, durable=durable, date=date)
 
@@ -80,7 +80,7 @@ class PrivateFolder:
         durable: bool = False,
         date: float | None = None,
     ) -> None:
-        """The same for several files, each in one step of its own."""
+        """Do the same for several files, each in one step of its own, in the order given."""
         made: list[str] = []
         try:
             for name, data in files.items():
@@ -107,7 +107,7 @@ class PrivateFolder:
             raise
 
     def make_folders(self, path: str) -> None:
-        """Make the folder ``path`` within this one, and those between, where they are not there."""
+        """Make the folder ``path`` within this one, and missing folders above it."""
         os.makedirs(self._at(path), exist_ok=True)
 
     def age(self, name: str) -> float:
@@ -126,14 +126,14 @@ class PrivateFolder:
             pass
 
     def remove_folder(self, name: str) -> None:
-        """Remove the folder ``name`` within this one if nothing is in it."""
+        """Remove the folder ``name`` within this one if it is empty."""
         try:
             os.rmdir(self._at(name))
         except OSError:
             pass
 
     def names(self, below: str = ".") -> list[str]:
-        """Return the names in the folder, or in the folder ``below`` it; none if that is not there."""
+        """Return the names in the folder, or in its subfolder ``below``; an empty list if that is missing."""
         try:
             return os.listdir(self._at(below))
         except OSError:
@@ -146,7 +146,7 @@ class PrivateFolder:
 
 
 def _patiently(act: "Callable[[], _Result]") -> "_Result":
-    """Do it again while another process has the file open."""
+    """Call ``act`` again while another process has the file open."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:
@@ -169,12 +169,12 @@ def open_to_read(path: str, *, through_links: bool = True) -> int:
 
 
 def open_to_append(path: str) -> int:
-    """Open a file at its end; it is made where it is not there. Raises OSError."""
+    """Open a file at its end; make it if it is missing. Raises OSError."""
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_BINARY | os.O_NOINHERIT)
 
 
 def write_as_git_reads() -> None:
-    """Have what is written to the standard descriptors be what git reads: no carriage return, UTF-8."""
+    """Write to the standard descriptors as git reads them: in UTF-8, without carriage returns."""
     for fd in (0, 1, 2):
         msvcrt.setmode(fd, os.O_BINARY)
     for stream in (sys.stdout, sys.stderr):

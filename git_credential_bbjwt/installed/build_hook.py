@@ -1,4 +1,4 @@
-"""Makes a wheel for the system it is built on: the command as that starts it, and the shells' completions.
+"""Build a wheel for this system, with the command in the system's form and the shells' completions.
 
 The completions are generated from the command line's own parser. The build backend loads this file by its path; it is
 not part of the installed package.
@@ -15,7 +15,7 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _NAME = "git-credential-bbjwt"
 
-#: Where each shell looks, below an installation's prefix.
+#: The place of each shell's completions, below an installation's prefix.
 _PLACES = {
     "bash": f"share/bash-completion/completions/{_NAME}",
     "zsh": f"share/zsh/site-functions/_{_NAME}",
@@ -24,33 +24,34 @@ _PLACES = {
 
 
 class CommandHook(MetadataHookInterface):
-    """On Windows a command is an .exe, which installers make for an entry point and for nothing else."""
+    """Declares the command on Windows, where installers make an .exe only for an entry point."""
 
     def update(self, metadata: dict[str, Any]) -> None:
-        """Declare the entry point there."""
+        """Declare the entry point on Windows."""
         metadata["scripts"] = {_NAME: "git_credential_bbjwt.entry:console"} if sys.platform == "win32" else {}
 
 
-class WheelHook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter is the backend's own business
-    """Adds what is made when a wheel is built, and says for which system the wheel is."""
+class WheelHook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter belongs to the backend
+    """Adds generated files to a wheel, and names the system that the wheel is for."""
 
     _folder: "tempfile.TemporaryDirectory[str] | None" = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  # the backend's signature
-        """Write the completions, and tell the backend of them and of the command."""
+        """Write the completions, and add them and the command to the wheel."""
         if self.target_name != "wheel":
             return
         if sys.platform == "win32":
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_')}"
             return
-        # Elsewhere it is a file of ours and not an entry point: the wrapper that pip writes for one imports `re`, which
-        # alone costs half of a Python start, and git runs this command twice per fetch.
+        # On other systems the command is a file of this project and not an entry point, because the wrapper that pip
+        # writes for an entry point imports `re`. That takes half of a Python start, and git runs the command twice per
+        # fetch.
         build_data["shared_scripts"][f"git_credential_bbjwt/installed/{_NAME}"] = _NAME
         build_data["shared_data"][f"git_credential_bbjwt/installed/{_NAME}.1"] = f"share/man/man1/{_NAME}.1"
         import shtab
 
         sys.path.insert(0, self.root)
-        sys.dont_write_bytecode = True  # The source folder is to stay as it is.
+        sys.dont_write_bytecode = True  # The source folder must not change.
         from git_credential_bbjwt.commands.command_line import parser
 
         self._folder = tempfile.TemporaryDirectory()
@@ -61,6 +62,6 @@ class WheelHook(BuildHookInterface):  # type: ignore[type-arg]  # its parameter 
             build_data["shared_data"][str(script)] = place
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002  # as above
-        """Remove what was only needed for the build."""
+        """Remove the files that only the build needed."""
         if self._folder is not None:
             self._folder.cleanup()

@@ -1,1 +1,1 @@
-"""Files, folders, processes and locks."""
+"""Processes, the shell, the terminal and the time budget."""

@@ -12,7 +12,7 @@ from git_credential_bbjwt.system import child_process
 # Seconds after which a note says what the call is waiting for.
 _WONDER = 3.0
 
-# Seconds that the watchdog waits longer, because the call's own error says more.
+# Seconds that the watchdog waits after the budget's end, because the call's own error says more.
 _GRACE = 0.05
 
 
@@ -68,7 +68,7 @@ class Budget:
             os._exit(1)
 
     def finish(self) -> None:
-        """Stop the watchdog. If it is ending the process already, this call does not return."""
+        """Stop the watchdog. If the watchdog is already ending the process, this function does not return."""
         with self._speaker:
             self._finished = True
 

@@ -1,4 +1,4 @@
-"""Child processes: no secret in their environment or arguments, and an end with the call that started them."""
+"""Child processes, which get no secret in their environment or arguments and end with the call that started them."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 #: The variables that hold secrets: never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
 
-#: The variables by which platforms prove a job's identity: passed on to an ID token command, and to no other process.
+#: The variables by which platforms prove a job's identity: passed on only to an ID token command.
 ID_TOKEN_VARIABLES = (
     "BBJWT_ID_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
@@ -28,12 +28,12 @@ _TRACE_PREFIX = "GIT_TRACE"
 
 # Variables that may hold a password and that git does not need: a proxy's URL, a keyring backend's properties.
 _PROXY_SUFFIX = "_proxy"
-_OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it, and would then report settings that git does not have.
+_OF_GIT_CONFIG = "GIT_CONFIG"  # Only `git config` reads it, and it would report settings that git does not use.
 _KEYRING_PREFIX = "KEYRING_"
 
 
 def for_keyring() -> dict[str, str]:
-    """Return the environment for a keyring's process: without secrets, and without what makes git trace.
+    """Return the environment for a keyring's process: without secrets, and without git's trace variables.
 
     Another user's home folder is left out, too, because keyring's configuration can name code to run.
     """
@@ -45,7 +45,7 @@ def for_keyring() -> dict[str, str]:
 
 
 def for_git() -> dict[str, str]:
-    """Return the environment for git, which uses no network and no keyring here."""
+    """Return the environment for git, which needs no network and no keyring here."""
     return {
         name: value
         for name, value in for_keyring().items()
@@ -61,7 +61,7 @@ def for_broker() -> dict[str, str]:
 
 
 def for_id_token() -> dict[str, str]:
-    """Return the environment for an ID token command: as for a broker, with what proves this job's identity."""
+    """Return the environment for an ID token command: a broker's, and the variables that prove the job's identity."""
     return for_broker() | {name: os.environ[name] for name in ID_TOKEN_VARIABLES if name in os.environ}
 
 
@@ -75,18 +75,18 @@ if sys.platform == "win32":
     from git_credential_bbjwt.system.windows_processes import end_all as end_all
     from git_credential_bbjwt.system.windows_processes import find as find
 else:
-    #: How `subprocess` starts what has no terminal to prompt on.
+    #: Arguments of `subprocess` for a process that has no terminal to prompt on.
     ALONE: "dict[str, Any]" = {"start_new_session": True}
 
     # The process groups that still run, by their number.
     running: set[int] = set()
 
     def find(program: str) -> str:
-        """What to start for ``program``: the system looks it up on PATH."""
+        """Return the name by which ``program`` is started. The system looks it up on PATH."""
         return program
 
     def end_after(seconds: int) -> None:
-        """End this process then, whatever it is stuck in."""
+        """End this process after ``seconds``, whatever it is waiting for."""
         from signal import alarm
 
         alarm(seconds)
@@ -98,18 +98,18 @@ else:
         try:
             os.killpg(pid, SIGKILL)
         except OSError:
-            pass  # It has ended.
+            pass  # It has already ended.
 
     class Spawned:
-        """A process whose whole output is wanted, in a session of its own; `end_all` ends it with the call.
+        """A process in its own session, whose output is read to the end. `end_all` ends the process with the call.
 
-        By posix_spawn(3): the usual module for processes costs as much to import as git takes for an answer.
+        It is started by posix_spawn(3), because importing `subprocess` takes as long as git's own answer.
         """
 
         def __init__(
             self, command: list[str], env: dict[str, str], request: bytes = b"", *, at_terminal: bool = False
         ) -> None:
-            """Start it, and hand it ``request``; ``at_terminal`` lets it talk to a person there. Raises OSError."""
+            """Start the process and write ``request`` to it; with ``at_terminal``, it may prompt. Raises OSError."""
             stdin, to_child = os.pipe()
             self._output, stdout = os.pipe()
             actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
@@ -127,19 +127,19 @@ else:
             finally:
                 os.close(stdin)
                 os.close(stdout)
-            if not at_terminal:  # There the person ends it.
+            if not at_terminal:  # At a terminal, the user ends it.
                 running.add(self.pid)
             try:
                 while request:
                     request = request[os.write(to_child, request) :]
             except BrokenPipeError:
-                pass  # It ended without having read its input, which its output shows.
+                pass  # It ended without reading its input. Its output shows that.
             os.close(to_child)
 
         def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
-            """Wait for its end; return its exit status and its standard output.
+            """Wait for the end of the process; return its exit status and its standard output.
 
-            Raises TimeoutError if it prints nothing for ``seconds``; it is ended then.
+            If the process prints nothing for ``seconds``, end it. Raises TimeoutError then.
             """
             data = b""
             while self._has_more(seconds) and (piece := os.read(self._output, 65_536)):
@@ -147,7 +147,7 @@ else:
             return self._reaped(), data
 
         def stop(self) -> None:
-            """End it, whatever it does."""
+            """End the process at once."""
             kill(self.pid)
             self._reaped()
 
@@ -172,11 +172,11 @@ else:
     #: Whether processes that a child left behind become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
     adopts_orphans = False
 
-    # Seconds for processes that were ended to go.
+    # Seconds to wait for the end of killed processes.
     _LAST_WAIT = 1.0
 
     def end_all() -> None:
-        """End what still runs, and all that it started: a call that gives up leaves no process behind."""
+        """End all running child processes and everything that they started."""
         for pid in list(running):
             kill(pid)
         if adopts_orphans:
@@ -186,18 +186,18 @@ else:
         from time import monotonic, sleep
 
         deadline = monotonic() + _LAST_WAIT
-        # Each one that ends leaves its own children to this process.
+        # If a child ends, its children become children of this process.
         while (children := _children()) and monotonic() < deadline:
             for pid in children:
                 try:
                     os.kill(pid, 9)
                     os.waitpid(pid, os.WNOHANG)
                 except OSError:
-                    pass  # Somebody else has waited for it.
+                    pass  # Another thread has waited for it.
             sleep(0.001)
 
     def _children() -> list[int]:
-        """The numbers of this process's children (proc(5), "children")."""
+        """Return the numbers of this process's children (proc(5), "children")."""
         found: list[int] = []
         try:
             for thread in os.listdir("/proc/self/task"):

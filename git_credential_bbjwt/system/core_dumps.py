@@ -6,21 +6,21 @@ if sys.platform == "win32":
     import ctypes
 
     def forbid() -> None:
-        """Keep what is in memory out of error reports ("WerSetFlags function")."""
+        """Keep memory out of error reports ("WerSetFlags function")."""
         without_heap = 0x1
         ctypes.windll.kernel32.WerSetFlags(without_heap)
 
 else:
     import resource
 
-    # The soft limit that this process was started with, once it was changed.
+    # The soft limit that this process was started with; None before `forbid` changes it.
     _callers_limit: int | None = None
 
     def forbid() -> None:
         """Keep this process and its children from dumping core.
 
-        The limit is 1 byte: with a limit of 0, core(5) handlers behind a pipe are still run; Linux takes 1 for "no
-        dump at all".
+        The limit is 1 byte, which Linux treats as "no dump at all". With a limit of 0, it still runs a handler behind
+        a pipe (core(5)).
         """
         global _callers_limit
         soft, hard = resource.getrlimit(resource.RLIMIT_CORE)

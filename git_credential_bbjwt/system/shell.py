@@ -1,4 +1,4 @@
-"""Command lines that a person wrote, run by a shell: without a terminal, and with an end whatever happens."""
+"""Run a user's command line in a shell, without a terminal, and end it in any case."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from git_credential_bbjwt.system import child_process
 
 
 class Done(NamedTuple):
-    """The result of a command; ``output`` is one byte longer than was wanted if it was too long."""
+    """The result of a command. If ``output`` was too long, it is cut to one byte more than the limit."""
 
     status: int
     output: bytes
@@ -24,16 +24,16 @@ class Done(NamedTuple):
 #: Whether this process is the helper's own. A server's process has signal handlers and children of its own.
 owns_process = True
 
-#: Bytes of a command's standard error that are kept, the last ones.
+#: Number of bytes that are kept of the end of a command's standard error.
 MOST_ERRORS = 64 * 1024
 
 
 def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: float | None = None) -> Done:
-    """Run a command line by ``sh -c``, on Windows by ``cmd /c``, without a terminal; it ends, with all that it started.
+    """Run a command line by ``sh -c`` (on Windows by ``cmd /c``); then end everything that it started.
 
-    It ends with this process even after SIGTERM, SIGINT or SIGHUP; its first process, on Linux, even after SIGKILL. It
-    ends after ``seconds``, which a process needs that does not end with its own budget. Raises OSError if no shell
-    can be run.
+    The command has no terminal. It also ends if SIGTERM, SIGINT or SIGHUP ends this process. On Linux, its first
+    process ends even if SIGKILL ends this process. ``seconds`` limits its time in a process that has no watchdog.
+    Raises OSError if no shell can be run.
     """
     if owns_process and threading.current_thread() is threading.main_thread():
         end_children_on_signals()
@@ -66,12 +66,12 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
         process.stderr.close()
 
 
-# Seconds between two looks whether all is read; on Windows, for the rest of what a command has printed.
+# Seconds between two checks whether everything is read; and on Windows, seconds to wait for the rest of the output.
 _PAUSE, _GRACE = 0.001, 5.0
 
 
 class _Gathered(threading.Thread):
-    """Reads a pipe to its end."""
+    """A thread that reads a pipe to its end."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(daemon=True)
@@ -96,7 +96,7 @@ class _Gathered(threading.Thread):
                 self._fd = -1
 
     def finish(self) -> None:
-        """Wait until all is read that is in the pipe. The command has ended; what it left behind may hold the pipe."""
+        """Wait until the pipe is empty. The command has ended, but processes that it left may keep the pipe open."""
         if sys.platform == "win32":
             self.join(_GRACE)
             return
@@ -107,12 +107,12 @@ class _Gathered(threading.Thread):
             time.sleep(_PAUSE)
 
     def take(self, piece: bytes) -> None:
-        """Keep what was read."""
+        """Keep ``piece``, which was read."""
         raise NotImplementedError
 
     def _has_more(self, wait: int | None) -> bool:
         """Return whether a read would not block, now (0) or after a wait (None)."""
-        if sys.platform == "win32":  # A pipe cannot be looked at there.
+        if sys.platform == "win32":  # Windows cannot poll a pipe.
             return True
         import select
 
@@ -122,7 +122,7 @@ class _Gathered(threading.Thread):
 
 
 class _Output(_Gathered):
-    """Standard output: one byte more than ``most`` is kept, and then the command is ended."""
+    """Standard output. After one byte more than ``most``, the command is ended."""
 
     def __init__(self, fd: int, most: int, end: Callable[[], None]) -> None:
         self._most, self._end = most, end
@@ -137,7 +137,7 @@ class _Output(_Gathered):
 
 
 class _Errors(_Gathered):
-    """Standard error: the last of it is kept."""
+    """Standard error, of which the end is kept."""
 
     def take(self, piece: bytes) -> None:
         self.data += piece
@@ -148,14 +148,14 @@ if sys.platform == "win32":
     from git_credential_bbjwt.system.windows_processes import Job
 
     def end_children_on_signals() -> None:
-        """Do nothing: what a command starts ends with its job."""
+        """Do nothing, because a command's processes end with its job."""
 
     def _as_lines(output: bytes) -> bytes:
-        # Most programs there end a line with two characters; git takes the first for nothing, too.
+        # Most Windows programs end a line with a carriage return and a line feed. Git ignores the former, too.
         return output.replace(b"\r\n", b"\n")
 
     def _start(command: str, stdin: int, env: dict[str, str]) -> "tuple[subprocess.Popen[bytes], Callable[[], None]]":
-        # By its path: Windows would look into the current folder first. It ends with its job.
+        # The shell is started by its path, because Windows would look into the current folder first.
         cmd = os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "cmd.exe")
         process = subprocess.Popen(
             f'"{cmd}" /d /s /c "{command}"',
@@ -175,9 +175,9 @@ else:
         return output
 
     def end_children_on_signals() -> None:
-        """From now on, SIGTERM, SIGINT and SIGHUP end all child processes first, and processes that left their group.
+        """From now on, let SIGTERM, SIGINT and SIGHUP first end all child processes and what these started.
 
-        To be called in the main thread. A daemon that a command starts becomes a child of this process.
+        Call this in the main thread. A daemon that a command starts becomes a child of this process.
         """
         prctl = _prctl()
         if prctl is not None:
@@ -192,7 +192,7 @@ else:
         def end_with_parent() -> None:
             if prctl is not None:
                 prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # It ended before that.
+            if os.getppid() != parent:  # The parent ended before that.
                 os._exit(1)
 
         process = subprocess.Popen(

@@ -1,7 +1,7 @@
-"""The work of `site` at a Python's start, done later because the command was started without it.
+"""Load `site` later than at Python's start.
 
-install.sh starts the command with ``-S``: `site` takes a fifth of a start, and an answer from the cache needs none of
-it. All else does: ``.pth`` files of packages added by ``--with``, keyring backends found by their entry points.
+install.sh starts the command with ``-S``, because `site` takes a fifth of the start and a cached answer does not need
+it. Everything else does: ``.pth`` files of packages added by ``--with``, and entry points of keyring backends.
 """
 
 import sys
@@ -12,7 +12,7 @@ def load() -> None:
     global _loaded
     if sys.flags.no_site and not _loaded:
         _loaded = True
-        del sys.path[0]  # Where the command's own file put it; `site` puts it after Python's own library.
+        del sys.path[0]  # The command's file put the packages first; `site` adds them after Python's own library.
         import site
 
         site.main()

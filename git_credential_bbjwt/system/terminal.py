@@ -1,4 +1,4 @@
-"""Questions at a terminal, which can hide the text that is pasted into it."""
+"""Questions at a terminal, with or without echo."""
 
 import os
 import sys

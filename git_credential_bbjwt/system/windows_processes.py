@@ -1,4 +1,4 @@
-"""Child processes on Windows: no window, and an end, with all that they started, when this process ends."""
+"""Child processes on Windows. They have no window, and they end with this process, as does all that they started."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 assert sys.platform == "win32"
 
-#: How `subprocess` starts what has no console to prompt on.
+#: Arguments of `subprocess` for a process that has no console to prompt on.
 ALONE: dict[str, Any] = {"creationflags": subprocess.CREATE_NO_WINDOW}
 
 _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
@@ -37,10 +37,10 @@ class _Limits(ctypes.Structure):
 
 
 class Job:
-    """Holds a process and all that it starts; they end with this one, or at once by `end` ("Job Objects")."""
+    """A process and all that it starts. They end with this process, or at once by `end` ("Job Objects")."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        """Raises OSError."""
+        """Put ``process`` into a job. Raises OSError."""
         limits, extended, kill_on_close = _Limits(), 9, 0x2000
         limits.flags = kill_on_close
         self._handle = _kernel32.CreateJobObjectW(None, None)
@@ -51,7 +51,7 @@ class Job:
         _jobs.append(self)
 
     def end(self) -> None:
-        """End what is in it."""
+        """End all processes of the job."""
         _kernel32.TerminateJobObject(self._handle, 1)
         if self in _jobs:
             _jobs.remove(self)
@@ -61,7 +61,7 @@ _jobs: "list[Job]" = []
 
 
 def find(program: str) -> str:
-    """Return the path of ``program`` on PATH: Windows itself would look into the current folder first.
+    """Return the path of ``program`` on PATH, because Windows itself would look into the current folder first.
 
     Raises FileNotFoundError.
     """
@@ -76,19 +76,19 @@ def find(program: str) -> str:
 
 
 def end_after(seconds: int) -> None:
-    """End this process then, whatever it is stuck in."""
+    """End this process after ``seconds``, whatever it is waiting for."""
     timer = threading.Timer(seconds, os._exit, (1,))
     timer.daemon = True
     timer.start()
 
 
 class Spawned:
-    """A process whose whole output is wanted; `end_all` ends it with the call."""
+    """A process whose output is read to the end. `end_all` ends the process with the call."""
 
     def __init__(
         self, command: list[str], env: dict[str, str], request: bytes = b"", *, at_terminal: bool = False
     ) -> None:
-        """Start it, and hand it ``request``; ``at_terminal`` lets it talk to a person there. Raises OSError."""
+        """Start the process and write ``request`` to it; with ``at_terminal``, it may prompt. Raises OSError."""
         self._process = subprocess.Popen(
             [find(command[0]), *command[1:]],
             stdin=subprocess.PIPE,
@@ -103,13 +103,13 @@ class Spawned:
             self._process.stdin.write(request)
             self._process.stdin.close()
         except OSError:
-            pass  # It ended without having been asked, which its output tells.
+            pass  # It ended without reading its input. Its output shows that.
         self._process.stdin = None
 
     def finish(self, seconds: float | None = None) -> tuple[int, bytes]:
-        """Wait for its end; return its exit status, and its standard output.
+        """Wait for the end of the process; return its exit status and its standard output.
 
-        Raises TimeoutError where that takes longer than ``seconds``; it is ended then.
+        If that takes longer than ``seconds``, end the process. Raises TimeoutError then.
         """
         try:
             output, _ = self._process.communicate(timeout=seconds)
@@ -120,12 +120,12 @@ class Spawned:
         return self._process.returncode, output
 
     def stop(self) -> None:
-        """End it, whatever it does."""
+        """End the process at once."""
         self._job.end()
         self._process.wait()
 
 
 def end_all() -> None:
-    """End what still runs, and all that it started: a call that gives up leaves no process behind."""
+    """End all running child processes and everything that they started."""
     for job in list(_jobs):
         job.end()

@@ -351,7 +351,7 @@ def test_of_a_redirect_the_host_is_shown(status: int, location: str, shown: str)
 
 def test_a_redirect_to_another_workspace_names_it() -> None:
     location = "https://api.bitbucket.org/2.0/repositories/acme-inc/widgets?fields=uuid"
-    assert "the new one names the workspace acme-inc" in refused(301, Location=location).hint
+    assert "the new URL names the workspace acme-inc" in refused(301, Location=location).hint
     assert "the workspace" not in refused(301, Location=location.replace("acme-inc", "ac%20me")).hint
 
 

@@ -106,4 +106,4 @@ def test_a_broader_consumer_is_told_which_permission_is_enough() -> None:
     for more in ("pullrequest", "account", "repository:write"):
         with pytest.raises(BroaderScopeError, match=more) as raised:
             check_scope(f"repository {more}", "repository")
-    assert '"Repositories: Read" alone' in raised.value.hint
+    assert 'only the permission "Repositories: Read"' in raised.value.hint
