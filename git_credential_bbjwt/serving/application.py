@@ -121,7 +121,7 @@ class Application:
         policy = state.policy
         identity = identify(environ.get("HTTP_AUTHORIZATION", ""), policy, state.keys)
         asker.update(identity.described())
-        if self._requests.count((identity.token.issuer, identity.token.subject)) > policy.per_minute:
+        if self._requests.count(hash((identity.token.issuer, identity.token.subject))) > policy.per_minute:
             raise TooManyError("too many requests", self._requests.seconds_left())
         if not identity.rules:
             raise not_allowed()
