@@ -73,8 +73,6 @@ def _say(line: str) -> None:
 
 
 def _show(policy: "Policy") -> None:
-    from git_credential_bbjwt.serving.claims import leaves
-
     _say(f"audience: {', '.join(policy.audiences)}")
     _say(f"whole_workspace: {'on' if policy.whole_workspace else 'off'}")
     for rule in policy.rules:
@@ -84,7 +82,7 @@ def _show(policy: "Policy") -> None:
         _say(f"  keys: {policy.keys.get(rule.issuer) or 'by discovery'}")
         if rule.audiences != policy.audiences:
             _say(f"  audience: {', '.join(rule.audiences)}")
-        for name, value in leaves(rule.claims):
+        for name, value in rule.claims.items():
             _say(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
         _say(f"  repositories: {', '.join(map(str, rule.allow))}")
 

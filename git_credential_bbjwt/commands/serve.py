@@ -49,7 +49,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """
     from git_credential_bbjwt.serving.answering import Rules
     from git_credential_bbjwt.serving.audit import audit_to
-    from git_credential_bbjwt.serving.isolation import check_own_file, operators_folder
+    from git_credential_bbjwt.serving.operators_files import check_own_file, operators_folder
     from git_credential_bbjwt.serving.serve import serve
 
     patterns = options.allow + tuple(Pattern.parse(text) for text in arguments.allow)
@@ -83,7 +83,7 @@ def _check_absolute(option: str, path: str) -> None:
 
 def _patterns_in(path: str) -> tuple[Pattern, ...]:
     """Return the patterns in a file, one per line. Raises CredentialError if it cannot be used."""
-    from git_credential_bbjwt.serving.isolation import read_own_file
+    from git_credential_bbjwt.serving.operators_files import read_own_file
 
     try:
         lines = map(str.strip, read_own_file(path, "--allow-file", _LONGEST_FILE).decode("utf-8-sig").splitlines())

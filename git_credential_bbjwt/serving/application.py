@@ -25,8 +25,8 @@ from git_credential_bbjwt.serving.answer import (
 )
 from git_credential_bbjwt.serving.answering import Answering, Rules
 from git_credential_bbjwt.serving.identities import identify
-from git_credential_bbjwt.serving.isolation import OPERATORS_FOLDERS, check_own_file, operators_folder
 from git_credential_bbjwt.serving.limits import MinuteCounter, tidy_folder
+from git_credential_bbjwt.serving.operators_files import OPERATORS_FOLDERS, check_own_file, operators_folder
 from git_credential_bbjwt.serving.policy import Policy
 from git_credential_bbjwt.serving.policy_in_force import PolicyInForce, State
 from git_credential_bbjwt.serving.request_body import read_body

@@ -5,7 +5,6 @@ purpose: six stars and a branch name of 250 characters took 25 s, and whoever na
 """
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 #: Names that a rule cannot decide about: the rule's own settings do.
@@ -32,27 +31,32 @@ class Difference(NamedTuple):
     wanted: object
 
 
-class _Platform(NamedTuple):
-    """An issuer that serves everybody, and the claims that name an owner there: whole, or by a beginning and an end."""
-
-    exactly: tuple[str, ...]
-    by_prefix: dict[str, tuple[str, str]]
-
-
+# Issuers that serve everybody, and the claims that name an owner there: whole (None), or by a beginning and an end.
 # Sources: docs.github.com "OpenID Connect reference"; docs.gitlab.com "OpenID Connect (OIDC) Authentication Using ID
 # Tokens"; buildkite.com/docs "OIDC with Buildkite" (all read in November 2026).
-_PLATFORMS = {
-    "https://token.actions.githubusercontent.com": _Platform(
-        ("repository_id", "repository_owner_id", "repository_owner", "enterprise", "enterprise_id"),
-        {"repository": ("", "/"), "sub": ("repo:", "/")},
-    ),
-    "https://gitlab.com": _Platform(
-        ("project_id", "namespace_id"),
-        {"project_path": ("", "/"), "namespace_path": ("", "/"), "sub": ("project_path:", "/")},
-    ),
-    "https://agent.buildkite.com": _Platform(
-        ("organization_id", "organization_slug", "pipeline_id"), {"sub": ("organization:", ":")}
-    ),
+_PLATFORMS: dict[str, dict[str, tuple[str, str] | None]] = {
+    "https://token.actions.githubusercontent.com": {
+        "repository_id": None,
+        "repository_owner_id": None,
+        "repository_owner": None,
+        "enterprise": None,
+        "enterprise_id": None,
+        "repository": ("", "/"),
+        "sub": ("repo:", "/"),
+    },
+    "https://gitlab.com": {
+        "project_id": None,
+        "namespace_id": None,
+        "project_path": ("", "/"),
+        "namespace_path": ("", "/"),
+        "sub": ("project_path:", "/"),
+    },
+    "https://agent.buildkite.com": {
+        "organization_id": None,
+        "organization_slug": None,
+        "pipeline_id": None,
+        "sub": ("organization:", ":"),
+    },
 }
 
 # The path of a group itself has no slash.
@@ -126,8 +130,12 @@ def check_claims(issuer: str, claims: dict[str, object]) -> None:
     _check_value("claims", claims)
     platform = _PLATFORMS.get(issuer.lower().rstrip("/").removesuffix(":443"))
     if platform is not None:
-        if not any(_names_owner(platform, name, value) for name, value in claims.items()):
-            raise ValueError(f"this would trust everybody's jobs at {issuer}: {_how_to_name_owner(platform)}")
+        if not any(_names_owner(name, platform[name], value) for name, value in claims.items() if name in platform):
+            shown = [name if ends is None else f"{name} = {ends[0]}OWNER{ends[1]}…" for name, ends in platform.items()]
+            raise ValueError(
+                f"this would trust everybody's jobs at {issuer}: claims must name the owner, without a wildcard, by "
+                f"{', '.join(shown[:-1])} or {shown[-1]}"
+            )
     elif not any(_narrows(value) for name, value in claims.items() if name not in _ABOUT_THE_TOKEN):
         raise ValueError("claims need at least one, besides exp, iat, nbf and jti, that does not begin with a wildcard")
 
@@ -152,26 +160,16 @@ def _check_value(name: str, value: object, depth: int = 0) -> None:
         raise ValueError(f"{name} must be a string, an integer, a boolean, a list or a table")
 
 
-def _names_owner(platform: _Platform, name: str, value: object) -> bool:
-    """Return whether a claim, in each of its alternatives, names one owner."""
+def _names_owner(name: str, ends: tuple[str, str] | None, value: object) -> bool:
+    """Return whether a claim, in each of its alternatives, names one owner, whole or between these ``ends``."""
     if isinstance(value, list):
-        return all(_names_owner(platform, name, one) for one in value)
-    if name in platform.exactly:
-        return type(value) is int or (isinstance(value, str) and "*" not in value)
-    if name not in platform.by_prefix or not isinstance(value, str):
-        return False
-    if name in _WHOLE_TOO and "*" not in value:
-        return True
-    begins, ends = platform.by_prefix[name]
-    if not value.startswith(begins):
-        return False
-    owner, end, _ = value.removeprefix(begins).partition(ends)
-    return bool(end and "*" not in owner and owner.strip("/:@ \t"))
-
-
-def _how_to_name_owner(platform: _Platform) -> str:
-    begun = [f"{name} = {begins}OWNER{ends}…" for name, (begins, ends) in platform.by_prefix.items()]
-    return f"claims must name the owner, without a wildcard, by {', '.join(platform.exactly)}, {' or '.join(begun)}"
+        return all(_names_owner(name, ends, one) for one in value)
+    if not isinstance(value, str):
+        return ends is None and type(value) is int
+    if ends is None or (name in _WHOLE_TOO and "*" not in value):
+        return "*" not in value
+    owner, end, _ = value.removeprefix(ends[0]).partition(ends[1])
+    return value.startswith(ends[0]) and bool(end and "*" not in owner and owner.strip("/:@ \t"))
 
 
 def _narrows(value: object) -> bool:
@@ -191,12 +189,3 @@ def named_claims(wanted: dict[str, object], claims: dict[str, object]) -> dict[s
         both = isinstance(value, dict) and isinstance(inner, dict)
         found[name] = named_claims(value, inner) if both else inner  # type: ignore[arg-type]  # both are objects
     return found
-
-
-def leaves(claims: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield each claim of a rule with its full name, for people."""
-    for name, value in claims.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

@@ -9,8 +9,8 @@ import os
 import pwd
 import signal
 
-from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted
+from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.ownership import why_not_trusted
 from git_credential_bbjwt.core.places import APP_NAME
 
 _KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
@@ -23,9 +23,6 @@ _KEPT_WITHOUT_SSH = ("CREDENTIALS_DIRECTORY", "RUNTIME_DIRECTORY", "CACHE_DIRECT
 _BEHIND_SUDO = ("SUDO_UID", "DOAS_USER", "PKEXEC_UID")
 
 _USUAL_PATH = "/usr/bin:/bin"
-
-#: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
-OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")
 
 
 def isolate() -> None:
@@ -67,15 +64,6 @@ def _environment() -> dict[str, str]:
     return kept
 
 
-def operators_folder(variables: tuple[str, ...] = OPERATORS_FOLDERS) -> str | None:
-    """Return the broker's folder, below the first of ``variables`` that is set; None if none is."""
-    for name in variables:
-        path = os.environ.get(name, "").split(":")[0]
-        if os.path.isabs(path):
-            return f"{path.rstrip('/')}/{APP_NAME}"
-    return None
-
-
 def _leave_terminal() -> None:
     import fcntl
     import termios
@@ -95,32 +83,3 @@ def _is_own_folder(path: str) -> bool:
         return os.path.isabs(path) and os.path.isdir(path) and why_not_trusted(path, strict=True) is None
     except OSError:
         return False
-
-
-def check_own_file(path: str, what: str) -> None:
-    """Check that nobody but root and this user can have chosen the content of ``path``; ``what`` names the file.
-
-    Links are followed, because Kubernetes mounts secrets by them. Raises CredentialError.
-    """
-    try:
-        why_not = why_not_trusted(path, strict=True)
-    except OSError as problem:
-        # A word that is no path may be a secret by mistake; a path in a folder that is there is not.
-        shown = f"{path}: " if os.path.dirname(path) != "/" and os.path.isdir(os.path.dirname(path)) else ""
-        raise CredentialError(f"{what} cannot be read: {shown}{problem.strerror}") from problem
-    if why_not is not None:
-        reason, remedy = why_not
-        raise CredentialError(f"{what} is not used: {path}: {reason}", f"run: {remedy}")
-
-
-def read_own_file(path: str, what: str, longest: int) -> bytes:
-    """Return the content of a file as `check_own_file` does. Raises CredentialError, also if it has more bytes."""
-    check_own_file(path, what)
-    try:
-        with os.fdopen(open_to_read(path), "rb") as file:
-            data = file.read(longest + 1)
-    except OSError as problem:
-        raise CredentialError(f"{what} cannot be read: {path}: {problem.strerror}") from problem
-    if len(data) > longest:
-        raise CredentialError(f"{what} is over {longest} bytes long: {path}")
-    return data

@@ -15,9 +15,8 @@ from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.output import error, trace
 from git_credential_bbjwt.serving.answer import DeniedError
-from git_credential_bbjwt.serving.changing_file import ChangingFile, reason_of
 from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError, parse_object
-from git_credential_bbjwt.serving.isolation import read_own_file
+from git_credential_bbjwt.serving.operators_files import ChangingFile, read_own_file, reason_of
 from git_credential_bbjwt.system.budget import Budget
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import normal_host
 from git_credential_bbjwt.serving.claims import Difference, check_claims, difference
 from git_credential_bbjwt.serving.id_token import IdToken
-from git_credential_bbjwt.serving.isolation import read_own_file
+from git_credential_bbjwt.serving.operators_files import read_own_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -5,8 +5,8 @@ import time
 from typing import NamedTuple
 
 from git_credential_bbjwt.serving.audit import LONGEST_VALUE_BY_HTTPS, Audit, audit_to, to_standard_output
-from git_credential_bbjwt.serving.changing_file import ChangingFile
 from git_credential_bbjwt.serving.issuer_keys import PATIENCE, IssuerKeys, IssuerKeysInFile, Keys, fetch_keys
+from git_credential_bbjwt.serving.operators_files import ChangingFile
 from git_credential_bbjwt.serving.policy import Policy, read_policy
 
 # Seconds between two looks at the file.

@@ -20,8 +20,8 @@ from git_credential_bbjwt.serving.answer import internal_error
 from git_credential_bbjwt.serving.answering import Answering, Rules
 from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, Write
 from git_credential_bbjwt.serving.client import identify_client
-from git_credential_bbjwt.serving.isolation import operators_folder
 from git_credential_bbjwt.serving.limits import tidy_folder
+from git_credential_bbjwt.serving.operators_files import operators_folder
 from git_credential_bbjwt.system.budget import Budget
 
 # Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that

@@ -1,4 +1,4 @@
-"""Files that a long-lived process reads again when they change: its configuration, an issuer's keys."""
+"""The files and the folder that a broker's operator gave it, and that nobody else may have written."""
 
 import os
 import threading
@@ -7,13 +7,59 @@ from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import error
+from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted
+from git_credential_bbjwt.core.places import APP_NAME
+
+#: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
+OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")
 
 # Characters of a reason that are shown.
 _LONGEST_REASON = 300
 
 
+def operators_folder(variables: tuple[str, ...] = OPERATORS_FOLDERS) -> str | None:
+    """Return the broker's folder, below the first of ``variables`` that is set; None if none is."""
+    for name in variables:
+        path = os.environ.get(name, "").split(":")[0]
+        if os.path.isabs(path):
+            return f"{path.rstrip('/')}/{APP_NAME}"
+    return None
+
+
+def check_own_file(path: str, what: str) -> None:
+    """Check that nobody but root and this user can have chosen the content of ``path``; ``what`` names the file.
+
+    Links are followed, because Kubernetes mounts secrets by them. Raises CredentialError.
+    """
+    try:
+        why_not = why_not_trusted(path, strict=True)
+    except OSError as problem:
+        # A word that is no path may be a secret by mistake; a path in a folder that is there is not.
+        shown = f"{path}: " if os.path.dirname(path) != "/" and os.path.isdir(os.path.dirname(path)) else ""
+        raise CredentialError(f"{what} cannot be read: {shown}{problem.strerror}") from problem
+    if why_not is not None:
+        reason, remedy = why_not
+        raise CredentialError(f"{what} is not used: {path}: {reason}", f"run: {remedy}")
+
+
+def read_own_file(path: str, what: str, longest: int) -> bytes:
+    """Return the content of a file as `check_own_file` does. Raises CredentialError, also if it has more bytes."""
+    check_own_file(path, what)
+    try:
+        with os.fdopen(open_to_read(path), "rb") as file:
+            data = file.read(longest + 1)
+    except OSError as problem:
+        raise CredentialError(f"{what} cannot be read: {path}: {problem.strerror}") from problem
+    if len(data) > longest:
+        raise CredentialError(f"{what} is over {longest} bytes long: {path}")
+    return data
+
+
 class ChangingFile:
-    """A file with what its content is for. If a change cannot be used, the content from before stays in force."""
+    """A file that a long-lived process reads again when it changes, without a signal.
+
+    If a change cannot be used, the content from before stays in force.
+    """
 
     def __init__(self, path: str, take: Callable[[str], None], trouble: str, pause: float = 0.0) -> None:
         """``take`` reads the file and keeps its content; raises CredentialError, OSError, ValueError.
