@@ -1,7 +1,7 @@
 """The answer of a broker, whoever carries it: a socket, sshd, or a web server.
 
-What a client reads is decided here and fails closed: only the words of errors that cannot be about the installation
-reach it. The audit has the rest.
+A client reads only words that cannot be about the installation. This fails closed: of an error that is not listed here
+it reads nothing. The audit has the cause.
 """
 
 import sys

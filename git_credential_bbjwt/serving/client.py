@@ -26,7 +26,7 @@ _KEY_FIELDS = {
 
 
 def identify_client() -> dict[str, object]:
-    """Return what is known of the client; ``by`` names who vouches for it."""
+    """Return what is known about the client; ``by`` names who vouches for it."""
     peer = _peer_of_socket()
     if peer is not None:
         return {"by": "unix", **peer}
@@ -35,7 +35,7 @@ def identify_client() -> dict[str, object]:
 
 
 def _peer_of_socket() -> dict[str, object] | None:
-    """The other end of standard input, if that is a socket bound to a path; sshd's own pair is bound to none."""
+    """Return the other end of standard input, if that is a socket bound to a path; sshd's own pair is bound to none."""
     try:
         with socket.socket(fileno=os.dup(0)) as connection:
             if connection.family != socket.AF_UNIX or not connection.getsockname():
@@ -55,7 +55,7 @@ def _of_ssh() -> dict[str, object]:
 
 
 def _key_of_ssh(path: str) -> dict[str, object]:
-    """What the file that sshd wrote for this session says of the key; nothing if the file is not this user's."""
+    """Return what sshd's file for this session says about the key; nothing if the file is not this user's."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def _key_of_ssh(path: str) -> dict[str, object]:
 
 
 def key_of(user_auth: bytes) -> dict[str, object]:
-    """Return what the content of SSH_USER_AUTH's file says of a key or certificate, for the audit."""
+    """Return what the content of SSH_USER_AUTH's file says about a key or certificate, for the audit."""
     words = user_auth.decode("ascii", "replace").split()
     try:
         kind, blob = words[words.index("publickey") + 1], b64decode(words[words.index("publickey") + 2])
@@ -80,7 +80,7 @@ def key_of(user_auth: bytes) -> dict[str, object]:
 
 
 def _fingerprint(blob: bytes) -> str:
-    """As ``ssh-keygen -l`` shows it."""
+    """Return the fingerprint as ``ssh-keygen -l`` shows it."""
     return "SHA256:" + b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 

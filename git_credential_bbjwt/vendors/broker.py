@@ -37,14 +37,14 @@ _LONGEST_PAUSE = 2.0
 # ssh(1) exits with the command's status, and with this for an error of its own.
 _SSH_FAILED = 255
 
-# What ssh says if another attempt would fail in the same way.
+# Words of ssh after which another attempt would fail in the same way.
 _KEY_REFUSED = b"Permission denied"
 _UNKNOWN_HOST = b"Host key verification failed"
 
 # A command line that is shown. Another one may have a secret in it.
 _PLAIN_SSH = re.compile(r"ssh( [A-Za-z0-9@._-]+)+")
 
-# What a shell exits with if there is no such command.
+# The exit status of a shell that does not find the command.
 _NO_COMMAND = 127
 
 _BUSY = "try again, because the broker may be overloaded or restarting; the log of its unit says more"
@@ -94,7 +94,7 @@ class _FailedError(Exception):
 
 
 def _ask(where: Where, request: bytes, budget: Budget) -> tuple[bytes, bytes]:
-    """Return the broker's answer, and what it printed to standard error. Raises _FailedError.
+    """Return the broker's answer and its standard error. Raises _FailedError.
 
     A broker that is not reached is asked again for a while, because a socket that restarts and a busy sshd refuse
     connections.
@@ -148,7 +148,7 @@ def _by_socket(path: str, request: bytes, budget: Budget) -> bytes:
 
 
 def _of_socket(path: str, problem: OSError) -> _FailedError:
-    """What the system's error at the socket ``path`` means."""
+    """Return the error for the system's error at the socket ``path``."""
     what = f"cannot connect to the socket {path}: {problem.strerror or problem}"
     if isinstance(problem, FileNotFoundError):
         hint = "on the broker's machine, run: systemctl enable --now bbjwt.socket; into a container, mount its folder"

@@ -17,7 +17,7 @@ from git_credential_bbjwt.tokens.token import Token
 #: No token and no error comes near this. Bytes.
 LONGEST_ANSWER = 64 * 1024
 
-# Seconds that a token is kept at most, whatever the broker says of its end.
+# Seconds that a token is kept at most, even if the broker names a later end.
 _LONGEST_LIFE = 86_400
 
 # Characters of a broker's reason that are shown, and bytes at the end of its standard error that are looked at.

@@ -297,7 +297,7 @@ def test_wrong_usage(machine: Machine, config: Path, words: list[str], data: str
 
 
 @pytest.mark.parametrize("data", ["", "not a token", "{", '{"a": 1, "a": 2}', "a.b.c", "\0", "[" * 20_000])
-def test_what_is_no_token_is_not_repeated(machine: Machine, config: Path, data: str) -> None:
+def test_text_that_is_not_a_token_is_not_repeated(machine: Machine, config: Path, data: str) -> None:
     done = machine.bbjwt("policy", config, "--id-token", "-", data=data, check=False)
     assert done.returncode == 1
     assert len(data) < 3 or data not in done.stderr

@@ -101,7 +101,7 @@ def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspa
         if number >= 3:
             served(connection)
         elif way == "resets":
-            connection.recv(1)  # What is left unread makes the system reset the connection.
+            connection.recv(1)  # Data that nobody reads makes the system reset the connection.
         elif way == "reads and closes":
             connection.recv(65_536)
 
@@ -183,7 +183,7 @@ def test_a_socket_whose_folder_is_not_there_is_not_waited_for(acme: Workspace, p
 
 
 @pytest.mark.usefixtures("broker")
-def test_what_is_no_socket_is_final(acme: Workspace, place: Path) -> None:
+def test_path_that_is_not_a_socket_is_final(acme: Workspace, place: Path) -> None:
     place.write_text("")
     done = acme.get(*asking(acme, where(place)), check=False, also={"BBJWT_TRACE": "1"})
 
@@ -298,7 +298,7 @@ def test_all_that_a_command_printed_is_read_though_this_process_is_slow(
 
     read = os.read
     monkeypatch.setattr("git_credential_bbjwt.system.shell.os.read", slow)
-    # What it leaves behind holds the pipes, and is not waited for.
+    # A process that it leaves behind holds the pipes; nobody waits for that process.
     began = time.monotonic()
     done = shell.run("sleep 60 & printf abc; printf def >&2", b"", most=100, env=dict(os.environ))
 

@@ -245,10 +245,10 @@ def test_tokens_of_a_broker_are_handed_out_by_the_commands_too(acme: Workspace, 
     assert "the broker gives one" in acme.machine.bbjwt(*options, "doctor", acme.url, check=False).stdout
 
 
-# What an asker can choose: the repository, and nothing else.
+# An asker chooses the repository alone.
 
 
-def test_nothing_of_the_askers_environment_counts(acme: Workspace, broker: Broker) -> None:
+def test_askers_environment_is_not_used(acme: Workspace, broker: Broker) -> None:
     other = acme.bitbucket.install("beta", scopes="repository:write")
     payload = json.dumps(acme.bitbucket.payload(other))
     trace = broker.home / "trace"
@@ -295,7 +295,7 @@ def test_an_askers_limits_leave_no_token_without_a_record(acme: Workspace, broke
 
 
 @pytest.mark.parametrize("way", ["none kept", "folder of others", "audit cannot be written", "audit is a link"])
-def test_what_cannot_be_bounded_or_audited_is_not_handed_out(acme: Workspace, broker: Broker, way: str) -> None:
+def test_token_that_cannot_be_limited_or_audited_is_not_handed_out(acme: Workspace, broker: Broker, way: str) -> None:
     where, options = broker.audit, tuple[str, ...]()
     if way == "none kept":
         options = ("--token-store=none",)
@@ -367,7 +367,7 @@ def test_one_repository_under_its_four_names(acme: Workspace, broker: Broker) ->
     assert "hands out no token" in answers.pop()
 
 
-def test_what_is_not_allowed_costs_as_much_as_what_is_not_there(acme: Workspace, broker: Broker) -> None:
+def test_repository_that_is_not_allowed_costs_as_much_as_a_missing_one(acme: Workspace, broker: Broker) -> None:
     hidden = acme.bitbucket.host_repository("acme/secrets")
     missing = "{" + "0" * 8 + "-0000-0000-0000-" + "0" * 12 + "}"
     costs = []
@@ -443,7 +443,7 @@ def test_a_broker_remembers_what_was_refused(acme: Workspace, broker: Broker) ->
 
 
 @pytest.mark.parametrize("data", ["junk\n\n", "", "a=b\0\n\n", "x=" + "y" * 70_000 + "\n\n", "protocol=https\n\n"])
-def test_a_request_that_is_none_is_answered_all_the_same(broker: Broker, data: str) -> None:
+def test_malformed_request_is_answered(broker: Broker, data: str) -> None:
     done = broker.serve(data)
 
     assert (done.returncode, done.stdout[:7], done.stdout[-2:]) == (1, "quit=1\n", "\n\n")
@@ -615,7 +615,7 @@ def test_an_end_comes_from_the_answer_or_the_jwt_and_is_within_a_day(acme: Works
     assert (kept, acme.machine.records()) == (1, [])
 
 
-def test_a_jwt_without_a_usable_end_has_none() -> None:
+def test_jwt_without_a_usable_exp_has_no_end() -> None:
     for odd in ("soon", -1, 0, 1e300, True, None, [2 * 10**9]):
         assert _end_of(None, jwt_ending(odd), WIDGETS) is None
     with pytest.raises(BrokerError, match="expired already"):
@@ -638,7 +638,7 @@ def test_a_broker_gets_no_secret_and_no_way_to_prompt(acme: Workspace) -> None:
         assert name not in text
 
 
-# What comes first, and what is not asked.
+# The order of the sources, and sources that are not asked.
 
 
 @pytest.mark.usefixtures("broker")
@@ -815,14 +815,14 @@ def test_a_request_is_read_up_to_64_kib(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("stated", "kept"), [(86_399, 86_399), (86_400, 86_400), (86_401, 86_400), (10**12, 86_400)])
-def test_an_end_more_than_a_day_off_counts_as_a_day(monkeypatch: pytest.MonkeyPatch, stated: int, kept: int) -> None:
+def test_end_over_a_day_away_is_treated_as_a_day(monkeypatch: pytest.MonkeyPatch, stated: int, kept: int) -> None:
     now = 1_800_000_000
     monkeypatch.setattr("time.time", lambda: float(now))
 
     assert _end_of(str(now + stated), "abc", WIDGETS) == now + kept
 
 
-def test_an_end_of_19_digits_is_no_time() -> None:
+def test_end_of_19_digits_is_not_a_time() -> None:
     assert _end_of("9" * 18, "abc", WIDGETS) is not None
     with pytest.raises(BrokerError, match="not a Unix time"):
         _end_of("9" * 19, "abc", WIDGETS)
@@ -837,7 +837,7 @@ NOT_SET_UP = "this broker is not set up; its log says why"
 
 
 def assert_not_set_up(broker: Broker, *allowed: str, repository: str = "acme/widgets") -> str:
-    """Check that a request is answered with no word of the cause; return what the audit says of it."""
+    """Check that a request is answered with no word of the cause; return the reason in the audit."""
     done = broker.serve(request(broker.acme.url) + "\n", *allowed)
 
     assert done.stdout == f"quit=1\nbbjwt-error={NOT_SET_UP}\n\n"
@@ -905,7 +905,7 @@ def test_a_broker_behind_sudo_refuses_and_names_the_socket(acme: Workspace, brok
 
 
 def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:
-    """What an asker is told that leaves its side of the connection open."""
+    """Return the answer to an asker that leaves its side of the connection open."""
     command = broker.command(options=options)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment) as process:
         assert process.stdin is not None
@@ -930,7 +930,7 @@ def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
 
 def test_a_request_ends_with_its_blank_line(acme: Workspace, broker: Broker) -> None:
     assert "password=" in said_to_one_who_waits(broker, request(acme.url) + "\n")
-    # Nothing at all is no request either, and not waited for.
+    # An empty request is complete, too.
     assert "no complete request" not in said_to_one_who_waits(broker, "\n")
 
 

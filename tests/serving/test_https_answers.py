@@ -60,7 +60,7 @@ def test_nothing_to_say(shared: HttpsBroker, body: bytes) -> None:
     "body",
     [b"", b"protocol=https\nhost=localhost\n", b"junk\n\n", b"\n\n", b"a=b\0\n\n", b"host=x\n\n"[2:], b"x" * 65_536],
 )
-def test_what_is_not_gits_format(shared: HttpsBroker, body: bytes) -> None:
+def test_request_that_is_not_in_gits_format(shared: HttpsBroker, body: bytes) -> None:
     reply = shared.ask(body=body)
 
     assert reply.status == 400

@@ -310,7 +310,7 @@ def test_times_that_no_clock_shows(job: Machine, fake: FakeBroker) -> None:
 
 
 @pytest.mark.parametrize("text", ["not-a-token-at-all", "a.b", "a.b.c.d", "a.b!.c", "e30.W10.x", "a.b." + "c" * 17_000])
-def test_what_is_no_token_is_neither_sent_nor_repeated(client: Client, fake: FakeBroker, text: str) -> None:
+def test_text_that_is_not_a_token_is_neither_sent_nor_repeated(client: Client, fake: FakeBroker, text: str) -> None:
     error = client.error("BBJWT_ID_TOKEN is ", BBJWT_ID_TOKEN=text)
     assert text not in error.what + error.hint
     assert fake.seen == []

@@ -124,7 +124,7 @@ def test_broken_change_under_load_leaves_the_old_rules_in_force(broker: HttpsBro
 
     assert set(replies) == {200}
     assert len(replies) > 50
-    # Each of two workers says of each of five changes what is wrong with it, once.
+    # Each of two workers prints one error for each of five changes.
     assert 5 <= broker.log().count("the configuration before stays in force") <= 10
     broker.write(broker.rule(), broker.rule(claims={"repository_id": "75"}))
     until(lambda: all(broker.ask(broker.issuer.token(repository_id="75")).status == 200 for _ in range(8)))
@@ -241,7 +241,7 @@ def descriptors(process: int) -> int:
 
 
 def resident(process: int) -> int:
-    """What a process has in memory, in KiB."""
+    """Return the memory of a process in KiB."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])
 

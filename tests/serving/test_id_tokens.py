@@ -114,7 +114,7 @@ def test_each_algorithm_of_rsa_is_accepted(policy: Policy, algorithm: str) -> No
         (f"{part(HEADER)}.a.x", "claims is not a JSON object"),
     ],
 )
-def test_what_is_no_jwt_is_refused(policy: Policy, text: str, reason: str) -> None:
+def test_text_that_is_not_a_jwt_is_refused(policy: Policy, text: str, reason: str) -> None:
     with pytest.raises(NotAcceptedError, match=reason):
         check(text, policy)
 
@@ -186,7 +186,7 @@ NOW = int(time.time())
 
 
 def as_of_now(changes: dict[str, Any]) -> dict[str, Any]:
-    """The changes with their times moved by what has passed since they were written down."""
+    """Return the changes with their times moved by the seconds since `NOW`."""
     passed = int(time.time()) - NOW
     return {
         name: value + passed if type(value) in (int, float) and abs(value - NOW) < 1e6 else value
@@ -338,7 +338,7 @@ def test_private_key_that_an_issuer_published_by_mistake_is_used_as_a_public_one
     "text",
     [b"[]", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [], "keys": []}', b"{", b"\xff", b"[" * 100_000, b""],
 )
-def test_what_is_no_set_of_keys_is_an_error(text: bytes) -> None:
+def test_document_without_a_set_of_keys_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         keys_in(text)
 

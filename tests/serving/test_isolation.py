@@ -166,7 +166,7 @@ def test_a_killed_client_in_the_middle_leaves_its_audit_line(acme: Workspace, br
 
 
 @pytest.mark.parametrize("url", ["widgets", "secrets"])
-def test_a_standard_error_that_nobody_reads_delays_nothing(acme: Workspace, broker: Broker, url: str) -> None:
+def test_standard_error_that_nobody_reads_delays_nothing(acme: Workspace, broker: Broker, url: str) -> None:
     acme.installation.chmod(0o644)  # There is a warning.
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -206,7 +206,7 @@ def test_a_closed_descriptor_gives_nothing_away(acme: Workspace, broker: Broker,
 
     assert "Traceback" not in done.stdout + done.stderr
     assert str(acme.installation) not in done.stdout + done.stderr
-    # What cannot be answered is not begun.
+    # Without standard output nothing is begun.
     expected = [] if 1 in closed else ["error"] if 0 in closed else ["granted"]
     assert [line["outcome"] for line in broker.lines()] == expected
     assert acme.installation.read_text().startswith("{")
@@ -234,7 +234,7 @@ def test_names_that_are_made_up_cost_twenty_look_ups_a_minute_and_leave_no_files
     assert all("too many requests for repositories that are not there" in one for one in said[3:])
     assert len(acme.bitbucket.helper_requests()) == before + 3
 
-    # Those who ask for what is there are served meanwhile.
+    # Requests for repositories that are there are answered meanwhile.
     token = given(broker.serve(request(acme.url) + "\n"))["password"]
     named = f"state[]=bbjwt:{hashlib_of(token)}\n\n"
     assert given(broker.serve(request(acme.url) + named))["password"] != token

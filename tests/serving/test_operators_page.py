@@ -64,7 +64,7 @@ def apart(acme: Workspace, tmp_path: Path) -> Iterator[Apart]:
 
 
 def register(apart: Apart) -> None:
-    """What the page says of the broker's user; the machine has the user and the command already."""
+    """Follow the page for the broker's user; the machine has the user and the command already."""
     lines = block("useradd").splitlines()
     assert lines[0] == f"useradd --system --create-home --home-dir {HOME} --shell /bin/sh {USER}"
     (line,) = [one for one in lines if "register" in one]
@@ -109,7 +109,7 @@ def until(condition: object, wait: float = PATIENCE) -> None:
 
 
 def said(process: subprocess.Popen[bytes]) -> bytes:
-    """What a helper printed, its error included."""
+    """Return the lines of a helper, its error included."""
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
@@ -280,7 +280,7 @@ def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> N
 
 
 @pytest.mark.parametrize("broker", ["unix:", "'ssh"])
-def test_the_jobs_git_is_told_once(acme: Workspace, broker: str) -> None:
+def test_jobs_git_is_configured_once(acme: Workspace, broker: str) -> None:
     (acme.machine.home / ".gitconfig").unlink()
     words = shlex.split(block(f"configure --broker {broker}"))
     acme.machine.run(COMMAND, *words[1:])

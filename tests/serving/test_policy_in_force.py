@@ -62,7 +62,7 @@ def test_broken_change_leaves_what_is_in_force(path: Path, text: str | None, cap
     assert capfd.readouterr().err == ""
 
 
-def test_mode_that_is_mended_is_noticed(path: Path) -> None:
+def test_mode_that_is_corrected_is_noticed(path: Path) -> None:
     in_force = PolicyInForce(str(path))
     write_policy(path, RULE, OTHER)
     path.chmod(0o666)

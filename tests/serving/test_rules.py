@@ -1,4 +1,4 @@
-"""What bounds an asker, and what an asker reads of what went wrong: the rules in isolation."""
+"""The limits of an asker, and the errors that an asker reads: the rules in isolation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(kept: TokenCache, name: str) -> str:
-    """What stands in a file of the cache."""
+    """Return the content of a file of the cache."""
     return (kept.read(name) or b"").decode()
 
 
@@ -53,13 +53,13 @@ def test_look_ups_of_the_last_minute_are_counted(kept: TokenCache, told: int | s
             pass
 
 
-def test_a_look_up_that_is_not_spent_gives_its_slot_back(kept: TokenCache) -> None:
+def test_look_up_that_is_not_spent_gives_its_place_back(kept: TokenCache) -> None:
     for _ in range(MOST_LOOKUPS + 5):
         with lookup(kept):
             pass
 
 
-def test_one_that_finds_all_slots_held_waits_for_its_budget(kept: TokenCache) -> None:
+def test_look_up_that_finds_all_places_held_waits_for_its_budget(kept: TokenCache) -> None:
     with contextlib.ExitStack() as held:
         for _ in range(MOST_LOOKUPS):
             held.enter_context(lookup(kept))
@@ -98,7 +98,7 @@ def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
 
 
 @pytest.mark.parametrize("told", ["", "soon", "-1"])
-def test_what_is_no_time_holds_nothing_up(kept: TokenCache, told: str) -> None:
+def test_note_without_a_time_delays_no_mint(kept: TokenCache, told: str) -> None:
     kept.write(slot(kept).name + MINTING, told.encode())
     announce(kept, refused=True)
 
