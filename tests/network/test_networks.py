@@ -743,6 +743,22 @@ def test_an_address_that_is_refused_at_once_is_not_taken_for_connected() -> None
             first_to_connect(nowhere, lambda: 5.0, set())
 
 
+def test_a_mint_imports_what_takes_long_after_it_began_to_connect() -> None:
+    """What `Session` has imported by then: git starts many helpers at once, and these modules take most of the time."""
+    script = """
+import sys
+from git_credential_bbjwt.getting import get
+from git_credential_bbjwt.network import connections
+from git_credential_bbjwt.secret_stores import secret_store
+from git_credential_bbjwt.vendors import connect
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+
+    assert "git_credential_bbjwt.network.connection" in done.stdout.split()
+    assert not {"ssl", "http.client", "jwt", "hashlib", "subprocess", "shutil"} & set(done.stdout.split())
+
+
 def test_a_server_without_an_answer_is_told_by_its_name() -> None:
     """The race, with a resolver that has no address."""
     script = "from git_credential_bbjwt.network.addresses import first_to_connect as f; f([], lambda: 1.0, set())"
