@@ -20,6 +20,7 @@ from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.option_table import OPTIONS, Option, with_option
 from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.repository import is_name
 
 _ALL = tuple(OPTIONS)
 _SOURCES = ("--installation", "--installation-command", "--broker", "--id-token-command", "--id-token-file", "--host")
@@ -121,6 +122,13 @@ def _add(group: argparse._ArgumentGroup, option: Option) -> None:
 
 def _module(name: str) -> ModuleType:
     return import_module(f"git_credential_bbjwt.commands.{COMMANDS[name].module}")
+
+
+def slug(text: str) -> str:
+    """Return a workspace's slug in lower case, for argparse, which turns the error into one of the command."""
+    if not is_name(text.lower()):
+        raise argparse.ArgumentTypeError("needs the slug in the workspace's URLs")
+    return text.lower()
 
 
 def with_broker(options: HelperOptions, url: str) -> HelperOptions:
@@ -267,7 +275,7 @@ class _Parser(argparse.ArgumentParser):
         elif reason.startswith("invalid choice: "):
             choices = reason.rpartition("(choose from ")[2].replace("'", "").removesuffix(")")
             message = f"{argument}: choose from {choices}"
-        elif not argument.endswith("required") and not reason.startswith(("expected ", "not allowed with ")):
+        elif not argument.endswith("required") and not reason.startswith(("expected ", "not allowed with ", "needs ")):
             message = f"{argument}: invalid value"
         self.print_usage(sys.stderr)
         error(message, hint)

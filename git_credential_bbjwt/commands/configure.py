@@ -17,12 +17,13 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
+from git_credential_bbjwt.core.repository import CLOUD_HOST
 from git_credential_bbjwt.git.entries import Level, entries, helper_value, known_urls, proactive_entry
 from git_credential_bbjwt.git.helper_lines import beside_this_one
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workspace",
         action="append",
         default=[],
-        type=str.lower,
+        type=slug,
         metavar="SLUG",
         help="only this workspace (git 2.26 or newer); repeatable",
     )
@@ -74,10 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Write the settings. Raises UsageError and CredentialError."""
     options.check_id_token()
-    if not all(map(is_name, arguments.workspace)):
-        raise UsageError(
-            "--workspace needs a slug, as in the workspace's URLs", f"{APP_NAME} configure --workspace SLUG"
-        )
     if arguments.workspace:
         need_git(
             SECTIONS_FOR_PATHS,

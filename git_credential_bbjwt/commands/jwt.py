@@ -12,10 +12,10 @@ import argparse
 import time
 
 from git_credential_bbjwt.bitbucket import assertion
+from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of
@@ -26,7 +26,7 @@ LONGEST = 3600
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("workspace", type=str.lower, metavar="WORKSPACE", help="the workspace's slug")
+    parser.add_argument("workspace", type=slug, metavar="WORKSPACE", help="the workspace's slug")
     parser.add_argument(
         "--expires",
         type=int,
@@ -42,8 +42,6 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"--expires needs a number of seconds from 1 to {LONGEST}", f"{APP_NAME} jwt WORKSPACE --expires 600"
         )
-    if not is_name(arguments.workspace):
-        raise UsageError("WORKSPACE must be the slug in the workspace's URLs", f"{APP_NAME} list shows those there are")
     catalogue = Catalogue(read_sources(options))
     one = catalogue.choose_for_workspace(arguments.workspace, options.app)
     if one is None:

@@ -17,6 +17,7 @@ Examples:
 
 import argparse
 
+from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.commands.registration import given, trial
 from git_credential_bbjwt.commands.registration.registration import Registration
 from git_credential_bbjwt.core.clone_urls import parse_url
@@ -24,7 +25,6 @@ from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.getting.obtain import token_for_person
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
@@ -32,12 +32,14 @@ from git_credential_bbjwt.installations.registry_changes import RegistryFolder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the payload; - for standard input")
+    payload = parser.add_mutually_exclusive_group(required=True)
+    payload.add_argument("file", nargs="?", metavar="FILE|-", help="the payload; - for standard input")
+    payload.add_argument("--oauth-consumer", action="store_true", help="ask for an OAuth consumer's key and secret")
     parser.add_argument(
         "--workspace",
         action="append",
         default=[],
-        type=str.lower,
+        type=slug,
         metavar="SLUG",
         help="workspace slug, if the payload has none (repeatable)",
     )
@@ -46,14 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--insecure-storage", action="store_true", help="keep the secret in a file of mode 0600 instead of the keyring"
     )
     parser.add_argument("--secret-file", metavar="FILE", help="secret of a registered app, if its payloads have none")
-    parser.add_argument("--oauth-consumer", action="store_true", help="ask for an OAuth consumer's key and secret")
     parser.add_argument("--after-connect", action="store_true", help="use the OAuth consumer when Connect has ended")
     parser.add_argument("--repository", metavar="URL", help="then try to get a token for this repository")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Register. Raises UsageError, InstallationError, SecretError."""
-    _check_usage(arguments)
     registration = Registration(
         RegistryFolder(system=arguments.system),
         SecretPlace.FILE if arguments.insecure_storage else SecretPlace.KEYRING,
@@ -94,23 +94,6 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         token_for_person(repository, options.replaced(token_store="none", app=registered[0].app_key))
         note(f"got a token for {repository.full_name}: all is well")
     return 0
-
-
-def _check_usage(arguments: argparse.Namespace) -> None:
-    if not all(map(is_name, arguments.workspace)):
-        raise UsageError(
-            "--workspace needs a slug, as in the workspace's URLs", f"{APP_NAME} register FILE --workspace SLUG"
-        )
-    if arguments.file is None and not arguments.oauth_consumer:
-        raise UsageError(
-            "register needs FILE, the path of a payload, or - to read it from standard input",
-            f"{APP_NAME} register FILE",
-        )
-    if arguments.oauth_consumer and (arguments.file is not None or arguments.secret_file is not None):
-        raise UsageError(
-            "--oauth-consumer asks for the key and the secret, so FILE and --secret-file do not go with it",
-            f"{APP_NAME} register --oauth-consumer --workspace SLUG",
-        )
 
 
 def _say(registered: list[Installation], registry: RegistryFolder) -> None:

@@ -9,7 +9,7 @@ Example:
 
 import argparse
 
-from git_credential_bbjwt.core.failures import InstallationError, SecretError, UsageError
+from git_credential_bbjwt.core.failures import InstallationError, SecretError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, listed, note
 from git_credential_bbjwt.core.places import APP_NAME
@@ -24,15 +24,14 @@ _MOST_FAILURES = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("workspace", nargs="?", type=str.lower, metavar="WORKSPACE", help="the workspace's slug")
-    parser.add_argument("--all", action="store_true", help="every registered installation")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("workspace", nargs="?", type=str.lower, metavar="WORKSPACE", help="the workspace's slug")
+    which.add_argument("--all", action="store_true", help="every registered installation")
     parser.add_argument("--system", action="store_true", help="in the system registry")
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Remove it. Raises InstallationError if nothing or several installations are registered, SecretError."""
-    if bool(arguments.workspace) == arguments.all:
-        raise UsageError("give either a workspace or --all", f"{APP_NAME} unregister WORKSPACE")
     if arguments.all:
         return unregister_all(system=arguments.system)
     _unregister(arguments.workspace, options.app, system=arguments.system)

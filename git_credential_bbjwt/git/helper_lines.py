@@ -10,9 +10,9 @@ from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.option_table import parse_options
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.git.http_settings import FOLDERS_OWN, is_false, url_match
+from git_credential_bbjwt.git.http_settings import is_false, url_match
 from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, git_version, run_git
-from git_credential_bbjwt.git.settings import Setting, read_settings
+from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, read_settings
 
 #: Helpers that people use with git and that store what git offers to them.
 _STORING = ("cache", "store", "manager", "manager-core", "osxkeychain", "wincred", "libsecret", "gnome-keyring")

@@ -4,17 +4,8 @@ import os
 import threading
 
 from git_credential_bbjwt.core.output import trace, warning
+from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, parse_settings
 from git_credential_bbjwt.system import child_process
-
-
-class HttpSetting:
-    """One ``http.*`` or ``http.<url>.*`` setting. ``url`` is empty for one that applies to every URL."""
-
-    def __init__(self, scope: str, url: str, name: str, value: str) -> None:
-        self.scope = scope
-        self.url = url
-        self.name = name
-        self.value = value
 
 
 class Settings:
@@ -36,11 +27,6 @@ class Settings:
         return found
 
 
-#: The scopes (git-config(1), ``--show-scope``) of a repository's own settings, which its author wrote. Git itself uses
-#: them, because git's password opens that repository only. A JWT opens the whole workspace.
-FOLDERS_OWN = ("local", "worktree")
-
-
 class HttpSettings:
     """Git's ``http.*`` settings for all URLs, read by one ``git config`` that starts at once.
 
@@ -48,15 +34,13 @@ class HttpSettings:
     Conditional includes of the user's own files apply as in git.
     """
 
-    _COMMAND = ("git", "config", "-z", "--get-regexp", r"^http\.")
-
     def __init__(self) -> None:
         self._process: child_process.Spawned | None = None
-        self._settings: list[HttpSetting] | None = None
+        self._settings: list[Setting] | None = None
         self._lock = threading.Lock()
         self._has_warned = False
         try:
-            command = [*self._COMMAND[:2], "--show-scope", *self._COMMAND[2:]]
+            command = ["git", "config", "--show-scope", *_ARGUMENTS]
             self._process = child_process.Spawned(command, child_process.for_git())
         except OSError as problem:
             trace(f"git's http.* settings are not known: {problem.strerror}")
@@ -88,31 +72,22 @@ class HttpSettings:
             )
         return Settings(values)
 
-    def _read(self) -> list[HttpSetting]:
+    def _read(self) -> list[Setting]:
         if self._process is None:
             return []
         status, output = self._process.finish()
-        fields = output.decode("utf-8", "surrogateescape").split("\0")[:-1]
-        if status == _GIT_USAGE:
-            # Git before 2.26 has no --show-scope, so it is asked outside of any repository.
-            fields = [field for entry in self._without_repository() for field in ("global", entry)]
-        settings = []
-        for scope, entry in zip(fields[::2], fields[1::2], strict=True):
-            key, _, value = entry.partition("\n")
-            url, _, name = key.partition(".")[2].rpartition(".")
-            settings.append(HttpSetting(scope, url, name.lower(), value))
-        return settings
-
-    def _without_repository(self) -> list[str]:
+        if status != _GIT_USAGE:
+            return parse_settings(output.decode("utf-8", "surrogateescape"))
+        # Git before 2.26 has no --show-scope, so it is asked outside of any repository.
         import subprocess
 
+        command = [child_process.find("git"), "config", *_ARGUMENTS]
         environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
-        command = [child_process.find(self._COMMAND[0]), *self._COMMAND[1:]]
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/", check=False
-        )
-        return done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/")
+        return parse_settings(done.stdout.decode("utf-8", "surrogateescape"), scope="global")
 
+
+_ARGUMENTS = ("--show-origin", "-z", "--get-regexp", r"^http\.")
 
 #: The settings of ``http.*`` that choose the route of a request and the server that gets it.
 CHOOSE_THE_WAY = frozenset(

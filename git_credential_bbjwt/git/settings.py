@@ -44,6 +44,26 @@ class Setting(NamedTuple):
         return os.path.abspath(self.origin.removeprefix("file:")) if self.is_in_file else "the environment"
 
 
+#: The scopes of a repository's own settings, which its author wrote. Git itself uses them, because git's password opens
+#: that repository only. A JWT opens the whole workspace.
+FOLDERS_OWN = ("local", "worktree")
+
+
+def parse_settings(output: str, *, scope: str = "") -> list[Setting]:
+    """Return the settings that ``git config -z --show-scope --show-origin --get-regexp`` prints, in git's order.
+
+    With a ``scope`` that is the scope of all, and none is printed.
+    """
+    fields = output.split("\0")[:-1]
+    width = 2 if scope else 3
+    settings = []
+    for start in range(0, len(fields) - width + 1, width):
+        *printed, origin, line = fields[start : start + width]
+        key, newline, value = line.partition("\n")
+        settings.append(Setting(value if newline else "true", key, origin, scope or printed[0]))
+    return settings
+
+
 @cache
 def read_settings(pattern: str, *place: str) -> list[Setting]:
     """Return the settings with a key that matches ``pattern``, in git's order, each call the same until a change.
@@ -51,15 +71,10 @@ def read_settings(pattern: str, *place: str) -> list[Setting]:
     ``place`` are options of ``git config`` that name one file, by default all apply. Raises GitError.
     """
     # Before 2.26 git has no --show-scope. Any setting may be a repository's own then, and is treated so.
-    scopes = ["--show-scope"] if not place and git_version() >= SECTIONS_FOR_PATHS else []
-    output = run_git("config", *place, "-z", *scopes, "--show-origin", "--get-regexp", pattern, check=False)
-    fields = iter(output.split("\0")[:-1])
-    settings = []
-    for first in fields:
-        scope, origin = (first, next(fields)) if scopes else ("local", first)
-        key, newline, value = next(fields).partition("\n")
-        settings.append(Setting(value if newline else "true", key, origin, scope))
-    return settings
+    has_scopes = not place and git_version() >= SECTIONS_FOR_PATHS
+    show = ("--show-scope", "--show-origin") if has_scopes else ("--show-origin",)
+    output = run_git("config", *place, "-z", *show, "--get-regexp", pattern, check=False)
+    return parse_settings(output, scope="" if has_scopes else "local")
 
 
 class ConfigurationFile:

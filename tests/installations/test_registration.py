@@ -346,7 +346,7 @@ def test_register_without_a_file_names_file_and_dash(machine: Machine) -> None:
 
     assert done.returncode == 2
     assert "FILE" in done.stderr
-    assert " - " in done.stderr
+    assert "FILE|-" in done.stderr
 
 
 def test_registering_can_try_a_mint(unregistered: Workspace) -> None:
