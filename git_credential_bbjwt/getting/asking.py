@@ -1,4 +1,4 @@
-"""The things that all requests of one call share, and how a token is kept."""
+"""The state that all requests of a call share, and the rules for keeping a token."""
 
 from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -19,16 +19,16 @@ from git_credential_bbjwt.vendors.choice import vendor_for
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
-# Seconds for which a remembered UUID may take the place of a failed look-up if names of repositories are allowed: names
-# move from one repository to another.
+# Seconds for which a remembered UUID may replace a failed look-up if repositories are allowed by their names, because a
+# name can move to another repository.
 _UUIDS_OF_ALLOWED_NAMES = 7200
 
 
 class Asking:
-    """The things that all requests of one call share: the sources, the session with its budget, and the token cache.
+    """The state that all requests of a call share: the sources, the session with its budget, and the token cache.
 
-    ``for_person`` marks a command that a person runs. A ``cache`` is given by a broker, which must keep every token
-    that it hands out, and decides by ``whole_workspace`` whether it hands out tokens that open more than a repository.
+    ``for_person`` marks a command that a person runs. Only a broker passes a ``cache``, because it must keep every
+    token that it returns. ``whole_workspace`` says whether it may return tokens that open more than one repository.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Asking:
         self.session = Session(self.budget, self.cache, for_person=for_person, uuids_within=uuids_within)
 
     def vendors(self, sources: list[Installation | Asked]) -> list[Vendor | Chooser]:
-        """Return the vendors for what `Catalogue.answering` found, in the same order."""
+        """Return the vendors for the result of `Catalogue.answering`, in the same order."""
         return [vendor_for(one, self.session) for one in sources]
 
     def slot(self, repository: Repository) -> Slot:
@@ -72,16 +72,16 @@ class Asking:
 
 
 def asking_for_person(options: HelperOptions) -> Asking:
-    """Return what a person's command needs to get tokens, one or many, between ``with`` and its end."""
+    """Return the state for a person's command, which may get many tokens. Use it in a ``with`` statement."""
     sources = read_sources(options)
     return Asking(options, sources, Catalogue(sources), Budget(options.timeout), for_person=True)
 
 
 def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) -> Token:
-    """Return the record's token.
+    """Return the record's token, and renew the record's stamp.
 
-    The record notes that it still belongs to what the sources say, for an answer from the cache alone. If it is not
-    ``is_settled``, the next call has to look at more than the record.
+    With the sources' present stamp, the next call can answer from the record alone. Without ``is_settled``, the record
+    gets no stamp, so the next call checks more than the record.
     """
     trace(f"{slot.repository.full_name}: using the cached token, which expires at {record.end}")
     stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
@@ -97,8 +97,8 @@ def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) 
 def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -> None:
     """Keep ``token`` in ``slot`` if it may be kept; ``is_settled`` as in `use`.
 
-    If it cannot be written, a broker gets an error, because nothing would limit what it hands out; anyone else gets
-    a warning.
+    If it cannot be written, print a warning. A broker raises CredentialError instead, because it could not limit its
+    clients' requests.
     """
     may_be_kept = token.expires is not None and token.may_be_kept
     if not may_be_kept or not slot.can_keep(opens_workspace=token.opens_workspace):
@@ -117,7 +117,7 @@ def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -
         except OSError as again:
             raise CredentialError(
                 f"the token cannot be kept: {again.strerror}",
-                "see that the broker's folder has room, and that its user may write there",
+                "check that the broker's folder has free space, and that the broker's user can write to it",
             ) from again
 
 
@@ -126,14 +126,14 @@ def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool)
     hint = f"git-credential-bbjwt doctor {repository.url} checks each step"
     if opens_workspace:
         return TooManyRefusedError(
-            f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "
-            f"the consumer; there is no token for it for {seconds} s",
+            f"the server refuses the OAuth consumer's token for {repository.full_name}: the repository does not exist "
+            f"or is closed to the consumer; it gets no token for {seconds} s",
             f"check the URL; {hint}",
             seconds,
         )
     return TooManyRefusedError(
-        f"the server refuses every token for {repository.full_name}, the newest one too; there is no other for "
+        f"the server refuses every token for {repository.full_name}, even the newest; there is no other token for "
         f"{seconds} s",
-        f"see what the server tells git; {hint}",
+        f"read the server's message to git; {hint}",
         seconds,
     )

@@ -16,8 +16,8 @@ from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
-# Before the end, credentials are refused in rehearsals. Those of another end began seven weeks before it (Atlassian's
-# brown-out schedule for app passwords, community article 3237429). Seconds.
+# Seconds. Before the end of Connect, rehearsals refuse credentials. The rehearsals for app passwords began seven weeks
+# before their end (Atlassian's brown-out schedule, community article 3237429).
 _REHEARSALS = 60 * 86_400
 
 
@@ -48,7 +48,7 @@ def first_token(
 
 
 def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Token | None:
-    """The workspace's token that an earlier run of an installation command led to, which a broker keeps."""
+    """Return the workspace's token from an earlier run of an installation command, if a broker has kept it."""
     slot = workspace_slot(asking.cache, repository.host, repository.workspace, asking.options.app)
     record = slot.find()
     if record is None or not record.may_answer(refused, identities=(command.identity,)):
@@ -89,10 +89,10 @@ def _with_successor(
 def _ask_connect(
     asking: Asking, slot: Slot, vendor: Vendor, repository: Repository, refused: list[str]
 ) -> Token | None:
-    """Ask ``vendor`` so that of many processes one finds out that Connect has ended.
+    """Ask ``vendor`` so that only one of many processes finds out that Connect has ended.
 
-    The first one asks under the workspace's lock. If it gets a token, the others ask side by side. If Connect has
-    ended, they find the refusal that it noted.
+    The first process asks under the workspace's lock. If it gets a token, the other processes ask in parallel. If
+    Connect has ended, they find the refusal that the first process noted.
     """
     session, scope = asking.session, asking.options.scope
     if session.connect_works:
@@ -114,7 +114,7 @@ def _ask_connect(
 
 
 def _end_of_connect(problem: CredentialError) -> RefusedError | None:
-    """Return the refusal that says that Connect ends, or rehearses its end; None for any other problem."""
+    """Return the refusal if it means that Connect has ended, or rehearses its end; None for any other problem."""
     refusal = problem.__cause__ if isinstance(problem, UndecidedError) else problem
     return refusal if isinstance(refusal, RefusedError) and ends_connect(refusal, time.time()) else None
 
@@ -122,8 +122,9 @@ def _end_of_connect(problem: CredentialError) -> RefusedError | None:
 def ends_connect(refusal: RefusedError, now: float) -> bool:
     """Return whether a consumer takes over after this refusal, at the Unix time ``now``.
 
-    Bitbucket's answer at the end is not known. A function that has ended answers 410; a grant that the token
-    endpoint does not know, 400 "Unsupported grant type"; credentials that have ended, 401.
+    Bitbucket's response at the end of Connect is not known. It responds with 410 for a function that has ended, with
+    400 "Unsupported grant type" for a grant that the token endpoint does not know, and with 401 for credentials that
+    have ended.
     """
     if refusal.status == 410 or (refusal.is_of_swap and refusal.is_unknown_grant):
         return True

@@ -1,4 +1,4 @@
-"""The operation ``erase``: git names a token that the server refused, and it is not handed out again."""
+"""The operation ``erase``: git names a token that the server refused, so the helper does not return it again."""
 
 import time
 
@@ -50,7 +50,7 @@ def erase(options: HelperOptions) -> int:
         if _refused_record(one, refused) is not None:
             is_known = True
             with one.lock(budget):
-                # Once more under the lock: the token of another process that minted in between must survive.
+                # Check again under the lock, because a token that another process minted meanwhile must stay.
                 record = _refused_record(one, refused)
                 if record is not None:
                     drop(slot, one, record, is_refused=refused is not None)
@@ -63,9 +63,9 @@ def erase(options: HelperOptions) -> int:
 
 
 def _note_unkept(cache: TokenCache, slot: Slot, refused: str) -> None:
-    """Note a refused token that may have been one of the helper's, which are not all kept.
+    """Note a refused token that may be the helper's, although it is not in the cache.
 
-    A client that asks until it gets a token that the server accepts must not get new ones for ever.
+    Otherwise, a client that retries until the server accepts a token would get new tokens forever.
     """
     if cache.make_notes() is None:
         return
@@ -75,7 +75,7 @@ def _note_unkept(cache: TokenCache, slot: Slot, refused: str) -> None:
 
 
 def _workspace_slot(cache: TokenCache, repository: Repository, app: str, refused: str | None) -> Slot:
-    """The slot of the workspace's token. If the URL names the workspace by its UUID, the token tells the slug."""
+    """Return the slot of the workspace's token. If the URL has the workspace's UUID, the record has the slug."""
     if repository.workspace.startswith("{") and refused is not None:
         for record in workspace_records(cache, repository.host):
             if record.fingerprint == refused:
@@ -84,18 +84,18 @@ def _workspace_slot(cache: TokenCache, repository: Repository, app: str, refused
 
 
 def _refused_record(slot: Slot, refused: str | None) -> Record | None:
-    """The slot's record, if its token is the refused one or none was named."""
+    """Return the slot's record if its token is the refused one, or if git named no token; otherwise None."""
     record = slot.find()
     return record if record is not None and refused in (None, record.fingerprint) else None
 
 
 def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
-    """Drop the record, unless it is the last of too many that the server refused."""
+    """Drop the record, unless the server has refused too many tokens."""
     if is_refused:
         try:
             slot.count_remint()
         except TooManyRefusedError as too_many:
-            trace(f"{too_many.what}: the newest one stays, and is not handed out for {CLOSED_FOR} s")
+            trace(f"{too_many.what}: the newest token stays, and is not returned for {CLOSED_FOR} s")
             slot.close(record)
             return
     slot.reopen()
@@ -106,7 +106,7 @@ def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
 
 
 def _drop_workspaces(slot: Slot, workspace: Slot, record: Record, *, is_refused: bool) -> None:
-    """Drop the workspace's token if a refusal for one repository is reason enough; else close that repository."""
+    """Drop the workspace's token if it may be replaced; otherwise close the repository."""
     if is_refused and not may_be_replaced(workspace, record):
         trace(f"{slot.repository.full_name}: the workspace's token stays for the other repositories")
         slot.close(None)

@@ -1,4 +1,4 @@
-"""The story of a ``get`` that the cache cannot answer (gitcredentials(7), "CUSTOM HELPERS")."""
+"""Handle a ``get`` that the cache could not answer (gitcredentials(7), "CUSTOM HELPERS")."""
 
 import sys
 
@@ -22,15 +22,14 @@ from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.tidying import tidy
 from git_credential_bbjwt.tokens.token import fingerprint_of
 
-# A thread that waits for the network has little to do: the threads that have more must not wait for one that imports.
-# Seconds.
+# Seconds; shorter than Python's, so that threads with a little work for the network do not wait for one that imports.
 _SWITCH_INTERVAL = 0.0005
 
 
 def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
-    """Answer a request that needs more than a look at the token cache; return the exit status.
+    """Answer a request that the cache could not answer; return the exit status.
 
-    Raises CredentialError; if a token was due, git has been told to quit by then.
+    Raises CredentialError; if the request was for this helper, git was told to quit before.
     """
     catalogue = Catalogue(sources)
     repository = requested_repository(request, catalogue)
@@ -59,7 +58,7 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
         raise
     budget.finish()
     if token is None:
-        trace(f"no source has anything to say about {repository.full_name}")
+        trace(f"no source has a token for {repository.full_name}")
     elif token.is_cached:
         fingerprint = fingerprint_of(token.value.encode())
         write_answer(cached_answer(request, token.value, token.expires, fingerprint, token.username))
@@ -70,7 +69,7 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
 
 
 def _way_without_token(repository: Repository) -> str:
-    """The hint for a public repository, if git sends a password before the server asks for one (git 2.46)."""
+    """Return a hint for a public repository if git sends a password before the server asks for one (git 2.46)."""
     from git_credential_bbjwt.git.helper_lines import is_proactive  # Only an error needs it.
 
     url = repository.url
@@ -79,20 +78,20 @@ def _way_without_token(repository: Repository) -> str:
             return ""
     except CredentialError:
         return ""
-    # A setting for a URL takes precedence over `http.proactiveAuth`, so the command has to name the same URL or more.
+    # A setting for a URL takes precedence over `http.proactiveAuth`, so the command must name this URL.
     return f"; if the repository is public, go without a token: git -c http.{url}.proactiveAuth=none clone {url}"
 
 
 def requested_repository(request: Request, catalogue: Catalogue) -> Repository | None:
-    """Return the repository that ``request`` is about if it is on a known host; else say why not and return None.
+    """Return the repository of ``request`` if it is on a known host; otherwise report the reason and return None.
 
-    A request that might have been for this helper gets one line; any other is only traced.
+    Print a line if the request might have been for this helper; otherwise only trace.
     """
     host = request.host
     if not catalogue.names_host(host):
         unreadable = catalogue.unreadable()
         if unreadable and request.protocol == b"https":
-            # Other helpers may know the host, so git is not told to quit; but whoever named a source has to know.
+            # Other helpers may know the host, so git is not told to quit. But the user must learn of a broken source.
             warning(f"{unreadable[0].what} ({unreadable[0].hint})")
         else:
             trace(f"no installation names the host {host}")

@@ -1,4 +1,4 @@
-"""Getting one token: a cached one if it may be used, else a new one under the slot's lock."""
+"""Get one token: the cached token if it may be used, otherwise a new token under the slot's lock."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token, fingerprint_of
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
-#: Called under the slot's lock in place of what gets a new token, which is its last argument; it also gets the slot and
-#: its record. Raises CredentialError.
+#: A function that decides, under the slot's lock, whether there is a new token. Its arguments are the slot, the slot's
+#: record, and the function that gets a new token. Raises CredentialError.
 Supervise = Callable[[Slot, Record | None, Callable[[], Token | None]], Token | None]
 
 
@@ -58,15 +58,15 @@ def obtain(
     *,
     supervise: Supervise | None = None,
 ) -> Token | None:
-    """Return a token for ``repository``: the cached one if it may be used, else that of the first vendor that has one.
+    """Return a token for ``repository``: the cached token if it may be used, otherwise the first vendor's that has one.
 
-    None if no vendor has anything to say. ``refused`` are the fingerprints of tokens that git's server refused. One
-    process at a time gets a token for a slot; the others wait and use it. Raises CredentialError.
+    Return None if no vendor serves the repository. ``refused`` are the fingerprints of tokens that git's server
+    refused. One process at a time gets a token for a slot; the others wait and use it. Raises CredentialError.
     """
     slot, refused = asking.slot(repository), refused or []
     _check_not_closed(asking, slot, vendors)
     if not asking.keeps:
-        # A token that a broker gave and the server refused must not come back, kept or not.
+        # Even if tokens are not kept, a broker's token that the server refused must not be returned again.
         return _first_token(asking, vendors, repository, [*slot.refused(), *refused])
     with slot.lock(asking.budget):
         record = slot.find()
@@ -101,8 +101,10 @@ def _new_token(
         for one in refused:
             slot.refuse(one, record.expires if record and record.fingerprint == one else None)
         if fingerprint_of(token.value.encode()) in unwanted:
-            raise BrokerError("the broker gave a token that the server has already refused", "ask who runs the broker")
-    elif token.opens_workspace:  # It has a slot of its own; the refused token must not come before it again.
+            raise BrokerError(
+                "the broker returned a token that the server has already refused", "ask the broker's operator"
+            )
+    elif token.opens_workspace:  # It is in the workspace's slot, so the refused token must go.
         if is_refused:
             slot.drop()
         return token

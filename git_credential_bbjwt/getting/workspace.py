@@ -1,8 +1,8 @@
 """Tokens that open a whole workspace: one for all its repositories, cached once, replaced rarely.
 
-Many repositories share such a token. So a server that refuses it for one of them (which is not there, or is closed to
-the OAuth consumer) must not take it from the others: a refused token is replaced only if it is old enough that it may
-have been revoked.
+Many repositories share such a token. The server also refuses it for a repository that does not exist or is closed to
+the OAuth consumer, and then the other repositories must keep it. So a refused token is replaced only if it is old
+enough to have been revoked.
 """
 
 from git_credential_bbjwt.core.failures import WholeWorkspaceError
@@ -20,8 +20,8 @@ def workspace_token(
 ) -> Token:
     """Return a token of an OAuth consumer for ``repository``, the cached one if it may be used.
 
-    ``is_only`` tells that nobody else would be asked first, so that the next call may use the token without asking
-    anybody. Raises CredentialError; WholeWorkspaceError in a broker that may not hand it out.
+    ``is_only`` says that no other vendor comes first, so the next call may use the cached token at once. Raises
+    CredentialError; WholeWorkspaceError in a broker that may not return such tokens.
     """
     check_whole_workspace(asking)
     slot = workspace_slot(asking.cache, consumer.host, consumer.workspace, asking.options.app)
@@ -38,7 +38,7 @@ def workspace_token(
                 raise closed_error(repository, CLOSED_FOR, opens_workspace=True)
         token = consumer.token(repository, scope, refused)
         keep(asking, slot, token, is_settled=is_only)
-    token.may_be_kept = False  # It has been.
+    token.may_be_kept = False  # It is already kept.
     return token
 
 
@@ -54,6 +54,6 @@ def cached_workspace_token(asking: Asking, slot: Slot, record: Record, *, is_onl
 
 
 def check_whole_workspace(asking: Asking) -> None:
-    """Raise WholeWorkspaceError in a broker that hands out no tokens which open the whole workspace."""
+    """Raise WholeWorkspaceError in a broker that may not return tokens for the whole workspace."""
     if not asking.whole_workspace:
         raise WholeWorkspaceError

@@ -1,1 +1,1 @@
-"""HTTPS by git's route."""
+"""HTTPS by the same route as git's."""

@@ -1,7 +1,7 @@
-"""The race of a name's addresses: a connection to each, a quarter of a second apart; the first to connect is used.
+"""The race of a host's addresses: connections to all, begun 0.25 s apart. The first to connect is used.
 
 Source: RFC 8305 ("Happy Eyeballs Version 2"). Only TCP connections race, so that a proxy sees one request. The standard
-library has the race for asyncio alone, whose import takes as long as several starts of Python.
+library has the race only for asyncio, whose import takes as long as several starts of Python.
 """
 
 import errno
@@ -30,7 +30,7 @@ class Address:
 
 def addresses_of(host: str, port: int) -> list[Address]:
     """Return the addresses of ``host``, IPv4 and IPv6 in turn (RFC 8305, section 4). Raises OSError."""
-    # As bytes: for text Python loads its code for international names.
+    # As bytes, because for text Python loads its code for international names.
     name = host.encode("ascii") if host.isascii() else host
     found = [
         Address(family, place) for family, _, _, _, place in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)

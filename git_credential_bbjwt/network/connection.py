@@ -1,8 +1,8 @@
-"""One connection to one host, opened by a thread of its own: directly, or through a proxy.
+"""A connection to one host, directly or through a proxy, which a separate thread opens.
 
 TLS and HTTP are imported while TCP and TLS wait for the server, because these imports take longer than all others of a
-mint together. The eight submodules that git clones at once would otherwise share the processor for them before any of
-their helpers has sent a packet.
+mint together. Otherwise, if git clones eight submodules at once, the imports of all eight helpers would compete for the
+processor before any helper has sent a packet.
 """
 
 import socket
@@ -22,12 +22,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
 
-#: Bytes of the largest body that is read.
+#: Limit of a response's body in bytes.
 MOST_BYTES = 1024 * 1024
 
 
 class SilentError(Exception):
-    """Nothing was received for so long that the connection is given up. ``seconds`` is how long."""
+    """No data was received for ``seconds``, so the connection is given up."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no data for {seconds:.0f} s")
@@ -48,13 +48,13 @@ class Network:
         self._lock = threading.Lock()
 
     def route(self, url: str) -> Route:
-        """Return the way to ``url``. Raises ConnectionFailedError."""
+        """Return the route to ``url``. Raises ConnectionFailedError."""
         if url not in self._routes:
             self._routes[url] = find_route(url, self.settings.for_url(url))
         return self._routes[url]
 
     def context(self, certificates: Certificates) -> "ssl.SSLContext":
-        """Return what verifies certificates, one for both hosts: to read them takes long.
+        """Return the TLS context for ``certificates``. Both hosts share it, because reading certificates takes long.
 
         Raises ConnectionFailedError.
         """
@@ -80,7 +80,7 @@ class Connection:
     """
 
     def __init__(self, url: str, network: Network, patience: float) -> None:
-        """Git's settings for ``url`` choose the way to its host."""
+        """Start to open the connection. Git's settings for ``url`` choose the route to its host."""
         self._url = url
         self._network = network
         self._patience = patience
@@ -92,7 +92,7 @@ class Connection:
         self._trouble: Exception | None = None
         self._is_closed = False
         self._lock = threading.Lock()
-        # When something was last received, or this was begun, by the monotonic clock.
+        # The time of the last received data, or of the start, by the monotonic clock.
         self._heard = time.monotonic()
         self._opening = threading.Thread(target=self._open, daemon=True)
         self._opening.start()
@@ -102,14 +102,14 @@ class Connection:
     ) -> tuple[Response, bool]:
         """Send a request; return its response, and whether the connection can carry another one.
 
-        ``patience`` is the seconds without a byte after which it is given up. Raises SilentError, OSError,
+        ``patience`` is the seconds without a byte after which the request is given up. Raises SilentError, OSError,
         CredentialError, and the errors of `response`.
         """
         from git_credential_bbjwt.network.http1 import read_body, send_request
         from git_credential_bbjwt.network.tls import why_it_hung_up
 
         stream = self._wait_until_open(patience)
-        # The socket's timeout is the time for a single wait. A response that drips on is ended by the budget.
+        # The socket's timeout limits a single wait. The budget ends a response that drips.
         stream.settimeout(patience)
         try:
             response = send_request(stream, method, target, self.host, headers, body)
@@ -121,12 +121,12 @@ class Connection:
         return Response(response.status, content, response.headers), not response.will_close
 
     def distrust(self) -> None:
-        """Have other addresses be tried first from now on."""
+        """From now on, try this connection's address last."""
         if self._peer:
             self._network.distrusted.add(self._peer)
 
     def close(self) -> None:
-        """Close the connection; one that is still being opened is closed as soon as it is open."""
+        """Close the connection. If it is still being opened, it is closed as soon as it is open."""
         with self._lock:
             self._is_closed = True
             if self._stream is not None:

@@ -1,4 +1,4 @@
-"""Connections to servers: opened ahead, bounded by the call's budget, replaced if that can help."""
+"""Connections to servers: opened ahead, limited by the call's budget, and replaced after a failure if that can help."""
 
 import threading
 import time
@@ -13,27 +13,27 @@ from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Netw
 from git_credential_bbjwt.network.response import Response, TooLongError, UnsendableError
 from git_credential_bbjwt.system.budget import Budget
 
-# An attempt is given up after so many seconds without a byte: the first one, the first one after another request of
-# this call lost an attempt, the second one. The first is also limited to a third of the budget, the second to half of
-# the rest. The third may take all of the rest.
+# Seconds without a byte after which an attempt is given up: the first attempt; the first attempt, if a request of this
+# call has lost an attempt before; the second attempt. The first attempt is also limited to a third of the budget, the
+# second to half of the rest. The third attempt may take all of the rest.
 _FIRST_PATIENCE = 15.0
 _FIRST_PATIENCE_ONCE_LOST = 5.0
 _SECOND_PATIENCE = 20.0
 
-# Worth another attempt: the server says that it is overloaded, or a proxy on the way that it cannot reach the server.
+# Statuses that are worth another attempt: the server is overloaded, or a proxy cannot reach it.
 _TRANSIENT = frozenset({429, 502, 503, 504})
 
-# Attempts in all that fail by an answer or an error, and the seconds before the second one; the wait doubles. Together
-# some five seconds: a person would rather know than wait for longer.
+# Limit of the attempts that fail with a response or an error, and the seconds before the second attempt. The wait
+# doubles, so that all attempts take about 5 s. A longer wait would help less than the error.
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.3
 
-# A 429 without a time to wait means that an allowance is used up: further attempts only cost more.
+# A 429 without a time to wait means that the allowance is used up, so further attempts hardly help.
 _ATTEMPTS_WHEN_USED_UP = 2
 
 
 class Connections:
-    """The connections of one call. Those that are idle are used again."""
+    """The connections of one call. Idle connections are used again."""
 
     def __init__(self, budget: Budget, settings: HttpSettings) -> None:
         self._network = Network(budget, settings)
@@ -41,9 +41,9 @@ class Connections:
         self._lock = threading.Lock()
 
     def take(self, base_url: str, path: str = "") -> "Origin":
-        """Return an idle connection to ``base_url``, or one that is being opened from now on.
+        """Return an idle connection to ``base_url``, or start to open a new one.
 
-        With a ``path``, git's settings for that path choose the way.
+        With a ``path``, git's settings for that path choose the route.
         """
         with self._lock:
             for origin in self._idle:
@@ -61,8 +61,8 @@ class Connections:
 class Origin:
     """One base URL, and the connection to it.
 
-    The connection is opened by a thread as soon as this object is made, so that the handshakes with all origins, the
-    imports and the work of a keyring go on at once.
+    A thread opens the connection as soon as this object is made, so that the handshakes with all origins, the imports
+    and the work of a keyring run in parallel.
     """
 
     def __init__(self, base_url: str, network: Network, path: str = "") -> None:
@@ -71,15 +71,15 @@ class Origin:
         self._url = base_url + path
         self._network = network
         self._budget = network.budget
-        #: Whether no request is being made, or was broken off.
+        #: Whether no request is running, and none was broken off.
         self.is_idle = True
-        # A swap may be under way when another thread needs the same connection.
+        # Another thread may need the connection during a swap.
         self._lock = threading.Lock()
         patience = _patience(network, 0, network.budget.seconds)
         self._connection: Connection | None = Connection(self._url, network, patience)
 
     def goes_the_way_to(self, url: str) -> bool:
-        """Return whether the way is the same as to ``url``."""
+        """Return whether the route is the same as to ``url``."""
         return url == self._url or self._network.route(url) == self._network.route(self._url)
 
     def request(
@@ -92,10 +92,10 @@ class Origin:
         limit: float | None = None,
         is_final: Callable[[Response], bool] = lambda _: False,
     ) -> Response:
-        """Send a request and return its response, whatever its status, after as many attempts as make sense.
+        """Send a request, again if that can help; return the response, whatever its status.
 
-        ``headers`` is called before each attempt, because what proves an identity may have to be fresh. ``limit``
-        bounds all attempts together, in seconds. ``is_final`` knows a refusal that has an overloaded server's status.
+        ``headers`` is called before each attempt, because a JWT may have to be new. ``limit`` limits the seconds of all
+        attempts together. ``is_final`` says whether a response with the status of an overloaded server is a refusal.
         Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
         """
         with self._lock:
@@ -124,7 +124,7 @@ class Origin:
             except CredentialError:
                 self.close()
                 raise
-            except Exception as problem:  # DNS, TCP, TLS, proxies, broken responses: each has errors of its own.
+            except Exception as problem:  # DNS, TCP, TLS, proxies and broken responses raise different errors.
                 final: ConnectionFailedError | Response = self._failure(problem)
                 attempts, wait = _ATTEMPTS, None
                 self.close()
@@ -151,7 +151,7 @@ class Origin:
             connection.close()
 
     def _remaining(self, limit: float | None) -> Callable[[], float]:
-        """Return what tells the seconds that are left. It raises BudgetSpentError, or ConnectionFailedError."""
+        """Return a function for the seconds that are left. It raises BudgetSpentError or ConnectionFailedError."""
         end = None if limit is None else time.monotonic() + limit
 
         def remaining() -> float:
@@ -196,7 +196,7 @@ class Origin:
 
     def _failure(self, problem: Exception) -> ConnectionFailedError:
         """Return the error for a failed attempt; raise it if another attempt cannot help."""
-        import ssl  # `connection` has imported it by now, while it was connecting.
+        import ssl  # `connection` has already imported it.
 
         reason = _reason(problem)
         if isinstance(problem, ssl.SSLCertVerificationError):
@@ -248,14 +248,14 @@ def _reason(problem: Exception) -> str:
 
 
 def _jitter() -> float:
-    """Return a factor around 1, so that many processes that failed together do not come back together."""
+    """Return a factor around 1, so that many processes that failed together do not retry at the same time."""
     from random import uniform
 
     return uniform(0.5, 1.5)  # noqa: S311  # no key
 
 
 def _wants_certificate(reason: str) -> bool:
-    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3 it says less).
+    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3, alerts are less exact).
 
     ``reason`` is OpenSSL's.
     """

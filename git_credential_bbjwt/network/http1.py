@@ -1,6 +1,6 @@
 """One HTTP/1.1 request and its response over an open connection, by Python's ``http.client``.
 
-``http.client`` repeats a server's words in its errors; here they become errors without them.
+Errors of ``http.client`` repeat a server's words, so they are replaced by errors without these words.
 """
 
 import socket
@@ -9,14 +9,14 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL,
 
 from git_credential_bbjwt.network.response import BrokenResponseError, TooLongError, UnsendableError
 
-# Interim responses (RFC 9110, section 15.2) before the final one.
+# Limit of interim responses (RFC 9110, section 15.2) before the final response.
 _MOST_INTERIM = 20
 
 _SWITCHING_PROTOCOLS = 101
 
 
 class FinalResponse(HTTPResponse):
-    """The response that follows interim ones: ``http.client`` itself skips 100, and not 103 (RFC 8297)."""
+    """The response after interim responses. ``http.client`` itself skips 100, but not 103 (RFC 8297)."""
 
     def begin(self) -> None:
         """Read the head. Raises OSError, and BrokenResponseError without a server's words."""
@@ -25,14 +25,16 @@ class FinalResponse(HTTPResponse):
             for _ in range(_MOST_INTERIM):
                 if not 100 <= self.status < 200 or self.status == _SWITCHING_PROTOCOLS:
                     break
-                self.headers = self.msg = None  # type: ignore[assignment]  # so begins the next one
+                self.headers = self.msg = None  # type: ignore[assignment]  # as for a new response
                 super().begin()
         except RemoteDisconnected:
             raise ConnectionResetError("it closed the connection without a response") from None
         except (HTTPException, ValueError) as problem:
-            raise BrokenResponseError(f"what it sent is not an HTTP response ({type(problem).__name__})") from None
+            raise BrokenResponseError(
+                f"it sent something other than an HTTP response ({type(problem).__name__})"
+            ) from None
         if 100 <= self.status < 200:
-            raise BrokenResponseError("it sends interim responses and no final one")
+            raise BrokenResponseError("it sends interim responses, but no final response")
 
 
 def send_request(
@@ -50,9 +52,9 @@ def send_request(
     connection = HTTPConnection(host)
     connection.sock = stream
     try:
-        # Nothing is decompressed, so nothing can grow beyond its limit by that: http.client asks for "identity".
+        # http.client requests "identity", so no response is decompressed and grows beyond the limit in this way.
         connection.request(method, target, body, dict(headers or {}))
-    except (ValueError, InvalidURL) as problem:  # Its text has the value.
+    except (ValueError, InvalidURL) as problem:  # The error's text has the value.
         raise UnsendableError from problem
     response = FinalResponse(stream, method=method)
     try:
@@ -64,7 +66,7 @@ def send_request(
 
 
 def read_body(response: FinalResponse, most: int) -> bytes:
-    """Return the body, and be done with the response. Raises OSError, BrokenResponseError, TooLongError."""
+    """Return the body, and close the response. Raises OSError, BrokenResponseError, TooLongError."""
     try:
         with response:
             if response.length is not None and response.length > most:

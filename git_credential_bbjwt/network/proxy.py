@@ -1,4 +1,4 @@
-"""The way through a proxy: HTTP and HTTPS proxies by CONNECT, SOCKS proxies by python-socks."""
+"""Connections through a proxy: HTTP and HTTPS proxies by CONNECT, SOCKS proxies by python-socks."""
 
 import select
 import socket
@@ -22,8 +22,8 @@ def through_proxy(
 ) -> socket.socket:
     """Return a socket that leads to ``host`` through the proxy of ``route``, to which ``connected`` is connected.
 
-    ``context`` is for TLS with an https proxy. Raises ConnectionFailedError for a proxy that refuses, OSError and the
-    errors of `http1` for a failure that may pass.
+    ``context`` is for TLS with an https proxy. Raises ConnectionFailedError if the proxy refuses, OSError and the
+    errors of `http1` for a failure that may be temporary.
     """
     proxy = route.proxy
     assert proxy is not None
@@ -38,7 +38,7 @@ def through_proxy(
 
 
 def _request_tunnel(stream: socket.socket, proxy: Proxy, host: str, port: int) -> None:
-    """Send CONNECT (RFC 9110, section 9.3.6). Nothing but the head of the response comes before the tunnel's bytes.
+    """Send CONNECT (RFC 9110, section 9.3.6). Only the head of the response comes before the tunnel's bytes.
 
     If the proxy does not open the tunnel, ``stream`` is closed.
     """
@@ -70,7 +70,7 @@ def _check_accepted(response: FinalResponse, proxy: Proxy, host: str) -> None:
 def _without_tls(secured: ssl.SSLSocket) -> socket.socket:
     """Return a socket whose bytes go through ``secured``.
 
-    TLS with the server is wrapped around it like around any other socket. Python's ssl cannot wrap TLS around TLS.
+    TLS with the server can use it like any other socket. Python's ssl cannot wrap TLS around TLS.
     """
     here, there = socket.socketpair()
     here.settimeout(secured.gettimeout())
@@ -79,18 +79,18 @@ def _without_tls(secured: ssl.SSLSocket) -> socket.socket:
 
 
 def _relay(plain: socket.socket, secured: ssl.SSLSocket) -> None:
-    """Pass bytes on in both directions until one side ends. TLS is read and written by this thread alone."""
+    """Pass bytes on in both directions until one side ends. Only this thread reads and writes TLS."""
     ends: dict[socket.socket, socket.socket] = {plain: secured, secured: plain}
     with plain, secured:
         try:
             while True:
-                # TLS may hold bytes that its socket no longer has.
+                # TLS may have decrypted bytes that its socket no longer has.
                 ready = [secured] if secured.pending() else select.select(list(ends), [], [])[0]
                 for source in ready:
                     source.setblocking(False)
                     try:
                         data = source.recv(_PIECE)
-                    except (BlockingIOError, ssl.SSLWantReadError):  # Half a record.
+                    except (BlockingIOError, ssl.SSLWantReadError):  # The TLS record is not complete yet.
                         continue
                     finally:
                         source.setblocking(True)
@@ -106,7 +106,7 @@ def _through_socks(connected: socket.socket, route: Route, proxy: Proxy, host: s
     from python_socks.sync import Proxy as Socks
 
     class Connected(Socks):
-        """Stands for a proxy before the proxy, which is python-socks' way to use an open connection."""
+        """A proxy before the proxy, because python-socks can use an open connection only in this way."""
 
         def connect(self, *_: object, **__: object) -> socket.socket:
             return connected
@@ -120,13 +120,13 @@ def _through_socks(connected: socket.socket, route: Route, proxy: Proxy, host: s
         return socks.connect(target, port)
     except ProxyError as problem:
         reason = safe_text(str(problem), 100)
-        if problem.error_code is not None:  # It tried, and might succeed later.
+        if problem.error_code is not None:  # The proxy tried to connect, and might succeed later.
             raise OSError(f"the proxy {proxy.place} responds: {reason}") from problem
         raise refused_by_proxy(proxy, host, reason) from problem
 
 
 def _address(route: Route, host: str, port: int, *, only_ipv4: bool) -> str:
-    """Return an address of ``host`` for a proxy that resolves no names (SOCKS4 knows IPv4 alone). Raises OSError."""
+    """Return an address of ``host`` for a proxy that resolves no names (SOCKS4 knows only IPv4). Raises OSError."""
     for name in route.addresses(host, port) or [host]:
         for address in addresses_of(name, port):
             if address.family == socket.AF_INET or not only_ipv4:
@@ -135,7 +135,7 @@ def _address(route: Route, host: str, port: int, *, only_ipv4: bool) -> str:
 
 
 def refused_by_proxy(proxy: Proxy, host: str, reason: str) -> ConnectionFailedError:
-    """Return the error for a proxy that refuses, and will go on doing so."""
+    """Return the error for a proxy that refuses permanently."""
     return ConnectionFailedError(
         f"the proxy {proxy.place} refused to connect to {host}: {reason}",
         "check the user name and password in the proxy's URL (http.proxy in git's configuration, https_proxy)",

@@ -1,4 +1,4 @@
-"""A whole HTTP response, the times in it, and what can be wrong with a request and its response."""
+"""HTTP responses, the times in them, and the errors of requests and responses."""
 
 import time
 from typing import Protocol
@@ -9,7 +9,7 @@ class BrokenResponseError(Exception):
 
 
 class TooLongError(Exception):
-    """The response is longer than it may be."""
+    """The response is longer than the limit."""
 
 
 class UnsendableError(Exception):

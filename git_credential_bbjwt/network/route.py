@@ -1,6 +1,6 @@
-"""The way to a URL: the proxy, the certificates and the addresses that git itself would use for it.
+"""The route to a URL: the proxy, the certificates and the addresses that git itself would use.
 
-Sources: git-config(1), ``http.*``; git(1), ``GIT_SSL_*`` and ``GIT_PROXY_SSL_*``, which come before the configuration;
+Sources: git-config(1), ``http.*``; git(1), ``GIT_SSL_*`` and ``GIT_PROXY_SSL_*``, which override the configuration;
 curl(1), "ENVIRONMENT" for the proxy variables.
 """
 
@@ -12,7 +12,7 @@ from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide, trace, warning
 from git_credential_bbjwt.git.http_settings import Settings, is_false
 
-# As git has them: ``socks`` is SOCKS4.
+# Git's schemes of SOCKS proxies; ``socks`` is SOCKS4.
 _SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 
 _PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
@@ -45,7 +45,7 @@ class Proxy(NamedTuple):
 class Certificates(NamedTuple):
     """Files for TLS with one peer: authorities (empty: the system's), the client certificate and its key.
 
-    ``setting`` is git's setting for the client certificate. If a file holds certificate and key, ``key`` is empty.
+    ``setting`` is git's setting for the client certificate. If one file contains both, ``key`` is empty.
     """
 
     ca_file: str
@@ -56,7 +56,7 @@ class Certificates(NamedTuple):
 
 
 class Route(NamedTuple):
-    """The way to one host. ``resolve`` has the addresses that replace a name's own, by host and port."""
+    """The route to one host. ``resolve`` has the addresses that replace a name's own, by host and port."""
 
     proxy: Proxy | None
     certificates: Certificates
@@ -70,10 +70,10 @@ class Route(NamedTuple):
 
 
 def find_route(url: str, settings: Settings) -> Route:
-    """Return the way to ``url`` by git's ``settings`` for it and the environment.
+    """Return the route to ``url`` by git's ``settings`` for it and the environment.
 
-    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that would make the way narrower or
-    safer and is not honoured.
+    Raises ConnectionFailedError for a proxy that cannot be used, and for a setting that would make the connection safer
+    but is not honoured.
     """
     proxy = find_proxy(url, settings)
     _refuse_or_warn(url, settings, proxy)
@@ -99,7 +99,7 @@ def find_route(url: str, settings: Settings) -> Route:
 
 def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
     if "GIT_SSL_NO_VERIFY" in os.environ or is_false(settings.last("sslverify") or "true"):
-        warning("http.sslVerify is off in git's configuration; this helper verifies certificates all the same")
+        warning("http.sslVerify is off in git's configuration; this helper verifies certificates anyway")
     for one in NOT_HONOURED:
         value = os.environ.get(one.variable) if one.variable else None
         value = settings.last(one.name.lower()) if value is None else value
@@ -115,7 +115,7 @@ def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
 
 
 class _NotHonoured:
-    """A setting of git's that makes the way safer or narrower and is not honoured: an error, or a warning."""
+    """A setting of git's that makes connections safer and is not honoured: an error, or a warning."""
 
     def __init__(
         self,
@@ -137,7 +137,8 @@ class _NotHonoured:
 
 _PEM_ONLY = "only files of the type PEM are read"
 
-#: Ignoring these in silence would send credentials where git itself would not, or would fail without a reason.
+#: If these were ignored silently, credentials would go to a server that git avoids, or requests would fail without a
+#: reason.
 NOT_HONOURED = (
     _NotHonoured("pinnedPubkey", "", "the credentials would go to a server that the pin excludes"),
     _NotHonoured("sslCertType", "GIT_SSL_CERT_TYPE", _PEM_ONLY, harmless=("pem",)),
@@ -160,7 +161,7 @@ def _file(variable: str, setting: str, settings: Settings) -> str:
     path = os.path.expanduser(path)
     if not path or os.path.isabs(path):
         return path
-    warning(f"{setting} is a relative path and is not used: the current folder would choose the file")
+    warning(f"{setting} is a relative path and is not used, because the current folder would choose the file")
     return ""
 
 
@@ -181,11 +182,11 @@ def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
 
 
 def find_proxy(url: str, settings: Settings) -> Proxy | None:
-    """Return the proxy that ``url`` is reached through, if any. Raises ConnectionFailedError."""
+    """Return the proxy for ``url``, if there is one. Raises ConnectionFailedError."""
     environ = os.environ
     chosen = settings.last("proxy")
     if chosen is None:
-        # As git does it: an upper-case name is used if the lower-case one is not set.
+        # Like git, use an upper-case name if the lower-case name is not set.
         for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
             if name in environ:
                 chosen = environ[name]

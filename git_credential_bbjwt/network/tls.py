@@ -13,19 +13,19 @@ from git_credential_bbjwt.network.route import Certificates
 def name_for_tls(host: str) -> str | bytes:
     """Return ``host`` as the ``server_hostname`` of a TLS connection.
 
-    As bytes if possible: for text Python loads its code for international names. The trust stores of macOS and Windows
-    need text.
+    As bytes if possible, because for text Python loads its code for international names. The trust stores of macOS and
+    Windows need text.
     """
     return host.encode("ascii") if host.isascii() and sys.platform not in ("darwin", "win32") else host
 
 
 def context_for(certificates: Certificates) -> ssl.SSLContext:
-    """Return a context that verifies a server's certificate and name, and shows the client certificate.
+    """Return a context that verifies a server's certificate and name, and sends the client certificate.
 
     Raises ConnectionFailedError.
     """
     context = _trusting(certificates)
-    # As curl and git: an authority file may hold the issuing authority alone, as TLS-inspecting proxies hand it out.
+    # Like curl and git, accept a file with only the issuing authority, which some TLS-inspecting proxies provide.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if certificates.cert:
         _show(context, certificates)
@@ -74,7 +74,7 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
     asked = False
 
     def password() -> bytes:
-        # Without this OpenSSL would prompt on the terminal.
+        # Without this function, OpenSSL would prompt on the terminal.
         nonlocal asked
         asked = True
         return b""
@@ -83,7 +83,7 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
         context.load_cert_chain(certificates.cert, certificates.key or None, password)
     except OSError as problem:
         if asked:
-            what, hint = "it is encrypted, and its password is never asked for", "use a key without a password"
+            what, hint = "it is encrypted, and the helper does not ask for its password", "use a key without a password"
         else:
             what, hint = str(problem.strerror or problem), "check the files that git's configuration names"
         file = certificates.key or certificates.cert
@@ -93,7 +93,7 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
 
 
 def why_it_hung_up(stream: socket.socket, problem: OSError) -> OSError:
-    """Return why the server ended the connection if it said so in TLS, else ``problem``."""
+    """Return the TLS alert by which the server ended the connection; ``problem`` if there was no alert."""
     if not isinstance(problem, (ConnectionError, ssl.SSLEOFError)):
         return problem
     alert = _alert(stream)
@@ -102,7 +102,7 @@ def why_it_hung_up(stream: socket.socket, problem: OSError) -> OSError:
 
 
 def _alert(stream: socket.socket) -> ssl.SSLError | None:
-    """Return why a server hung up, if it said so in TLS: with TLS 1.3 that comes when the request is being sent."""
+    """Return a server's TLS alert, if it has sent one. With TLS 1.3, it arrives while the request is being sent."""
     try:
         stream.recv(1)
     except ssl.SSLError as alert:
@@ -115,9 +115,9 @@ def _alert(stream: socket.socket) -> ssl.SSLError | None:
 def _empty_error_queue() -> None:
     """Empty OpenSSL's queue of this thread's errors.
 
-    Python (3.13.5 with OpenSSL 3.5) leaves a failed system call in it, as if the next connection had failed when the
-    same thread first has to wait for data: https://github.com/python/cpython/issues/148594. Every attempt after a
-    reset failed so. A context that refuses its arguments empties the queue.
+    Python (3.13.5 with OpenSSL 3.5) leaves a failed system call in the queue, and reports it again when the thread's
+    next connection first waits for data: https://github.com/python/cpython/issues/148594. So every attempt after a
+    reset failed. A call with wrong arguments empties the queue.
     """
     with contextlib.suppress(ssl.SSLError):
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers("")

@@ -1,1 +1,1 @@
-"""What gives a token: Bitbucket for an installation, a command, a broker."""
+"""Vendors of tokens: Bitbucket for an installation, an installation command, a broker."""

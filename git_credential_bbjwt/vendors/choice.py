@@ -1,4 +1,4 @@
-"""Which vendor answers for which kind of source. Each is imported only when it is used."""
+"""The choice of the vendor for a source. Each vendor is imported only when it is used."""
 
 from git_credential_bbjwt.installations.asked import Asked, Command
 from git_credential_bbjwt.installations.asked import Broker as BrokerSource

@@ -1,4 +1,4 @@
-"""An installation command: the payload from any secret store, for one mint, and in no file."""
+"""Installation commands, which print a payload from a secret store for one mint. It is never in a file."""
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError
@@ -17,17 +17,17 @@ from git_credential_bbjwt.vendors.printed_secrets import shown_lines
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Vendor
 
-# A payload is two kilobytes. Bytes.
+# Bytes. A real payload has about 2 kB.
 _LONGEST_PAYLOAD = 1024 * 1024
 
-# Lines of its standard error that are passed on.
+# Number of lines of the command's standard error that are shown.
 _MOST_LINES = 20
 
 
 class InstallationCommand:
-    """Runs an installation command; the vendors are those of the installations that it prints.
+    """A source that runs an installation command. Its vendors are those of the printed installations.
 
-    Their tokens have the command's identity: a cached one is used until its end without running the command again.
+    Their tokens have the command's identity, so a cached token is used until its end without running the command again.
     """
 
     def __init__(self, asked: Asked, session: Session) -> None:
@@ -36,7 +36,7 @@ class InstallationCommand:
         self._session = session
 
     def vendors(self, repository: Repository) -> list[Vendor]:
-        """Return the vendors of the printed installations; none if it prints nothing. Raises CredentialError."""
+        """Return the vendors of the printed installations; none if nothing is printed. Raises CredentialError."""
         self._session.has_asked = True
         self._session.budget.doing = f"waiting for {self._asked.where}"
         found: list[Vendor] = [
@@ -49,10 +49,10 @@ class InstallationCommand:
 
 
 def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[Installation]:
-    """Run the command about ``repository``; return the installations to ask, none if it prints nothing.
+    """Run the command for ``repository``; return the installations to ask, none if the command prints nothing.
 
-    Raises CredentialError if it fails or prints another workspace's payload, InstallationError if it prints
-    something else than a payload.
+    Raises CredentialError if the command fails or prints another workspace's payload. Raises InstallationError if it
+    prints anything other than a payload.
     """
     environment = {
         **child_process.for_broker(),
@@ -61,7 +61,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
         "BBJWT_REPOSITORY": repository.name,
     }
     done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment, seconds=budget.remaining())
-    budget.remaining()  # If it was ended by the budget, its output says nothing.
+    budget.remaining()  # If the budget has ended the command, its output is incomplete.
     where = f"the output of {asked.where}"
     for line in shown_lines(done.errors, done.output, _MOST_LINES):
         note(line)
@@ -71,7 +71,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
         status = f"failed with exit status {done.status}" if done.status > 0 else f"was ended by signal {-done.status}"
         raise CredentialError(
             f"{asked.where} {status}",
-            "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY tell it what is wanted",
+            "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY name the repository",
         )
     if not done.output.strip():
         return []

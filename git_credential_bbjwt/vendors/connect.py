@@ -1,4 +1,4 @@
-"""Bitbucket's tokens for the installation of a Connect app: a look-up and a swap, and what earlier ones have shown."""
+"""Tokens from Bitbucket for an installation of a Connect app, by a look-up and a swap."""
 
 import threading
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class Connect:
         self._session = session
 
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # a new token is never a refused one
-        """Return a new token for ``repository``, None if Bitbucket says that another workspace has it.
+        """Return a new token for ``repository``; None if Bitbucket says that it belongs to another workspace.
 
         Raises CredentialError.
         """
@@ -45,14 +45,14 @@ class Connect:
             warn_of_exposed(self._installation.where)
         if self._installation.is_surely_for(repository):
             return self._mint(repository, scope)
-        # The payload names no slug, so Bitbucket alone knows whose repository this is.
+        # The payload names no slug, so only Bitbucket knows whose repository this is.
         try:
             return self._mint(repository, scope)
         except AnothersWorkspaceError:
             return None
         except RefusedError as refusal:
             if refusal.is_about_repository:
-                trace(f"{refusal.what}: not of this installation")
+                trace(f"{refusal.what}, so it does not belong to this installation")
                 return None
             raise UndecidedError(refusal.what, refusal.hint) from refusal
         except (BudgetSpentError, ConnectionFailedError) as failure:
@@ -79,7 +79,7 @@ class Connect:
 
 
 class RefusalKeys:
-    """The keys under which a refusal is remembered: as narrow as is certain, so that it stops no other clone."""
+    """The keys under which a refusal is remembered, as narrow as possible, so that it does not stop other clones."""
 
     def __init__(self, installation: Installation, repository: Repository, scope: str) -> None:
         identity = installation.identity
@@ -91,11 +91,11 @@ class RefusalKeys:
         self._scope = digest(identity, "swap", *about, scope)
 
     def all(self) -> list[str]:
-        """Return each key that may have a refusal of this mint."""
+        """Return all keys of refusals that apply to this mint."""
         return [self.installation, self.look_ups, self._swaps, self._repository, self._scope]
 
     def of(self, refusal: RefusedError) -> str:
-        """Return the key for ``refusal``; empty if it says nothing about the next call."""
+        """Return the key for ``refusal``; empty if the refusal does not apply to later calls."""
         if refusal.status == 410 or (refusal.status == 401 and not refusal.is_of_swap):
             return self.installation
         if refusal.status == 429 and refusal.is_used_up:
@@ -110,9 +110,9 @@ class RefusalKeys:
 class _Mint:
     """One mint: a look-up of the repository's UUID, and a swap for a token limited to that UUID.
 
-    If the UUID is remembered, both requests are under way at once; the token is used if the look-up confirms the UUID.
-    Git works during an outage of the REST API (Bitbucket's status page: January 7, 2026, 95 minutes), so then a
-    remembered UUID is enough: the token opens what an earlier one opened, and nothing else.
+    If the UUID is remembered, both requests are sent at once, and the token is used if the look-up confirms the UUID.
+    Git works during an outage of the REST API (Bitbucket's status page: January 7, 2026, 95 minutes). So a remembered
+    UUID is enough then, because the token opens only the repository that an earlier token opened.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class _Mint:
         self._by = digest(installation.app_key, installation.client_key, installation.base_url)
         self._keys = keys
         self._outage = digest(self._by, "outage")
-        # The UUID that is enough if the look-up fails.
+        # The UUID that may be used if the look-up fails.
         self._known = None
         if repository.uuid is None:
             self._known = session.uuids.find(repository, by=self._by, within=session.uuids_within)
 
     @property
     def skips_look_up(self) -> bool:
-        """Return whether the last look-ups failed, and the remembered UUID is enough."""
+        """Return whether recent look-ups failed, so that a remembered UUID is used at once."""
         if self._known is None or self._session.for_person:
             return False
         failures = self._session.failures
@@ -161,9 +161,9 @@ class _Mint:
             return self._looked_up(bitbucket, known)
 
     def _looked_up(self, bitbucket: "Bitbucket", known: str | None) -> Token:
-        """The token, after a look-up or beside one. ``known`` is the UUID that is enough in an outage."""
+        """Return a token, swapped after or during the look-up. ``known`` is the UUID that may be used in an outage."""
         repository = self._repository
-        # The REST API may refuse a JWT that was signed elsewhere, and then the swap has to come first.
+        # The REST API may refuse a JWT that was signed elsewhere. The look-up then needs a swap of its own.
         guess = repository.uuid or self._session.uuids.find(repository) if bitbucket.signs_each else None
         ahead = None if guess is None else _Ahead(lambda: bitbucket.swap(self._scope, guess))
         limit = None if known is None else min(_PATIENCE, self._session.budget.seconds / 2)
@@ -180,8 +180,8 @@ class _Mint:
         if ahead is not None and guess == uuid:
             return self._token(ahead.result(), uuid)
         if ahead is not None:
-            trace(f"{repository.full_name}: it is another repository than it was; its old token is dropped")
-            ahead.wait()  # There is one connection.
+            trace(f"{repository.full_name}: this name now belongs to another repository; dropping the old one's token")
+            ahead.wait()  # Both swaps use the same connection.
         return self._token(bitbucket.swap(self._scope, uuid), uuid)
 
     def _token(self, found: "AccessToken", uuid: str, *, may_be_kept: bool = True) -> Token:
@@ -200,7 +200,7 @@ class _Mint:
 
     def _unconfirmed(self, found: "AccessToken", uuid: str, why: str) -> Token:
         warning(
-            f"Bitbucket does not tell the UUID of {self._repository.full_name} now ({why}); the token is for the "
+            f"Bitbucket does not return the UUID of {self._repository.full_name} now ({why}); the token is for the "
             "repository that had this name at the last look-up"
         )
         return self._token(found, uuid, may_be_kept=False)
@@ -216,7 +216,7 @@ _PATIENCE = 10.0
 
 
 class _Ahead:
-    """A swap in a thread of its own."""
+    """A swap in another thread."""
 
     def __init__(self, work: "Callable[[], AccessToken]") -> None:
         self._work = work

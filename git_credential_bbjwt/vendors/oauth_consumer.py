@@ -1,4 +1,4 @@
-"""Bitbucket's tokens for an OAuth consumer: one request each, and each opens every repository of the workspace."""
+"""Tokens from Bitbucket for an OAuth consumer. Each takes one request and opens every repository of the workspace."""
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BroaderScopeError, RefusedError
@@ -22,7 +22,7 @@ class OAuthConsumer:
         self.identity = consumer.identity
         self.after_connect = consumer.after_connect
         self.key = consumer.app_key
-        #: The one name of the workspace, whatever name a URL has for it.
+        #: The workspace's slug, even if a URL has its UUID.
         self.workspace = consumer.workspaces[0]
         self.host = consumer.host
         self.may_be_kept = consumer.secret_place.is_registered or session.cache.is_brokers
@@ -43,7 +43,7 @@ class OAuthConsumer:
                 session.failures.note(all_requests, refusal)
             raise
 
-        from git_credential_bbjwt.bitbucket.consumer import check_scope  # Loaded by now.
+        from git_credential_bbjwt.bitbucket.consumer import check_scope  # Already loaded.
 
         try:
             check_scope(found.scope, scope)

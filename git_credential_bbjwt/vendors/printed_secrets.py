@@ -1,7 +1,7 @@
 """The standard error of an installation command, without the secrets in it.
 
-A command that fails often prints what it has read: the whole payload, JSON within JSON, or base64 of it. So every
-value of a ``sharedSecret`` or ``secret`` member is looked for, and base64 that holds one is dropped as a whole.
+A failing command often prints the payload that it has read, JSON within JSON, or base64 of it. So this module searches
+for every value of a ``sharedSecret`` or ``secret`` member, and drops any base64 that contains such a value.
 """
 
 import json
@@ -13,14 +13,14 @@ from git_credential_bbjwt.core.output import REDACTED, hide
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.system import shell
 
-# As deep as payloads may be wrapped.
+# Levels of JSON within JSON that are searched, as many as payloads may be wrapped.
 _LEVELS = 5
 
-# Base64 of base64 of base64 is looked into.
+# Levels of base64 within base64 that are searched.
 _BASE64_LEVELS = 3
 
-# The value of a member, up to its closing quote or, where the text is cut, the line's end. No part of this can match
-# the same characters in two ways, so the search takes time in proportion to the text.
+# The value of a member, up to its closing quote or, if the text is cut, to the line's end. No part of the pattern can
+# match the same characters in two ways, so the time of the search is proportional to the text's length.
 _MEMBER = re.compile(
     r"""(["']?)(?:sharedSecret|shared_secret|secret)\1\s{0,9}[:=]\s{0,9}(?:"((?:[^"\\\n]|\\.)*)|'([^'\n]*))"""
 )
@@ -30,17 +30,17 @@ _NAMES = ("sharedSecret", "secret")
 # An escaped character in JSON.
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 
-# Base64, of a payload in lines too. A shorter word is a word of a language more often.
+# Base64. A shorter word is more likely a word of a language.
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _SHORTEST_BASE64 = 12
 
 # Widths of lines of base64 (RFC 7468 and RFC 2045).
 _USUAL_WIDTHS = {64, 76}
 
-# A payload has one or two. If there are more than this, nothing is shown.
+# A payload has one or two secrets. If there are more than this, nothing is shown.
 _MOST_SECRETS = 100
 
-# So many hexadecimal digits of a secret in a row are a piece of it.
+# This many hexadecimal digits of a secret in a row are treated as a piece of it.
 _DUMPED = 16
 
 # Characters of a line that are shown.
@@ -50,10 +50,10 @@ _LONGEST_LINE = 300
 def shown_lines(errors: bytes, output: bytes, most: int) -> list[str]:
     """Return the last ``most`` lines of ``errors`` without any secret that is in them or in ``output``.
 
-    The secrets are hidden in all that is said from now on.
+    From now on, the secrets are redacted in all output.
     """
     if len(errors) >= shell.MOST_ERRORS:
-        errors = errors.partition(b"\n")[2]  # It is cut: the rest of a divided secret would not be recognised.
+        errors = errors.partition(b"\n")[2]  # The rest of a secret that was cut would not be recognised.
     text, printed = _decoded_text(errors), _decoded_text(output)
     found = _secrets_in(text, _BASE64_LEVELS) | _secrets_in(printed, _BASE64_LEVELS)
     if len(found) > _MOST_SECRETS or _holds_hexadecimal(text, found):
@@ -72,7 +72,7 @@ def _decoded_text(data: bytes) -> str:
 
 
 def _holds_hexadecimal(text: str, secrets: set[str]) -> bool:
-    """Whether a piece of a secret is in ``text`` as a hexadecimal dump, however it is spaced."""
+    """Return whether ``text`` has a piece of a secret as a hexadecimal dump, with any spacing."""
     squeezed = "".join(filter(str.isalnum, text)).lower()
     dumps = [secret.encode().hex() for secret in secrets]
     pieces = {dump[at : at + _DUMPED] for dump in dumps for at in range(0, len(dump) - _DUMPED + 1, _DUMPED)}
@@ -80,7 +80,7 @@ def _holds_hexadecimal(text: str, secrets: set[str]) -> bool:
 
 
 def _secrets_in(text: str, levels: int) -> set[str]:
-    """The values of members that hold a secret: of JSON, of JSON in strings of JSON, and of either in base64."""
+    """Return the values of members with a secret: in JSON, in JSON within strings of JSON, and in base64 of either."""
     if not levels:
         return set()
     found = _members_of(text, _LEVELS)
@@ -93,7 +93,7 @@ def _secrets_in(text: str, levels: int) -> set[str]:
         unescaped = _whole(_ESCAPE.sub(_unescaped, unescaped))
     for _, readings in _base64_in(text):
         for said in readings:
-            if "ecret" in said or said.isascii():  # Anything else is base64 of no text.
+            if "ecret" in said or said.isascii():  # Otherwise it is not base64 of text.
                 found |= _secrets_in(said, levels - 1)
     return found - {""}
 
@@ -108,7 +108,7 @@ def _whole(text: str) -> str:
 
 
 def _members_of(text: str, levels: int) -> set[str]:
-    """The values of members that hold a secret, if all of ``text`` is JSON; of JSON in its strings, too."""
+    """Return the values of members with a secret if all of ``text`` is JSON, including JSON within its strings."""
     if not levels or text.lstrip()[:1] not in ("{", "["):
         return set()
     found: set[str] = set()
@@ -136,7 +136,7 @@ def _plain(value: str) -> str:
 
 
 def _spellings(secret: str) -> set[str]:
-    """The secret as it is, and escaped for JSON, for JSON in a string of JSON, and so on."""
+    """Return the secret unchanged, escaped for JSON, for JSON in a string of JSON, and so on."""
     found = {secret}
     for as_ascii in (True, False):
         spelt = secret
@@ -147,9 +147,9 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _base64_in(text: str) -> list[tuple[list[re.Match[str]], set[str]]]:
-    """The blocks of ``text`` that may be base64, each with its possible readings."""
+    """Return the blocks of ``text`` that may be base64, each with its possible readings."""
     found = []
-    # Words on one line belong apart; words at the ends of lines may be one text, broken into lines.
+    # Words on the same line are separate. Words at the ends of lines may be one text that was broken into lines.
     block = 0
     blocks = []
     end = 0
@@ -167,7 +167,7 @@ def _base64_in(text: str) -> list[tuple[list[re.Match[str]], set[str]]]:
 
 
 def _without_neighbours(words: list[re.Match[str]]) -> list[re.Match[str]]:
-    """The words from the first long one to the last, and the short one that ends a text of lines of one width."""
+    """Return the words from the first to the last long one, and the short word that ends lines of the same width."""
     long = [number for number, word in enumerate(words) if len(word.group()) >= _SHORTEST_BASE64]
     if not long:
         return []
@@ -178,7 +178,7 @@ def _without_neighbours(words: list[re.Match[str]]) -> list[re.Match[str]]:
 
 
 def _readings(words: list[re.Match[str]]) -> set[str]:
-    """The possible readings of a block: line by line, and as one text from each of its first lines on."""
+    """Return the possible readings of a block: line by line, and as one text from each of its first lines on."""
     lines = [word.group().rstrip("=").translate(_URL_SAFE) for word in words]
     return {"".join(map(_decoded, lines)), *(_decoded("".join(lines[start:])) for start in range(3))}
 
@@ -192,7 +192,7 @@ def _decoded(text: str) -> str:
 
 
 def _without_base64(text: str, spellings: list[str]) -> str:
-    """The text without those blocks of base64 that hold a secret."""
+    """Return the text without those blocks of base64 that contain a secret."""
     shown, end = "", 0
     for words, readings in _base64_in(text):
         if any(_secrets_in(said, _BASE64_LEVELS) or any(spelt in said for spelt in spellings) for said in readings):

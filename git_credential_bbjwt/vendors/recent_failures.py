@@ -1,8 +1,8 @@
-"""Refusals by Bitbucket, remembered for 30 s: what it has just refused, the next process does not request again.
+"""Refusals by Bitbucket, remembered for 30 s, so that the next process does not repeat a refused request.
 
-A wrong secret in a clone with 200 submodules would lead to 400 refused requests otherwise. Each refusal is remembered
-as narrowly as it is certain (`Connect` has the table), in a file of its own among the notes of the token cache. It
-holds no token and no secret.
+Otherwise, a wrong secret in a clone with 200 submodules would lead to 400 refused requests. Each refusal is remembered
+as narrowly as possible (`connect.RefusalKeys`), in its own file among the notes of the token cache. The file contains
+neither a token nor a secret.
 """
 
 import json
@@ -15,18 +15,18 @@ from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import REFUSAL_LIFE, REFUSALS
 
-#: How many refusals are remembered at most.
+#: Limit of the remembered refusals.
 MOST = 1000
 
 
 class RecentFailures:
-    """The refusals that this user's processes have met in the last 30 s."""
+    """The refusals that this user's processes have received in the last 30 s."""
 
     def __init__(self, cache: TokenCache, *, for_person: bool) -> None:
-        """``for_person`` ignores what was refused before this call: a person's command requests it again."""
+        """With ``for_person``, ignore refusals from before this call, because a person's command tries again."""
         self._cache = cache
         self._since = time.time() if for_person else 0.0
-        self._lock = threading.Lock()  # Mints side by side may meet the same refusal.
+        self._lock = threading.Lock()  # Parallel mints may receive the same refusal.
 
     def check(self, keys: list[str]) -> None:
         """Raise the refusal that is remembered under one of ``keys``, with its age, if there is one."""
@@ -58,7 +58,7 @@ class RecentFailures:
         return refusal
 
     def note(self, key: str, refusal: RefusedError | BroaderScopeError) -> None:
-        """Remember ``refusal`` under ``key``. A refusal that was itself remembered is not prolonged."""
+        """Remember ``refusal`` under ``key``, unless it was itself remembered: that does not extend its time."""
         content: dict[str, object] = {"what": refusal.what, "hint": refusal.hint, "is_broader": True}
         if isinstance(refusal, RefusedError):
             if refusal.is_remembered:
@@ -83,7 +83,7 @@ class RecentFailures:
             trace(f"the refusal could not be remembered: {problem.strerror}")
 
     def note_time(self, key: str) -> None:
-        """Note that something has happened now."""
+        """Note the present time under ``key``."""
         if self._cache.make_notes() is not None:
             try:
                 self._cache.write(f"{REFUSALS}/{key}", b"{}")
@@ -91,18 +91,18 @@ class RecentFailures:
                 trace(f"the failure could not be noted: {problem.strerror}")
 
     def has_been(self, key: str, seconds: float) -> bool:
-        """Return whether `note_time` was called for ``key`` within so many seconds."""
+        """Return whether `note_time` was called for ``key`` in the last ``seconds``."""
         age = self._cache.age(f"{REFUSALS}/{key}")
         return age is not None and age < seconds
 
     def end(self, keys: list[str]) -> None:
-        """Forget what is remembered under ``keys``, because it has just succeeded."""
+        """Forget the refusals under ``keys``, because their requests have just succeeded."""
         for key in keys:
             self._cache.remove(f"{REFUSALS}/{key}")
 
 
 def _make_room(folder: PrivateFolder, names: list[str]) -> None:
-    """Remove the older half, so that this need not be done each time."""
+    """Remove the older half of the refusals, so that this is not necessary each time."""
     oldest_first = sorted(names, key=lambda name: -folder.age(f"{REFUSALS}/{name}"))
     for name in oldest_first[: len(names) - MOST // 2]:
         folder.remove(f"{REFUSALS}/{name}")

@@ -1,4 +1,4 @@
-"""The things that the mints of one call share: budget, connections, signers, earlier refusals, UUIDs."""
+"""The state that all mints of a call share: budget, connections, signers, earlier refusals, UUIDs."""
 
 import threading
 import time
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The things that the mints of one call share.
+    """The state that all mints of a call share.
 
-    ``for_person`` marks a command that a person runs, for which refusals from before the call do not matter.
+    ``for_person`` marks a command that a person runs. It ignores refusals from before the call.
     """
 
     def __init__(self, budget: Budget, cache: TokenCache, *, for_person: bool, uuids_within: float = UUID_LIFE) -> None:
         self.budget = budget
         self.cache = cache
         self.for_person = for_person
-        #: For how many seconds a remembered UUID may take the place of a look-up that fails.
+        #: Seconds for which a remembered UUID may replace a failed look-up.
         self.uuids_within = uuids_within
         self.failures = RecentFailures(cache, for_person=for_person)
         self.uuids = KnownUuids(cache)
         #: The last announcement in Bitbucket's responses.
         self.announcement: Announcement | None = None
-        #: Whether Bitbucket has given a Connect app a token in this call.
+        #: Whether a Connect app has received a token in this call.
         self.connect_works = False
-        #: Whether anyone was asked: Bitbucket, a command, a broker.
+        #: Whether Bitbucket, a command or a broker was asked.
         self.has_asked = False
         self._signers: dict[str, Signer] = {}
         self._proofs: dict[str, Callable[[], str]] = {}
@@ -55,15 +55,15 @@ class Session:
     def bitbucket(
         self, installation: Installation, repository: Repository | None, *, needs_api: bool
     ) -> "Iterator[Bitbucket]":
-        """Give Bitbucket as ``installation`` sees it, for one mint or look-up. Raises CredentialError.
+        """Provide Bitbucket for ``installation``, for one mint or look-up. Raises CredentialError.
 
-        The route is the one that git would take for ``repository``.
+        The route is git's route for ``repository``.
         """
         proof, connections = self._begin(installation)
         base = connections.take(installation.base_url, _path_of(repository))
         api = connections.take(installation.base_api_url) if needs_api else None
 
-        from git_credential_bbjwt.bitbucket.api import Bitbucket  # Both connections are being opened by now.
+        from git_credential_bbjwt.bitbucket.api import Bitbucket  # Meanwhile, both connections are being opened.
 
         bitbucket = Bitbucket(base, api, self._signer(installation, proof))
         try:
@@ -76,7 +76,7 @@ class Session:
 
     @contextmanager
     def consumer(self, consumer: Installation, repository: Repository | None) -> "Iterator[OAuthConsumer]":
-        """Give Bitbucket as an OAuth ``consumer`` sees it, for one token. Raises CredentialError."""
+        """Provide Bitbucket for an OAuth ``consumer``, for one token. Raises CredentialError."""
         secret, connections = self._begin(consumer)
         base = connections.take(consumer.base_url, _path_of(repository))
 
@@ -91,11 +91,11 @@ class Session:
                 connections.give_back(base)
 
     def _begin(self, installation: Installation) -> "tuple[Callable[[], str], Connections]":
-        """Return what gives the installation's JWT or secret, which is fetched once per call, and the connections."""
+        """Return a function for the installation's JWT or secret, which is fetched once per call; and connections."""
         self.has_asked = True
         with self._lock:
             if self._settings is None:
-                self._settings = HttpSettings()  # Git works while the rest is imported.
+                self._settings = HttpSettings()  # Git runs while the rest is imported.
             if installation.identity not in self._proofs:
                 self._proofs[installation.identity] = _proof_of(installation)
         return self._proofs[installation.identity], self.connections()
@@ -131,7 +131,7 @@ def _path_of(repository: Repository | None) -> str:
 
 
 def _proof_of(installation: Installation) -> Callable[[], str]:
-    """Return what gives the installation's JWT or secret; a keyring is asked now. Raises InstallationError."""
+    """Return a function for the installation's JWT or secret; a keyring is asked now. Raises InstallationError."""
     if installation.jwt:
         check_jwt_not_expired(installation)
         return lambda: installation.jwt
@@ -144,7 +144,7 @@ def _proof_of(installation: Installation) -> Callable[[], str]:
 def check_jwt_not_expired(installation: Installation) -> None:
     """Raise InstallationError for an expired JWT, and for anything that is not a JWT.
 
-    Bitbucket checks its signature.
+    Only Bitbucket checks the signature.
     """
     from base64 import urlsafe_b64decode
 

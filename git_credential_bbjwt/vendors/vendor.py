@@ -8,16 +8,16 @@ from git_credential_bbjwt.tokens.token import Token
 
 @runtime_checkable
 class Vendor(Protocol):
-    """Gives tokens for repositories: Bitbucket for an installation, or a broker."""
+    """A vendor of tokens: Bitbucket for an installation, or a broker."""
 
     #: A digest that is the same only for the same vendor with the same secret.
     identity: str
 
-    #: Whether its tokens open the whole workspace, whichever repository was asked for.
+    #: Whether its tokens open the whole workspace, whichever repository was requested.
     opens_workspace: bool
 
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:
-        """Return a token for ``repository``; None if the repository is not this vendor's.
+        """Return a token for ``repository``; None if this vendor does not serve the repository.
 
         ``refused`` are fingerprints of tokens that the server refused, the newest last. Raises CredentialError.
         """
@@ -25,10 +25,10 @@ class Vendor(Protocol):
 
 @runtime_checkable
 class Chooser(Protocol):
-    """Stands for vendors that are known only when it is asked about a repository: an installation command."""
+    """A source whose vendors are known only when it is asked about a repository: an installation command."""
 
-    #: As that of a vendor, whatever it chooses.
+    #: The same as of a vendor, whatever vendors the source returns.
     identity: str
 
     def vendors(self, repository: Repository) -> list[Vendor]:
-        """Return the vendors for ``repository``, none if it is not this one's. Raises CredentialError."""
+        """Return the vendors for ``repository``; none if this source does not serve it. Raises CredentialError."""

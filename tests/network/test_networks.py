@@ -419,7 +419,7 @@ DIFFERENT: dict[str, tuple[Callable[[Situation], object], bool, str]] = {
     "verification is never off": (
         untrusted(lambda at: at.set("http.sslVerify", "false")),
         True,
-        "verifies certificates all the same",
+        "verifies certificates anyway",
     ),
     "a pin would have to be honoured": (
         lambda at: at.set("http.pinnedPubkey", "sha256//" + "A" * 43 + "="),

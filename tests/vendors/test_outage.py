@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Machine, Workspace, answer, assert_quits, request
 from tests.emulator.model import OUTAGE, RATE_LIMITED, SILENCE, Fault
 
-UNCONFIRMED = "Bitbucket does not tell the UUID of acme/widgets now"
+UNCONFIRMED = "Bitbucket does not return the UUID of acme/widgets now"
 
 
 def mint_anew(acme: Workspace) -> None:
