@@ -6,7 +6,6 @@ broker's exact origin only. Sources: RFC 6750 section 2.1 (``Bearer``), git-cred
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError, RefusedError
-from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.installations.asked import Broker
@@ -34,31 +33,29 @@ def ask_by_https(
     A refusal is remembered for this identity: a 401 for the broker, a 403 for the repository. Raises BrokerError,
     ConnectionFailedError.
     """
-    audience = id_token.audience_for(where.text)
-    source = id_token.find_source(broker.id_token_command, broker.id_token_file, audience, session)
+    source = id_token.find_source(broker, session)
     about = ("https broker", where.text, source.identity)
     keys = {401: digest(*about), 403: digest(*about, repository.host, repository.full_name)}
     for key in keys.values():
         earlier = session.failures.find(key)
         if earlier is not None:
             raise BrokerError(earlier.what, earlier.hint)
-    token = id_token.get(source, audience)
-    trace(f"the ID token from {token.source} is for {audience}")
+    token, _ = id_token.get(source)
     headers = {
         "Content-Type": "text/plain; charset=utf-8",
         "Accept": "text/plain",
-        "Authorization": f"Bearer {token.text}",
+        "Authorization": f"Bearer {token}",
     }
     origin = session.connections().take(where.text.removesuffix(where.path), where.path + _PATH)
     response = origin.request("POST", where.path + _PATH, lambda: headers, request, is_final=_is_refusal)
     if origin.is_idle:
         session.connections().give_back(origin)
+    if not _is_refusal(response):
+        _check(response, where, repository)
     try:
-        if not _is_refusal(response):
-            _check(response, where, repository)
         return checked(response.body, b"", repository, identity)
     except BrokerError as problem:
-        if not _is_refusal(response) or response.status not in keys:
+        if response.status not in keys:
             raise
         refusal = RefusedError(problem.what, _HINTS[response.status], status=response.status)
         session.failures.note(keys[response.status], refusal)
@@ -87,4 +84,4 @@ def _is_text(response: Response) -> bool:
 
 def _is_refusal(response: Response) -> bool:
     """Return whether a broker said no, and not a proxy in front of it: the broker itself has tried again already."""
-    return response.status != 200 and _is_text(response) and response.body.partition(b"\n")[0].strip() == b"quit=1"
+    return response.status != 200 and _is_text(response) and response.body.startswith(b"quit=1\n")

@@ -7,6 +7,7 @@ Using ID Tokens", Atlassian "Integrate Pipelines with resource servers using OID
 CircleCI "Using OpenID Connect tokens in jobs", Kubernetes "Configure Service Accounts for Pods".
 """
 
+import functools
 import json
 import os
 import time
@@ -16,9 +17,10 @@ from urllib.parse import quote, urlsplit
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
-from git_credential_bbjwt.core.output import hide
+from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.ownership import open_to_read
-from git_credential_bbjwt.network.connections import Connections
+from git_credential_bbjwt.core.where import Where
+from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.vendors.broker_answer import claims_in
@@ -42,17 +44,8 @@ _PLATFORMS = {
 _ANYWHERE = "set BBJWT_ID_TOKEN, BBJWT_ID_TOKEN_FILE or BBJWT_ID_TOKEN_COMMAND"
 
 
-class IdToken(NamedTuple):
-    """A token that may be sent to the broker, with its ``claims`` as it states them. ``source`` is for people."""
-
-    text: str
-    source: str
-    audience: str
-    claims: dict[str, object]
-
-
 class Source(NamedTuple):
-    """Where the ID token comes from.
+    """Where the ID token for ``audience`` comes from.
 
     ``identity`` is a digest that is another for another identity, and costs no request. ``read`` returns the token's
     text; raises BrokerError.
@@ -60,54 +53,55 @@ class Source(NamedTuple):
 
     name: str
     identity: str
+    audience: str
     read: Callable[[], str]
 
 
-def audience_for(broker: str) -> str:
-    """Return the audience of a token for the broker with the normalized URL ``broker``."""
-    return os.environ.get("BBJWT_AUDIENCE", "") or broker
+def find_source(broker: Broker, session: Session) -> Source:
+    """Return the first source of a token for ``broker`` that is present. If it fails, no other is tried.
 
-
-def find_source(command: str | None, path: str | None, audience: str, session: Session) -> Source:
-    """Return the first source of a token that is present. If it fails, no other is tried.
-
-    ``command`` and ``path`` are those of ``--id-token-command`` and ``--id-token-file``. Raises BrokerError.
+    Raises BrokerError.
     """
     environ = os.environ
     for name in child_process.ID_TOKEN_VARIABLES:  # No error may show what a platform put there.
         hide(environ.get(name, ""))
         hide(environ.get(name, "").strip())
-    command = command or environ.get("BBJWT_ID_TOKEN_COMMAND", "")
-    path = path or environ.get("BBJWT_ID_TOKEN_FILE", "")
+    audience = environ.get("BBJWT_AUDIENCE", "") or Where.parse(broker.how).text
+
+    def source(name: str, identity: tuple[str, ...], read: Callable[[], str]) -> Source:
+        return Source(name, digest(*identity), audience, read)
+
+    command = broker.id_token_command or environ.get("BBJWT_ID_TOKEN_COMMAND", "")
     if command.strip():
-        return Source(
-            "the ID token command", digest("command", command), lambda: _printed(command, audience, session.budget)
-        )
-    if environ.get("BBJWT_ID_TOKEN", "").strip():
-        return _in_variable("BBJWT_ID_TOKEN")
+        return source("the ID token command", ("command", command), lambda: _printed(command, audience, session.budget))
+    value = environ.get("BBJWT_ID_TOKEN", "")
+    if value.strip():
+        return source("BBJWT_ID_TOKEN", ("variable", value), lambda: value)
+    path = broker.id_token_file or environ.get("BBJWT_ID_TOKEN_FILE", "")
     if path:
-        return Source(path, digest("file", path, str(_time_of(path))), lambda: _in_file(path))
+        return source(path, ("file", path, str(_time_of(path))), lambda: _in_file(path))
     url, secret = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "")
     if url and secret:
-        identity = digest("github", url, secret)
-        return Source("GitHub Actions", identity, lambda: _of_github(url, secret, audience, session.connections()))
-    if environ.get("BITBUCKET_STEP_OIDC_TOKEN", "").strip():
-        return _in_variable("BITBUCKET_STEP_OIDC_TOKEN")
+        read = functools.partial(_of_github, url, secret, audience, session)
+        return source("GitHub Actions", ("github", url, secret), read)
+    step = environ.get("BITBUCKET_STEP_OIDC_TOKEN", "")
+    if step.strip():
+        return source("BITBUCKET_STEP_OIDC_TOKEN", ("variable", step), lambda: step)
     how = next((how for name, how in _PLATFORMS.items() if environ.get(name)), _ANYWHERE)
     raise BrokerError("the broker needs an ID token, and there is none", how.format(audience=audience))
 
 
-def get(source: Source, audience: str) -> IdToken:
-    """Return the token of ``source``, checked. Raises BrokerError for one that must not be sent."""
+def get(source: Source) -> tuple[str, dict[str, object]]:
+    """Return the token of ``source`` and its claims. Raises BrokerError for a token that must not be sent."""
     text = source.read().strip()
     hide(text)
     claims = _claims(text, source)
     stated = claims.get("aud")
     audiences = stated if isinstance(stated, list) else [stated]
-    if audience not in audiences:
+    if source.audience not in audiences:
         shown = ", ".join(one for one in audiences if isinstance(one, str)) or "nobody"
         raise BrokerError(
-            f"the ID token from {source.name} is for {shown[:300]}, and the broker's audience is {audience}",
+            f"the ID token from {source.name} is for {shown[:300]}, and the broker's audience is {source.audience}",
             "request it for that audience, or set BBJWT_AUDIENCE to the one that the broker's operator names",
         )
     expires = claims.get("exp")
@@ -117,7 +111,8 @@ def get(source: Source, audience: str) -> IdToken:
             f"the ID token from {source.name} expired {now - max(expires, 0):.0f} s ago",
             "get a new one; if it is new, check this machine's clock",
         )
-    return IdToken(text, source.name, audience, claims)
+    trace(f"the ID token from {source.name} is for {source.audience}")
+    return text, claims
 
 
 def _claims(text: str, source: Source) -> dict[str, object]:
@@ -132,11 +127,6 @@ def _claims(text: str, source: Source) -> dict[str, object]:
     raise BrokerError(
         f"the ID token from {source.name} {why}", "git-credential-bbjwt doctor shows what the ID token says"
     )
-
-
-def _in_variable(name: str) -> Source:
-    value = os.environ[name]
-    return Source(name, digest("variable", value), lambda: value)
 
 
 def _printed(command: str, audience: str, budget: Budget) -> str:
@@ -177,7 +167,7 @@ def _in_file(path: str) -> str:
     return text
 
 
-def _of_github(url: str, secret: str, audience: str, connections: Connections) -> str:
+def _of_github(url: str, secret: str, audience: str, session: Session) -> str:
     """Request a token from GitHub's own service, which gives it to whoever has the job's request token."""
     hint = "give the job `permissions: id-token: write`; ACTIONS_ID_TOKEN_REQUEST_URL is set by GitHub's runner"
     try:
@@ -192,12 +182,12 @@ def _of_github(url: str, secret: str, audience: str, connections: Connections) -
     wanted = f"audience={quote(os.fsencode(audience), safe='')}"
     target = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}{wanted}"
     headers = {"Authorization": f"Bearer {secret}", "Accept": "application/json"}
-    origin = connections.take(f"https://{parts.netloc}", parts.path)
+    origin = session.connections().take(f"https://{parts.netloc}", parts.path)
     response = origin.request("GET", target, lambda: headers)
     if response.status != 200:
         origin.close()
         raise BrokerError(f"GitHub answered {response.status} to the request for an ID token", hint)
-    connections.give_back(origin)
+    session.connections().give_back(origin)
     try:
         value = json.loads(response.body)["value"]
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -23,12 +23,11 @@ def _id_token(broker: Broker, budget: Budget) -> str:
     from git_credential_bbjwt.vendors import id_token
 
     session = Session(budget, TokenCache.open(create=False), for_person=True)
-    audience = id_token.audience_for(Where.parse(broker.how).text)
-    source = id_token.find_source(broker.id_token_command, broker.id_token_file, audience, session)
-    token = id_token.get(source, audience)
-    told = [f"from {token.source}", f"audience {token.audience}"]
-    told += [f"{what} {_text(token.claims.get(name))}" for what, name in (("issuer", "iss"), ("subject", "sub"))]
-    expires = token.claims.get("exp")
+    source = id_token.find_source(broker, session)
+    _, claims = id_token.get(source)
+    told = [f"from {source.name}", f"audience {source.audience}"]
+    told += [f"{what} {_text(claims.get(name))}" for what, name in (("issuer", "iss"), ("subject", "sub"))]
+    expires = claims.get("exp")
     if isinstance(expires, (int, float)) and 0 < expires < 1e11:
         told.append(f"ends at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(expires))}")
     return ", ".join(told)
