@@ -6,7 +6,7 @@
 # connection has to wait for data, SSL_get_error(3) finds the old error first: https://github.com/python/cpython/issues/148594.
 # A handshake empties the queue, but the helper's connections are opened by threads of their own; see network/connection.py.
 #
-# Needs root, debootstrap and openssl. The Debian 13 is made in a temporary folder; its mirror is the one of this machine.
+# Needs root, debootstrap and openssl. The Debian 13 is made in a temporary folder; it uses this machine's mirror.
 set -eu
 
 folder=$(mktemp -d /var/tmp/finding.XXXXXX)
