@@ -2,7 +2,7 @@
 # Install git-credential-bbjwt in an isolated environment, and switch it on in git's configuration.
 set -eu
 
-# Keep the absolute entries of PATH alone. Until then, only the shell's own commands may run.
+# Keep only the absolute entries of PATH. Until then, only the shell's own commands may run.
 entries=$PATH:
 # shellcheck disable=SC2123  # it is filled again
 PATH=''
@@ -26,7 +26,7 @@ FILE             the payload of the app's `installed` callback: also registers t
 --insecure-storage
                  store the secret of FILE in a file of mode 0600, if there is no keyring
 --with PACKAGE   also install a keyring backend, such as keyring-pass; it is not locked. Upgrades keep it
---with-broker    also install what the https broker needs. Upgrades keep it
+--with-broker    also install the packages of the https broker. Upgrades keep them
 --wheelhouse DIR install from the wheels in DIR, without a network
 --fill-wheelhouse DIR
                  download the locked wheels for machines like this one into DIR
@@ -36,7 +36,7 @@ FILE             the payload of the app's `installed` callback: also registers t
 EOF
 }
 
-# Nobody else may write what is made here, and its user may, whatever the caller's umask.
+# Whatever the caller's umask is, only the user can write to new files.
 umask "$(printf '%04o' "$(((0$(umask) | 022) & 077))")"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -55,7 +55,7 @@ esac
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/git_credential_bbjwt/__init__.py")
 
-# as_typed WORD: print the word as one types it in a shell, quoted if necessary.
+# as_typed WORD: print the word for a shell, quoted if necessary.
 as_typed() {
     case $1 in
     *[!A-Za-z0-9_./:@%+=,-]*) printf "'%s'" "$(printf %s "$1" | sed "s/'/'\\\\''/g")" ;;
@@ -74,12 +74,12 @@ find_python() {
             command -v "$candidate"
             return
         fi
-        [ "$candidate" != "${PYTHON-}" ] || fail "$PYTHON is not Python 3.10 or later" "set PYTHON to one that is"
+        [ "$candidate" != "${PYTHON-}" ] || fail "$PYTHON is not Python 3.10 or later" "set PYTHON to a newer one"
     done
     fail "no Python 3.10 or later found" "install one, or name it: PYTHON=/path/to/python3 ./install.sh"
 }
 
-# Unpack the pip that this Python brings along, if it is found. Having pip install itself takes as long as all the rest.
+# Unpack the pip that is bundled with this Python, if there is one. Letting pip install itself takes as long as all the rest.
 unpack_pip='
 import ensurepip, glob, os, sys, sysconfig, zipfile
 folders = os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"), sysconfig.get_config_var("WHEEL_PKG_DIR")
@@ -98,7 +98,7 @@ make_venv() {
 # make_environment DIR: make an environment, with pip or by uv.
 make_environment() {
     say "making an isolated environment with $python ..."
-    # pip asks rustc for its version, and rustup's makes itself a folder in a home that has none.
+    # pip runs rustc to find its version, and rustup's rustc makes a folder in a home that has none.
     [ -n "${RUSTUP_HOME-}" ] || [ -d "${HOME-}/.rustup" ] || export RUSTUP_HOME="$1/rustup"
     if "$python" -I -c 'import ensurepip, venv' 2>/dev/null; then
         make_venv "$1" || fail "python -m venv failed" "see above; removing $1 and trying again may help"
@@ -112,7 +112,7 @@ make_environment() {
     fi
 }
 
-# Debian splits venv off its Python. Only an installation by root installs the system's package, the demo never.
+# Debian has venv in a separate package. Only an installation by root installs that package; the demo never does.
 install_venv() {
     package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     lacking="$python cannot make environments: it lacks the venv module"
@@ -133,7 +133,7 @@ install_venv() {
 
 has_pip() { "$1/bin/python" -I -c 'import pip' 2>/dev/null; }
 
-# These would have pip install elsewhere.
+# These variables would make pip install into another folder.
 unset PIP_TARGET PIP_PREFIX PIP_ROOT
 
 # pip_install DIR ARGUMENT...: install into an environment, by pip or by uv.
@@ -158,8 +158,8 @@ fill_environment() {
 
 locks=$here/git_credential_bbjwt/installed
 
-# fill_locked DIR LOCK [ARGUMENT]...: install exactly the wheels that a lock names. Installing a wheel runs nothing of it;
-# its SHA-256 is checked first. A lock is complete, and --no-deps saves a third of the time.
+# fill_locked DIR LOCK [ARGUMENT]...: install exactly the wheels that a lock names. Installing a wheel runs none of its code,
+# and its SHA-256 is checked first. A lock is complete, so --no-deps can save a third of the time.
 fill_locked() {
     environment_to_fill=$1 lock=$2
     shift 2
@@ -180,7 +180,7 @@ from hatchling.build import build_wheel
 print(os.path.join(into, build_wheel(into)))
 '
 
-# Print a requirement that only one wheel satisfies.
+# Print a requirement that only the given wheel satisfies.
 require_wheel='
 import hashlib, pathlib, sys
 name, wheel = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -193,7 +193,7 @@ fill_locked_and_project() {
     say "installing the packages of ${2##*/} ..."
     built=$1/build wheel=$(wheel_of_wheelhouse)
     if [ -z "$wheel" ]; then
-        # pip would build it with tools that are not locked; so the locked ones are installed into a separate folder.
+        # pip would build it with tools that are not locked, so the locked tools are installed into a separate folder.
         fill_locked "$1" "$locks/locked-build.txt" --target "$built/with"
         wheel=$("$1/bin/python" -IB -c "$build_wheel" "$built/with" "$built" "$here") ||
             fail "the project could not be built" "see above; please report it"
@@ -227,7 +227,7 @@ project() {
     if [ -n "$(wheel_of_wheelhouse)" ]; then printf '%s' "$name$1==$version"; else printf '%s' "$here$1"; fi
 }
 
-# The files to link into the folders in which man and the shells look, below a prefix's share.
+# The files to link into the folders of man and of the shells, below a prefix's share.
 shared="man/man1/$name.1 bash-completion/completions/$name zsh/site-functions/_$name fish/vendor_completions.d/$name.fish"
 
 # Fail if a path leads through a folder or link whose owner is neither this user nor root, or through a folder in which
@@ -262,8 +262,8 @@ os.symlink(target, f"{link}.{os.getpid()}")
 os.replace(f"{link}.{os.getpid()}", link)
 '
 
-# Make a link that names this process, so that two installers never work on one folder. Fail if another one does. The link
-# of a process that was killed is replaced.
+# Make a link that names this process, so that two installers never work in the same folder. Fail if another installer works
+# there. The link of a process that was killed is replaced.
 take_lock='
 import os, sys
 lock, process = sys.argv[1:]
@@ -283,7 +283,7 @@ for _ in range(9):
 set_places() {
     if [ -n "$system" ]; then
         [ "$(id -u)" -eq 0 ] || fail "--system needs root" "run: sudo ./install.sh --system"
-        umask 022 # All users are to run it.
+        umask 022 # All users must be able to run it.
         data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
         case ${HOME-} in
@@ -292,7 +292,7 @@ set_places() {
         esac
         case ${XDG_DATA_HOME-} in
         /*) base=$XDG_DATA_HOME ;;
-        *) base=$HOME/.local/share ;; # Relative ones are invalid (XDG Base Directory Specification).
+        *) base=$HOME/.local/share ;; # Relative paths are invalid (XDG Base Directory Specification).
         esac
         own_home=$HOME data=$base/$name bin=$HOME/.local/bin share=$base level=--global
     fi
@@ -323,13 +323,13 @@ temporary_folder() {
     trap 'exit 1' HUP INT TERM
 }
 
-# write_launcher ENVIRONMENT: the command. -I keeps PYTHONPATH and the command's own folder out of its imports. UTF-8
-# whatever the locale (Python's "UTF-8 mode", the default from 3.15) saves a fortieth of a start, and -S a fifth:
-# git_credential_bbjwt/system/site_packages.py does the rest of `site` if more than the cache is needed. Until then
-# collecting garbage is switched off, and the package is looked for in its own folder alone.
+# write_launcher ENVIRONMENT: write the command. -I keeps PYTHONPATH and the command's own folder out of its imports. -Xutf8
+# (Python's "UTF-8 mode", the default from 3.15) saves 2.5 % of a start, and -S saves 20 %. If more than the cache is needed,
+# git_credential_bbjwt/system/site_packages.py loads `site` later. Until then, garbage collection is switched off, and the
+# package is imported from its own folder only.
 write_launcher() {
     mkdir -p "$bin"
-    # Write it in the environment, in which nobody can have prepared a link, and then move it to its place.
+    # Write the command in the environment, because nobody can have prepared a link there. Then move it to its place.
     new=$1/$name.new
     first="#!$1/bin/python -ISXutf8"
     packages_of_it=$("$1/bin/python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -338,7 +338,7 @@ write_launcher() {
     *) short=yes ;;
     esac
     if [ -z "$short" ] || [ ${#first} -gt 120 ]; then
-        # Kernels accept neither blanks nor long paths in a first line. A shell runs what Python reads as a string.
+        # Kernels accept neither blanks nor long paths in a first line. So a shell runs a line that is a string for Python.
         first=$(printf "#!/bin/sh\n''':'\nexec \"%s/bin/python\" -ISXutf8 \"\$0\" \"\$@\"\n'''" "$1")
     fi
     cat >"$new" <<EOF
@@ -356,11 +356,11 @@ except KeyboardInterrupt:
     sys.exit(130)
 EOF
     chmod 755 "$new"
-    rm -f "$bin/$name" # A link to a folder would have it moved into that.
+    rm -f "$bin/$name" # If this were a link to a folder, mv would move the command into that folder.
     mv -f "$new" "$bin/$name"
 }
 
-# Fail, in words, for a file that does not hold payloads. It runs before there is an environment, so it imports only the
+# Fail with a message if a file does not contain payloads. This runs before there is an environment, so it imports only the
 # standard library and the modules that read payloads.
 check_payload='
 import json, sys
@@ -412,14 +412,14 @@ install_it() {
     say "installing $name in $data ..."
     lock_places
     for old in "$data"/environment-*; do
-        # It was not finished: its installer was killed.
+        # Its installer was killed before the end.
         if [ -d "$old" ] && [ ! -e "$old/with" ]; then rm -rf "$old"; fi
     done
-    # A new environment beside the old one: an upgrade that fails leaves what worked.
+    # The new environment does not replace the old one yet, so that an upgrade that fails leaves a working command.
     environment=$data/environment-$(date +%s)-$$
     trap 'rm -rf "$environment" "$data/installing"; rmdir "$data" 2>/dev/null' EXIT
     trap 'exit 1' HUP INT TERM
-    cd / # No installer is to find settings, or modules, in the folder this was called from.
+    cd / # Installers must not find settings or modules in the caller's folder.
     previous=''
     if [ -d "$data/current" ]; then
         previous=$(cd -P "$data/current" && pwd)
@@ -433,7 +433,7 @@ install_it() {
         fill_environment "$environment" $packages
     fi
     if [ -e "$bin/$name" ] && ! is_own_command; then
-        say "note: replacing $bin/$name, which another installer made; uninstall that one"
+        say "note: replacing $bin/$name, which another installer made; uninstall that command with its installer"
     fi
     "$environment/bin/python" -I "$environment/bin/$name" --version >/dev/null ||
         fail "the installed command does not start" "see above; please report it"
@@ -443,7 +443,7 @@ install_it() {
     link_shared "$environment"
     "$python" -I -c "$set_link" "${environment##*/}" "$data/current"
     trap 'rm -f "$data/installing"' EXIT
-    # Commands that run just now, and a broker, import from the previous environment: it goes with the next upgrade.
+    # Commands and brokers that are running import from the previous environment, so it stays until the next upgrade.
     for old in "$data"/environment-*; do
         if [ "$old" != "$environment" ] && [ "$old" != "$previous" ]; then rm -rf "$old"; fi
     done
@@ -454,12 +454,12 @@ install_it() {
         "$bin/$name" register ${system:+--system} ${insecure:+--insecure-storage} "$payload" || registered=''
     fi
     if [ -n "$configure" ]; then
-        # An upgrade leaves lines that name this command as they are: they may be for some workspaces only.
+        # An upgrade does not change lines that name this command, because they may be for some workspaces only.
         if [ -n "$payload" ] ||
             ! git config "$level" --get-regexp '^credential\..*helper$' 2>/dev/null | grep -qF "$bin/$name"; then
-            # If none is registered, the payload names the host.
+            # If no installation is registered, the payload names the host.
             BBJWT_INSTALLATION=${payload:-${BBJWT_INSTALLATION-}} "$bin/$name" configure "$level" ||
-                say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without"
+                say "note: git's configuration is not changed, see above; $name exec -- git clone URL works without it"
         fi
     fi
     next_step
@@ -470,7 +470,7 @@ is_own_command() {
     case $(sed 3q "$bin/$name" 2>/dev/null) in *"$data/"*) ;; *) return 1 ;; esac
 }
 
-# keep_choices ENVIRONMENT: take over what --with and --with-broker installed in the previous environment.
+# keep_choices ENVIRONMENT: keep the packages that --with and --with-broker installed in the previous environment.
 keep_choices() {
     if [ -e "$1/with-broker" ]; then broker=yes; fi
     if [ -s "$1/with" ]; then
@@ -488,12 +488,12 @@ next_step() {
     *:"$bin":*) ;;
     *)
         command=$(as_typed "$bin/$name")
-        say "note: $bin is not on your PATH; git finds the helper all the same, add it to type $name yourself"
+        say "note: $bin is not on your PATH; git finds the helper anyway; to type $name yourself, add the folder"
         ;;
     esac
     url=$("$bin/$name" list --json 2>/dev/null | "$python" -I -c "$registered_url" 2>/dev/null) || url=''
     if [ -z "$registered" ]; then
-        say "The secret is stored nowhere, see above. To use this payload here, do one of these:"
+        say "The secret is not stored, see above. To use this payload on this machine, do one of these:"
         say "  export BBJWT_INSTALLATION=$(as_typed "$payload")"
         say "  $command register ${system:+--system }--insecure-storage $(as_typed "$payload")"
     elif [ -n "$url" ] && [ -n "$configure" ]; then
@@ -508,7 +508,7 @@ next_step() {
     fi
 }
 
-# remove_empty DIR: remove the folder and those above it, as far as they are empty and below the home folder.
+# remove_empty DIR: remove the folder and the folders above it, if they are empty and below the home folder.
 remove_empty() {
     folder=$1
     while [ -z "$system" ] && [ "${folder#"$HOME"/}" != "$folder" ] && rmdir "$folder" 2>/dev/null; do
@@ -527,7 +527,7 @@ uninstall() {
         "$bin/$name" --version >/dev/null ||
             fail "not uninstalled: $bin/$name does not start, see above, so nothing can be unregistered" \
                 "install it again, then uninstall it: ./install.sh${system:+ --system} --no-configure"
-        "$bin/$name" unconfigure "$level" || say "note: git's configuration could not be put back, see above"
+        "$bin/$name" unconfigure "$level" || say "note: git's configuration could not be changed back, see above"
         "$bin/$name" unregister --all ${system:+--system} ||
             fail "not uninstalled: the secrets that are named above are still stored" \
                 "unlock the keyring, then run again: ./install.sh --uninstall${system:+ --system}"
@@ -558,7 +558,7 @@ demo() {
     PYTHONDONTWRITEBYTECODE=1 "$place/environment/bin/python" -m tests.demo "$place"
 }
 
-# Download the locked wheels with the pip that Python brings along, or with the locked pip if uv made the environment.
+# Download the locked wheels with Python's bundled pip, or with the locked pip if uv made the environment.
 fill_wheelhouse() {
     python=$(find_python)
     temporary_folder
@@ -574,7 +574,7 @@ fill_wheelhouse() {
     say "next: copy $filled and this folder to the other machine; there: ./install.sh --wheelhouse DIR"
 }
 
-# set_mode MODE: allow only one.
+# set_mode MODE: set the mode. Only one is allowed.
 set_mode() {
     [ "$mode" = install_it ] || { usage >&2 && exit 2; }
     mode=$1
@@ -656,10 +656,10 @@ if [ "$mode" = environment ]; then
         shift
         fill_environment "$into" "$@"
     else
-        rm -rf "$into"/lib/python*/site-packages/git_credential_bbjwt* # pip takes one of the same version for the same.
+        rm -rf "$into"/lib/python*/site-packages/git_credential_bbjwt* # pip would keep one of the same version.
         fill_locked_and_project "$into" "$1"
         bin=$into/bin
-        write_launcher "$into" # The tests run what users have.
+        write_launcher "$into" # The tests run the same command as users.
     fi
 else
     "$mode"
