@@ -126,8 +126,8 @@ def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool)
     hint = f"git-credential-bbjwt doctor {repository.url} checks each step"
     if opens_workspace:
         return TooManyRefusedError(
-            f"the server refuses the OAuth consumer's token for {repository.full_name}: the repository does not exist "
-            f"or is closed to the consumer; it gets no token for {seconds} s",
+            f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "
+            f"the consumer; it gets no token for {seconds} s",
             f"check the URL; {hint}",
             seconds,
         )
