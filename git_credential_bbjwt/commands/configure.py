@@ -19,15 +19,13 @@ from collections.abc import Iterable
 
 from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.core.failures import UsageError
-from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST
-from git_credential_bbjwt.git.entries import Level, entries, helper_value, known_urls, proactive_entry
+from git_credential_bbjwt.git.entries import Level, entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.helper_lines import beside_this_one
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
-from git_credential_bbjwt.git.settings import Entry
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import read_sources
 
@@ -85,12 +83,10 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     bases = _base_urls(catalogue, options)
     urls = [f"{base}/{workspace}" for base in bases for workspace in arguments.workspace] or bases
     exclusive = arguments.exclusive or os.name == "nt"
-    helper = helper_value(helper_words(options))
-    wanted: list[Entry] = []
-    for url in urls:
-        wanted += entries(url, helper, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh)
+    proactive: list[str] = []
     if arguments.proactive:
-        wanted += [proactive_entry(url) for url in (urls if arguments.workspace else _known_workspaces(catalogue))]
+        proactive = urls if arguments.workspace else _known_workspaces(catalogue)
+    wanted = entries(urls, options, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh, proactive=proactive)
     level = Level(arguments.level)
     written = level.write(wanted, options)
     level.replace_other_urls(urls)
@@ -103,9 +99,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         kept = [name for name in level.options_on_line(url) if name not in options.given]
         kept = [name for name in dict.fromkeys(kept) if options.broker is None or name != "--broker"]
         if kept:
-            note(
-                f"the helper line for {url} keeps its options ({', '.join(kept)}); to drop them, run unconfigure first"
-            )
+            note(f"the helper line for {url} keeps its options ({', '.join(kept)}); {APP_NAME} unconfigure drops them")
         _warn_of_others(url, exclusive=exclusive)
     if arguments.proactive and git_version() < PROACTIVE:
         note(
@@ -139,24 +133,20 @@ def _spelled(key: str, value: str) -> str:
 
 def _known_workspaces(catalogue: Catalogue) -> list[str]:
     """Return the URLs of the workspaces that installations name. Raises UsageError if there are none, or too many."""
-    urls: dict[str, None] = {}
+    urls = workspace_urls(catalogue)
     hint = f"name them: {APP_NAME} configure --proactive --workspace SLUG"
-    for one in catalogue:
-        urls.update(dict.fromkeys(f"https://{one.host}/{workspace}" for workspace in one.workspaces))
-        if len(urls) > _MOST_WORKSPACES:
-            raise UsageError(f"--proactive is for {_MOST_WORKSPACES} workspaces at most", hint)
+    if len(urls) > _MOST_WORKSPACES:
+        raise UsageError(f"--proactive is for {_MOST_WORKSPACES} workspaces at most", hint)
     if not urls:
         raise UsageError("--proactive is for workspaces, and no installation names one", hint)
-    return list(urls)
+    return urls
 
 
 def _warn_of_others(url: str, *, exclusive: bool) -> None:
     """Warn of helpers that are asked first or store tokens. Raises GitError."""
     before, this_one, after = beside_this_one(url)
     others = [(one, "is asked before this helper, and may answer with another password") for one in before if this_one]
-    others += [
-        (helper, "is offered this helper's tokens after use, and stores them") for helper in after if helper.stores
-    ]
+    others += [(one, "is offered this helper's tokens after use, and stores them") for one in after if one.stores]
     for helper, what in others:
         remedy = f"to ask this helper only: {APP_NAME} configure --exclusive"
         if exclusive:

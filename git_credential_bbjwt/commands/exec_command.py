@@ -20,10 +20,9 @@ from shutil import which
 from typing import NoReturn
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.option_table import helper_words
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
-from git_credential_bbjwt.git.entries import entries, helper_value, known_urls, proactive_entry
+from git_credential_bbjwt.git.entries import entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
@@ -52,14 +51,14 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         raise UsageError("exec needs a command to run", "git-credential-bbjwt exec -- git clone URL")
     options.check_id_token()
     need_git(SETTINGS_BY_ENVIRONMENT, "exec", "use git-credential-bbjwt configure instead")
-    helper = helper_value(helper_words(options))
-    wanted = []
     catalogue = Catalogue(read_sources(options))
     catalogue.warn_of_exposed()
-    for url in known_urls(catalogue):
-        wanted += entries(url, helper, exclusive=True, rewrite_ssh=arguments.rewrite_ssh)
-    if arguments.proactive:
-        wanted += _proactive_entries(catalogue)
+    injected = takewhile(lambda one: not one.secret_place.is_registered, catalogue)  # The registries come last.
+    proactive = workspace_urls(injected) if arguments.proactive else []
+    if arguments.proactive and not proactive:
+        warning("--proactive changes nothing: no injected installation names its workspace")
+    urls = known_urls(catalogue)
+    wanted = entries(urls, options, exclusive=True, rewrite_ssh=arguments.rewrite_ssh, proactive=proactive)
     environment = _callers_environment()
     first = _config_count(environment)
     for number, (key, value) in enumerate(wanted, start=first):
@@ -73,15 +72,6 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         if environment.get(name) and os.path.exists(environment[name]):
             environment[name] = os.path.abspath(environment[name])
     _become(words, environment)
-
-
-def _proactive_entries(catalogue: Catalogue) -> list[tuple[str, str]]:
-    """The settings that make git send a token unasked, for each workspace that an injected installation names."""
-    injected = takewhile(lambda one: not one.secret_place.is_registered, catalogue)  # The registries come last.
-    names = dict.fromkeys((one.host, workspace) for one in injected for workspace in one.workspaces)
-    if not names:
-        warning("--proactive changes nothing: no injected installation names its workspace")
-    return [proactive_entry(f"https://{host}/{workspace}") for host, workspace in names]
 
 
 def _config_count(environment: dict[str, str]) -> int:

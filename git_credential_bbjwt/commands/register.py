@@ -18,8 +18,8 @@ Examples:
 import argparse
 
 from git_credential_bbjwt.commands.command_line import slug
-from git_credential_bbjwt.commands.registration import given, trial
-from git_credential_bbjwt.commands.registration.registration import Registration
+from git_credential_bbjwt.commands.registration import given
+from git_credential_bbjwt.commands.registration.registration import Registration, check_secret
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -86,7 +86,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         unregister = f"{APP_NAME} unregister {replaced[0].workspaces[0]} --app {replaced[0].app_key}"
         unregister += " --system" if arguments.system else ""
         remedy = f"register the newest payload; to remove the registered one: {unregister}"
-        trial.check_secret(new, options.timeout, remedy)
+        check_secret(new, options.timeout, remedy)
     registered = registration.store(wanted)
     for name in dict.fromkeys(one.name for one in registered):
         _say([one for one in registered if one.name == name], registration.registry)

@@ -7,6 +7,7 @@ An entry of this helper is recognised by its value: the program that it names. T
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 
 from git_credential_bbjwt.core.clone_urls import ssh_forms
 from git_credential_bbjwt.core.failures import CredentialError
@@ -16,7 +17,7 @@ from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.git.settings import ConfigurationFile, Entry, Setting, file_to_write, files_to_read
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
+from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL, Installation
 
 
 def known_urls(catalogue: Catalogue) -> list[str]:
@@ -24,7 +25,12 @@ def known_urls(catalogue: Catalogue) -> list[str]:
     return [f"https://{host}" for host in catalogue.hosts()] or [CLOUD_BASE_URL]
 
 
-def helper_value(words: list[str]) -> str:
+def workspace_urls(installations: Iterable[Installation]) -> list[str]:
+    """Return the URLs of the workspaces that ``installations`` name."""
+    return list(dict.fromkeys(f"https://{one.host}/{name}" for one in installations for name in one.workspaces))
+
+
+def _helper_value(words: list[str]) -> str:
     """Return how git's configuration names the helper with the options ``words``.
 
     By its absolute path, because cron and desktops have no PATH. Raises CredentialError if it is not installed.
@@ -46,23 +52,26 @@ def _shell_word(text: str) -> str:
     return "".join(c if c.isalnum() or c in "/._-+@%=:," else "'\n'" if c == "\n" else "\\" + c for c in text)
 
 
-def entries(url: str, helper: str, *, exclusive: bool, rewrite_ssh: bool) -> list[Entry]:
-    """Return the settings for one URL, in the order in which git reads them (gitcredentials(7), git-config(1))."""
-    section = f"credential.{url}"
-    wanted = [(f"{section}.helper", "")] if exclusive else []
-    wanted += [(f"{section}.helper", helper), (f"{section}.useHttpPath", "true")]
-    return wanted + [(f"url.{url}/.insteadOf", form) for form in (_ssh_forms(url) if rewrite_ssh else ())]
+def entries(
+    urls: Iterable[str], options: HelperOptions, *, exclusive: bool, rewrite_ssh: bool, proactive: Iterable[str] = ()
+) -> list[Entry]:
+    """Return the settings for ``urls``, in the order in which git reads them (gitcredentials(7), git-config(1)).
+
+    For the workspaces' URLs ``proactive`` git 2.46 and later sends the token with its first request.
+    """
+    helper = _helper_value(helper_words(options))
+    wanted = []
+    for url in urls:
+        wanted += [(f"credential.{url}.helper", value) for value in (("", helper) if exclusive else (helper,))]
+        wanted.append((f"credential.{url}.useHttpPath", "true"))
+        wanted += [(f"url.{url}/.insteadOf", form) for form in (_ssh_forms(url) if rewrite_ssh else ())]
+    return wanted + [(f"http.{url}/.proactiveAuth", "basic") for url in proactive]
 
 
 def _ssh_forms(url: str) -> list[str]:
     """Return how URLs begin that reach what is below ``url`` by ssh."""
     host, slash, workspace = url.removeprefix("https://").partition("/")
     return [form + workspace + slash for form in ssh_forms(host)]
-
-
-def proactive_entry(workspace_url: str) -> Entry:
-    """Return the setting that makes git 2.46 and later send the token with its first request (git-config(1))."""
-    return f"http.{workspace_url}/.proactiveAuth", "basic"
 
 
 class Level:
@@ -157,7 +166,7 @@ def _renewed(earlier: str, options: HelperOptions) -> str:
             options = merged(parse_options(words)[0], options)
         options.check()
         words = helper_words(options)
-    return helper_value(words)
+    return _helper_value(words)
 
 
 def _is_within(url: str, other: str) -> bool:

@@ -119,7 +119,10 @@ class ConfigurationFile:
         try:
             run_git("config", *self._place, *arguments)
         except GitError as problem:
-            hint = _OTHER_WAYS if self._place[0] == "--file" else "see who owns the file and its folder (ls -ld)"
+            if not problem.hint.startswith("run git config"):  # It names the cause.
+                raise
+            can_be_elsewhere = self._place[0] == "--file" and arguments[0] == "--add"
+            hint = _OTHER_WAYS if can_be_elsewhere else "see who owns the file and its folder (ls -ld)"
             raise CredentialError(problem.what, hint) from problem
 
 

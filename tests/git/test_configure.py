@@ -425,3 +425,21 @@ def test_a_file_git_cannot_write_is_an_error(machine: Machine) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("git-credential-bbjwt: error: git config failed")
+
+
+@pytest.mark.parametrize(("content", "hint"), [("[broken\n", "hint: correct that line"), ("", "hint: run: unset ")])
+def test_cause_that_git_names_is_what_the_hint_is_about(machine: Machine, content: str, hint: str) -> None:
+    config(machine).write_text(content)
+    done = machine.bbjwt("configure", check=False, GIT_CONFIG_COUNT=None if content else "x")
+
+    assert done.returncode == 1
+    assert hint in done.stderr
+
+
+def test_unconfigure_that_cannot_write_does_not_name_ways_to_configure(machine: Machine) -> None:
+    machine.bbjwt("configure")
+    (machine.home / ".gitconfig.lock").write_text("")
+    done = machine.bbjwt("unconfigure", check=False)
+
+    assert done.returncode == 1
+    assert "exec" not in done.stderr

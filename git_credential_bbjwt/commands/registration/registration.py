@@ -4,20 +4,36 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from git_credential_bbjwt.commands.registration import given, trial
-from git_credential_bbjwt.core.failures import CredentialError, InstallationError, SecretError, UsageError
+from git_credential_bbjwt.commands.registration import given
+from git_credential_bbjwt.core.failures import (
+    BudgetSpentError,
+    ConnectionFailedError,
+    CredentialError,
+    InstallationError,
+    RefusedError,
+    SecretError,
+    UsageError,
+)
 from git_credential_bbjwt.core.output import error, hide, note
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryFolder
 from git_credential_bbjwt.secret_stores import secret_store
+from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
+from git_credential_bbjwt.vendors.connect import look_up_workspace
+from git_credential_bbjwt.vendors.session import Session
 
 # Characters of the progress bar.
 _WIDTH = 30
+
+# Seconds that a trial may take before the new secret replaces the old one untried.
+_PATIENCE = 10.0
 
 
 class Wanted(NamedTuple):
@@ -88,7 +104,7 @@ class Registration:
                 raise InstallationError(f"{where}: {field} is missing")
         slugs = self.workspaces or list(one.workspaces) or self._known_workspaces(one)
         if not slugs:
-            slugs = [trial.ask_slug(one, where, self.timeout)]
+            slugs = [_ask_slug(one, where, self.timeout)]
         new = one._replace(
             secret_place=self.place, registration=os.urandom(8).hex(), where=self.registry.path, shared_secret=""
         )
@@ -169,6 +185,46 @@ class Registration:
         done = f"registered {len(wanted) - len(failed)} of {len(wanted)} installations"
         note(f"{done}; the secrets are {self.place.described}, the rest in {self.registry.path}")
         return 1 if failed else 0
+
+
+def _ask_slug(app: Installation, where: str, timeout: float) -> str:
+    """Ask Bitbucket for the slug of a workspace that the payload names by its UUID alone. Raises InstallationError."""
+    remedy = "name it: git-credential-bbjwt register FILE --workspace SLUG"
+    if not app.workspace_uuid:
+        raise InstallationError(f"{where} names neither the workspace's slug nor its UUID", remedy)
+    try:
+        return look_up_workspace(app, _session(timeout))
+    except CredentialError as problem:
+        raise InstallationError(
+            f"{where} does not name the workspace's slug, and Bitbucket does not tell it: {problem.what}", remedy
+        ) from problem
+
+
+def check_secret(new: Installation, timeout: float, remedy: str) -> None:
+    """Try the secret of ``new``, which is to replace a registered installation, by one signed request.
+
+    Raises InstallationError with the hint ``remedy`` if Bitbucket refuses it; if that stays open, a note says why.
+    """
+    if not new.workspace_uuid:
+        note(f"the new secret of the {new.name} was not tried: the payload does not name the workspace's UUID")
+        return
+    seconds = min(_PATIENCE, timeout)
+    # A thread, because a name look-up cannot be ended. It ends with the process.
+    trial = futures.ThreadPoolExecutor(1).submit(look_up_workspace, new, _session(seconds))
+    try:
+        trial.result(seconds)
+    except futures.TimeoutError:
+        note(f"the new secret of the {new.name} could not be tried: there is no response")
+    except (RefusedError, ConnectionFailedError, BudgetSpentError) as problem:
+        if isinstance(problem, RefusedError) and problem.status == 401:
+            raise InstallationError(
+                f"Bitbucket refuses the new secret of the {new.name}, so nothing was replaced: {problem.what}", remedy
+            ) from problem
+        note(f"the new secret of the {new.name} could not be tried: {problem.what}")
+
+
+def _session(seconds: float) -> Session:
+    return Session(Budget(seconds), TokenCache.open(create=False), for_person=True)
 
 
 def _with_bar(what: str, steps: range) -> Iterator[int]:
