@@ -1,4 +1,4 @@
-"""What is remembered about lines for people: bounded, because a broker's process lives for long."""
+"""The values that `output` remembers: their number is limited, because a broker's process runs for a long time."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_newest_secrets_are_hidden() -> None:
     for number in range(5000):
         output.hide(f"token-{number}")
         if number % 100 == 0:
-            output.hide("a shared secret")  # As each mint does.
+            output.hide("a shared secret")  # Each mint does this.
 
     assert len(output.hidden_values()) == 1000
     assert output.redacted("token-4999, a shared secret") == "[redacted], [redacted]"
 
 
-def test_secrets_of_many_threads() -> None:
+def test_number_of_secrets_is_limited_with_many_threads() -> None:
     def hide(first: int) -> None:
         for number in range(2000):
             output.hide(f"token-{first}-{number}")

@@ -13,12 +13,12 @@ from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, reques
 
 
 def silent(done: subprocess.CompletedProcess[str]) -> bool:
-    """Nothing was said, and nothing went wrong."""
+    """Return whether the call printed nothing and succeeded."""
     return (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
 def one_line(text: str) -> bool:
-    """Whether exactly one whole line was said."""
+    """Return whether ``text`` is exactly one whole line."""
     return text.count("\n") == 1 and text.endswith("\n")
 
 
@@ -50,7 +50,7 @@ def test_unknown_attributes_are_ignored(acme: Workspace) -> None:
     assert answer(acme.get(extra=extra))["username"] == "x-token-auth"
 
 
-def test_the_last_of_a_repeated_attribute_counts(acme: Workspace) -> None:
+def test_last_value_of_a_repeated_attribute_is_used(acme: Workspace) -> None:
     data = f"host=evil.example\n{request(acme.url)}\n"
 
     assert "password" in answer(acme.machine.bbjwt("get", data=data))
@@ -89,7 +89,7 @@ def test_a_foreign_workspace_gets_no_answer(acme: Workspace) -> None:
     assert acme.bitbucket.seen == []
 
 
-def test_no_path_names_the_command_that_sends_one(acme: Workspace) -> None:
+def test_request_without_a_path_names_the_command_that_makes_git_send_it(acme: Workspace) -> None:
     done = acme.machine.get(acme.bitbucket.base_url)
 
     assert (done.stdout, done.returncode) == ("", 0)
@@ -97,7 +97,7 @@ def test_no_path_names_the_command_that_sends_one(acme: Workspace) -> None:
     assert f"git config --global credential.{acme.bitbucket.base_url}.useHttpPath true" in done.stderr
 
 
-def test_no_token_to_be_had_makes_git_quit(acme: Workspace) -> None:
+def test_git_is_told_to_quit_if_no_token_is_available(acme: Workspace) -> None:
     acme.app.shared_secret = "another one since the app was installed again"
     done = acme.get(check=False)
 
@@ -130,7 +130,7 @@ def test_git_stops_at_once_and_does_not_prompt(acme: Workspace) -> None:
     ],
     ids=["no equals", "NUL", "long line", "no host", "empty", "blank", "bytes", "cut short", "endless"],
 )
-def test_a_malformed_request_is_one_line_and_exit_1(acme: Workspace, data: bytes) -> None:
+def test_malformed_request_prints_one_line_and_exits_with_1(acme: Workspace, data: bytes) -> None:
     for operation in ("get", "erase"):
         done = acme.machine.bbjwt(operation, data=data, check=False)
         assert (done.stdout, done.returncode) == ("", 1)
@@ -157,7 +157,7 @@ def test_a_request_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> No
 
 
 @pytest.mark.parametrize("value", ["a\nhost=evil.example", "a\rb", "a\0b", "\x1b[2J", "é", "\u2028", "a\x7f"])
-def test_no_value_can_write_a_line_of_its_own(value: str) -> None:
+def test_value_cannot_add_a_line_to_the_answer(value: str) -> None:
     with pytest.raises(ValueError, match="password"):
         format_answer([("username", "x-token-auth"), ("password", value)])
 
@@ -211,7 +211,7 @@ def test_an_unknown_command_at_a_terminal_is_a_usage_error(machine: Machine) -> 
         ["get", "store"],
     ],
 )
-def test_a_wrong_command_line_is_exit_2(machine: Machine, arguments: list[str]) -> None:
+def test_wrong_command_line_exits_with_2(machine: Machine, arguments: list[str]) -> None:
     done = machine.bbjwt(*arguments, data=request("https://bitbucket.org/acme/widgets") + "\n", check=False)
 
     assert (done.stdout, done.returncode) == ("", 2)
@@ -222,7 +222,7 @@ def test_options_may_be_written_with_an_equals_sign(acme: Workspace) -> None:
     assert "password" in answer(acme.get("--scope=repository", "--timeout=30", "--token-store=none"))
 
 
-def test_state_comes_only_with_an_answer_from_the_cache(acme: Workspace) -> None:
+def test_only_an_answer_from_the_cache_has_a_state(acme: Workspace) -> None:
     announced = "capability[]=authtype\ncapability[]=state\n"
     fresh = acme.get(extra=announced).stdout
     cached = acme.get(extra=announced).stdout.splitlines()
@@ -241,7 +241,7 @@ def test_closed_descriptors_do_no_harm(acme: Workspace) -> None:
     assert [record.read_bytes()[:5] for record in acme.machine.records()] == [b"bbjwt"]
 
 
-def test_a_reader_that_is_gone_is_no_traceback(acme: Workspace) -> None:
+def test_reader_that_has_gone_causes_no_traceback(acme: Workspace) -> None:
     acme.get()
     done = acme.machine.run("sh", "-c", '"$0" get <request | true; "$0" --help | true', COMMAND, check=False)
 

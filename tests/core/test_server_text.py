@@ -1,4 +1,4 @@
-"""The gate for a server's words: what passes it, what never does, and how long it takes."""
+"""The gate for a server's words: texts that pass, texts that are redacted, and the time it takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from git_credential_bbjwt.core.server_text import safe_text
 
 @pytest.fixture(autouse=True)
 def _nothing_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of this process hide values too."""
+    """Forget the hidden values of other tests in this process."""
     monkeypatch.setattr(output, "_secrets", {})
 
 
@@ -48,7 +48,7 @@ def a_jwt() -> str:
 
 
 def longest_in_both(shown: str, token: str) -> int:
-    """How long a piece of ``token`` is in ``shown``, signs left out and case ignored."""
+    """Return the length of the longest piece of ``token`` in ``shown``, without punctuation and ignoring case."""
     squeezed, plain = ("".join(filter(str.isalnum, text)).lower() for text in (shown, token))
     length = 0
     while any(plain[at : at + length + 1] in squeezed for at in range(len(plain) - length)):
@@ -76,7 +76,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "in full width": lambda token: "".join(chr(ord(c) + 0xFEE0) for c in token),
 }
 
-#: What can be recognised only if the value is known.
+#: Texts that can be recognised only if the value is known.
 SPELLINGS_OF_KNOWN: dict[str, Callable[[str], str]] = SPELLINGS | {
     "in lines": lambda token: "\r\n".join(textwrap.wrap(token, 7)),
     "letter by letter": " ".join,
@@ -131,13 +131,13 @@ def test_text_of_any_length_takes_no_time(piece: str, size: int) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_what_passes_is_one_printable_line_of_the_given_length() -> None:
+def test_shown_text_is_one_printable_line_of_the_given_length() -> None:
     assert safe_text("a\r\nb\x1b[2J\u2028c\x85d") == "a b [2J c d"
     assert safe_text("word " * 100, 12) == "word word wo"
     assert safe_text(b"\xff\xfeword") == "\ufffd\ufffdword"
 
 
-def test_any_line_for_people_is_without_jwts() -> None:
+def test_no_line_for_people_has_a_jwt() -> None:
     token = a_jwt()
     assert redacted(f"key={token}, eyJust a word") == f"key={REDACTED}, eyJust a word"
     assert redacted(f"{token}{token[:19]}") == REDACTED

@@ -1,4 +1,4 @@
-"""WHERE of ``--broker``: a socket, an https URL, or a command line, and never one taken for another."""
+"""WHERE of ``--broker``: a socket, an https URL, or a command line. A URL is never run as a command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.conftest import Machine, request
         ("https://127.0.0.1:1", HTTPS, "https://127.0.0.1:1"),
     ],
 )
-def test_where_has_one_spelling(value: str, way: str, text: str) -> None:
+def test_where_is_normalized(value: str, way: str, text: str) -> None:
     found = Where.parse(value)
 
     assert (found.way, found.text) == (way, text)

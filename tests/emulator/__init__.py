@@ -64,7 +64,7 @@ __all__ = [
 
 
 class Emulator(Answers):
-    """The whole of it. Use as a context manager; ``base_url`` and ``base_api_url`` are known from the start.
+    """The emulated Bitbucket. Use it as a context manager; ``base_url`` and ``base_api_url`` are known from the start.
 
     ``name`` is the host in its certificate. With the authority ``clients``, it serves only clients with a certificate
     of that authority.
@@ -83,7 +83,7 @@ class Emulator(Answers):
         self.clock_offset = 0.0
         self._faults: dict[str, list[Fault]] = {}
         self.faults_met = 0
-        #: How many connections were made.
+        #: Number of connections that were made.
         self.connections = 0
         self._lock = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class Emulator(Answers):
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(certificate)
         self._servers = {origin: Server(self, origin, context) for origin in ("base", "api", "storage")}
-        #: Where LFS objects are: another host, which git's own credentials are not for.
+        #: The host of LFS objects, which git's own credentials are not for.
         self.storage_url = f"https://localhost:{self._servers['storage'].server_port}"
         self.storage_key = secrets.token_hex(16)
         self.base_url = f"https://localhost:{self._servers['base'].server_port}"
@@ -107,7 +107,7 @@ class Emulator(Answers):
             server.shutdown()
             server.server_close()
 
-    # For tests to set up.
+    # Set-up by tests.
 
     @property
     def host(self) -> str:
@@ -122,7 +122,7 @@ class Emulator(Answers):
             client_key = f"connection:{secrets.randbelow(10**9)}"
         app = App(
             key=key,
-            # One app is installed once on a workspace; here also again, with a client key of the old form.
+            # Bitbucket installs an app once on a workspace. Here it can be installed again, with an old client key.
             client_key=client_key,
             shared_secret=secrets.token_urlsafe(48),
             workspace=workspace,
@@ -192,7 +192,7 @@ class Emulator(Answers):
     def host_repository(
         self, full_name: str, files: dict[str, str] | None = None, *, path: Path | None = None
     ) -> HostedRepository:
-        """Create a private repository with one commit; or serve the one at ``path`` by this name too."""
+        """Create a private repository with one commit; or serve the repository at ``path`` by this name, too."""
         workspace, slug = full_name.split("/")
         if path is None:
             path = self.folder / "repositories" / f"{workspace}-{slug}.git"
@@ -206,7 +206,7 @@ class Emulator(Answers):
         return f"{self.base_url}/{repository.full_name}.git"
 
     def rename(self, repository: HostedRepository, slug: str) -> None:
-        """Give a repository another slug; what its old one answers is a rule."""
+        """Give a repository another slug. A rule decides how the old slug is answered."""
         repository.old_slugs.add(repository.slug)
         repository.slug = slug
 
@@ -221,9 +221,9 @@ class Emulator(Answers):
     def end_connect(
         self, how: str = "gone", *, seconds: float | None = None, look_ups: bool | None = None, tokens: bool = False
     ) -> None:
-        """End Connect as `End` says, for good or for so many seconds (a rehearsal).
+        """End Connect as `End` says, permanently or for ``seconds`` (a rehearsal).
 
-        Whether look-ups still work when swaps are not supported is not known; they do, unless ``look_ups`` is true.
+        Nobody knows whether look-ups still work if swaps are not supported. Here they do, unless ``look_ups`` is true.
         """
         if look_ups is None:
             look_ups = how in ("gone", "unauthorized")
@@ -247,7 +247,7 @@ class Emulator(Answers):
             token.revoked = True
 
     def misbehave(self, kind: str, *faults: Fault) -> None:
-        """Let the next requests of ``kind`` ("token", "api", "git") meet these faults, one each."""
+        """Let the next requests of ``kind`` ("token", "api", "git") have these faults, one each."""
         self._faults.setdefault(kind, []).extend(faults)
 
     def helper_requests(self) -> list[Seen]:
@@ -255,11 +255,11 @@ class Emulator(Answers):
         return [one for one in self.seen if one.is_helper]
 
     def mints(self) -> int:
-        """How many tokens were issued, to apps and consumers."""
+        """Return the number of tokens that were issued to apps and consumers."""
         return sum(1 for one in self.seen if one.path == TOKEN_PATH and one.status == 200)
 
     def grants(self, grant_type: str) -> list[Seen]:
-        """The requests to the token endpoint for a grant, refused ones too."""
+        """Return the requests for a grant, including refused requests."""
         return [one for one in self.seen if one.form.get("grant_type") == grant_type]
 
     def now(self) -> float:

@@ -1,4 +1,4 @@
-"""A workspace with some private repositories, until standard input ends: for the benchmark."""
+"""Serve a workspace with some private repositories until standard input ends, for the benchmark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.emulator import Emulator, HostedRepository
 
 
 def main() -> None:
-    """Serve acme until standard input ends; print as JSON what a client needs to know."""
+    """Serve acme until standard input ends; print as JSON everything that a client needs."""
     parser = argparse.ArgumentParser(prog="python -m tests.emulator")
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="+", help="repositories")

@@ -36,7 +36,7 @@ _BAD_CREDENTIALS = "Token is invalid, expired, or not supported for this endpoin
 
 
 class Answers:
-    """The rules; `Emulator` has what they are about."""
+    """The rules; `Emulator` has the state."""
 
     apps: dict[str, App]
     consumers: dict[str, Consumer]
@@ -67,7 +67,7 @@ class Answers:
             raise rest_error(401, f"{_BAD_CREDENTIALS} ({bad})") from bad
         seen.claims = claims
         if check_qsh and claims.get("qsh") != query_string_hash(seen.method, seen.path, seen.query):
-            seen.reason = "qsh is of another request"
+            seen.reason = "qsh belongs to another request"
             raise rest_error(401, f"{_BAD_CREDENTIALS} (qsh)")
         return app
 
@@ -77,7 +77,7 @@ class Answers:
         return end if end and (end.until is None or self.now() < end.until) else None
 
     def check_connect(self, seen: Seen, *, swap: bool) -> None:
-        """Refuse what a Connect app wants after the end of Connect. Raises RefusalError."""
+        """Refuse a Connect app's requests after the end of Connect. Raises RefusalError."""
         end = self.connect_end()
         if end is None or not (swap or end.look_ups):
             return
@@ -115,7 +115,7 @@ class Answers:
         return app, claims
 
     def check_token(self, token: str) -> IssuedToken | None:
-        """Return what is known of an access token that still counts."""
+        """Return the record of a valid access token."""
         issued = self.tokens.get(token)
         if issued is None or issued.revoked or issued.expires <= self.now():
             return None
@@ -154,7 +154,7 @@ class Answers:
             raise
 
     def _swap(self, seen: Seen) -> dict[str, Any]:
-        """A JWT for a token ("Exchange a Connect JWT for an OAuth access token"). Raises RefusalError."""
+        """Swap a JWT for a token ("Exchange a Connect JWT for an OAuth access token"). Raises RefusalError."""
         self.check_connect(seen, swap=True)
         app = self.check_jwt(seen, check_qsh=self.rules.swap_checks_qsh)
         if seen.form.get("grant_type") != GRANT_TYPE:
@@ -196,7 +196,7 @@ class Answers:
                 "should use urn:bitbucket:oauth2:jwt instead."
             )
             raise oauth_error(400, "invalid_grant", problem)
-        # Whether `scope` may narrow it is not known; nobody sends anything else.
+        # Nobody knows whether `scope` may narrow the token. No client sends another field.
         if set(seen.form) != {"grant_type"}:
             raise oauth_error(400, "invalid_request", "unknown field")
         return self._issue(consumer.workspace, consumer.scopes, None, subject=consumer.key, consumer=consumer.key)
@@ -300,12 +300,12 @@ class Answers:
 
 
 def _least(scopes: set[str]) -> set[str]:
-    """The smallest set that stands for ``scopes``: what another of them brings along is left out."""
+    """Return ``scopes`` without the scopes that others of them include."""
     return {one for one in scopes if not any(one in IMPLIES.get(other, ()) for other in scopes)}
 
 
 def _partial(whole: dict[str, Any], fields: list[str]) -> dict[str, Any]:
-    """Just the fields asked for; ``a.b`` is the field b of a."""
+    """Return only the requested fields; ``a.b`` is the field b of a."""
     found: dict[str, Any] = {}
     for name in fields:
         outer, _, inner = name.partition(".")

@@ -54,7 +54,7 @@ class HostedRepository:
     uuid: str
     path: Path
     old_slugs: set[str] = field(default_factory=set)
-    #: Git may read it without a password; a wrong one is refused all the same.
+    #: Git may read it without a password, but a wrong password is refused.
     is_public: bool = False
 
     @property
@@ -64,14 +64,14 @@ class HostedRepository:
 
 @dataclass
 class IssuedToken:
-    """An access token. ``repository`` is the UUID it is limited to, None for the whole workspace."""
+    """An access token. ``repository`` is the UUID that it is limited to; None for the whole workspace."""
 
     workspace: str
     scopes: set[str]
     repository: str | None
     expires: float
     revoked: bool = False
-    #: The consumer's key, if a consumer got it; empty for a Connect app's.
+    #: The consumer's key; empty for a Connect app's token.
     consumer: str = ""
 
 
@@ -97,13 +97,13 @@ class Seen:
 
     @property
     def is_helper(self) -> bool:
-        """Whether the helper sent it, and not git."""
+        """Return whether the helper sent it, and not git."""
         return self.origin == "api" or (self.origin == "base" and self.path == TOKEN_PATH)
 
 
 @dataclass
 class Fault:
-    """A misbehaviour for the next request of its kind: what is set happens instead of, or on top of, the answer."""
+    """A misbehaviour for the next request of its kind. The fields that are set replace or change the answer."""
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -140,7 +140,7 @@ TWO_STEP_VERIFICATION = "To access this repository, enable two-step authenticati
 
 @dataclass
 class End:
-    """The end of Connect, or its rehearsal. Nobody knows the answer of a swap then, so each way is a switch.
+    """The end of Connect, or its rehearsal. Nobody knows a swap's answer then, so each possibility is a switch.
 
     `how` is "gone" (410: ends of endpoints, community threads of 2026), "unauthorized" (401 like a bad JWT: ends of
     credentials, community article 3237429), "unsupported" (400 "Unsupported grant type": what the endpoint says about a
@@ -148,7 +148,7 @@ class End:
     """
 
     how: str
-    #: Unix time by the server's clock when all works again; None: for good.
+    #: Unix time by the server's clock when everything works again; None: never.
     until: float | None = None
     #: The REST API refuses JWTs too.
     look_ups: bool = True
@@ -158,7 +158,7 @@ class End:
 
 @dataclass
 class Rules:
-    """Switches for what is only inferred about Bitbucket: the helper must work either way."""
+    """Switches for facts about Bitbucket that are only inferred. The helper must work either way."""
 
     #: The REST API checks the `qsh` of a JWT.
     rest_checks_qsh: bool = True
@@ -172,16 +172,16 @@ class Rules:
     takes_new_scope_names: bool = False
     #: Tokens have some 90 characters, as before May 2026 (CHANGE-3052); since then they are JWTs of about 1,900.
     short_tokens: bool = False
-    #: The REST API takes a JWT at all (else only a token).
+    #: The REST API accepts JWTs (otherwise only tokens).
     rest_takes_jwt: bool = True
     #: The swap checks the `qsh` of a JWT (PR-Agent and others send none, and are served).
     swap_checks_qsh: bool = True
-    #: A scope may be asked for that the app has only because another brings it along.
+    #: A scope may be requested that the app has only because another scope includes it.
     implied_scope_may_be_asked: bool = True
-    #: The answer of a grant names the scope (that the swap does rests on the page alone).
+    #: The answer of a grant names the scope (for the swap, only the page says so).
     echoes_scope: bool = True
     #: Key and secret of a consumer are form-encoded within HTTP Basic (RFC 6749, section 2.3.1; Go's oauth2 does so);
-    #: else they are as they are (Atlassian's examples: `curl -u`).
+    #: otherwise they are unchanged (Atlassian's examples: `curl -u`).
     consumer_form_encoded: bool = False
     #: Status for a consumer with a wrong key or secret: 400 was seen (SonarQube's tests), RFC 6749 says 401.
     wrong_consumer_status: int = 400
@@ -204,13 +204,13 @@ class Rules:
     rest_challenges: bool = False
     #: LFS answers 403 without credentials (git-lfs #2658, 2017); else 401 as for git.
     lfs_forbids: bool = False
-    #: LFS answers 401 to every token, which nobody has seen of Bitbucket: git-lfs 3.3 to 3.6 then asks for ever.
+    #: LFS answers 401 to every token. Nobody has seen this at Bitbucket. git-lfs 3.3 to 3.6 then asks forever.
     lfs_refuses: bool = False
     #: Headers of every good answer: `Deprecation`, `Sunset`, `Link` (renovate issue 45461).
     announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
     keep_alive: bool = True
-    #: Answers have a `Date`, as RFC 9110, section 6.6.1, wants it of a server that has a clock.
+    #: Answers have a `Date`, which RFC 9110, section 6.6.1, requires of a server that has a clock.
     dates: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
     lifetime: int = 7200
@@ -236,7 +236,7 @@ _OLD_NAMES = {new: old for old, new in NEW_NAMES.items()}
 
 
 def with_implied(scopes: set[str]) -> set[str]:
-    """All that ``scopes`` allow, by their old names. New names do not imply each other (two projects' READMEs)."""
+    """Return all scopes that ``scopes`` include, by old names. New names imply no others (two projects' READMEs)."""
     allowed = scopes.union(*(IMPLIES.get(scope, set()) for scope in scopes))
     return allowed | old_names(scopes)
 
@@ -261,7 +261,7 @@ def _base64url(data: bytes) -> str:
 
 
 class RefusalError(Exception):
-    """An answer that is a no."""
+    """A refusal."""
 
     def __init__(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         super().__init__(str(body))

@@ -43,12 +43,12 @@ if TYPE_CHECKING:
 
 @functools.cache
 def authority_for(name: str, clients: trustme.CA | None) -> tuple[bytes, ssl.SSLContext]:
-    """The certificate of an authority, and the TLS of a server that has its name from it; one for all emulators."""
+    """Return an authority's certificate, and the TLS context of a server that it certifies; one for all emulators."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
-    # Over a real distance, session tickets arrive after a client has begun to wait for its answer; here they would come
-    # before, and hide errors that only a client that has to wait can make.
+    # Over a real distance, session tickets arrive after a client has begun to wait for its answer. Here they would come
+    # before that, and hide errors of clients that have to wait.
     context.num_tickets = 0
     if clients is not None:
         clients.configure_trust(context)
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def setup(self) -> None:
-        # In the connection's own thread: a slow handshake must not keep others from being accepted.
+        # In the connection's own thread, because a slow handshake must not delay other connections.
         self.server.emulator.count_connection()
         self.request = self.server.context.wrap_socket(self.request, server_side=True)
         super().setup()
@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault.silent:
             self.close_connection = True
             with contextlib.suppress(OSError):
-                self.connection.recv(1)  # Nothing, when the client goes away.
+                self.connection.recv(1)  # It returns nothing when the client goes away.
             return True
         if fault.reset:
             # RST instead of FIN: zero linger.
@@ -223,7 +223,7 @@ class Handler(BaseHTTPRequestHandler):
         if issued is None or (rest[:2] == ["info", "lfs"] and emulator.rules.lfs_refuses):
             if rest[:2] == ["info", "lfs"] and emulator.rules.lfs_forbids and "Authorization" not in self.headers:
                 raise RefusalError(403, NOT_SEEN.encode())
-            # Whether the repository exists is not told either.
+            # The answer does not say whether the repository exists.
             raise RefusalError(401, NOT_SEEN.encode(), CHALLENGE)
         if emulator.rules.refuses:
             raise RefusalError(403, emulator.rules.refuses.encode())
@@ -259,7 +259,7 @@ class Handler(BaseHTTPRequestHandler):
         if rest == ["objects", "batch"]:
             asked = json.loads(body)
             emulator = self.server.emulator
-            # "Git LFS API", actions: a header of their own, for a host that git-lfs then asks no helper for.
+            # "Git LFS API", actions: they have their own header, so git-lfs asks no helper for this host.
             place = f"{emulator.storage_url}/{quote(repository.uuid)}"
             header = {"Authorization": f"Storage {emulator.storage_key}"}
             objects = []
@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(404, b"not found")
 
     def _storage(self, seen: Seen, body: bytes) -> None:
-        """The storage host of LFS: it knows its own key alone."""
+        """The storage host of LFS, which accepts only its own key."""
         emulator = self.server.emulator
         uuid_of, _, oid = unquote(seen.path).strip("/").partition("/")
         stores = [one.path / "lfs-objects" for one in emulator.repositories if one.uuid == uuid_of]

@@ -13,7 +13,7 @@ from tests import tally
 from tests.conftest import EVERYTHING, Workspace, answer, need
 from tests.emulator import HostedRepository
 
-#: The git since which there is a feature.
+#: The first version of git with a feature.
 SINCE = {
     "configure for a workspace": (2, 26),
     "exec": (2, 31),
@@ -25,7 +25,7 @@ SINCE = {
 def noted(
     request: pytest.FixtureRequest, each_git: tuple[int, ...], record_property: Callable[[str, object], None]
 ) -> None:
-    """Tells with which git the test's feature was seen to work; what an older one lacks the test sees refused."""
+    """Record the git with which the test's feature worked. For older versions, the test expects a refusal."""
     feature = request.node.originalname.removeprefix("test_").replace("_", " ")
     if each_git < SINCE.get(feature, ()):
         return
@@ -141,7 +141,7 @@ def test_push_is_refused(acme: Workspace) -> None:
     assert "403" in acme.machine.git("push", "-q", cwd=clone, check=False).stderr
 
 
-def test_no_prompt_where_no_token_can_be_had(acme: Workspace) -> None:
+def test_no_prompt_if_no_token_is_available(acme: Workspace) -> None:
     acme.app.uninstalled = True
     done = acme.machine.git("ls-remote", acme.url, check=False, GIT_TERMINAL_PROMPT=None, GIT_ASKPASS="false")
 
@@ -247,14 +247,14 @@ def test_exec(acme: Workspace, each_git: tuple[int, ...]) -> None:
 
 
 def test_another_helper_keeps_no_expired_token(acme: Workspace, each_git: tuple[int, ...]) -> None:
-    # `store` comes first: it is given every token to keep, and asked before us.
+    # `store` comes first, so it gets every token and is asked before this helper.
     text = (acme.machine.home / ".gitconfig").read_text()
     (acme.machine.home / ".gitconfig").write_text("[credential]\n\thelper = store\n" + text)
     acme.bitbucket.rules.lifetime = 3600
     acme.machine.git("clone", "-q", acme.url, "w")
     acme.bitbucket.revoke_tokens()
     acme.machine.bbjwt("forget", "--all")
-    for _ in range(2):  # The first one may be refused: git then has the helpers erase it.
+    for _ in range(2):  # The first token may be refused. Then git makes the helpers erase it.
         done = acme.machine.git("fetch", "-q", cwd=acme.machine.home / "w", check=False)
 
     assert done.returncode == 0, (each_git, done.stderr)

@@ -36,11 +36,11 @@ def test_a_recorded_git_is_answered_as_it_understands(acme: Workspace, version: 
     assert ("continue" in cached) == ("continue" in stale) == understands_state
     assert "continue" not in first
     if understands_state:
-        # Asked again within the same command: another token, minted just now.
+        # Git asks again within the same command and gets a new token.
         assert fresh[0]["password"] != stale["password"]
         assert "continue" not in fresh[0]
     else:
-        # Erased: the next command gets another one.
+        # Git has erased the token, so the next command gets another token.
         assert acme.machine.records() == []
         assert answer(acme.get())["password"] != stale["password"]
     assert acme.bitbucket.mints() == 2
