@@ -1,4 +1,4 @@
-"""The main job: git clones a private repository through the installed helper, and can do nothing else with it."""
+"""The main job: git clones a private repository by the installed helper, and its token opens nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""configure and unconfigure: what they write into git's configuration, and that nothing of it stays."""
+"""configure and unconfigure: the settings that they write into git's configuration and remove again."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_unconfigure_leaves_the_settings_of_another_helper_for_the_url(machine: 
     assert "# why" in config(machine).read_text()
 
 
-def test_unconfigure_removes_entries_written_by_hand_and_what_belongs_to_them(machine: Machine) -> None:
+def test_unconfigure_removes_entries_written_by_hand_and_their_settings(machine: Machine) -> None:
     config(machine).write_text(
         "[credential]\n\thelper = bbjwt --scope account\n"
         f'[credential "{CLOUD}"]\n\thelper = /gone/git-credential-bbjwt\n\tuseHttpPath = true\n'
@@ -192,7 +192,7 @@ def test_unconfigure_names_the_entries_that_other_files_have(machine: Machine) -
     assert "SOME" not in done.stderr
 
 
-def test_a_reset_of_the_persons_own_survives(machine: Machine) -> None:
+def test_users_own_reset_survives(machine: Machine) -> None:
     for value in ("", "cache"):
         machine.git("config", "--global", "--add", HELPER, value)
     machine.bbjwt("configure", "--exclusive")
@@ -378,7 +378,7 @@ def test_configuration_that_cannot_be_replaced_names_other_ways(machine: Machine
     assert config(machine).read_text() == "[user]\n\tname = A\n"
 
 
-def test_unconfigure_of_nothing_is_no_error(machine: Machine) -> None:
+def test_unconfigure_without_entries_succeeds(machine: Machine) -> None:
     assert machine.bbjwt("unconfigure").returncode == 0
 
 
@@ -406,7 +406,7 @@ def test_system_names_the_absolute_path(machine: Machine, tmp_path: Path) -> Non
     assert (tmp_path / "gitconfig").read_bytes() == b""
 
 
-def test_off_path_the_absolute_path_is_named_and_works(acme: Workspace, tmp_path: Path) -> None:
+def test_command_that_is_not_on_path_is_configured_by_its_absolute_path(acme: Workspace, tmp_path: Path) -> None:
     odd = tmp_path / "an odd; folder"
     odd.mkdir()
     shutil.copy(COMMAND, odd)

@@ -1,4 +1,4 @@
-"""Where installations come from, and which one serves a repository (README, "Reference")."""
+"""Sources of installations, and the choice of the one that serves a repository."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.emulator import Emulator
 
 
 def issuer(bitbucket: Emulator) -> str:
-    """The app that the last token was minted for."""
+    """Return the app that the last token was minted for."""
     return str(bitbucket.helper_requests()[-1].claims["iss"])
 
 
@@ -78,7 +78,7 @@ def test_the_first_source_that_serves_the_repository_is_used(acme: Workspace, tm
     assert used == ["by-option", "by-variable", "by-credential", "by-user", "by-system"]
 
 
-def test_a_folder_of_credentials_without_ours_is_no_error(acme: Workspace, tmp_path: Path) -> None:
+def test_folder_of_credentials_without_the_helpers_is_no_error(acme: Workspace, tmp_path: Path) -> None:
     done = acme.get("--verbose", CREDENTIALS_DIRECTORY=str(tmp_path))
 
     assert "password" in answer(done)
@@ -108,7 +108,7 @@ def test_a_payload_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> No
         (b"\\u0068ost", True),
     ],
 )
-def test_what_json_may_spell_otherwise_is_looked_at_closer(text: bytes, holds: bool) -> None:
+def test_text_that_may_name_the_host_by_escapes_needs_a_parser(text: bytes, holds: bool) -> None:
     assert Payload.of("here", text).may_name("host") == holds
 
 
@@ -128,12 +128,12 @@ def test_what_json_may_spell_otherwise_is_looked_at_closer(text: bytes, holds: b
         ("a" * 256, ""),
     ],
 )
-def test_folder_of_a_host_leads_back_to_it(host: str, folder: str) -> None:
+def test_folder_of_a_host_has_the_same_host(host: str, folder: str) -> None:
     assert host_folder(host) == folder
     assert host_of(folder) == (host if folder else "")
 
 
-def test_a_registry_that_is_not_trusted_is_not_believed_to_name_a_host(tmp_path: Path) -> None:
+def test_registry_that_is_not_trusted_concerns_no_host(tmp_path: Path) -> None:
     registry = tmp_path / "installations"
     registry.mkdir()
     registry.chmod(0o777)
@@ -144,7 +144,7 @@ def test_a_registry_that_is_not_trusted_is_not_believed_to_name_a_host(tmp_path:
     assert not source.concerns("bitbucket.org")
 
 
-def test_a_payload_may_name_the_hosts_in_it_and_no_other() -> None:
+def test_payload_may_name_only_the_hosts_in_it() -> None:
     payload = Payload.of("here", b'{"baseUrl": "https://bitbucket.example:8443", "baseApiUrl": "https://[::1]:8444"}')
 
     for host in ("bitbucket.example:8443", "bitbucket.example", "[::1]:8444", "[::1]"):
@@ -226,7 +226,7 @@ def broken_source(acme: Workspace, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["missing", "json", "folder", "broken.json", "fifo"])
-def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace, name: str) -> None:
+def test_broken_source_stops_git_only_for_bitbucket(acme: Workspace, name: str) -> None:
     acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, name)
     cloud = acme.machine.get("https://bitbucket.org/acme/widgets", check=False)
     elsewhere = acme.machine.get("https://github.com/acme/widgets", check=False)
@@ -237,7 +237,7 @@ def test_a_broken_source_stops_git_for_bitbucket_and_nobody_else(acme: Workspace
     if name in ("json", "broken.json"):
         assert (elsewhere.stderr, elsewhere.returncode) == ("", 0)
     else:
-        # Nothing is known of it, so it might be for any host: other helpers are asked, but it is not passed over.
+        # The source might be for any host, so there is a warning, and git asks other helpers.
         assert elsewhere.stderr.startswith("git-credential-bbjwt: warning: cannot use the installation in ")
         assert (elsewhere.stderr.count("\n"), elsewhere.returncode) == (1, 0)
 
@@ -246,14 +246,14 @@ def test_a_broken_source_stops_git_for_a_host_that_is_named_by_an_option(acme: W
     url = "https://git.example/acme/widgets"
     acme.write_installation(homepage="https://git.example")
     whole = acme.machine.get("https://git.example", "--host=git.example")
-    assert (whole.stdout, whole.stderr) == ("", "")  # It has been read, and is for another host.
+    assert (whole.stdout, whole.stderr) == ("", "")  # The payload was read, and it is for another host.
     acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, "missing")
 
     assert acme.machine.get(url, "--host=git.example", check=False).stdout == "quit=1\n"
     assert acme.machine.get(url, "--host=other.example").stdout == ""
 
 
-def test_beside_a_broken_source_what_is_registered_is_for_its_own_hosts_alone(acme: Workspace) -> None:
+def test_registered_installation_beside_a_broken_source_serves_only_its_own_hosts(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     acme.machine.environment["BBJWT_INSTALLATION"] = broken_source(acme, "missing")
     elsewhere = acme.machine.get("https://github.com/acme/widgets")
@@ -276,17 +276,17 @@ def test_a_broken_source_that_names_the_host_stops_git_there(acme: Workspace, da
     assert acme.app.shared_secret not in done.stderr
 
 
-def test_a_jwt_that_cannot_be_read_stops_git_for_the_hosts_it_is_for(acme: Workspace) -> None:
+def test_jwt_that_cannot_be_read_stops_git_for_its_hosts(acme: Workspace) -> None:
     done = acme.get(check=False, BBJWT_JWT_FILE="/nowhere/jwt")
 
     assert (done.stdout, done.returncode) == ("quit=1\n", 1)
     assert "BBJWT_JWT_FILE" in done.stderr
 
 
-def test_a_file_we_are_let_in_to_by_root_is_not_exposed(acme: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_root_that_this_user_may_read_is_not_exposed(acme: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     # systemd lets a service in by an access control list, Kubernetes by a group; the file is root's.
     if os.geteuid() != 0:
-        cannot("only root has files of root's")
+        cannot("only root can own the file as root")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(acme.installation.parent))
     acme.installation.rename(acme.installation.with_name("bbjwt-installation"))
     monkeypatch.setattr(os, "geteuid", lambda: 65_534)
@@ -323,7 +323,7 @@ SLIPS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("slip", SLIPS)
-def test_a_slip_in_a_variable_shows_nothing_of_it(acme: Workspace, slip: str) -> None:
+def test_wrong_value_of_a_variable_is_not_shown(acme: Workspace, slip: str) -> None:
     value = SLIPS[slip]
     secrets = {value[:40], "the-secret-in-the-variable"}
     url = "https://bitbucket.org/acme/widgets"
@@ -353,7 +353,7 @@ def test_a_payload_in_a_variable_in_all_its_forms(acme: Workspace, form: str) ->
 
 
 @pytest.mark.parametrize("field", ["key", "clientKey", "sharedSecret"])
-def test_an_incomplete_payload_says_what_is_missing(acme: Workspace, field: str) -> None:
+def test_error_for_an_incomplete_payload_names_the_missing_member(acme: Workspace, field: str) -> None:
     acme.write_installation(**{field: ""})
     done = acme.get(check=False)
 
@@ -368,7 +368,7 @@ def test_a_host_spelled_with_json_escapes_is_known(acme: Workspace) -> None:
     assert "password" in answer(acme.get())
 
 
-def test_broken_entry_stops_its_own_workspace_alone(acme: Workspace) -> None:
+def test_broken_entry_stops_only_its_own_workspace(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("*/acme")
     for broken in ("{", "[]", "5", "{}", "\0", '{"kind": "connect"}', "[" * 100_000):
@@ -391,7 +391,7 @@ def test_broken_entry_stops_its_own_workspace_alone(acme: Workspace) -> None:
         {"HOME": "/tmp", "XDG_CONFIG_HOME": "x", "XDG_CACHE_HOME": "", "XDG_CONFIG_DIRS": "rel:/z"},
     ],
 )
-def test_folders_are_the_ones_platformdirs_names(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_those_of_platformdirs(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_DIRS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -424,7 +424,7 @@ def test_a_registry_that_others_can_write_to_is_not_used(
     assert "password" not in done.stdout
     assert str(registry) in done.stderr
     assert acme.bitbucket.seen == []
-    # Nor does registering it again make it trusted.
+    # Registering again does not make it trusted.
     before = sorted(registry.rglob("*"))
     again = json.dumps(acme.bitbucket.payload(acme.app))
     refused = acme.machine.bbjwt("register", "--insecure-storage", "-", data=again, check=False)
@@ -433,7 +433,7 @@ def test_a_registry_that_others_can_write_to_is_not_used(
     assert sorted(registry.rglob("*")) == before
 
 
-def test_why_a_payload_cannot_be_read_is_the_systems_word(acme: Workspace) -> None:
+def test_error_for_an_unreadable_payload_has_the_systems_reason(acme: Workspace) -> None:
     below = acme.installation / "file"
     done = acme.machine.bbjwt("--installation", below, "list", check=False)
 
@@ -441,7 +441,7 @@ def test_why_a_payload_cannot_be_read_is_the_systems_word(acme: Workspace) -> No
     assert os.strerror(errno.ENOTDIR) in done.stderr
 
 
-def test_an_entry_that_is_a_link_to_nowhere_is_an_error_of_the_list(acme: Workspace) -> None:
+def test_list_fails_if_an_entry_is_a_dangling_link(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     (entry,) = (acme.machine.home / ".config/git-credential-bbjwt/installations").glob("*/acme")
     entry.unlink()
@@ -511,7 +511,7 @@ def test_cause_and_remedy_of_a_file_that_cannot_be_used(acme: Workspace, cause: 
 
 
 def test_payload_in_utf_16_is_known_for_its_host(acme: Workspace) -> None:
-    """As PowerShell's redirection writes it."""
+    """PowerShell's redirection writes UTF-16."""
     acme.installation.write_bytes(acme.installation.read_text().encode("utf-16"))
 
     assert "password" in answer(acme.get())
@@ -580,7 +580,7 @@ def test_registry_in_a_user_namespace_is_trusted_if_nobody_else_can_write_above(
         refused = machine.run(*inside, "--token-store=none", "get", data=asked, check=False)
         assert "password" not in refused.stdout
         assert "belongs to another user" in refused.stderr
-        # On the machine itself, the folder belongs to somebody.
+        # Outside the namespace, the folder belongs to another user.
         above.chmod(0o755)
         done = machine.bbjwt("get", data=asked, check=False)
         assert "password" not in done.stdout

@@ -21,7 +21,7 @@ from tests.installations.test_registration import entries_of, files_holding, reg
 
 @pytest.fixture
 def vendor(acme: Workspace) -> Workspace:
-    """The usual scene on a machine that does not know the installation yet."""
+    """The usual scene, on a machine without a registered installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
@@ -38,7 +38,7 @@ def lines(many: list[dict[str, Any]]) -> str:
 
 
 def known(machine: Machine) -> set[str]:
-    """The workspaces that are registered."""
+    """Return the registered workspaces."""
     return {name for one in json.loads(machine.bbjwt("list", "--json").stdout) for name in one["workspaces"]}
 
 
@@ -55,7 +55,7 @@ def test_many_are_registered_in_one_command(vendor: Workspace, form: str) -> Non
     assert "registered 60 of 60 installations" in done.stderr
     assert known(vendor.machine) == {"acme", *(f"team{number}" for number in range(1, 60))}
     assert "password" in answer(vendor.get())
-    # Each has the secret of its own.
+    # Each workspace has its own secret.
     assert {one["secret"] for one in json.loads(vendor.machine.bbjwt("list", "--json").stdout)} == {"file"}
     assert len(list((registry_of(vendor.machine).parent / "shared-secrets").iterdir())) == 60
 
@@ -75,7 +75,7 @@ def test_all_are_checked_before_the_first_is_stored(vendor: Workspace) -> None:
     assert files_holding(vendor.machine.home / ".config", many[0]["sharedSecret"]) == []
 
 
-def test_a_line_that_is_no_payload_is_named_by_its_position(vendor: Workspace) -> None:
+def test_error_for_a_line_that_is_not_a_payload_names_its_position(vendor: Workspace) -> None:
     text = lines(payloads(vendor, 2)) + '{"sharedSecret": "not-to-be-shown", \n\n' + lines(payloads(vendor, 1))
     done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
 
@@ -86,7 +86,7 @@ def test_a_line_that_is_no_payload_is_named_by_its_position(vendor: Workspace) -
     assert not registry_of(vendor.machine).exists()
 
 
-def test_what_cannot_be_stored_is_named_and_the_rest_goes_on(vendor: Workspace) -> None:
+def test_payload_that_cannot_be_stored_is_named_and_the_others_are_registered(vendor: Workspace) -> None:
     done = vendor.machine.bbjwt(
         "register",
         "-",
@@ -101,7 +101,7 @@ def test_what_cannot_be_stored_is_named_and_the_rest_goes_on(vendor: Workspace) 
 
 
 @pytest.mark.parametrize("option", ["--workspace=acme", "--repository=https://bitbucket.org/acme/widgets"])
-def test_what_is_for_one_payload_does_not_go_with_several(vendor: Workspace, option: str) -> None:
+def test_options_for_one_payload_are_an_error_with_several(vendor: Workspace, option: str) -> None:
     text = lines(payloads(vendor, 2))
     done = vendor.machine.bbjwt("register", "--insecure-storage", option, "-", data=text, check=False)
 
@@ -109,7 +109,7 @@ def test_what_is_for_one_payload_does_not_go_with_several(vendor: Workspace, opt
     assert not registry_of(vendor.machine).exists()
 
 
-def test_a_terminal_sees_how_far_it_is(vendor: Workspace) -> None:
+def test_terminal_shows_the_progress(vendor: Workspace) -> None:
     (vendor.machine.home / "many").write_text(lines(payloads(vendor, 420)))
     (vendor.machine.home / "many").chmod(0o600)
     terminal, screen = pty.openpty()
@@ -134,7 +134,7 @@ def test_a_terminal_sees_how_far_it_is(vendor: Workspace) -> None:
     assert b"\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
 
 
-def test_twice_is_once_and_a_new_secret_replaces(vendor: Workspace) -> None:
+def test_registering_twice_registers_once_and_a_new_secret_replaces_the_old(vendor: Workspace) -> None:
     many = payloads(vendor, 150)
     for _ in range(2):
         vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
@@ -145,11 +145,13 @@ def test_twice_is_once_and_a_new_secret_replaces(vendor: Workspace) -> None:
 
     assert len(known(vendor.machine)) == 150
     assert len(entries_of(vendor.machine)) == 150
-    assert len(files_holding(vendor.machine.home / ".config", old)) == 149  # The others' is the same in this test.
+    assert (
+        len(files_holding(vendor.machine.home / ".config", old)) == 149
+    )  # In this test, the others have the same secret.
     assert "password" in answer(vendor.get())
 
 
-def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace) -> None:
+def test_kill_while_registering_many_leaves_each_registered_or_not(vendor: Workspace) -> None:
     machine = vendor.machine
     chance = random.Random(5)  # noqa: S311  # moments, not keys
     before = payloads(vendor, 3)
@@ -169,7 +171,7 @@ def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace
             process.kill()
         listed = json.loads(machine.bbjwt("list", "--json").stdout)
         assert {"acme", "team1", "team2"} <= {name for one in listed for name in one["workspaces"]}
-        # Each that is listed has its secret: it can sign.
+        # Each listed installation has its secret, because it can sign.
         (one,) = random.Random(6).sample(listed, 1)  # noqa: S311  # no key
         assert machine.bbjwt("jwt", one["workspaces"][0]).stdout.count(".") == 2
     machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
@@ -178,7 +180,7 @@ def test_killed_while_registering_many_nothing_is_lost_or_half(vendor: Workspace
     assert not registry_of(machine).exists()
 
 
-def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(vendor: Workspace) -> None:
+def test_kill_while_unregistering_all_leaves_no_secret_without_an_entry(vendor: Workspace) -> None:
     machine = vendor.machine
     many = payloads(vendor, 400)
     chance = random.Random(9)  # noqa: S311  # moments, not keys
@@ -201,7 +203,7 @@ def test_killed_while_unregistering_all_no_secret_is_left_that_nothing_names(ven
 # The registry as a folder.
 
 
-def test_what_others_registered_is_not_read(vendor: Workspace) -> None:
+def test_other_installations_are_not_read(vendor: Workspace) -> None:
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 20)))
     for entry in entries_of(vendor.machine):
         if entry.name != "acme":
@@ -213,7 +215,7 @@ def test_what_others_registered_is_not_read(vendor: Workspace) -> None:
     assert other.stdout == "quit=1\n"
 
 
-def test_registering_another_workspace_leaves_the_fast_path_fast(vendor: Workspace) -> None:
+def test_registering_another_workspace_does_not_slow_cached_answers(vendor: Workspace) -> None:
     many = payloads(vendor, 2)
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
     vendor.get()
@@ -233,7 +235,7 @@ def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:
 
 
 def test_pointer_without_an_entry_is_ignored(vendor: Workspace) -> None:
-    """As a process leaves it that was killed before it wrote the entry."""
+    """A process that was killed before it wrote the entry leaves a pointer."""
     machine = vendor.machine
     machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 2)))
     (folder,) = registry_of(machine).iterdir()
@@ -262,7 +264,7 @@ def test_request_for_a_strange_host_is_foreign(vendor: Workspace, host: str) -> 
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_renamed_workspace_is_registered_under_its_new_name_alone(vendor: Workspace) -> None:
+def test_renamed_workspace_is_registered_only_under_its_new_name(vendor: Workspace) -> None:
     old = payloads(vendor, 1)[0]
     vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
     renamed = old | {"principal": old["principal"] | {"username": "acme-labs"}}
@@ -309,7 +311,7 @@ def test_tokens_of_many_urls_in_their_order_over_few_connections(acme: Workspace
     assert all(acme.bitbucket.tokens[one["token"]].repository == one["uuid"] for one in printed)
     assert len(acme.bitbucket.helper_requests()) == 120
     assert acme.bitbucket.connections <= 64  # 32 mints at once, each to two hosts.
-    # The next time they are kept ones.
+    # The next time, they come from the cache.
     again = acme.machine.bbjwt("token", *urls[:3]).stdout.split()
     assert again == [one["token"] for one in printed[:3]]
     assert len(acme.bitbucket.helper_requests()) == 120
@@ -338,14 +340,14 @@ def test_an_allowance_that_is_used_up_stops_them_all(acme: Workspace) -> None:
     assert done.returncode == 1
     assert [line != "" for line in done.stdout.splitlines()] == [True] + [False] * 39
     assert "stopped after 1 of 40 tokens" in done.stderr
-    # Those that are under way when the first is refused, each with its one retry.
+    # The mints that run when the first is refused, each with one retry.
     assert len(acme.bitbucket.helper_requests()) <= 2 + 32 * 2
 
 
 # The token cache.
 
 
-def test_used_up_records_go_a_little_at_a_time(acme: Workspace) -> None:
+def test_expired_records_are_removed_a_few_at_a_time(acme: Workspace) -> None:
     acme.machine.bbjwt("token", *many_repositories(acme, 50))
     for record in acme.machine.records():
         os.utime(record, (time.time() - 5, time.time() - 5))

@@ -1,4 +1,4 @@
-"""Which source answers: the order of sources, and of Connect apps and OAuth consumers in them (contract 8.1, 8.17)."""
+"""The order of sources, and of Connect apps and OAuth consumers in them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
     [
         ({"option": APP}, "", ["app"]),
         ({"option": consumer()}, "", ["consumer"]),
-        # Within a source the app comes first, and the consumer beside it succeeds it.
+        # Within a source, the app comes first, and the consumer is its successor.
         ({"option": BOTH}, "", ["app", "consumer"]),
         ({"option": BOTH}, "app", ["app", "consumer"]),
         ({"option": BOTH}, "consumer", ["consumer"]),
@@ -82,7 +82,7 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
         ({"option": APP, VARIABLE: consumer()}, "", ["app"]),
         ({"option": APP, VARIABLE: consumer()}, "consumer", ["consumer"]),
         ({"option": consumer(workspace="beta"), VARIABLE: APP}, "", ["app"]),
-        # A consumer that is marked comes after all apps, whatever its source.
+        # A marked consumer comes after all apps, whatever its source.
         ({"option": consumer(after=True), VARIABLE: APP}, "", ["app", "consumer"]),
         ({"option": consumer(after=True), "systemd": APP}, "", ["app", "consumer"]),
         ({"option": APP, "systemd": consumer(after=True)}, "", ["app", "consumer"]),
@@ -92,7 +92,7 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
         ({"option": consumer(after=True)}, "app", []),
         ({"option": consumer("first", after=True), VARIABLE: consumer("second", after=True)}, "", ["first"]),
         ({"option": consumer("first", after=True), VARIABLE: consumer("second")}, "", ["second"]),
-        # A command is asked first; what comes after it answers if it says "not mine".
+        # A command is asked first. The next source answers if the command prints nothing.
         ({COMMAND: "true", "systemd": APP}, "", ["command", "app"]),
         ({"option": APP, COMMAND: "true"}, "", ["app"]),
         ({COMMAND: "true", "option": consumer(after=True)}, "", ["command", "consumer"]),
@@ -108,7 +108,7 @@ def test_order_of_sources(
     assert order(monkeypatch, tmp_path, sources, app) == expected
 
 
-def test_source_that_cannot_be_used_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_unusable_source_that_comes_first_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     with pytest.raises(InstallationError):
         order(monkeypatch, tmp_path, {"option": "{", VARIABLE: APP})
 
@@ -126,7 +126,7 @@ SLUGLESS = APP | {"key": "personal", "clientKey": "connection:1", "principal": {
         ({COMMAND: "true", "systemd": SLUGLESS}, False),
     ],
 )
-def test_last_source_says_whether_a_token_is_due(
+def test_last_source_decides_whether_an_answer_is_certain(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], certain: bool
 ) -> None:
     catalogue = catalogue_of(monkeypatch, tmp_path, sources)
@@ -165,9 +165,7 @@ JWT = "e30.e30.c2ln"
 
 
 @pytest.mark.parametrize("text", [JWT, f" {JWT}\n", f"\ufeff{JWT}", f"\n\ufeff {JWT} "])
-def test_jwt_takes_the_place_of_every_injected_secret(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str
-) -> None:
+def test_jwt_replaces_every_injected_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, text: str) -> None:
     beta = APP | {"key": "beta", "principal": {"username": "beta"}}
     catalogue = catalogue_of(monkeypatch, tmp_path, {"option": APP, VARIABLE: beta, "BBJWT_JWT": text})
 
@@ -220,7 +218,7 @@ def test_consumer_serves_no_other_host(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert order(monkeypatch, tmp_path, {"option": consumer()}, repository=elsewhere) == []
 
 
-def test_of_two_registered_consumers_the_last_one_is_used(acme: Workspace) -> None:
+def test_last_registered_consumer_is_used(acme: Workspace) -> None:
     first, second = acme.bitbucket.add_consumer(), acme.bitbucket.add_consumer()
     for one in (first, second, first):
         register(acme, payload=acme.bitbucket.consumer_json(one))

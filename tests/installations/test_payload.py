@@ -25,7 +25,7 @@ APP: dict[str, Any] = {
 }
 CONSUMER: dict[str, Any] = {"key": "consumer", "secret": "the-consumers-secret", "workspace": "Acme"}
 
-#: How each wrapper looks around a value.
+#: Functions that wrap a value.
 WRAPPERS: dict[str, Any] = {
     "clientInfo": lambda value: {"clientInfo": value},
     "a row of AddonSettings": lambda value: {"id": 1, "clientKey": "connection:7", "key": "clientInfo", "val": value},
@@ -36,7 +36,7 @@ WRAPPERS: dict[str, Any] = {
 
 
 def parsed(payload: object) -> list[Installation]:
-    """The installations of ``payload``."""
+    """Return the installations of ``payload``."""
     return parse_payload(json.dumps(payload).encode(), "FILE")
 
 
@@ -85,7 +85,7 @@ def test_wrapper_without_an_object_is_an_error(wrapper: str, value: object) -> N
     assert "FILE" in refused(WRAPPERS[wrapper](value)).what
 
 
-def test_app_and_consumer_side_by_side_give_both_and_the_consumer_succeeds() -> None:
+def test_app_and_consumer_in_one_payload_are_both_found_and_the_consumer_is_the_successor() -> None:
     app, consumer = parsed({"clientInfo": APP, "oauthConsumer": CONSUMER})
 
     assert (app.kind, app.after_connect, app.opens_workspace) == (Kind.CONNECT, False, False)
@@ -94,7 +94,7 @@ def test_app_and_consumer_side_by_side_give_both_and_the_consumer_succeeds() -> 
         app,
         consumer,
     ]
-    # A bare payload beside it is no less a Connect app: a consumer alone would be used at once.
+    # A payload without a wrapper is also a Connect app. A consumer alone would be used at once.
     assert parsed(APP | {"oauthConsumer": CONSUMER}) == [app, consumer]
 
 
@@ -104,7 +104,7 @@ def test_consumer_is_used_at_once_unless_it_is_marked() -> None:
         assert consumer.after_connect == marked
 
 
-def test_consumer_as_it_is_written() -> None:
+def test_consumer_is_parsed() -> None:
     (consumer,) = parsed({"oauthConsumer": CONSUMER | {"afterConnect": True, "workspaceUuid": UUID.upper()}})
 
     assert (consumer.app_key, consumer.shared_secret) == ("consumer", "the-consumers-secret")
@@ -144,7 +144,7 @@ def test_address_of_bitbucket_clouds_api_is_known(payload: dict[str, Any], base:
     ],
 )
 @pytest.mark.parametrize("field", ["baseUrl", "baseApiUrl"])
-def test_base_url_is_a_host_by_https_and_nothing_more(field: str, base: str, host: str | None) -> None:
+def test_base_url_is_an_https_host_without_a_path(field: str, base: str, host: str | None) -> None:
     payload = APP | {field: base}
     if host is None:
         assert "https://HOST" in refused(payload).what
@@ -233,17 +233,17 @@ def test_consumer_that_cannot_be_used_names_the_member(change: dict[str, Any], n
 
 
 @pytest.mark.parametrize("value", [None, 5, [], "", "x", [CONSUMER]])
-def test_consumer_that_is_no_object_is_an_error(value: object) -> None:
+def test_consumer_that_is_not_an_object_is_an_error(value: object) -> None:
     assert "FILE" in refused({"clientInfo": APP, "oauthConsumer": value}).what
 
 
-def test_payload_with_a_member_or_key_of_a_row_is_no_row() -> None:
+def test_payload_with_a_name_from_a_wrapper_is_not_unwrapped() -> None:
     assert parsed(APP | {"val": "5"}) == parsed(APP)
     (one,) = parsed(APP | {"key": "clientInfo"})
     assert one.app_key == "clientInfo"
 
 
-def test_identity_of_app_and_consumer_with_the_same_words_differs() -> None:
+def test_identity_of_app_and_consumer_with_the_same_key_differs() -> None:
     (app,) = parsed(APP | {"clientKey": ""})
     consumer = app._replace(kind=Kind.OAUTH_CONSUMER)
 
@@ -257,7 +257,7 @@ def test_secret_of_a_registered_app_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize("payload", [APP, {"oauthConsumer": CONSUMER | {"afterConnect": True}}])
-def test_entry_of_the_registry_holds_everything_but_the_secret(payload: dict[str, Any]) -> None:
+def test_entry_of_the_registry_has_everything_except_the_secret(payload: dict[str, Any]) -> None:
     (one,) = parsed(payload)
     line = entry_of(one)
 

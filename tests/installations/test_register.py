@@ -21,7 +21,7 @@ from tests.installations.test_registration import entries_of, files_holding, reg
 
 @pytest.fixture
 def vendor(acme: Workspace) -> Workspace:
-    """The usual scene on a machine that does not know the installation yet."""
+    """The usual scene, on a machine without a registered installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
@@ -81,7 +81,7 @@ def test_consumer_is_registered_without_a_request(vendor: Workspace) -> None:
     assert list(vendor.machine.home.glob(".config/git-credential-bbjwt/*")) == []
 
 
-def test_consumer_beside_its_app_takes_no_place_of_it(vendor: Workspace) -> None:
+def test_consumer_is_registered_in_addition_to_its_app(vendor: Workspace) -> None:
     register(vendor)
     register(vendor, "--after-connect", payload=consumer_of(vendor))
 
@@ -96,7 +96,7 @@ def test_consumer_beside_its_app_takes_no_place_of_it(vendor: Workspace) -> None
     assert [one["kind"] for one in listed(vendor.machine)] == ["connect"]
 
 
-def test_app_and_consumer_of_one_payload_are_registered_as_pair(vendor: Workspace) -> None:
+def test_app_and_consumer_of_one_payload_are_registered_as_a_pair(vendor: Workspace) -> None:
     both = {"clientInfo": vendor.bitbucket.payload(vendor.app)} | consumer_of(vendor)
     done = register(vendor, payload={"SecretString": json.dumps(both)})
 
@@ -116,7 +116,7 @@ def test_app_and_consumer_of_one_payload_are_registered_as_pair(vendor: Workspac
         (["--secret-file=/etc/hostname"], "consumer"),
     ],
 )
-def test_options_that_do_not_go_together_register_nothing(
+def test_options_that_exclude_each_other_register_nothing(
     vendor: Workspace, words: list[str], payload: str | None
 ) -> None:
     done = register(vendor, *words, payload=consumer_of(vendor) if payload else None, check=False)
@@ -135,7 +135,7 @@ def test_oauth_consumer_without_a_terminal_is_a_usage_error(vendor: Workspace, w
 
 @contextmanager
 def at_a_terminal(machine: Machine, *words: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """The command at a terminal of its own."""
+    """Run the command at its own terminal."""
     terminal, keyboard = pty.openpty()
     with subprocess.Popen(
         [COMMAND, *words],
@@ -296,7 +296,7 @@ def test_secret_that_bitbucket_refuses_replaces_nothing(vendor: Workspace) -> No
     assert vendor.bitbucket.seen[0].path.startswith("/2.0/workspaces/")
 
 
-def test_app_installed_anew_is_tried_before_it_replaces_the_old_one(vendor: Workspace) -> None:
+def test_reinstalled_app_is_tried_before_it_replaces_the_old_one(vendor: Workspace) -> None:
     register(vendor)
     new = vendor.bitbucket.install("acme")
     wrong = vendor.bitbucket.payload(new) | {"sharedSecret": "a-wrong-secret-that-is-new"}

@@ -30,7 +30,7 @@ SPOKEN = "git-credential-bbjwt: "
 
 @pytest.fixture
 def unregistered(acme: Workspace) -> Workspace:
-    """The usual scene on a machine that does not know the installation yet."""
+    """The usual scene, on a machine without a registered installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
@@ -43,7 +43,7 @@ def desk(unregistered: Workspace) -> Iterator[Workspace]:
 
 
 def files_holding(folder: Path, secret: str) -> list[Path]:
-    """All files below ``folder`` in which ``secret`` stands."""
+    """Return all files below ``folder`` that contain ``secret``."""
     return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
@@ -152,7 +152,7 @@ def test_locked_keyring_is_an_error_and_no_prompt(desk: Workspace) -> None:
 
 @contextmanager
 def silent_bus(machine: Machine) -> Iterator[socket.socket]:
-    """A D-Bus session that never says anything, for ``machine`` from now on."""
+    """From now on, give ``machine`` a D-Bus session that never answers."""
     name = f"bbjwt-silent-{os.getpid()}-{time.monotonic_ns()}"
     with socket.socket(socket.AF_UNIX) as bus:
         bus.bind(f"\0{name}")
@@ -167,15 +167,15 @@ def test_a_keyring_that_hangs_ends_with_the_call(desk: Workspace) -> None:
         done = desk.get("--token-store=none", "--timeout=2", check=False)
         asking, _ = bus.accept()
         with asking:
-            asking.settimeout(20)  # By itself it would end after a minute.
+            asking.settimeout(20)  # Otherwise the process ends after 60 s.
             while asking.recv(4096):
-                pass  # What was asked; then its end, for the process is gone.
+                pass  # Read the request, up to the end of the process.
 
     assert_quits(done, "gave up after 2 s")
 
 
 def test_the_keyrings_process_is_alone(desk: Workspace) -> None:
-    """A copy of its parent would hold the parent's lock and its output open."""
+    """A fork of its parent would keep the parent's lock and output open."""
     desk.machine.bbjwt("register", desk.installation)
     with silent_bus(desk.machine) as bus:
         asking = start(desk.machine, desk.url)
@@ -191,7 +191,7 @@ def test_the_keyrings_process_is_alone(desk: Workspace) -> None:
     assert pid != asking.pid
     assert session == pid
     assert [path for path in held.values() if not path.startswith(("pipe:", "socket:", "/dev/null"))] == []
-    assert len(held) == 5  # Standard input and the reply, nowhere twice, the connection.
+    assert len(held) == 5  # Standard input, output, error, the reply's descriptor and the connection.
 
 
 def test_a_keyring_without_a_default_collection_is_an_error_and_no_prompt(unregistered: Workspace) -> None:
@@ -272,7 +272,7 @@ def test_payload_without_a_slug_needs_workspace(unregistered: Workspace) -> None
 
     machine.bbjwt("register", "--insecure-storage", unregistered.installation, "--workspace", "Acme")
     assert "password" in answer(unregistered.get())
-    # Once said, it need not be said again.
+    # The option is needed only once.
     machine.bbjwt("register", "--insecure-storage", unregistered.installation)
     assert json.loads(machine.bbjwt("list", "--json").stdout)[0]["workspaces"] == ["acme"]
 
@@ -317,7 +317,7 @@ def broken_payload(scene: Workspace, name: str) -> str:
     return broken if isinstance(broken, str) else json.dumps(payload | broken if isinstance(broken, dict) else broken)
 
 
-#: What only `register` refuses; BBJWT_JWT may go with such a payload.
+#: Payloads that only `register` refuses, because BBJWT_JWT can complete them.
 INCOMPLETE = ("no key", "no secret")
 
 
@@ -418,7 +418,7 @@ def test_system_registry_is_readable_for_everybody_whatever_the_umask(unregister
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
 
 
-def test_unregistering_what_is_not_there_is_an_error(machine: Machine) -> None:
+def test_unregistering_an_unknown_workspace_is_an_error(machine: Machine) -> None:
     done = machine.bbjwt("unregister", "acme", check=False)
 
     assert done.returncode == 1
@@ -477,7 +477,7 @@ def test_secret_does_not_stay_if_its_entry_cannot_be_written(unregistered: Works
     assert files_holding(unregistered.machine.home / ".config", unregistered.app.shared_secret) == []
 
 
-def test_files_of_others_in_the_registry_are_in_nobodys_way(unregistered: Workspace) -> None:
+def test_foreign_files_in_the_registry_are_ignored(unregistered: Workspace) -> None:
     registry = registry_of(unregistered.machine)
     registry.mkdir(parents=True, mode=0o700)
     registry.parent.chmod(0o700)

@@ -1,4 +1,4 @@
-"""`unregister` and `list`: nothing is forgotten that is still stored, and everything that is there is shown."""
+"""`unregister` and `list`: an entry stays as long as its secret is stored, and everything registered is shown."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Backend(KeyringBackend):
 
 @pytest.fixture
 def vendor(acme: Workspace) -> Workspace:
-    """The usual scene on a machine that does not know the installation yet."""
+    """The usual scene, on a machine without a registered installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
@@ -97,7 +97,7 @@ def test_all_counts_and_names_what_stays(with_keyring: Workspace) -> None:
     machine = with_keyring.machine
     register_in_keyring(with_keyring, 2)
     (entry,) = registry_of(machine).glob("*/team1")
-    for number in range(28):  # Each takes a process for its keyring if it is registered by the command.
+    for number in range(28):  # Copying is faster, because the command starts a keyring's process for each installation.
         copy = entry.with_name(f"copy{number}")
         client_key = json.loads(entry.read_text())["clientKey"]
         copy.write_text(entry.read_text().replace("team1", copy.name).replace(client_key, f"{client_key}{number}"))
@@ -109,18 +109,18 @@ def test_all_counts_and_names_what_stays(with_keyring: Workspace) -> None:
     assert done.returncode == 1
     assert "unregistered 1 of 31 installations" in done.stderr
     assert "and 10 more" in done.stderr
-    # A keyring that is out of reach is not asked for each.
+    # A keyring that cannot be reached is not asked for each installation.
     assert len((machine.home / "asked").read_text()) < 10
     assert len(listed(machine)) == 30
 
 
-def test_all_of_nothing_is_no_error(machine: Machine) -> None:
+def test_unregistering_all_without_installations_succeeds(machine: Machine) -> None:
     for _ in range(2):
         assert "unregistered 0 of 0" in machine.bbjwt("unregister", "--all").stderr
 
 
-def test_secret_that_is_gone_already_keeps_nothing(with_keyring: Workspace) -> None:
-    """As a process leaves it that was killed after it removed the secret."""
+def test_entry_without_its_secret_is_unregistered(with_keyring: Workspace) -> None:
+    """A process that was killed after it removed the secret leaves the entry."""
     machine = with_keyring.machine
     register_in_keyring(with_keyring, 1)
     (machine.home / "backend.json").unlink()
@@ -129,8 +129,8 @@ def test_secret_that_is_gone_already_keeps_nothing(with_keyring: Workspace) -> N
     assert listed(machine) == []
 
 
-def test_secret_files_without_an_entry_go_with_all(vendor: Workspace) -> None:
-    """As a process leaves them that was killed before it wrote the entry."""
+def test_unregistering_all_removes_secret_files_without_an_entry(vendor: Workspace) -> None:
+    """A process that was killed before it wrote the entry leaves the file."""
     register(vendor)
     secrets = registry_of(vendor.machine).parent / "shared-secrets"
     (secrets / ("0f" * 16)).write_text("left behind")
@@ -190,7 +190,7 @@ def test_app_and_consumer_of_a_workspace_need_a_choice(vendor: Workspace) -> Non
 def test_list_says_which_of_two_consumers_is_used(vendor: Workspace) -> None:
     for key in ("consumer-1", "consumer-2", "consumer-0"):
         register(vendor, payload=consumer_of(vendor, key=key))
-    register(vendor, payload=consumer_of(vendor, key="consumer-1"))  # Again, so it is the last one now.
+    register(vendor, payload=consumer_of(vendor, key="consumer-1"))  # Registered again, so it is the newest.
     lines = vendor.machine.bbjwt("list").stdout.splitlines()
 
     assert [line.split("\t")[1] for line in lines] == ["consumer-1", "consumer-0", "consumer-2"]
