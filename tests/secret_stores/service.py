@@ -1,15 +1,15 @@
 """A small Secret Service that behaves as KeePassXC or KDE's wallet do: ``python -m tests.secret_stores.service KIND``.
 
-It writes ``ready`` when it has its names on the bus, then a line for each window that the real one would open, and
+It writes ``ready`` when it has its names on the bus, then a line for each window that the real service would open, and
 ``stored`` for each new secret. Kinds:
 
-- ``keepassxc``: each item is locked for every client but the one that made it, until a person has allowed it; a new
-  item has a prompt without a window, and deleting one opens a window ("Secret Service Integration" in its manual).
+- ``keepassxc``: each item is locked for all clients except its creator, until a person has allowed them; a new item has
+  a prompt without a window, and deleting an item opens a window ("Secret Service Integration" in its manual).
 - ``keepassxc-trusting``: the same with both confirmations switched off.
-- ``kwalletd5``: an open wallet that the Secret Service calls locked until a client unlocks it, without a window.
-- ``kwalletd5-closed``: a closed one.
-- ``forgetful``: an open one that returns empty secrets.
-- ``vanishing``: one that ends when a secret is asked for.
+- ``kwalletd5``: an open wallet that the Secret Service reports as locked until a client unlocks it, without a window.
+- ``kwalletd5-closed``: a closed wallet.
+- ``forgetful``: an open wallet that returns empty secrets.
+- ``vanishing``: a service that ends when a secret is requested.
 """
 
 # ruff: noqa: ARG002  # each method has the arguments of its D-Bus namesake
@@ -153,7 +153,7 @@ class Service:
     def _complete(self, path: str, client: str) -> None:
         then, opens_window = self.prompts[path]
         if opens_window:
-            return  # Nobody is there to answer.
+            return  # No person answers.
         emitter = DBusAddress(path, interface="org.freedesktop.Secret.Prompt")
         signal = new_signal(emitter, "Completed", "bv", (False, then()))
         signal.header.fields[HeaderFields.destination] = client

@@ -1,7 +1,7 @@
 """Other keyring backends, by keyring's own configuration: pass, an encrypted file, a chain, null and fail.
 
-One behaviour for all that keep secrets: register, clone, unregister, and an error with a hint where they are locked or
-absent. The backends are installed in an environment that install.sh made ``--with`` them.
+All backends that store secrets behave alike: register, clone, unregister, and an error with a hint if they are locked
+or missing. The backends are in an environment that install.sh made ``--with`` them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.installations.test_registration import files_holding, registry_of
 
 @pytest.fixture
 def scene(acme: Workspace, home_with_backends: Path) -> Workspace:
-    """The usual scene, not registered, with the command that has the backends first on PATH."""
+    """The usual scene without a registration. The command that has the backends is first on PATH."""
     environment = acme.machine.environment
     environment["PATH"] = f"{home_with_backends}/.local/bin:{environment['PATH']}"
     del environment["BBJWT_INSTALLATION"]
@@ -42,7 +42,7 @@ def register(scene: Workspace, *, check: bool = True) -> subprocess.CompletedPro
 
 
 def ask(scene: Workspace) -> subprocess.CompletedProcess[str]:
-    """Ask for a token as git would, with a bound a prompt would break."""
+    """Ask for a token as git does, with a time limit that a prompt would exceed."""
     started = time.monotonic()
     data = f"protocol=https\nhost={scene.bitbucket.host}\npath=acme/widgets\n\n"
     done = scene.machine.run(command(scene), "--token-store=none", "--timeout=20", "get", data=data, check=False)
@@ -52,13 +52,13 @@ def ask(scene: Workspace) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
-    """A password store whose key has a passphrase that gpg-agent knows; yields what makes the agent forget it."""
+    """Provide a password store whose passphrase gpg-agent knows; yield a function that makes the agent forget it."""
     need("pass")
     need("gpg")
-    # A short path: gpg-agent's socket is in there.
+    # A short path, because it contains gpg-agent's socket.
     gnupg = Path("/tmp") / f"bbjwt-gpg-{os.getpid()}-{time.monotonic_ns()}"
     gnupg.mkdir(mode=0o700)
-    # Few rounds over the passphrase: by default each use of the key takes the agent a tenth of a second.
+    # Few rounds over the passphrase, because with the default, each use of the key takes 0.1 s.
     (gnupg / "gpg-agent.conf").write_text("allow-preset-passphrase\nallow-loopback-pinentry\ns2k-count 65536\n")
     machine = scene.machine
     machine.environment |= {
@@ -73,7 +73,7 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
             break
     machine.run("gpg", *phrase, "--quick-generate-key", "builder", "future-default", "default", "never")
     machine.run("pass", "init", "builder")
-    # Decrypting once has the agent keep the passphrase.
+    # After decrypting once, the agent remembers the passphrase.
     machine.run("sh", "-c", "echo x | gpg --batch -q -e -r builder >m && gpg " + " ".join(phrase) + " -q -d m")
     try:
         yield lambda: machine.run("gpgconf", "--kill", "gpg-agent")
@@ -84,7 +84,7 @@ def with_pass(scene: Workspace) -> Iterator[Callable[[], object]]:
 
 @contextmanager
 def with_encrypted_file(scene: Workspace) -> Iterator[Callable[[], object]]:
-    """A file encrypted with a password from the environment; yields what takes that away."""
+    """Provide a file encrypted with a password from the environment; yield a function that removes the password."""
     scene.machine.environment |= {
         "PYTHON_KEYRING_BACKEND": "keyrings.cryptfile.cryptfile.CryptFileKeyring",
         "KEYRING_PROPERTY_KEYRING_KEY": "open",
@@ -94,7 +94,7 @@ def with_encrypted_file(scene: Workspace) -> Iterator[Callable[[], object]]:
 
 @contextmanager
 def with_secret_service(scene: Workspace) -> Iterator[Callable[[], object]]:
-    """gnome-keyring, named by keyring's own configuration file; yields what locks it."""
+    """Provide gnome-keyring, named by keyring's own configuration file; yield a function that locks it."""
     configuration = scene.machine.home / ".config/python_keyring/keyringrc.cfg"
     configuration.parent.mkdir(parents=True)
     configuration.write_text("[backend]\ndefault-keyring=keyring.backends.SecretService.Keyring\n")
@@ -104,7 +104,7 @@ def with_secret_service(scene: Workspace) -> Iterator[Callable[[], object]]:
 
 @contextmanager
 def with_chain(scene: Workspace) -> Iterator[Callable[[], object]]:
-    """All backends in a row, the Secret Service first; yields what locks the one that is open."""
+    """Provide a chain of all backends, the Secret Service first; yield a function that locks the open one."""
     scene.machine.environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.chainer.ChainerBackend"
     with desktop.session(scene.machine):
         yield lambda: desktop.lock(scene.machine)
@@ -144,7 +144,7 @@ def test_register_clone_locked_unregister(
 
 
 def said_after_unregister(scene: Workspace) -> str:
-    """Unregister, and put the registry's entry back by hand; what the helper says then of the secret."""
+    """Unregister, and put the registry's entry back by hand; return the helper's error about the missing secret."""
     kept = shutil.copytree(registry_of(scene.machine), scene.machine.home / "kept")
     scene.machine.run(command(scene), "unregister", "acme")
     assert not registry_of(scene.machine).exists()
@@ -155,7 +155,7 @@ def said_after_unregister(scene: Workspace) -> str:
 
 
 @pytest.mark.parametrize("backend", ["keyring.backends.null.Keyring", "keyring.backends.fail.Keyring"])
-def test_backends_that_keep_nothing(
+def test_backends_that_store_nothing_are_an_error(
     scene: Workspace, backend: str, record_property: Callable[[str, object], None]
 ) -> None:
     record_property(*tally.worked_with("keyrings, refused with the choices:", backend.split(".")[2]))
@@ -167,7 +167,7 @@ def test_backends_that_keep_nothing(
     assert not registry_of(scene.machine).exists()
 
 
-def test_pass_before_its_store_is_made_is_named_with_the_command_that_makes_it(scene: Workspace) -> None:
+def test_pass_without_its_store_is_an_error_with_the_command_that_makes_it(scene: Workspace) -> None:
     need("pass")
     scene.machine.environment |= {
         "PYTHON_KEYRING_BACKEND": "keyring_pass.PasswordStoreBackend",
@@ -180,7 +180,7 @@ def test_pass_before_its_store_is_made_is_named_with_the_command_that_makes_it(s
     assert "pass init" in done.stderr
 
 
-def test_secret_that_several_backends_of_a_chain_hold_is_deleted_in_each(scene: Workspace) -> None:
+def test_secret_in_several_backends_of_a_chain_is_deleted_in_each(scene: Workspace) -> None:
     file = "keyrings.cryptfile.cryptfile.CryptFileKeyring"
     with with_secret_service(scene):
         scene.machine.environment["KEYRING_PROPERTY_KEYRING_KEY"] = "open"
@@ -213,8 +213,8 @@ def entry_text(scene: Workspace) -> str:
     return "".join(path.read_text() for path in registry_of(scene.machine).rglob("*") if path.is_file())
 
 
-def test_a_plain_file_backend_is_not_fallen_back_to(scene: Workspace) -> None:
-    # No Secret Service, no pass: of the backends installed here only plain and encrypted files are left.
+def test_plain_file_backend_is_not_used_unless_it_is_configured(scene: Workspace) -> None:
+    # Without a Secret Service and pass, only backends for plain and encrypted files are left.
     done = register(scene, check=False)
     assert done.returncode == 1
     assert files_holding(scene.machine.home, scene.app.shared_secret) == [scene.installation]
@@ -224,7 +224,7 @@ def test_a_plain_file_backend_is_not_fallen_back_to(scene: Workspace) -> None:
     assert "password" in answer(ask(scene))
 
 
-def test_a_backend_that_asks_on_the_terminal_asks_a_person_and_nobody_else(scene: Workspace) -> None:
+def test_backend_that_asks_on_the_terminal_asks_only_a_person(scene: Workspace) -> None:
     scene.machine.environment["PYTHON_KEYRING_BACKEND"] = "keyrings.alt.file.EncryptedKeyring"
     at_a_terminal(scene.machine, [command(scene), "register", str(scene.installation)], "open")
     assert registry_of(scene.machine).exists()
@@ -235,7 +235,7 @@ def test_a_backend_that_asks_on_the_terminal_asks_a_person_and_nobody_else(scene
 
 
 def at_a_terminal(machine: Machine, arguments: list[str], typed: str) -> None:
-    """Run a command at a terminal where ``typed`` answers whatever asks for a password."""
+    """Run a command at a terminal, and answer each question for a password with ``typed``."""
     terminal, keyboard = pty.openpty()
     running = subprocess.Popen(
         arguments,

@@ -1,4 +1,4 @@
-"""Secret Services of several makes, and which of several keyring backends is asked: by the real gnome-keyring, and by
+"""Several Secret Services, and the choice among keyring backends: tested with the real gnome-keyring, and with
 a small service that plays KeePassXC and KDE's wallet (`tests.secret_stores.service`).
 """
 
@@ -25,21 +25,21 @@ NULL = "keyring.backends.null.Keyring"
 
 @pytest.fixture
 def scene(acme: Workspace) -> Workspace:
-    """The usual scene on a machine that does not know the installation yet."""
+    """The usual scene, on a machine without a registered installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
 
 @contextmanager
 def played(scene: Workspace, kind: str) -> Iterator[Path]:
-    """A session with the small service; yields the record of what it did."""
+    """Provide a session with the small service; yield the path of its record."""
     record = scene.machine.home.parent / "record"
     with desktop.service(scene.machine, kind, record):
         yield record
 
 
 def at_once(started: float) -> bool:
-    """Whether so little time has gone since then that nobody was waited for."""
+    """Return whether so little time has passed that nothing waited for a person."""
     return time.monotonic() - started < 15
 
 
@@ -89,7 +89,7 @@ def test_register_get_and_unregister_with_a_trusting_keepassxc(scene: Workspace)
 # KDE's wallet
 
 
-def test_open_wallet_that_the_secret_service_calls_locked_is_asked(scene: Workspace) -> None:
+def test_open_wallet_that_the_secret_service_reports_as_locked_is_asked(scene: Workspace) -> None:
     with played(scene, "kwalletd5") as record:
         assert "✓" in keyring_line(scene)
         scene.machine.bbjwt("register", scene.installation)
@@ -109,12 +109,12 @@ def test_closed_wallet_is_an_error_without_a_window(scene: Workspace) -> None:
 
 
 def keyring_line(scene: Workspace) -> str:
-    """The doctor's line about the keyring."""
+    """Return the doctor's line about the keyring."""
     lines = scene.machine.bbjwt("doctor", check=False).stdout.splitlines()
     return next(line for line in lines if "keyring" in line)
 
 
-def test_wallet_that_lost_a_secret_is_named(scene: Workspace) -> None:
+def test_error_for_a_lost_secret_names_the_wallet(scene: Workspace) -> None:
     with played(scene, "forgetful"):
         done = scene.machine.bbjwt("register", scene.installation, check=False)
 
@@ -138,7 +138,7 @@ def test_backend_that_stored_the_secret_is_asked_whatever_another_program_config
         line = keyring_line(scene)
         assert "✓" in line
         assert SECRET_SERVICE in line
-    # Now the first cannot be used: both are named, and what configures the other.
+    # Now the first backend cannot be used. The error names both, and what configures the second.
     done = scene.get("--token-store=none", check=False)
 
     assert done.stdout == "quit=1\n"
@@ -157,7 +157,7 @@ def configure(scene: Workspace, how: str, backend: str) -> str:
     return str(file)
 
 
-def test_backend_that_is_out_of_reach_is_named_when_nothing_else_is_configured(scene: Workspace) -> None:
+def test_backend_that_cannot_be_reached_is_named_if_no_other_is_configured(scene: Workspace) -> None:
     with desktop.session(scene.machine):
         scene.machine.bbjwt("register", scene.installation)
     done = scene.get(check=False)
@@ -167,7 +167,7 @@ def test_backend_that_is_out_of_reach_is_named_when_nothing_else_is_configured(s
     assert "hint: " in done.stderr
 
 
-def test_secret_that_is_gone_is_named_with_the_backend(scene: Workspace) -> None:
+def test_error_for_a_missing_secret_names_the_backend(scene: Workspace) -> None:
     with desktop.session(scene.machine):
         scene.machine.bbjwt("register", scene.installation)
         scene.machine.run("secret-tool", "clear", "service", "git-credential-bbjwt")
@@ -176,7 +176,7 @@ def test_secret_that_is_gone_is_named_with_the_backend(scene: Workspace) -> None
     assert f"the keyring backend {SECRET_SERVICE} has no shared secret" in done.stderr
 
 
-def test_unregister_keeps_the_entry_if_the_keyring_is_out_of_reach(scene: Workspace) -> None:
+def test_unregister_keeps_the_entry_if_the_keyring_cannot_be_reached(scene: Workspace) -> None:
     with desktop.session(scene.machine):
         scene.machine.bbjwt("register", scene.installation)
     done = scene.machine.bbjwt("unregister", "acme", check=False)
@@ -200,7 +200,7 @@ def test_locked_keyring_is_an_error_for_register_and_unregister(scene: Workspace
 
 
 @pytest.mark.parametrize("kind", ["keepassxc", "kwalletd5-closed"])
-def test_terminal_makes_no_window_either(scene: Workspace, kind: str) -> None:
+def test_no_window_is_opened_at_a_terminal_either(scene: Workspace, kind: str) -> None:
     started = time.monotonic()
     with played(scene, kind) as record:
         terminal, keyboard = pty.openpty()
@@ -220,7 +220,7 @@ def test_terminal_makes_no_window_either(scene: Workspace, kind: str) -> None:
     assert at_once(started)
 
 
-def test_current_folder_is_no_place_for_keyrings_code(scene: Workspace) -> None:
+def test_keyrings_code_is_not_loaded_from_the_current_folder(scene: Workspace) -> None:
     file = scene.machine.home / ".config/python_keyring/keyringrc.cfg"
     file.parent.mkdir(parents=True)
     file.write_text("[backend]\ndefault-keyring=evil.Keyring\nkeyring-path=.\n")

@@ -1,4 +1,4 @@
-"""Attacks that were tried on purpose: by who made a folder, by a server, another user, a clock. One for each kind."""
+"""One attack of each kind: by the author of a folder, a server, another user, a clock."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from tests.proxy import Proxy
 
 @pytest.fixture
 def thief() -> Iterator[Proxy]:
-    """A proxy that nobody has reason to ask."""
+    """A proxy that must not be used."""
     with Proxy() as running:
         yield running
 
 
-# Who made a folder does not choose the way.
+# The author of a folder does not choose the route.
 
 
 def in_a_clone(acme: Workspace, setting: str, value: str) -> tuple[Path, dict[str, str]]:
@@ -99,7 +99,7 @@ def test_a_repositorys_own_proxy_gets_no_jwt(
     assert "http.proxy" in done.stderr
 
 
-def test_an_older_git_cannot_tell_scopes_and_reads_none_of_the_repositorys(acme: Workspace, thief: Proxy) -> None:
+def test_older_git_without_scopes_reads_no_setting_of_the_repository(acme: Workspace, thief: Proxy) -> None:
     # Before 2.26 `git config` knows no --show-scope, and ends with its usage.
     old = acme.machine.home / "old/git"
     old.parent.mkdir()
@@ -130,7 +130,7 @@ def test_a_relative_authority_is_not_used(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("level", ["global", "-c", "a conditional include"])
-def test_the_users_own_settings_count(acme: Workspace, thief: Proxy, level: str) -> None:
+def test_users_own_settings_are_used(acme: Workspace, thief: Proxy, level: str) -> None:
     folder, _ = in_a_clone(acme, "user.name", "A")
     setting, also = ("http.proxy", f"http://{thief.address}"), {}
     if level == "global":
@@ -147,11 +147,11 @@ def test_the_users_own_settings_count(acme: Workspace, thief: Proxy, level: str)
     assert done.stderr == ""
 
 
-# What a server says.
+# Text of a server.
 
 
 @pytest.mark.parametrize("days", [8, -8, 27_000])
-def test_a_clock_is_believed_within_bounds(mint: Mint, days: int) -> None:
+def test_servers_clock_is_used_within_a_week(mint: Mint, days: int) -> None:
     mint.bitbucket.clock_offset = days * 86_400
 
     assert "days" in mint.error().what
@@ -176,7 +176,7 @@ TOKEN = "a-token-that-is-not-for-eyes"
         (500, f'{{"access_token": "{TOKEN}"'),
     ],
 )
-def test_nothing_of_an_answer_that_may_hold_a_token_is_shown(
+def test_response_that_may_contain_a_token_is_not_shown(
     mint: Mint, monkeypatch: pytest.MonkeyPatch, status: int, body: str
 ) -> None:
     monkeypatch.setenv("BBJWT_TRACE", "1")
@@ -187,7 +187,7 @@ def test_nothing_of_an_answer_that_may_hold_a_token_is_shown(
 
 
 @pytest.mark.parametrize("length", [0, 180])
-def test_a_jwt_that_an_answer_repeats_is_not_shown_in_part(acme: Workspace, length: int) -> None:
+def test_no_part_of_a_jwt_in_a_response_is_shown(acme: Workspace, length: int) -> None:
     jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
     acme.bitbucket.misbehave("token", Fault(status=401, body=b"x" * length + jwt.encode()))
     done = acme.get("--verbose", check=False, BBJWT_JWT=jwt)
@@ -209,7 +209,7 @@ def test_no_link_in_the_text_of_a_response_is_shown(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("settings", [".config", "not/made/yet"])
-def test_root_with_anothers_home_reads_and_makes_nothing_there(
+def test_root_with_another_users_home_reads_and_makes_nothing_there(
     acme: Workspace, thief: Proxy, another_user: int, settings: str
 ) -> None:
     home, env = acme.machine.home, acme.machine.environment
@@ -247,7 +247,7 @@ def test_root_with_anothers_home_reads_and_makes_nothing_there(
     assert before == sorted((str(path), path.lstat().st_mode) for path in home.rglob("*"))
 
 
-def test_a_folder_that_others_may_enter_is_left_as_it_is(acme: Workspace) -> None:
+def test_folder_that_others_can_enter_is_not_changed(acme: Workspace) -> None:
     folder = acme.machine.runtime / "git-credential-bbjwt"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
@@ -261,7 +261,7 @@ def test_a_folder_that_others_may_enter_is_left_as_it_is(acme: Workspace) -> Non
     assert (folder / "not-ours").read_text() == "precious"
 
 
-def test_forget_all_removes_only_what_is_named_as_ours(acme: Workspace) -> None:
+def test_forget_all_removes_only_files_with_the_helpers_names(acme: Workspace) -> None:
     acme.get()
     folder = acme.machine.runtime / "git-credential-bbjwt"
     (folder / "notes.txt").write_text("precious")
@@ -273,7 +273,7 @@ def test_forget_all_removes_only_what_is_named_as_ours(acme: Workspace) -> None:
 @pytest.mark.parametrize(
     "slip", ["folder is a link", "others can write to the folder", "others can replace the folder"]
 )
-def test_a_registry_that_others_can_reach_is_not_used(acme: Workspace, slip: str) -> None:
+def test_registry_in_a_place_that_others_can_change_is_not_used(acme: Workspace, slip: str) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     del acme.machine.environment["BBJWT_INSTALLATION"]
     folder = acme.machine.home / ".config/git-credential-bbjwt"
@@ -291,7 +291,7 @@ def test_a_registry_that_others_can_reach_is_not_used(acme: Workspace, slip: str
 # Time, processes, descriptors.
 
 
-def test_a_helper_that_is_stopped_holds_others_up_for_seconds(acme: Workspace) -> None:
+def test_stopped_helper_delays_others_only_for_seconds(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=2))
     stopped = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
@@ -317,9 +317,9 @@ def test_no_child_outlives_a_call_that_gave_up(acme: Workspace) -> None:
     done = acme.get("--timeout=1", check=False)
 
     assert_quits(done, "gave up")
-    with contextlib.suppress(OSError):  # Opening for writing, and writing, fail where nobody reads.
+    with contextlib.suppress(OSError):  # Opening and writing fail if nobody reads.
         writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        # A process that was killed just now may take a moment to end. One that lives is held by the open end.
+        # A killed process may take a moment to end. A process that lives keeps reading.
         for _ in range(100):
             os.write(writing, b"\n")
             time.sleep(0.05)
@@ -328,12 +328,12 @@ def test_no_child_outlives_a_call_that_gave_up(acme: Workspace) -> None:
 
 @pytest.mark.parametrize("command", [["--version"], ["--help"], ["list"], ["token", "URL"], ["doctor"]])
 @pytest.mark.parametrize("end", ["closed", "full", "gone"])
-def test_a_result_that_reaches_nobody_is_an_error(acme: Workspace, command: list[str], end: str) -> None:
+def test_result_that_cannot_be_written_is_an_error(acme: Workspace, command: list[str], end: str) -> None:
     words = [acme.url if word == "URL" else word for word in command]
     redirect = {"closed": ">&-", "full": ">/dev/full", "gone": "| true"}[end]
     script = f'trap "" PIPE; "$@" {redirect}'
     if end == "gone":
-        # The reader has gone before a word is written.
+        # The reader has gone before anything is written.
         script = 'exec 3>"$0"; { sleep 0.3; "$@"; echo "status $?" >&3; } | true'
     told = acme.machine.home / "told"
     done = acme.machine.run("bash", "-c", script, told, COMMAND, *words, check=False)
@@ -348,7 +348,7 @@ def test_a_result_that_reaches_nobody_is_an_error(acme: Workspace, command: list
 
 
 @pytest.mark.parametrize("word", ["confgure", "ghp_asecretthatisnoword", "clone"])
-def test_a_mistyped_command_is_noticed_where_no_terminal_is(machine: Machine, word: str) -> None:
+def test_mistyped_command_is_an_error_without_a_terminal(machine: Machine, word: str) -> None:
     done = machine.bbjwt(word, check=False)
 
     assert done.returncode == 2
@@ -358,7 +358,7 @@ def test_a_mistyped_command_is_noticed_where_no_terminal_is(machine: Machine, wo
     assert "usage:" in machine.bbjwt("help").stdout
 
 
-def test_a_byte_order_mark_before_a_jwt_is_no_part_of_it(acme: Workspace) -> None:
+def test_byte_order_mark_before_a_jwt_is_ignored(acme: Workspace) -> None:
     jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
 
     assert "password" in answer(acme.get("--token-store=none", BBJWT_JWT="\ufeff" + jwt + "\n"))
@@ -389,7 +389,7 @@ def test_the_current_folder_may_be_one_of_pythons_own(acme: Workspace, folder: s
     assert "password" in answer(done)
 
 
-def test_a_host_with_two_ports_is_no_host(acme: Workspace) -> None:
+def test_host_with_two_ports_is_refused(acme: Workspace) -> None:
     url = acme.url.replace(acme.bitbucket.host, f"{acme.bitbucket.host}:443")
 
     assert acme.machine.get(url).stdout == ""
@@ -398,7 +398,7 @@ def test_a_host_with_two_ports_is_no_host(acme: Workspace) -> None:
 # git's configuration.
 
 
-def test_a_device_in_the_place_of_a_configuration_file_is_left_alone(machine: Machine) -> None:
+def test_device_in_place_of_a_configuration_file_is_not_replaced(machine: Machine) -> None:
     fifo = machine.home / "device"
     os.mkfifo(fifo)
     done = machine.bbjwt("configure", check=False, GIT_CONFIG_GLOBAL=str(fifo))
@@ -435,7 +435,7 @@ def test_ssh_urls_of_an_ipv6_host(acme: Workspace) -> None:
     assert found == ["git@[::1]:", "ssh://git@[::1]/", "ssh://git@[::1]:22/", "git+ssh://git@[::1]/"]
 
 
-# Bounds of what there are tokens for.
+# Limits of the repositories that get tokens.
 
 
 @pytest.mark.parametrize(
@@ -452,8 +452,8 @@ def test_ssh_urls_of_an_ipv6_host(acme: Workspace) -> None:
         (["beta/*"], False),
     ],
 )
-def test_allow_bounds_what_there_are_tokens_for(acme: Workspace, patterns: list[str], allowed: bool) -> None:
-    acme.get()  # A kept token counts no more than a new one.
+def test_allow_limits_the_repositories_that_get_tokens(acme: Workspace, patterns: list[str], allowed: bool) -> None:
+    acme.get()  # Cached tokens are limited, too.
     done = acme.get(*(f"--allow={pattern}" for pattern in patterns), check=False)
 
     if allowed:
@@ -467,7 +467,7 @@ def test_a_pattern_of_another_form_is_a_usage_error(acme: Workspace, pattern: st
     assert acme.get("--allow", pattern, check=False).returncode == 2
 
 
-# What a person pastes.
+# A payload that a person pastes.
 
 
 def test_a_pasted_payload_is_not_shown(acme: Workspace) -> None:

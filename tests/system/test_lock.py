@@ -25,7 +25,7 @@ def lock_files(acme: Workspace) -> list[Path]:
 
 @contextmanager
 def times_of_another_clock(acme: Workspace, seconds: float) -> Iterator[None]:
-    """Meanwhile, give every lock file the time of a file server whose clock differs by so many ``seconds``."""
+    """Give every lock file the time of a file server whose clock differs by ``seconds``, until the block ends."""
     done = threading.Event()
 
     def run() -> None:
@@ -34,7 +34,7 @@ def times_of_another_clock(acme: Workspace, seconds: float) -> Iterator[None]:
                 try:
                     os.utime(path, (time.time() + seconds,) * 2)
                 except FileNotFoundError:
-                    pass  # Its holder has released it.
+                    pass  # The holder has released it.
 
     server = threading.Thread(target=run)
     server.start()
@@ -46,7 +46,7 @@ def times_of_another_clock(acme: Workspace, seconds: float) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seconds", [-5, -3600, 3600])
-def test_file_server_with_another_clock_lets_nobody_take_over(acme: Workspace, seconds: float) -> None:
+def test_lock_on_a_file_server_with_another_clock_is_not_taken_over(acme: Workspace, seconds: float) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=3))
     with times_of_another_clock(acme, seconds):
         first = start(acme.machine, acme.url)
@@ -54,11 +54,11 @@ def test_file_server_with_another_clock_lets_nobody_take_over(acme: Workspace, s
         others = [start(acme.machine, acme.url) for _ in range(3)]
         answers = {finish(one) for one in (first, *others)}
 
-    assert len(answers) <= 2  # The minted one, and the cached one with its state.
+    assert len(answers) <= 2  # The answer with the minted token, and the cached answer with its state.
     assert acme.bitbucket.mints() == 1
 
 
-def test_killed_holder_holds_nobody_up(acme: Workspace) -> None:
+def test_killed_holder_delays_nobody(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=60))
     killed = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)

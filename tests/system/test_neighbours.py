@@ -1,4 +1,4 @@
-"""Bad surroundings: other users of the machine, odd environments, full disks, ends in the middle."""
+"""Bad surroundings: other users of the machine, odd environments, full disks, processes that end early."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def register(acme: Workspace) -> Path:
 # Another user of the machine.
 
 
-def test_another_user_can_read_none_of_our_files(acme: Workspace, another_user: int) -> None:
+def test_another_user_cannot_read_the_helpers_files(acme: Workspace, another_user: int) -> None:
     folder = register(acme)
     acme.get()
     os.chmod(acme.machine.home.parent, 0o755)  # noqa: S103  # as a home folder may be
@@ -65,7 +65,7 @@ def test_a_registry_folder_another_user_prepared_is_not_written_to(
     assert not any(acme.app.shared_secret.encode() in path.read_bytes() for path in found)
 
 
-def test_a_registry_behind_a_link_is_judged_by_where_that_leads(acme: Workspace, tmp_path: Path) -> None:
+def test_registry_behind_a_link_is_trusted_if_its_target_is(acme: Workspace, tmp_path: Path) -> None:
     real = tmp_path / "real"
     (real / "settings").mkdir(parents=True)
     link = tmp_path / "link"
@@ -99,7 +99,7 @@ def test_a_secret_file_of_another_user_is_refused(acme: Workspace, another_user:
     assert acme.get(check=False).stdout == "quit=1\n"
 
 
-def test_a_record_put_into_our_folder_by_another_user_is_not_used(acme: Workspace, another_user: int) -> None:
+def test_record_of_another_user_in_the_helpers_folder_is_not_used(acme: Workspace, another_user: int) -> None:
     token = answer(acme.get())["password"]
     (record,) = acme.machine.records()
     record.write_bytes(record.read_bytes().replace(token.encode(), b"of-somebody-else"))
@@ -117,7 +117,7 @@ def test_the_trace_file_is_not_written_through_a_link(acme: Workspace, tmp_path:
     assert target.read_text() == "mine\n"
 
 
-def test_the_trace_file_may_be_a_fifo_nobody_reads(acme: Workspace, tmp_path: Path) -> None:
+def test_trace_file_may_be_a_fifo_without_a_reader(acme: Workspace, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "trace")
 
     assert "password" in answer(acme.get(BBJWT_TRACE=str(tmp_path / "trace")))
@@ -136,14 +136,14 @@ def test_any_locale(acme: Workspace, locale: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("home", [None, "", "/nowhere", "relative"])
 def test_no_home(acme: Workspace, home: str | None, tmp_path: Path) -> None:
-    # Where the variable names none, the home is the one of the user who runs the tests: nothing is to be left there.
+    # Without the variable, the home is that of the user who runs the tests, so nothing must be written there.
     cache = {"XDG_CACHE_HOME": None if home == "/nowhere" else str(tmp_path / "cache")}
 
     assert "password" in answer(acme.get(also=cache, HOME=home, XDG_RUNTIME_DIR=None))
     assert not Path("/nowhere").exists()
 
 
-def test_a_home_nothing_can_be_written_to(acme: Workspace) -> None:
+def test_home_that_cannot_be_written_to(acme: Workspace) -> None:
     # /proc takes no new files, not even from root.
     for arguments in (["get"], ["doctor"], ["forget", "--all"]):
         elsewhere = {"HOME": "/proc", "XDG_RUNTIME_DIR": "/proc"}
@@ -196,7 +196,7 @@ def test_standard_output_that_takes_nothing(acme: Workspace) -> None:
     ):
         command = ["sh", "-c", 'exec "$@" >/dev/full', "sh", str(COMMAND), *arguments]
         done = acme.machine.run(*command, data=data, check=False)
-        if arguments != ["list"]:  # It has nothing to print.
+        if arguments != ["list"]:  # `list` has nothing to print.
             assert done.returncode == 1, arguments
             assert "No space left" in done.stderr
 
@@ -207,17 +207,17 @@ def test_too_few_descriptors_is_one_error(acme: Workspace) -> None:
     assert "password" in done.stdout or done.returncode == 1
 
 
-# Ends in the middle.
+# Processes that end early.
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGKILL])
-def test_an_end_in_the_middle_leaves_nothing_running(acme: Workspace, end: signal.Signals) -> None:
+def test_early_end_leaves_no_process_running(acme: Workspace, end: signal.Signals) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=20))
     before = processes_of(acme.machine)
     running = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
     running.send_signal(end)
-    if end == signal.SIGPIPE:  # Python ignores it: nobody's pipe broke.
+    if end == signal.SIGPIPE:  # Python ignores the signal, because no pipe broke.
         running.kill()
     finish(running)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Ownership by each bit of a mode and each owner; places of files; names made of parts. Rules in isolation."""
+"""Rules in isolation: trust in files for each bit of a mode and each owner, folders of files, and file names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ME = os.geteuid()
 
 @pytest.fixture
 def anothers(another_user: int) -> Callable[[Path], Path]:
-    """Gives a path to another user."""
+    """A function that gives a path to another user."""
 
     def give(path: Path) -> Path:
         os.chown(path, another_user, -1, follow_symlinks=False)
@@ -44,14 +44,14 @@ def anothers(another_user: int) -> Callable[[Path], Path]:
 
 @pytest.fixture
 def as_another(monkeypatch: pytest.MonkeyPatch, another_user: int) -> int:
-    """This process takes itself for another user's from now on: what root owns is not its own."""
+    """From now on, let this process appear to be another user's, so that root's files are not its own."""
     monkeypatch.setattr(os, "geteuid", lambda: another_user)
     return another_user
 
 
 @pytest.fixture
 def at_once() -> Iterator[None]:
-    """Fails a test that waits for somebody at a FIFO's other end."""
+    """Fail a test that waits for the other end of a FIFO."""
 
     def fail(*_: object) -> NoReturn:
         raise AssertionError("it waits")
@@ -64,21 +64,21 @@ def at_once() -> Iterator[None]:
 
 
 def made(path: Path, mode: int) -> Path:
-    """A file with that mode."""
+    """Make a file with this mode."""
     path.write_bytes(b"text")
     path.chmod(mode)
     return path
 
 
 def folder(path: Path, mode: int) -> Path:
-    """A folder with that mode."""
+    """Make a folder with this mode."""
     path.mkdir()
     path.chmod(mode)
     return path
 
 
 def is_opened(path: Path, **options: int) -> bool:
-    """Whether a folder is taken for this user's own."""
+    """Return whether a folder is treated as this user's own."""
     try:
         OwnFolder(str(path), **options).close()
     except PermissionError:
@@ -87,7 +87,7 @@ def is_opened(path: Path, **options: int) -> bool:
 
 
 @pytest.mark.parametrize("bit", BITS)
-def test_a_folder_of_ours_is_for_us_alone(tmp_path: Path, bit: int) -> None:
+def test_own_folder_can_be_entered_only_by_this_user(tmp_path: Path, bit: int) -> None:
     assert is_opened(folder(tmp_path / "ours", 0o700))
     assert is_opened(folder(tmp_path / "sticky", 0o1700))
     shared = folder(tmp_path / "shared", 0o700 | bit)
@@ -97,7 +97,7 @@ def test_a_folder_of_ours_is_for_us_alone(tmp_path: Path, bit: int) -> None:
     assert not ownership.is_private(str(shared))
 
 
-def test_a_folder_of_ours_is_no_link_and_nobody_elses(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+def test_own_folder_is_not_a_link_and_not_another_users(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     ours = folder(tmp_path / "ours", 0o700)
     (tmp_path / "link").symlink_to(ours)
     for path, reason in ((tmp_path / "link", OSError), (made(tmp_path / "file", 0o600), NotADirectoryError)):
@@ -111,7 +111,7 @@ def test_a_folder_of_ours_is_no_link_and_nobody_elses(tmp_path: Path, anothers: 
 
 
 @pytest.mark.parametrize("bit", BITS)
-def test_a_file_of_ours_is_read_if_nobody_else_could_write_or_read_it(tmp_path: Path, bit: int) -> None:
+def test_own_file_is_read_if_nobody_else_can_write_or_read_it(tmp_path: Path, bit: int) -> None:
     ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
     made(tmp_path / "ours/plain", 0o600)
     made(tmp_path / "ours/executable", 0o700)
@@ -124,7 +124,7 @@ def test_a_file_of_ours_is_read_if_nobody_else_could_write_or_read_it(tmp_path: 
 
 
 @pytest.mark.usefixtures("at_once")
-def test_what_is_no_file_of_ours_is_not_read(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
+def test_links_fifos_and_other_users_files_are_not_read(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     ours = OwnFolder(str(folder(tmp_path / "ours", 0o700)))
     made(tmp_path / "file", 0o600)
     (tmp_path / "ours/link").symlink_to(tmp_path / "file")
@@ -154,7 +154,7 @@ def reason(path: Path, **how: bool) -> str:
 def test_place_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int, strict: bool) -> None:
     place = folder(tmp_path / "place", 0o700 | bit)
     assert bool(reason(place, strict=strict)) == (bit in WRITING)
-    # Above it a group may write: distributions have such folders. A folder that everybody can write has to be sticky.
+    # A group may write to folders above, as in some distributions. A folder that everybody can write must be sticky.
     below = folder(place / "below", 0o700)
     deeper = folder(below / "deeper", 0o700)
     for path in (below, deeper):
@@ -212,7 +212,7 @@ def test_links_on_the_way_count_with_their_folders(
     path = tmp_path / "again/file"
 
     assert reason(path, strict=strict) == ""
-    open_to_all.chmod(0o777)  # Anybody can put another link there.
+    open_to_all.chmod(0o777)  # Anybody can replace the link.
     assert str(open_to_all) in reason(path, strict=strict)
     open_to_all.chmod(0o1777)
     assert reason(path, strict=strict) == ""
@@ -264,7 +264,7 @@ def test_file_of_root_is_trusted_by_everybody(
     theirs = anothers(made(tmp_path / "theirs", 0o644)).stat()
     assert [ownership.why_not_trusted_itself(one, str(tmp_path / "x")) for one in (roots, theirs)] == [None, None]
     assert theirs.st_uid == as_another
-    # By its group, or an access control list, root has let this user in.
+    # Root lets this user read it by its group or an access control list.
     for mode, read in ((0o640, False), (0o641, False), (0o642, False), (0o644, True)):
         (tmp_path / "roots").chmod(mode)
         assert ownership.others_can_read((tmp_path / "roots").stat()) == read
@@ -275,7 +275,7 @@ def test_file_of_another_user_is_not_trusted(tmp_path: Path, anothers: Callable[
     assert "another user" in (ownership.why_not_trusted_itself(found, str(tmp_path / "theirs")) or [""])[0]
 
 
-def test_unmapped_owner_counts_as_root_below_folders_that_nobody_else_can_write(
+def test_unmapped_owner_is_root_below_folders_that_nobody_else_can_write(
     tmp_path: Path, anothers: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = anothers(folder(tmp_path / "home", 0o755))
@@ -286,7 +286,7 @@ def test_unmapped_owner_counts_as_root_below_folders_that_nobody_else_can_write(
     mapped["unmapped"] = file.stat().st_uid
     is_below_shared = any(folder.stat().st_mode & 0o022 for folder in tmp_path.parents)
     assert ownership.is_trusted_owner(file.stat().st_uid, str(file)) != is_below_shared
-    # Root of the machine, whatever is above it here.
+    # The owner is the machine's root if nobody else can write above.
     monkeypatch.setattr(ownership, "_others_can_write_above", lambda path: path != str(file))
     assert ownership.is_trusted_owner(file.stat().st_uid, str(file))
     assert not ownership.is_trusted_owner(file.stat().st_uid, str(home))
@@ -330,7 +330,7 @@ def test_administrator_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_files_are_opened_to_read_without_waiting_or_passing_them_on(tmp_path: Path) -> None:
+def test_files_are_opened_to_read_without_waiting_and_are_not_inherited(tmp_path: Path) -> None:
     file = made(tmp_path / "file", 0o600)
     (tmp_path / "link").symlink_to(file)
     os.mkfifo(tmp_path / "fifo")
@@ -361,7 +361,9 @@ def test_files_are_opened_to_append(tmp_path: Path) -> None:
             ownership.open_to_append(str(tmp_path / name))
 
 
-def test_a_file_that_is_just_being_written_is_not_one_to_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_age_of_a_file_that_is_written_concurrently_is_not_negative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = PrivateFolder(str(tmp_path / "ours"), create=True)
     asked = os.stat
 
@@ -394,7 +396,9 @@ def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Cal
     assert config(str(tmp_path)) == f"{tmp_path}/.config/git-credential-bbjwt"
 
 
-def test_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]) -> None:
+def test_variable_is_anothers_if_a_path_in_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]
+) -> None:
     theirs = anothers(folder(tmp_path / "theirs", 0o755))
 
     def told(variable: str, value: str) -> bool:
@@ -417,7 +421,7 @@ def test_what_is_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anoth
     assert (places.home_is_anothers(), places.why_no_home()) == (False, "")
     monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid)
     assert not told("HOME", str(theirs))
-    assert not told("HOME", str(tmp_path))  # root's
+    assert not told("HOME", str(tmp_path))  # It belongs to root.
 
 
 def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,7 +451,7 @@ def test_names_made_of_parts() -> None:
         assert len(file_name(*parts)) == 32, parts
 
 
-def test_folder_that_others_could_write_is_trusted_if_it_is_mounted_read_only() -> None:
+def test_folder_that_others_can_write_is_trusted_if_it_is_mounted_read_only() -> None:
     if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         cannot("no mount namespace can be made here")
     place = f"/var/tmp/bbjwt-test-{os.getpid()}"

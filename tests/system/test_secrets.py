@@ -1,4 +1,4 @@
-"""Secrets stand nowhere they need not: processes are watched while the helper works, files are read afterwards."""
+"""Secrets are only in the places that need them: the tests watch processes and then read files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.emulator import Fault
 
 
 class Watch:
-    """What was seen of each process that came up on the machine: its arguments and its environment."""
+    """The arguments and the environment of each process that was seen on the machine."""
 
     def __init__(self) -> None:
         self.arguments: dict[int, bytes] = {}
@@ -35,7 +35,7 @@ class Watch:
                 continue
             number = int(entry.name)
             try:
-                # Kept with what was seen before: a process changes both when it becomes another program.
+                # Both are kept with earlier values, because a process that runs another program changes them.
                 arguments, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
             except OSError:
                 continue
@@ -45,7 +45,7 @@ class Watch:
                 self.environments[number] = self.environments.get(number, b"") + environment
 
     def named(self, text: bytes) -> list[int]:
-        """The processes in whose arguments ``text`` stands."""
+        """Return the processes with ``text`` in their arguments."""
         return [number for number, arguments in self.arguments.items() if text in arguments]
 
 
@@ -68,7 +68,7 @@ def watching() -> Iterator[Watch]:
 
 
 def secrets_of(acme: Workspace) -> list[bytes]:
-    """The shared secret, every JWT, every token."""
+    """Return the shared secret, every JWT and every token."""
     jwts = [seen.jwt for seen in acme.bitbucket.helper_requests() if seen.jwt]
     return [text.encode() for text in (acme.app.shared_secret, *jwts, *acme.bitbucket.tokens)]
 
@@ -96,7 +96,7 @@ def test_no_secret_in_any_argument_or_child_with_a_keyring(acme: Workspace) -> N
 
 
 def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> None:
-    # A git that tells what it was given, and is then the real one.
+    # A git that logs its environment and arguments and then runs the real git.
     real = acme.machine.run("sh", "-c", "command -v git").stdout.strip()
     log = tmp_path / "log"
     (tmp_path / "bin").mkdir()
@@ -121,7 +121,7 @@ def test_children_get_no_secret_variables(acme: Workspace, tmp_path: Path) -> No
         assert secret not in given
 
 
-def test_a_secret_stands_in_no_file_but_the_token_in_its_record(acme: Workspace, tmp_path: Path) -> None:
+def test_no_file_contains_a_secret_except_the_tokens_record(acme: Workspace, tmp_path: Path) -> None:
     payload = acme.installation.read_text()
     acme.installation.unlink()
     everything = {"BBJWT_INSTALLATION": payload, "BBJWT_TRACE": str(tmp_path / "trace")}
@@ -141,7 +141,7 @@ def test_a_secret_stands_in_no_file_but_the_token_in_its_record(acme: Workspace,
 
 
 @pytest.mark.parametrize("kind", ["api", "token"])
-def test_a_server_that_repeats_our_secrets_back_does_not_get_them_shown(acme: Workspace, kind: str) -> None:
+def test_secrets_that_a_server_repeats_are_not_shown(acme: Workspace, kind: str) -> None:
     def repeat(acme: Workspace) -> bytes:
         return json.dumps({"error": "invalid_grant", "error_description": acme.app.shared_secret}).encode()
 
