@@ -42,7 +42,7 @@ def _helper_value(words: list[str]) -> str:
         raise CredentialError(f"{APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
     path = os.path.abspath(called)
     if os.name == "nt":  # Git for Windows runs a helper by a Unix shell.
-        path = path.replace("\\", "/").removesuffix(".exe") + ".exe"
+        path = path.replace("\\", "/") + ("" if path.lower().endswith(".exe") else ".exe")
     return " ".join(map(_shell_word, [path, *words]))
 
 
