@@ -384,7 +384,7 @@ def test_server_that_refuses_every_token_gets_six_and_then_git_is_told_to_quit(a
 
     assert len(set(given)) == acme.bitbucket.mints() == 6
     assert_quits(acme.get(check=False), "refuses every token for acme/widgets")
-    assert_quits(acme.get(check=False), "no other for ")
+    assert_quits(acme.get(check=False), "no other token for ")
     gadgets = acme.bitbucket.host_repository("acme/gadgets")
     assert "password" in answer(acme.machine.get(acme.bitbucket.url(gadgets)))
     # After 30 s the newest is handed out again, unchanged; once it is named as refused, the 30 s begin again.
