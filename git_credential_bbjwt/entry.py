@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from git_credential_bbjwt.core.protocol import Request
-    from git_credential_bbjwt.installations.sources import Sources
-    from git_credential_bbjwt.tokens.record import Record
+    from git_credential_bbjwt.core.record import Record
+    from git_credential_bbjwt.core.sources import Sources
 
 
 #: Exit status of a process that SIGINT ended, as shells report it.
@@ -97,7 +97,7 @@ def _get(options: HelperOptions) -> int:
     """
     from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_all, write_answer
     from git_credential_bbjwt.core.repository import CLOUD_HOST
-    from git_credential_bbjwt.installations.sources import read_sources
+    from git_credential_bbjwt.core.sources import read_sources
 
     request = parse_request(read_all(0))
     host = request.host
@@ -143,7 +143,7 @@ def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "
             raise
         return None  # `get_new` reports it.
 
-    from git_credential_bbjwt.tokens.record import cached_record
+    from git_credential_bbjwt.core.record import cached_record
 
     record = cached_record(repository, options.scope, options.app)
     if record is None:

@@ -21,22 +21,21 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
 from git_credential_bbjwt.core.protocol import format_answer, parse_request
+from git_credential_bbjwt.core.record import Record, parse_record
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
+from git_credential_bbjwt.core.source import host_folder, host_of, unpacked
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
-from git_credential_bbjwt.installations.registry import host_folder, host_of
 from git_credential_bbjwt.installations.registry_entry import parse_entries
-from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.network.http1 import read_body, send_request
 from git_credential_bbjwt.network.response import BrokenResponseError, Response, TooLongError, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.serving.audit import audit_line
 from git_credential_bbjwt.serving.client import key_of
-from git_credential_bbjwt.tokens.record import Record, parse_record
 from git_credential_bbjwt.tokens.token import Token, record_of
 from git_credential_bbjwt.vendors.broker_answer import checked
 

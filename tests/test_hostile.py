@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from git_credential_bbjwt.tokens.record import parse_record
+from git_credential_bbjwt.core.record import parse_record
 from tests.conftest import EVERYTHING, Workspace, answer, cannot, request
 from tests.emulator import Fault
 from tests.mint import Mint

@@ -23,11 +23,11 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.entries import Level, entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.helper_lines import beside_this_one
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import read_sources
 
 # Each is a setting of its own. So many are written in a second or two.
 _MOST_WORKSPACES = 100

@@ -22,9 +22,9 @@ from git_credential_bbjwt.core.failures import BudgetSpentError, CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import is_coloured
 from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import CLOUD_BASE_URL
-from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.session import Session

@@ -22,10 +22,10 @@ from typing import NoReturn
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import warning
+from git_credential_bbjwt.core.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.git.entries import entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.run import SETTINGS_BY_ENVIRONMENT, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import PATH_VARIABLES, read_sources
 from git_credential_bbjwt.system import core_dumps
 
 # Digits of GIT_CONFIG_COUNT. Git refuses more settings than a C integer counts.

@@ -22,9 +22,9 @@ from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, error, listed, note
 from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git.entries import Level
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
-from git_credential_bbjwt.installations.sources import VARIABLES
 from git_credential_bbjwt.system import terminal
 
 

@@ -1,16 +1,16 @@
 """The state that all requests of a call share, and the rules for keeping a token."""
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace, warning
+from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.sources import Sources, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
-from git_credential_bbjwt.installations.sources import Sources, read_sources
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.tidying import tidy
 from git_credential_bbjwt.tokens.token import Token, cached_token, record_of

@@ -6,11 +6,11 @@ from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefus
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import parse_request, read_all
+from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository, parse_path
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
-from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import (
     CLOSED_FOR,
     MOST_REMINTS,

@@ -14,10 +14,10 @@ from git_credential_bbjwt.core.protocol import (
     write_answer,
 )
 from git_credential_bbjwt.core.repository import Repository, parse_path
+from git_credential_bbjwt.core.sources import Sources
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import Sources
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.tidying import tidy
 from git_credential_bbjwt.tokens.token import fingerprint_of

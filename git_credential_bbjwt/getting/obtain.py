@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import BrokerError, InstallationError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions, check_allowed
+from git_credential_bbjwt.core.record import BROKERED, Record
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person, closed_error, keep, use
-from git_credential_bbjwt.installations.asked import Asked
-from git_credential_bbjwt.tokens.record import BROKERED, Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token, fingerprint_of
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor

@@ -6,10 +6,10 @@ enough to have been revoked.
 """
 
 from git_credential_bbjwt.core.failures import WholeWorkspaceError
+from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.scopes import broader_than
 from git_credential_bbjwt.getting.asking import Asking, closed_error, keep, use
-from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, Slot, may_be_replaced, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer

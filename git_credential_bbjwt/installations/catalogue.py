@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.source import Payload, Registry, Source, Text
+from git_credential_bbjwt.core.sources import Sources
 from git_credential_bbjwt.installations.installation import (
     CLOUD_API_URL,
     CLOUD_BASE_URL,
@@ -13,9 +15,6 @@ from git_credential_bbjwt.installations.installation import (
     SecretPlace,
 )
 from git_credential_bbjwt.installations.levels import Given, Level, ToBeAsked, level_of, unreadable
-from git_credential_bbjwt.installations.registry import Registry
-from git_credential_bbjwt.installations.source import Payload, Source, Text
-from git_credential_bbjwt.installations.sources import Sources
 
 
 def _names(one: Installation, workspace: str) -> bool:

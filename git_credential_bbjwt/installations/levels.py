@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.repository import is_name, is_uuid
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.source import Named, Payload, Registry, Source, file_of, host_folder, host_of
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
-from git_credential_bbjwt.installations.registry import Registry, file_of, host_folder, host_of
 from git_credential_bbjwt.installations.registry_entry import parse_entries
-from git_credential_bbjwt.installations.source import Named, Payload, Source
 
 
 class Level:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
@@ -21,13 +22,13 @@ from git_credential_bbjwt.core.failures import (
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.protocol import Request, format_answer, fresh_answer, parse_request, refused_fingerprints
+from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository, parse_path
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
-from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
-from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.serving.answer import (
     WAITING_FOR_REQUEST,
     Answer,
@@ -39,7 +40,6 @@ from git_credential_bbjwt.serving.limits import CannotLimitError, announced, loo
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
-from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token, cached_token, fingerprint_of
 from git_credential_bbjwt.vendors.connect import look_up_name

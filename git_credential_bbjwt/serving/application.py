@@ -13,8 +13,8 @@ from typing import Any
 
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import error, warning
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.sources import read_sources
 from git_credential_bbjwt.serving.answer import (
     Answer,
     Headers,

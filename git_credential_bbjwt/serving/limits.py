@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.serving.answer import DeniedError, TooManyError
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import MINTING, MOST_LOOKUPS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
-from git_credential_bbjwt.tokens.record import Record
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.tidying import tidy
 

@@ -4,7 +4,7 @@ A record's file is ``PART/PART/HOST,WORKSPACE,NAME,SCOPE,APP``. Other files of t
 of these endings.
 """
 
-from git_credential_bbjwt.tokens.record import CLOSED as CLOSED
+from git_credential_bbjwt.core.record import CLOSED as CLOSED
 
 #: Begins each ending.
 BESIDE = "~"

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
+from git_credential_bbjwt.core.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
 from git_credential_bbjwt.tokens.names import (
@@ -20,7 +21,6 @@ from git_credential_bbjwt.tokens.names import (
     REMINTS,
     UUID,
 )
-from git_credential_bbjwt.tokens.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 

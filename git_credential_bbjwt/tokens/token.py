@@ -1,8 +1,8 @@
 """A token for git, whoever gave it, and how it becomes a record of the cache."""
 
 from git_credential_bbjwt.core.protocol import FINGERPRINT_LENGTH, USERNAME
+from git_credential_bbjwt.core.record import WORKSPACE, Record
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.tokens.record import WORKSPACE, Record
 
 
 class Token:

@@ -1,10 +1,10 @@
 """The UUIDs of repositories, remembered from earlier look-ups. They are not secret."""
 
 from git_credential_bbjwt.core.output import trace
+from git_credential_bbjwt.core.record import slot_name
 from git_credential_bbjwt.core.repository import Repository, is_uuid
 from git_credential_bbjwt.tokens.cache import TokenCache, write
 from git_credential_bbjwt.tokens.names import UUID
-from git_credential_bbjwt.tokens.record import slot_name
 
 #: Seconds for which a UUID is remembered.
 UUID_LIFE = 30 * 86_400

@@ -10,15 +10,15 @@ import stat
 import sys
 import time
 
+from git_credential_bbjwt.core.asked import Broker as BrokerSource
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import format_answer, state_entry
+from git_credential_bbjwt.core.record import BROKERED
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.where import HTTPS, SOCKET, Where
-from git_credential_bbjwt.installations.asked import Broker as BrokerSource
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
-from git_credential_bbjwt.tokens.record import BROKERED
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.broker_answer import HINT, LONGEST_ANSWER, checked, is_complete, last_words, no_token
 from git_credential_bbjwt.vendors.session import Session

@@ -1,7 +1,7 @@
 """The choice of the vendor for a source. Each vendor is imported only when it is used."""
 
-from git_credential_bbjwt.installations.asked import Asked, Command
-from git_credential_bbjwt.installations.asked import Broker as BrokerSource
+from git_credential_bbjwt.core.asked import Asked, Command
+from git_credential_bbjwt.core.asked import Broker as BrokerSource
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor

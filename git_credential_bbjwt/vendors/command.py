@@ -1,14 +1,14 @@
 """Installation commands, which print a payload from a secret store for one mint. It is never in a file."""
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.source import unpacked
 from git_credential_bbjwt.installations.catalogue import chosen
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
-from git_credential_bbjwt.installations.source import unpacked
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.vendors.connect import Connect

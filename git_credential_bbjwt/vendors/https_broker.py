@@ -4,11 +4,11 @@ The response is not trusted: only text in git's format is taken, no redirect is 
 broker's exact origin only. Sources: RFC 6750 section 2.1 (``Bearer``), git-credential(1), "INPUT/OUTPUT FORMAT".
 """
 
+from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError, RefusedError
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.where import Where
-from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors import id_token

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
 from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.where import Where
-from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.vendors.broker_answer import claims_in

@@ -16,9 +16,8 @@ import pytest
 
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
-from git_credential_bbjwt.installations.registry import Registry, host_folder, host_of
-from git_credential_bbjwt.installations.source import Payload
-from git_credential_bbjwt.installations.sources import read_sources
+from git_credential_bbjwt.core.source import Payload, Registry, host_folder, host_of
+from git_credential_bbjwt.core.sources import read_sources
 from tests.conftest import COMMAND, INSTALLED, PROJECT, Machine, Workspace, answer, cannot, need, request
 from tests.emulator import Emulator
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Asked
+from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue, chosen
 from git_credential_bbjwt.installations.payload import parse_payload
-from git_credential_bbjwt.installations.sources import read_sources
 from tests.conftest import Workspace, answer
 from tests.installations.test_payload import APP, CONSUMER, UUID
 from tests.installations.test_register import register

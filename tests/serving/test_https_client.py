@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.network import connections
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache

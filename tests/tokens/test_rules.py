@@ -11,13 +11,13 @@ import pytest
 
 from git_credential_bbjwt.core.failures import TooManyRefusedError
 from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.core.record import Record, is_in_memory
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens import tidying
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import CLOSED, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit
-from git_credential_bbjwt.tokens.record import Record, is_in_memory
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.tidying import clear_all, records_of, tidy
 from git_credential_bbjwt.tokens.token import Token, record_of

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.tokens.record import MIN_REMAINING
+from git_credential_bbjwt.core.record import MIN_REMAINING
 from tests.conftest import COMMAND, LATE, Workspace, answer, cannot, finish, request, start, until_asked
 from tests.emulator import Fault
 from tests.properties import whole_record
@@ -575,20 +575,17 @@ HEAVY = (
 
 
 _EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.protocol"}
-_SOURCES = {
-    *(".core.repository", ".core.ownership", ".core.places"),
-    *(".installations", ".installations.source", ".installations.sources"),
-}
+_SOURCES = {".core.repository", ".core.ownership", ".core.places", ".core.source", ".core.sources"}
 
 #: The modules that a cached answer, ``store`` and a foreign request load; each one more takes 0.7 % of a Python start.
 OURS = {
-    "cached": _EVERY_CALL | _SOURCES | {".tokens", ".tokens.record"},
+    "cached": _EVERY_CALL | _SOURCES | {".core.record"},
     "store": _EVERY_CALL,
     "foreign": _EVERY_CALL | _SOURCES,
 }
 
 
-def test_registered_installation_costs_one_module_more(acme: Workspace) -> None:
+def test_registered_installation_loads_no_other_module(acme: Workspace) -> None:
     payload = acme.installation.read_text()
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.machine.bbjwt("register", "--insecure-storage", "-", data=payload)
@@ -598,7 +595,7 @@ def test_registered_installation_costs_one_module_more(acme: Workspace) -> None:
     imported = acme.machine.imports_of("get", acme.url)
 
     ours = {name.removeprefix("git_credential_bbjwt") for name in imported if name.startswith("git_credential_bbjwt")}
-    assert ours == OURS["cached"] | {".installations.registry"}
+    assert ours == OURS["cached"]
 
 
 @pytest.mark.parametrize("case", [*OURS, "erase"])

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
+from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.asked import Asked
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.vendors.session import Session

@@ -10,10 +10,10 @@ from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.option_table import merged
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
-from git_credential_bbjwt.installations.sources import VARIABLES
 
 _NAME = "git configuration"
 

@@ -4,8 +4,8 @@ import time
 from collections.abc import Iterator
 
 from git_credential_bbjwt.commands.checks.check import Check, checked
+from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.where import HTTPS, Where
-from git_credential_bbjwt.installations.asked import Broker
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache

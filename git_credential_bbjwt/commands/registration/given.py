@@ -7,7 +7,7 @@ from json import dumps, loads
 
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
 from git_credential_bbjwt.core.output import hide, note, warning
-from git_credential_bbjwt.installations.source import Payload, unpacked
+from git_credential_bbjwt.core.source import Payload, unpacked
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER
 from git_credential_bbjwt.system import terminal
 

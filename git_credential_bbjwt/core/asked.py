@@ -1,7 +1,7 @@
 """Commands and brokers: sources that are asked only when a token is needed."""
 
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.installations.source import Source
+from git_credential_bbjwt.core.source import Source
 
 
 class Asked(Source):

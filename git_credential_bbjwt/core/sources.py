@@ -5,7 +5,7 @@ import os
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository
-from git_credential_bbjwt.installations.source import REGISTRY_FOLDER, Named, Payload, Source, Text, unpacked
+from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Named, Payload, Registry, Source, Text, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _payload_in_variable(variable: str) -> Source:
         return Payload.in_file(value)
     payload = unpacked(value.encode("utf-8", "surrogateescape"))
     if payload is None:
-        from git_credential_bbjwt.installations.remedies import remedy_for_value
+        from git_credential_bbjwt.core.remedies import remedy_for_value
 
         source = Payload(where)
         source.problem, source.remedy = remedy_for_value(value)
@@ -78,16 +78,14 @@ def _jwt_in_variable() -> Text | None:
 
 
 def _command(where: str, command: str, hosts: tuple[str, ...]) -> Source:
-    from git_credential_bbjwt.installations.asked import Command
+    from git_credential_bbjwt.core.asked import Command
 
     return Command(where, command, hosts)
 
 
 def _registry(folder: str | None) -> "Iterator[Source]":
-    """Yield the registry below ``folder``. If there is none, the module that reads it is not loaded."""
+    """Yield the registry below ``folder``, if there is one."""
     if folder is not None and os.path.lexists(f"{folder}/{REGISTRY_FOLDER}"):
-        from git_credential_bbjwt.installations.registry import Registry
-
         yield Registry(f"{folder}/{REGISTRY_FOLDER}")
 
 
@@ -110,7 +108,7 @@ def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Sourc
     if environ.get("CREDENTIALS_DIRECTORY"):
         yield Payload.in_file(environ["CREDENTIALS_DIRECTORY"] + "/bbjwt-installation", optional=True)
     if options.broker is not None:
-        from git_credential_bbjwt.installations.asked import Broker
+        from git_credential_bbjwt.core.asked import Broker
 
         yield Broker("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
     yield from _registry(user_config_folder())
