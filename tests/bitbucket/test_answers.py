@@ -1,4 +1,4 @@
-"""What is believed of Bitbucket's answers, and what of its words is shown: the rules in isolation."""
+"""Rules in isolation: the checks on Bitbucket's responses, and the words of them that are shown."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ BY_UUIDS = Repository("bitbucket.org", OTHER, UUID)
 
 
 def said(found: object, status: int = 200, **headers: str) -> Response:
-    """An answer of the server's."""
+    """Return a response of the server."""
     return Response(status, json.dumps(found).encode(), headers)
 
 
 def believed(check: Callable[[], str]) -> str | None:
-    """What a check returns, None where it does not believe the answer."""
+    """Return the result of a check; None if it refuses the response."""
     try:
         return check()
     except BadAnswerError:
@@ -46,7 +46,7 @@ def believed(check: Callable[[], str]) -> str | None:
         (BY_UUIDS, {"uuid": UUID, "full_name": "renamed/renamed"}),
     ],
 )
-def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -> None:
+def test_repositorys_uuid_is_accepted(repository: Repository, found: object) -> None:
     assert responses.checked_uuid(said(found), repository) == UUID
 
 
@@ -67,19 +67,19 @@ def test_a_repositorys_uuid_is_believed(repository: Repository, found: object) -
         (BY_UUIDS, {"uuid": OTHER, "full_name": "acme/widgets"}),
     ],
 )
-def test_an_answer_about_something_else_is_not(repository: Repository, found: object) -> None:
+def test_response_about_something_else_is_refused(repository: Repository, found: object) -> None:
     with pytest.raises(BadAnswerError):
         responses.checked_uuid(said(found), repository)
 
 
 @pytest.mark.parametrize("found", [{}, [], {"workspace": UUID}, {"workspace": {}}, {"workspace": {"uuid": UUID}}])
-def test_the_workspace_is_the_same_or_not_said(found: object) -> None:
+def test_workspace_that_is_the_same_or_missing_is_accepted(found: object) -> None:
     responses.check_workspace(said(found), UUID)
     responses.check_workspace(said({"workspace": {"uuid": UUID.upper()}}), UUID)
     responses.check_workspace(said({"workspace": {"uuid": OTHER}}), "")
 
 
-def test_a_slug_that_changed_hands_is_noticed() -> None:
+def test_slug_that_changed_hands_is_an_error() -> None:
     with pytest.raises(AnothersWorkspaceError):
         responses.check_workspace(said({"workspace": {"uuid": OTHER}}), UUID)
 
@@ -118,7 +118,7 @@ def test_the_slug_of_a_workspace(found: object, slug: str | None) -> None:
 
 
 def granted(changes: dict[str, object], asked: str = "repository") -> responses.AccessToken:
-    """The token of an answer at the Unix time 1000; None removes what is usually in it."""
+    """Return the token of a response at the Unix time 1000. A change to None removes the member."""
     found: dict[str, Any] = {"access_token": "token", "token_type": "Bearer", "expires_in": 7200, **changes}
     return responses.checked_token(
         said({name: value for name, value in found.items() if value is not None}), asked, 1000
@@ -144,7 +144,7 @@ def granted(changes: dict[str, object], asked: str = "repository") -> responses.
         ({"expires_in": 7200, "scope": None}, 8200),
     ],
 )
-def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
+def test_token_is_accepted(changes: dict[str, object], expires: int) -> None:
     token = granted(changes)
     assert (token.token, token.minted, token.expires) == (changes.get("access_token", "token"), 1000, expires)
 
@@ -181,7 +181,7 @@ def test_a_token_is_believed(changes: dict[str, object], expires: int) -> None:
         {"scopes": "repository", "scope": "repository:admin"},
     ],
 )
-def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
+def test_token_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(BadAnswerError):
         granted(changes)
 
@@ -199,7 +199,7 @@ def test_a_token_is_not_believed(changes: dict[str, object]) -> None:
         b"[" * 200_000,
     ],
 )
-def test_a_token_that_is_no_object_is_not_believed(body: bytes) -> None:
+def test_token_response_that_is_not_an_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadAnswerError):
         responses.checked_token(Response(200, body, {}), "repository", 1000)
 
@@ -213,7 +213,7 @@ def test_a_token_that_is_no_object_is_not_believed(body: bytes) -> None:
         ("repository account", "account", "account:write"),
     ],
 )
-def test_a_scope_brings_along_what_bitbucket_says_and_no_more(asked: str, brought: str, more: str) -> None:
+def test_scope_includes_only_the_scopes_that_bitbucket_lists(asked: str, brought: str, more: str) -> None:
     assert granted({"scopes": brought}, asked).expires == 8200
     with pytest.raises(BadAnswerError, match=more):
         granted({"scopes": f"{brought} {more}"}, asked)
@@ -242,18 +242,18 @@ def test_a_scope_brings_along_what_bitbucket_says_and_no_more(asked: str, brough
         (b'{"error": {"message": "no", "data": {"announcement_url": "https://evil.example/"}}}', ("", "no")),
     ],
 )
-def test_what_is_shown_of_an_error(body: bytes, words: tuple[str, str]) -> None:
+def test_words_of_an_error_that_are_shown(body: bytes, words: tuple[str, str]) -> None:
     assert refusal.server_words(body) == words
 
 
-def test_long_words_are_cut_after_what_is_secret_was_taken_out() -> None:
+def test_long_text_is_cut_after_secrets_were_redacted() -> None:
     hide("a secret of this test")
     text = "x y " * 47 + "a secret of this test yes"
     assert refusal.server_words(text.encode()) == ("", "x y " * 47 + "[redacted] y")
 
 
 def refused(status: int, request: Request = Request.LOOK_UP, body: object = None, **headers: str) -> RefusedError:
-    """What a response is taken for."""
+    """Return the refusal that a response is treated as."""
     with pytest.raises(RefusedError) as raised:
         refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", request)
     assert raised.value.status == status
@@ -296,7 +296,7 @@ WRONG_PAIR = "host does not accept the OAuth consumer's key and secret"
         (403, Request.GIT, "host does not accept the token (403): why", False),
     ],
 )
-def test_what_a_refusal_means(status: int, request_: Request, what: str, about_repository: bool) -> None:
+def test_error_and_hint_for_a_refusal(status: int, request_: Request, what: str, about_repository: bool) -> None:
     refusal = refused(status, request_)
     assert (refusal.what, refusal.is_about_repository) == (what, about_repository)
     assert refusal.hint
@@ -315,7 +315,7 @@ PIECES = ["A", "ab1", "a://", "://", "<a", "&#", "\\u00", "%2", " ", "é", "eyJ"
         lambda text: json.dumps({"error": "invalid_grant", "error_description": text}),
     ],
 )
-def test_a_refusal_with_one_long_word_is_told_in_time(piece: str, form: Callable[[str], str]) -> None:
+def test_refusal_with_one_long_word_takes_little_time(piece: str, form: Callable[[str], str]) -> None:
     body = form(f"x {piece * (65_536 // len(piece))}").encode()
     started = time.monotonic()
     with pytest.raises(RefusedError) as raised:
@@ -326,7 +326,7 @@ def test_a_refusal_with_one_long_word_is_told_in_time(piece: str, form: Callable
     assert len(raised.value.what) < 1_000
 
 
-def test_a_scope_that_the_app_lacks_is_reported_of_the_swap_alone() -> None:
+def test_missing_scope_is_reported_only_for_the_swap() -> None:
     body = {"error": "invalid_scope"}
     assert refused(400, Request.SWAP, body).what == "the app does not have the requested scope: invalid_scope"
     assert refused(400, body=body).what == "host responded with 400: invalid_scope"
@@ -344,19 +344,19 @@ def test_a_scope_that_the_app_lacks_is_reported_of_the_swap_alone() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [300, 301, 302])
-def test_of_a_redirect_the_host_is_shown(status: int, location: str, shown: str) -> None:
+def test_error_for_a_redirect_shows_its_host(status: int, location: str, shown: str) -> None:
     what = f"host responded with a redirect to {shown}, which is never followed"
     assert refused(status, body={"error": ""}, Location=location).what == what
 
 
-def test_a_redirect_to_another_workspace_names_it() -> None:
+def test_hint_for_a_redirect_to_another_workspace_names_the_workspace() -> None:
     location = "https://api.bitbucket.org/2.0/repositories/acme-inc/widgets?fields=uuid"
     assert "the new URL names the workspace acme-inc" in refused(301, Location=location).hint
     assert "the workspace" not in refused(301, Location=location.replace("acme-inc", "ac%20me")).hint
 
 
 @pytest.mark.parametrize(("seconds", "hinted"), [(29, False), (32, True), (-29, False), (-32, True), (None, True)])
-def test_a_clock_that_may_be_off_is_named(seconds: int | None, hinted: bool) -> None:
+def test_hint_names_the_clock_only_if_it_may_be_off(seconds: int | None, hinted: bool) -> None:
     headers = {} if seconds is None else {"Date": formatdate(time.time() + seconds, usegmt=True)}
     hint = refused(401, Request.LOOK_UP, None, **headers).hint
     assert hint.startswith(NEWEST_PAYLOAD)

@@ -1,4 +1,4 @@
-"""OAuth consumers: the one request of the client credentials grant, and what is believed of the response."""
+"""OAuth consumers: the one request of the client credentials grant, and the checks on the response."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_request_gets_a_token_for_the_workspace(bitbucket: Emulator, consume
     [("key", "plain-secret"), ("key", "a+b/c="), ("key", "a+b/c= 1"), ("k:ey", "secret"), ("key", "sécret")],
 )
 @pytest.mark.parametrize("decodes", [True, False])
-def test_key_and_secret_are_sent_as_they_are_and_then_form_encoded(
+def test_key_and_secret_are_sent_unchanged_and_then_form_encoded(
     bitbucket: Emulator, consumer: Consumer, key: str, secret: str, decodes: bool
 ) -> None:
     bitbucket.consumers.clear()
@@ -79,7 +79,7 @@ def test_a_wrong_secret_is_refused_with_a_hint(bitbucket: Emulator, consumer: Co
     assert len(bitbucket.seen) == 1
 
 
-def test_a_public_consumer_is_refused_with_what_to_tick(bitbucket: Emulator, consumer: Consumer) -> None:
+def test_hint_for_a_public_consumer_names_the_box_to_tick(bitbucket: Emulator, consumer: Consumer) -> None:
     consumer.private = False
 
     with pytest.raises(RefusedError) as raised:
@@ -100,7 +100,7 @@ def test_a_consumer_that_is_overloaded_is_asked_again(bitbucket: Emulator, consu
     assert token_of(bitbucket, consumer).token in bitbucket.tokens
 
 
-def test_a_broader_consumer_is_told_which_permission_is_enough() -> None:
+def test_hint_for_a_broader_consumer_names_the_permission_that_is_enough() -> None:
     check_scope("read:repository:bitbucket", "repository")
     check_scope("repository", "repository:write")
     for more in ("pullrequest", "account", "repository:write"):

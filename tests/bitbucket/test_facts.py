@@ -1,4 +1,4 @@
-"""Bitbucket as it is known to be: a test for each fact the product depends on, and either way of what is not sure."""
+"""A test for each fact about Bitbucket that the helper depends on; both possibilities if a fact is not certain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_least_set_of_scopes_is_listed(mint: Mint) -> None:
 
 
 @pytest.mark.parametrize("may_be_asked", [True, False])
-def test_a_scope_that_the_app_has_by_implication(acme: Workspace, may_be_asked: bool) -> None:
+def test_scope_that_another_scope_includes_may_be_requested(acme: Workspace, may_be_asked: bool) -> None:
     acme.app.scopes = {"repository:write"}
     acme.bitbucket.rules.implied_scope_may_be_asked = may_be_asked
     done = acme.get(check=False)
@@ -51,17 +51,17 @@ def test_a_swap_that_echoes_no_scope(mint: Mint) -> None:
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_the_qsh_is_right_whether_it_is_checked_or_not(mint: Mint, checked: bool) -> None:
+def test_qsh_is_right_even_if_it_is_not_checked(mint: Mint, checked: bool) -> None:
     mint.bitbucket.rules.swap_checks_qsh = mint.bitbucket.rules.rest_checks_qsh = checked
 
     assert mint.token().token
 
 
-# The end of it.
+# The end of the grant.
 
 
 @pytest.mark.parametrize(("kind", "body"), [("api", "json"), ("token", "text"), ("token", "another page")])
-def test_410_is_told_as_an_end_or_its_rehearsal(acme: Workspace, kind: str, body: str) -> None:
+def test_410_is_reported_as_an_end_or_its_rehearsal(acme: Workspace, kind: str, body: str) -> None:
     page = f"{ANNOUNCED}#CHANGE-9999" if body == "json" else "https://evil.example/?https://developer.atlassian.com/"
     error = {"message": "CHANGE-9999 - Functionality has been deprecated", "data": {"announcement_url": page}}
     data = b"CHANGE-9999 - gone" if body == "text" else json.dumps({"type": "error", "error": error}).encode()
@@ -74,18 +74,18 @@ def test_410_is_told_as_an_end_or_its_rehearsal(acme: Workspace, kind: str, body
     assert "uninstall" not in done.stderr
 
 
-def test_a_brown_out_passes(acme: Workspace) -> None:
+def test_helper_works_again_after_a_brown_out(acme: Workspace) -> None:
     acme.bitbucket.rules.gone = True
     assert_quits(acme.get(check=False), "410")
     assert "410" in acme.machine.git("ls-remote", acme.url, check=False).stderr
     acme.bitbucket.rules.gone = False
 
     assert "password" in answer(token(acme))
-    assert "password" in answer(acme.get())  # What a person asked for ended the memory of it.
+    assert "password" in answer(acme.get())  # A person's successful request has ended the memory.
 
 
 def token(acme: Workspace) -> Any:
-    """Ask as a person, as git would read it."""
+    """Request a token as a person; return it as git would read it."""
     done = acme.machine.bbjwt("token", "--format", "json", acme.url, check=False)
     if done.returncode == 0:
         done.stdout = f"password={json.loads(done.stdout)['token']}\n"
@@ -100,7 +100,7 @@ HEADERS = {
 }
 
 
-def test_announced_end_is_shown_by_doctor_alone(acme: Workspace) -> None:
+def test_announced_end_is_shown_only_by_doctor(acme: Workspace) -> None:
     acme.bitbucket.rules.announces = HEADERS
     assert acme.get().stderr == ""
     shown = checks(acme.machine, acme.url)["announcement"]
@@ -112,7 +112,7 @@ def test_announced_end_is_shown_by_doctor_alone(acme: Workspace) -> None:
 
 
 def erased(acme: Workspace) -> Any:
-    """Have the token minted anew."""
+    """Erase the token, so that the next request mints a new one."""
     acme.machine.bbjwt("erase", data=request(acme.url) + "\n")
     return acme.get()
 
@@ -126,7 +126,7 @@ def erased(acme: Workspace) -> Any:
         {"Deprecation": "true"},
     ],
 )
-def test_an_announcement_that_is_none_is_not_shown(mint: Mint, headers: dict[str, str]) -> None:
+def test_invalid_announcement_is_not_shown(mint: Mint, headers: dict[str, str]) -> None:
     mint.bitbucket.rules.announces = headers
     mint.token()
 
@@ -136,7 +136,7 @@ def test_an_announcement_that_is_none_is_not_shown(mint: Mint, headers: dict[str
 # The REST API.
 
 
-def test_a_rest_api_that_takes_no_jwt_is_asked_with_a_token(acme: Workspace) -> None:
+def test_look_up_uses_a_token_if_the_rest_api_accepts_no_jwt(acme: Workspace) -> None:
     acme.bitbucket.rules.rest_takes_jwt = False
     given = answer(acme.get())["password"]
 
@@ -146,15 +146,15 @@ def test_a_rest_api_that_takes_no_jwt_is_asked_with_a_token(acme: Workspace) -> 
     assert not any(transient.encode() in path.read_bytes() for path in acme.machine.records())
 
 
-def test_a_wrong_secret_is_told_as_the_lookups_refusal(acme: Workspace) -> None:
+def test_wrong_secret_is_reported_as_the_look_ups_refusal(acme: Workspace) -> None:
     acme.write_installation(sharedSecret="wrong")
 
     assert_quits(acme.get(check=False), "does not accept the JWT (401)", "register the app's newest")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_what_git_gets_with_another_repositorys_token_stays_bounded(acme: Workspace, status: int) -> None:
-    """As if a UUID were another repository's: with 401 git erases, asks anew, and so on."""
+def test_tokens_of_another_repository_lead_to_few_requests(acme: Workspace, status: int) -> None:
+    """If a UUID belongs to another repository and git gets 401, git erases the token and asks again."""
     gadgets = acme.bitbucket.host_repository("acme/gadgets")
     acme.bitbucket.rules.another_repositorys_token = status
     acme.get()
@@ -172,7 +172,7 @@ def test_what_git_gets_with_another_repositorys_token_stays_bounded(acme: Worksp
 
 
 def requests_of(acme: Workspace, *options: str, url: str = "", check: bool = False) -> tuple[int, str]:
-    """How many requests a `get` makes, and what it says."""
+    """Return the number of requests that a `get` makes, and its standard error."""
     before = len(acme.bitbucket.helper_requests())
     done = acme.machine.get(url or acme.url, *options, check=check)
     return len(acme.bitbucket.helper_requests()) - before, done.stderr
@@ -189,7 +189,7 @@ def test_a_refused_jwt_is_not_tried_again_for_any_repository(acme: Workspace) ->
         assert "401" in said
         assert " s ago" in said
         assert "git-credential-bbjwt token URL asks at once" in said
-    # It counts for the same secret alone.
+    # The refusal applies only to the same secret.
     acme.write_installation()
     assert requests_of(acme)[0] == 2
 
@@ -204,7 +204,7 @@ def test_a_refused_swap_is_remembered_for_that_repository_and_scope(acme: Worksp
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_one_wrong_url_is_nobody_elses_trouble(acme: Workspace, status: int) -> None:
+def test_refusal_of_one_wrong_url_does_not_stop_others(acme: Workspace, status: int) -> None:
     wrong = acme.url.replace("widgets", "nothing")
     if status == 403:
         acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
@@ -237,7 +237,7 @@ def test_other_refusals_are_not_remembered(acme: Workspace) -> None:
     assert requests_of(acme, check=True)[0] == 2
 
 
-def test_a_refusal_is_over_after_half_a_minute_and_not_prolonged(acme: Workspace) -> None:
+def test_refusal_is_remembered_for_30_seconds_and_not_extended(acme: Workspace) -> None:
     acme.write_installation(sharedSecret="wrong")
     requests_of(acme)
     (remembered,) = refusals(acme.machine)
@@ -249,11 +249,11 @@ def test_a_refusal_is_over_after_half_a_minute_and_not_prolonged(acme: Workspace
 
 
 def refusals(machine: Machine) -> list[Path]:
-    """The files of the refusals that are remembered."""
+    """Return the files of the remembered refusals."""
     return sorted((machine.runtime / "git-credential-bbjwt/refusals").glob("*"))
 
 
-def test_a_person_asks_anew_and_success_ends_it(acme: Workspace) -> None:
+def test_persons_request_ignores_refusals_and_success_ends_them(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
     requests_of(acme)
     assert requests_of(acme)[0] == 0
@@ -262,7 +262,7 @@ def test_a_person_asks_anew_and_success_ends_it(acme: Workspace) -> None:
     assert requests_of(acme, "--token-store=none", check=True)[0] == 2
 
 
-def test_within_a_command_of_many_a_refusal_counts_for_the_others(acme: Workspace) -> None:
+def test_refusal_within_a_command_of_many_urls_stops_the_others(acme: Workspace) -> None:
     urls = [acme.bitbucket.url(acme.bitbucket.host_repository(f"acme/x{n}", path=acme.widgets.path)) for n in range(60)]
     acme.write_installation(sharedSecret="wrong")
     done = acme.machine.bbjwt("token", *urls, check=False)
@@ -271,7 +271,7 @@ def test_within_a_command_of_many_a_refusal_counts_for_the_others(acme: Workspac
     assert len(acme.bitbucket.helper_requests()) <= 2 * SIDE_BY_SIDE
 
 
-def test_a_kept_token_is_served_all_the_same(acme: Workspace) -> None:
+def test_cached_token_is_returned_despite_a_refusal(acme: Workspace) -> None:
     given = answer(acme.get())["password"]
     acme.bitbucket.rules.gone = True
     acme.get("--token-store=none", check=False)
@@ -280,7 +280,7 @@ def test_a_kept_token_is_served_all_the_same(acme: Workspace) -> None:
     assert answer(acme.get())["password"] == given
 
 
-def test_forget_drops_refusals_and_no_store_keeps_them_too(acme: Workspace) -> None:
+def test_forget_drops_refusals_that_are_kept_without_a_token_store(acme: Workspace) -> None:
     acme.write_installation(sharedSecret="wrong")
     requests_of(acme, "--token-store=none")
     (remembered,) = refusals(acme.machine)
@@ -291,7 +291,7 @@ def test_forget_drops_refusals_and_no_store_keeps_them_too(acme: Workspace) -> N
     assert refusals(acme.machine) == []
 
 
-def test_a_thousand_are_remembered_at_most(acme: Workspace) -> None:
+def test_at_most_a_thousand_refusals_are_remembered(acme: Workspace) -> None:
     acme.write_installation(sharedSecret="wrong")
     requests_of(acme)
     (remembered,) = refusals(acme.machine)
@@ -307,7 +307,7 @@ def test_a_thousand_are_remembered_at_most(acme: Workspace) -> None:
 # A repository's UUID is remembered.
 
 
-def test_a_mint_anew_asks_both_at_once(acme: Workspace) -> None:
+def test_mint_with_a_remembered_uuid_sends_both_requests_at_once(acme: Workspace) -> None:
     acme.get()
     acme.bitbucket.misbehave("api", Fault(delay=2))
     acme.bitbucket.misbehave("token", Fault(delay=2))
@@ -317,7 +317,7 @@ def test_a_mint_anew_asks_both_at_once(acme: Workspace) -> None:
     assert max(one.received, other.received) < min(one.answered, other.answered)
 
 
-def test_a_slug_that_is_another_repository_now_gets_no_token_of_the_old_one(acme: Workspace) -> None:
+def test_name_that_moved_to_another_repository_gets_no_token_for_the_old_one(acme: Workspace) -> None:
     acme.get()
     old = acme.widgets
     acme.bitbucket.rename(old, "gone")
@@ -358,7 +358,7 @@ def test_remembered_uuid_that_is_too_old_is_not_used(acme: Workspace) -> None:
     assert len(acme.bitbucket.helper_requests()) == 3  # No swap went ahead of the look-up.
 
 
-def test_a_clock_that_is_off_with_both_requests_under_way(acme: Workspace) -> None:
+def test_clock_that_is_off_while_both_requests_run(acme: Workspace) -> None:
     acme.get()
     acme.bitbucket.clock_offset = -7200
     done = erased(acme)
@@ -368,7 +368,7 @@ def test_a_clock_that_is_off_with_both_requests_under_way(acme: Workspace) -> No
     assert len(acme.bitbucket.helper_requests()) <= 2 + 4
 
 
-# Minted anew at most five times in five minutes.
+# A refused token is replaced at most five times in five minutes.
 
 
 def refuse(acme: Workspace, token: str) -> None:
@@ -387,14 +387,14 @@ def test_server_that_refuses_every_token_gets_six_and_then_git_is_told_to_quit(a
     assert_quits(acme.get(check=False), "no other token for ")
     gadgets = acme.bitbucket.host_repository("acme/gadgets")
     assert "password" in answer(acme.machine.get(acme.bitbucket.url(gadgets)))
-    # After 30 s the newest is handed out again, unchanged; once it is named as refused, the 30 s begin again.
+    # After 30 s, the newest token is returned again. If git names it as refused, the 30 s begin again.
     closed = until_opened(acme)
     state = state_of(acme.get(extra="capability[]=state\n"))
     assert answer(acme.get())["password"] == given[-1]
     assert_quits(acme.get(extra=f"capability[]=state\n{state}\n", check=False), "has refused 5 tokens")
     assert closed.exists()
     assert_quits(acme.get(check=False), "refuses every token")
-    # An erase that names no token asks for another one.
+    # After an erase without a token, the helper gets another token.
     assert answer(erased(acme))["password"] not in given
 
 
@@ -426,7 +426,7 @@ def test_register_asks_for_the_slug_by_the_workspaces_uuid(acme: Workspace) -> N
         Fault(change=lambda found: found | {"slug": "../evil"}),
     ],
 )
-def test_register_says_what_to_do_where_the_slug_is_not_told(acme: Workspace, fault: Fault) -> None:
+def test_register_names_the_option_if_bitbucket_does_not_return_the_slug(acme: Workspace, fault: Fault) -> None:
     acme.write_personal_installation()
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.bitbucket.misbehave("api", fault)
@@ -449,7 +449,7 @@ def test_doctor_notices_a_workspace_whose_slug_has_changed(acme: Workspace) -> N
     assert "--workspace acme-inc" in found["remedy"]
 
 
-# LFS, and what doctor knows of it.
+# LFS, and doctor's hint about it.
 
 
 def test_doctor_names_the_cure_for_lfs_and_sees_a_revoked_token(acme: Workspace) -> None:

@@ -1,4 +1,4 @@
-"""The mint: what is sent, what is tried again, and what a person reads of what fails."""
+"""The mint: its requests, the failures that are retried, and the errors that a person reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.emulator import Fault
 from tests.emulator.jwt import query_string_hash as query_string_hash_of_the_emulator
 from tests.mint import Mint, answers
 
-# What may be believed: `test_answers` has all cases.
+# Responses that are accepted: `test_answers` has all cases.
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_body_over_1_mib_is_not_read(mint: Mint, kind: str) -> None:
     assert "longer than 1048576 bytes" in mint.error().what
 
 
-# What a person reads.
+# Errors.
 
 
 @pytest.mark.parametrize("kind", ["api", "token"])
@@ -90,7 +90,7 @@ def test_look_up_with_another_workspaces_uuid_is_an_error_only_if_the_payload_na
 def test_undecided_look_up_is_an_error_and_left_to_other_helpers(acme: Workspace, fault: Fault) -> None:
     acme.write_personal_installation()
     acme.bitbucket.misbehave("api", fault)
-    acme.bitbucket.misbehave("token", fault)  # A refused look-up is tried with a token, if there is one.
+    acme.bitbucket.misbehave("token", fault)  # A refused look-up is sent again with a token, if there is one.
     done = acme.get(check=False)
 
     assert (done.stdout, done.returncode) == ("", 1)
@@ -131,7 +131,7 @@ def test_refused_grant_names_the_end_of_connect(acme: Workspace) -> None:
 @pytest.mark.parametrize("kind", ["api", "token"])
 def test_other_errors_are_not_tried_again(mint: Mint, kind: str, status: int) -> None:
     mint.bitbucket.misbehave(kind, Fault(status=status, body=b"Not <today>\r\n\x1b[31m"))
-    # A look-up by a JWT that is not accepted is tried by a token, once, if there is one.
+    # If the look-up's JWT is not accepted, it is sent again with a token, once, if there is one.
     mint.bitbucket.misbehave("token", Fault(status=400, body=b"no"))
 
     assert str(status) in mint.error().what
@@ -150,7 +150,7 @@ def test_no_redirect_is_followed(mint: Mint, kind: str, status: int) -> None:
     assert not any("evil" in seen.path for seen in mint.bitbucket.seen)
 
 
-# What is tried again.
+# Failures that are retried.
 
 PASSING: dict[str, Fault] = {
     "reset": Fault(reset=True),
@@ -162,7 +162,7 @@ PASSING: dict[str, Fault] = {
 
 @pytest.mark.parametrize(("name", "times"), [*((name, 1) for name in PASSING), ("reset", 3), ("503", 3)])
 @pytest.mark.parametrize("kind", ["api", "token"])
-def test_what_may_pass_is_tried_again(mint: Mint, kind: str, name: str, times: int) -> None:
+def test_temporary_failure_is_retried(mint: Mint, kind: str, name: str, times: int) -> None:
     # The good answer comes late enough that the helper has to wait for it.
     mint.bitbucket.misbehave(kind, *[PASSING[name]] * times, Fault(delay=0.1))
 
@@ -219,7 +219,7 @@ def test_retry_after_as_a_date_is_relative_to_the_servers_clock(mint: Mint) -> N
 def test_retry_after_beyond_the_budget_fails_at_once(mint: Mint, value: str) -> None:
     mint.bitbucket.misbehave("token", Fault(status=429, headers={"Retry-After": value}))
 
-    # With the largest budget there is: no test waits so long.
+    # With the largest possible budget, because no test waits that long.
     assert "asks to wait" in mint.error(seconds=3600).what
     assert mint.statuses() == [200, 429]
 

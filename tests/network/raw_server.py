@@ -1,4 +1,4 @@
-"""A TLS server that sends whatever bytes a test wants."""
+"""A TLS server that sends any bytes that a test wants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from io import BufferedReader
 
-#: From the head of a request, as text, to the pieces that are sent.
+#: A function of the request's head, as text, that returns the pieces to send.
 Reply = Callable[[str], Iterable[bytes]]
 
 

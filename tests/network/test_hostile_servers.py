@@ -1,4 +1,4 @@
-"""Servers that repeat what they were sent, or send what takes long: nothing secret is shown, and every call ends."""
+"""Servers that repeat a request, or send without end: nothing secret is shown, and every call ends in time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def encoded(jwt: str) -> str:
     return base64.b64encode(f"x-token-auth:{jwt}".encode()).decode()
 
 
-#: Responses that repeat the JWT, by what is wrong with them.
+#: Responses that repeat the JWT, by their fault.
 REPEATING: dict[str, Callable[[str], bytes]] = {
     "a line that is no status line": lambda jwt: f"{jwt}\r\n\r\n".encode(),
     "a status that is no number": lambda jwt: f"HTTP/1.1 {jwt} OK\r\n\r\n".encode(),
@@ -109,7 +109,7 @@ REPEATING: dict[str, Callable[[str], bytes]] = {
     "scopes": lambda jwt: whole("200 OK", token(scopes=["repository", f"{jwt}:write"])),
     "a type of token": lambda jwt: whole("200 OK", token(token_type=jwt)),
     "a lifetime": lambda jwt: whole("200 OK", token(expires_in=jwt)),
-    "a token that is none": lambda jwt: whole("200 OK", token(access_token=f"{jwt} {jwt}")),
+    "a token with a blank": lambda jwt: whole("200 OK", token(access_token=f"{jwt} {jwt}")),
     "names of a repository": lambda jwt: whole("200 OK", json.dumps({"uuid": jwt, "full_name": jwt})),
     "a repository": lambda jwt: whole(
         "200 OK", json.dumps({"uuid": "{12345678-1234-1234-1234-123456789abc}", "full_name": f"acme/{jwt}"})
@@ -119,9 +119,9 @@ REPEATING: dict[str, Callable[[str], bytes]] = {
 
 @contextmanager
 def scene(acme: Workspace, kind: str, reply: Reply) -> Iterator[tuple[RawServer, str, dict[str, str]]]:
-    """Have a raw server stand for one of Bitbucket's hosts.
+    """Use a raw server in place of one of Bitbucket's hosts.
 
-    Gives it, the URL of a repository there, and the environment of a machine of its own.
+    Yield the server, the URL of a repository there, and the environment of a separate machine.
     """
     with RawServer(acme.bitbucket._servers["base"].context, reply) as server:
         changes = {"baseApiUrl" if kind == "api" else "baseUrl": server.url}
@@ -135,7 +135,7 @@ def scene(acme: Workspace, kind: str, reply: Reply) -> Iterator[tuple[RawServer,
 
 
 def side_by_side(check: Callable[[str], None], names: Iterable[str]) -> None:
-    """Check each case; most of them wait. What fails is told with its name."""
+    """Check all cases in parallel, because most of them wait. Report a failure with its name."""
 
     def checked(name: str) -> str:
         try:
@@ -149,14 +149,16 @@ def side_by_side(check: Callable[[str], None], names: Iterable[str]) -> None:
 
 
 def jwt_of(request: str) -> str:
-    """The JWT or token of a request, "none" for doctor's first one, which has none."""
+    """Return the JWT or token of a request; "none" for doctor's first request, which has neither."""
     found = re.search(r"Authorization: (?:JWT|Bearer) (\S+)", request)
     return found[1] if found else "none"
 
 
 @pytest.mark.parametrize("kind", ["api", "token"])
 @pytest.mark.parametrize("name", REPEATING)
-def test_what_a_server_repeats_is_not_shown(mint: Mint, monkeypatch: pytest.MonkeyPatch, kind: str, name: str) -> None:
+def test_jwt_that_a_server_repeats_is_not_shown(
+    mint: Mint, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
     monkeypatch.setenv("BBJWT_TRACE", "1")
     context = mint.bitbucket._servers["base"].context
     with RawServer(context, lambda request: [REPEATING[name](jwt_of(request))]) as server:
@@ -182,7 +184,7 @@ def test_what_a_server_repeats_is_not_shown(mint: Mint, monkeypatch: pytest.Monk
         ("api", "plain text"),
     ],
 )
-def test_doctor_does_not_show_what_a_server_repeats_either(acme: Workspace, kind: str, name: str) -> None:
+def test_doctor_does_not_show_a_jwt_that_a_server_repeats(acme: Workspace, kind: str, name: str) -> None:
     with scene(acme, kind, lambda request: [REPEATING[name](jwt_of(request))]) as (server, url, environment):
         words = ["--timeout=12", "doctor", url, "--json"]
         done = acme.machine.bbjwt(*words, check=False, also=environment | {"BBJWT_TRACE": "1"})
@@ -208,7 +210,7 @@ def dripping(data: bytes, pause: float = 0.3) -> Callable[[str], Iterator[bytes]
 MIB = 1_048_576
 START = b"HTTP/1.1 200 OK\r\n"
 
-#: Responses that a careless client takes long for.
+#: Responses that take a careless client a long time.
 SLOW: dict[str, Callable[[str], Iterable[bytes]]] = {
     "interim responses without end": endless(b"HTTP/1.1 100 Continue\r\n\r\n"),
     "early hints without end": endless(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"),
@@ -243,8 +245,8 @@ def test_a_call_ends_in_time_whatever_a_server_sends(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 407, 429, 503])
-def test_what_a_proxy_says_is_not_shown_either(acme: Workspace, status: int) -> None:
-    """It repeats its own password; an answer that may pass is waited for."""
+def test_password_that_a_proxy_repeats_is_not_shown(acme: Workspace, status: int) -> None:
+    """The proxy repeats its own password. A refusal that may be temporary is retried."""
     said: list[str] = []
 
     def reply(head: str) -> Iterator[bytes]:
@@ -285,7 +287,7 @@ def test_a_proxy_that_cannot_reach_the_server_at_first_is_asked_again(
 
 
 @pytest.mark.parametrize("status", [100, 102, 103])
-def test_an_interim_response_is_not_taken_for_the_response(mint: Mint, status: int) -> None:
+def test_interim_response_is_not_treated_as_the_response(mint: Mint, status: int) -> None:
     repository = {"uuid": mint.widgets.uuid, "full_name": "acme/widgets"}
     interim = f"HTTP/1.1 {status} Hints\r\nLink: </x>; rel=preload\r\n\r\n".encode()
     pieces = [interim, interim + whole("200 OK", json.dumps(repository))]
@@ -302,7 +304,7 @@ def test_an_interim_response_is_not_taken_for_the_response(mint: Mint, status: i
         b"HTTP/1.1 200 OK\nContent-Length: 8\nX: a\n b\n\n%s%s",
     ],
 )
-def test_a_body_in_each_of_its_forms(mint: Mint, response: bytes) -> None:
+def test_each_form_of_a_body_is_read(mint: Mint, response: bytes) -> None:
     body = json.dumps({"uuid": mint.widgets.uuid}).encode()
     data = response.replace(b"5;x=y", b"%x;x=y" % (len(body) - 3)).replace(b": 8", b": %d" % len(body))
     data = data.replace(b"%s", body[:-3], 1).replace(b"%s", body[-3:], 1)

@@ -1,4 +1,4 @@
-"""Networks as they are: wherever git gets through, the helper does, and what is lost on the way is only a delay."""
+"""Real networks: the helper gets through wherever git does, and lost packets only cause a delay."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tests.conftest import PROJECT, Machine, Workspace, answer, assert_quits, fr
 from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken
 from tests.proxy import Proxy, SocksProxy
 
-# Real git and the helper side by side.
+# Real git compared with the helper.
 
 
 @dataclass
 class Situation:
-    """What surrounds git and the helper: settings of git's, an environment, whom they talk to."""
+    """The surroundings of git and the helper: git's settings, an environment, and the server."""
 
     machine: Machine
     bitbucket: Emulator
@@ -59,7 +59,7 @@ class Situation:
         return self.stack.enter_context(Proxy(userinfo, context=context))
 
     def socks(self, userinfo: str = "") -> SocksProxy:
-        """The same, for SOCKS."""
+        """A SOCKS proxy that works."""
         proxy = SocksProxy(userinfo)
         self.stack.enter_context(proxy)
         return proxy
@@ -82,7 +82,7 @@ class Situation:
         return path
 
     def another_server(self, *, name: str = "localhost", clients: trustme.CA | None = None) -> None:
-        """Have another Bitbucket in the place of the usual one."""
+        """Use another Bitbucket in place of the usual one."""
         self.bitbucket = self.stack.enter_context(Emulator(self.folder / "other", name=name, clients=clients))
         self.bitbucket.install("acme")
         self.widgets = self.bitbucket.host_repository("acme/widgets")
@@ -91,7 +91,7 @@ class Situation:
         self.api = self.bitbucket.base_api_url.replace("localhost", name)
 
     def trust(self, ca_file: Path | None) -> None:
-        """Have both trust this authority, by a variable, or none."""
+        """Have git and the helper trust this authority by a variable; None: no authority."""
         value = None if ca_file is None else str(ca_file)
         self.environment |= {"GIT_SSL_CAINFO": value, "SSL_CERT_FILE": None}
 
@@ -100,8 +100,8 @@ class Situation:
         return urlsplit(self.base).netloc
 
     def git_gets_through(self) -> bool:
-        """Whether git itself does, with a password that is good."""
-        token = "a-token-of-this-test"  # it is the emulator's
+        """Return whether git itself gets through, with a good password."""
+        token = "a-token-of-this-test"  # the emulator's
         self.bitbucket.tokens[token] = IssuedToken("acme", {"repository"}, self.widgets.uuid, time.time() + 600)
         helper = f"!f() {{ echo username=x-token-auth; echo password={token}; }}; f"
         section = f"credential.{self.base}.helper"
@@ -109,7 +109,7 @@ class Situation:
         return self._git(*words, "ls-remote", f"{self.base}/acme/widgets.git").returncode == 0
 
     def helper_gets_through(self) -> subprocess.CompletedProcess[str]:
-        """What the helper has to say when git asks it."""
+        """Return the helper's answer to git."""
         payload = self.bitbucket.payload(next(iter(self.bitbucket.apps.values())))
         self.environment["BBJWT_INSTALLATION"] = json.dumps(payload | {"baseUrl": self.base, "baseApiUrl": self.api})
         section = f"credential.{self.base}.helper"
@@ -134,7 +134,7 @@ def situation(acme: Workspace, tmp_path: Path) -> Iterator[Situation]:
 
 
 def dead() -> str:
-    """Where nothing listens."""
+    """Return a place where nothing listens."""
     return f"localhost:{free_port()}"
 
 
@@ -161,7 +161,7 @@ def socks_with_password(given: str) -> Callable[[Situation], None]:
 def for_url(url: str, value: str) -> Callable[[Situation], None]:
     def arrange(at: Situation) -> None:
         at.set("http.proxy", f"http://{dead()}")
-        # Of the API git knows nothing, and so no path of a repository's either.
+        # Git does not know the API, so the API's URL has no path of a repository.
         for pattern in (url.format(base=at.base), url.format(base=at.api).removesuffix("/acme")):
             at.set(f"http.{pattern}.proxy", value.format(proxy=at.proxy().address))
 
@@ -254,7 +254,7 @@ def authority(how: str) -> Callable[[Situation], None]:
 
 
 def issuing_authority(at: Situation) -> None:
-    """The server's certificate is of an authority below another; what is trusted is not the one at the top."""
+    """Trust the authority that issued the server's certificate, which is not at the top."""
     top = trustme.CA()
     issuing = top.create_child_ca()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -266,7 +266,7 @@ def issuing_authority(at: Situation) -> None:
 
 
 def socks_and_resolve(at: Situation) -> None:
-    """Without a name for the proxy to look up, git's addresses count."""
+    """If the proxy does not look up the name, git's addresses are used."""
     at.another_server(name="bitbucket.example")
     at.set("http.curloptResolve", f"bitbucket.example:{urlsplit(at.base).port}:127.0.0.1")
     at.set("http.curloptResolve", f"bitbucket.example:{urlsplit(at.api).port}:127.0.0.1")
@@ -274,7 +274,7 @@ def socks_and_resolve(at: Situation) -> None:
 
 
 def level(how: str) -> Callable[[Situation], None]:
-    """A proxy that does not work, in one of the places where git's settings stand, and the one that works after it."""
+    """Set a proxy that does not work, and in one of the places of git's settings a proxy that works."""
 
     def arrange(at: Situation) -> None:
         good = f"http://{at.proxy().address}"
@@ -307,7 +307,7 @@ def level(how: str) -> Callable[[Situation], None]:
 
 
 def in_repository(at: Situation, *settings: str) -> None:
-    """Have git be called within a repository that has these settings of its own."""
+    """Call git within a repository that has these settings."""
     at.cwd = at.folder / "here"
     at.machine.git("init", "-q", at.cwd)
     for setting in settings:
@@ -395,7 +395,7 @@ SAME: dict[str, Callable[[Situation], object]] = {
 
 
 def untrusted(then: Callable[[Situation], object]) -> Callable[[Situation], None]:
-    """Nobody is told of the authority, except as ``then`` does."""
+    """Trust no authority except the one that ``then`` sets."""
 
     def arrange(at: Situation) -> None:
         at.trust(None)
@@ -414,24 +414,24 @@ def negotiating_proxy(at: Situation) -> None:
     at.set("http.proxy", f"http://{at.proxy().address}")
 
 
-#: Situations in which one gets through and the other does not, on purpose: whether git does, what the helper says.
+#: Situations in which git and the helper differ on purpose: whether git gets through, and the helper's message.
 DIFFERENT: dict[str, tuple[Callable[[Situation], object], bool, str]] = {
     "verification is never off": (
         untrusted(lambda at: at.set("http.sslVerify", "false")),
         True,
         "verifies certificates anyway",
     ),
-    "a pin would have to be honoured": (
+    "a pin is not supported": (
         lambda at: at.set("http.pinnedPubkey", "sha256//" + "A" * 43 + "="),
         False,
         "http.pinnedPubkey",
     ),
-    "a repository's own proxy does not count": (
+    "a repository's own proxy is not used": (
         lambda at: in_repository(at, f"http.proxy=http://{dead()}"),
         False,
         "http.proxy",
     ),
-    "a repository's own authority does not count": (
+    "a repository's own authority is not used": (
         untrusted(lambda at: in_repository(at, f"http.sslCAInfo={at.bitbucket.ca_file}")),
         True,
         "http.sslcainfo",
@@ -450,7 +450,7 @@ DIFFERENT: dict[str, tuple[Callable[[Situation], object], bool, str]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_git_and_the_helper_get_through_or_neither(situation: Situation, name: str) -> None:
+def test_helper_gets_through_if_git_does(situation: Situation, name: str) -> None:
     SAME[name](situation)
     git, helper = situation.git_gets_through(), situation.helper_gets_through()
 
@@ -461,18 +461,18 @@ def test_git_and_the_helper_get_through_or_neither(situation: Situation, name: s
 
 
 @pytest.mark.parametrize("name", DIFFERENT)
-def test_where_they_differ_it_is_on_purpose_and_said(situation: Situation, name: str) -> None:
+def test_helper_reports_why_it_differs_from_git(situation: Situation, name: str) -> None:
     arrange, git_gets_through, said = DIFFERENT[name]
     arrange(situation)
 
-    if name != "a pin would have to be honoured":  # Not every git's curl knows it.
+    if name != "a pin is not supported":  # Not every git's curl knows it.
         assert situation.git_gets_through() == git_gets_through
     helper = situation.helper_gets_through()
-    assert ("password=" in helper.stdout) == (name == "a repository's own proxy does not count")
+    assert ("password=" in helper.stdout) == (name == "a repository's own proxy is not used")
     assert said.lower() in helper.stderr.lower()
 
 
-def test_what_counts_is_in_the_man_page() -> None:
+def test_settings_that_choose_the_route_are_in_the_man_page() -> None:
     text = (PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt.1").read_text()
     rows = dict(re.findall(r"^\.B http\.(\w+).*\n(.*)$", text, re.MULTILINE))
 
@@ -486,11 +486,11 @@ def test_what_counts_is_in_the_man_page() -> None:
 
 @contextmanager
 def silent_address(port: int) -> Iterator[str]:
-    """An address of loopback that answers nothing at all at ``port``: whoever connects hears nothing."""
+    """Provide a loopback address that never answers at ``port``."""
     with socket.socket() as listening, ExitStack() as stack:
         listening.bind(("127.0.0.9", port))
         listening.listen(0)
-        for _ in range(4):  # Once its queue is full the kernel drops what comes.
+        for _ in range(4):  # If the queue is full, the kernel drops new connections.
             one = stack.enter_context(socket.socket())
             one.setblocking(False)
             one.connect_ex(("127.0.0.9", port))
@@ -498,13 +498,13 @@ def silent_address(port: int) -> Iterator[str]:
 
 
 def resolve_to(acme: Workspace, base: str, *addresses: str) -> None:
-    """Have the name of ``base`` stand for these addresses."""
+    """Make the name of ``base`` resolve to these addresses."""
     place = urlsplit(base)
     value = f"{place.hostname}:{place.port}:{','.join(addresses)}"
     acme.machine.git("config", "--global", "--add", "http.curloptResolve", value)
 
 
-def test_a_dead_first_address_costs_a_quarter_of_a_second(acme: Workspace) -> None:
+def test_dead_first_address_is_passed_without_a_lost_attempt(acme: Workspace) -> None:
     with ExitStack() as stack:
         for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
             silent = stack.enter_context(silent_address(urlsplit(base).port or 0))
@@ -512,11 +512,11 @@ def test_a_dead_first_address_costs_a_quarter_of_a_second(acme: Workspace) -> No
         done = acme.get("--verbose")
 
     assert "password" in answer(done)
-    assert "starting another attempt" not in done.stderr  # After 15 s without a byte.
+    assert "starting another attempt" not in done.stderr  # That takes 15 s without a byte.
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_a_dead_address_of_the_proxy_too(acme: Workspace) -> None:
+def test_dead_first_address_of_the_proxy_is_passed_without_a_lost_attempt(acme: Workspace) -> None:
     with Proxy() as proxy:
         port = int(proxy.address.rpartition(":")[2])
         with silent_address(port) as silent:
@@ -524,11 +524,11 @@ def test_a_dead_address_of_the_proxy_too(acme: Workspace) -> None:
             done = acme.get("--verbose", https_proxy=f"http://{proxy.address}")
             assert "password" in answer(done)
             assert "starting another attempt" not in done.stderr
-        assert len(proxy.asked) == 2  # The race is for TCP alone.
+        assert len(proxy.asked) == 2  # Only TCP connections race.
 
 
 def test_an_address_that_went_silent_is_tried_last(acme: Workspace) -> None:
-    """It accepts connections and never says a word; it is the first of both hosts' addresses."""
+    """The address accepts connections but never sends anything; it is the first address of both hosts."""
     with ExitStack() as stack:
         for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
             stack.enter_context(socket.create_server(("127.0.0.9", urlsplit(base).port or 0)))
@@ -536,11 +536,11 @@ def test_an_address_that_went_silent_is_tried_last(acme: Workspace) -> None:
         done = acme.get("--timeout=9", "--verbose")
 
     assert "password" in answer(done)
-    # A third of the budget, at most once for each host; they are connected to side by side.
+    # A third of the budget, at most once for each host, because both are connected in parallel.
     assert 1 <= done.stderr.count("for 3 s; starting another attempt") <= 2
 
 
-# What is lost on the way.
+# Lost requests.
 
 
 @pytest.mark.parametrize("lost", [["api"], ["token"], ["api", "token"]])
@@ -553,7 +553,7 @@ def test_a_request_that_is_lost_is_sent_again(acme: Workspace, lost: list[str]) 
 
 
 def network_of(budget: Budget) -> Network:
-    """What connections of a call with this budget share; git says nothing of proxies."""
+    """Return the shared state of a call's connections, without settings of git."""
     settings: Any = SimpleNamespace(for_url=lambda _: Settings({}))
     return Network(budget, settings)
 
@@ -561,7 +561,7 @@ def network_of(budget: Budget) -> Network:
 def test_a_connection_that_waited_for_its_request_is_not_given_up(
     bitbucket: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the one for the swap does, if the look-up takes long; but one that is not open by then was silent."""
+    """The swap's connection waits if the look-up takes long. A connection that is not open by then is given up."""
     monkeypatch.setenv("GIT_SSL_CAINFO", str(bitbucket.ca_file))
     with closing(Connection(bitbucket.base_url, network_of(Budget(20)), 5)) as connection:
         connection._opening.join()
@@ -615,8 +615,8 @@ def test_a_server_that_stays_silent_is_named_at_the_end_of_the_budget(acme: Work
 
 
 @pytest.mark.parametrize("how", ["proxy", "address"])
-def test_what_is_silent_while_connecting_is_given_up_too(acme: Workspace, how: str) -> None:
-    """It accepts connections and never says a word: a proxy, or a resolver that is silent once."""
+def test_proxy_or_resolver_that_is_silent_is_given_up(acme: Workspace, how: str) -> None:
+    """A proxy that accepts connections but never sends anything, or a resolver that is silent once."""
     if how == "proxy":
         with socket.create_server(("127.0.0.9", 0)) as silent, Proxy() as proxy:
             place = f"both.example:{proxy.address.rpartition(':')[2]}"
@@ -647,11 +647,11 @@ def test_an_address_that_fails_in_tls_is_tried_last(acme: Workspace) -> None:
             broken.append(stack.enter_context(HangUp("127.0.0.9", urlsplit(base).port or 0)))
             resolve_to(acme, base, "127.0.0.9", "127.0.0.1")
         acme.bitbucket.rules.keep_alive = False
-        acme.bitbucket.clock_offset = -7200  # Two requests to the API, each on a connection of its own.
+        acme.bitbucket.clock_offset = -7200  # This leads to two requests to the API, each with its own connection.
         done = acme.get()
         assert "password" in answer(done)
 
-    # The first failure counts for the other host too, if its connection has not been begun by then.
+    # After the first failure, the other host's connection avoids the address, too, if it has not begun yet.
     assert 1 <= sum(one.accepted for one in broken) <= 2
 
 
@@ -715,7 +715,7 @@ def test_a_server_that_wants_a_certificate_is_named(situation: Situation) -> Non
 
 
 def test_the_proxy_never_sees_the_certificate_for_the_server(situation: Situation) -> None:
-    """The proxy asks for a certificate, of any authority, and notes what it is shown."""
+    """The proxy asks for a certificate and records it."""
     clients = trustme.CA()
     situation.another_server(clients=clients)
     cert, key = client_certificate(situation, clients)
@@ -732,8 +732,8 @@ def test_the_proxy_never_sees_the_certificate_for_the_server(situation: Situatio
     assert proxy.shown == [None] * len(proxy.asked)
 
 
-def test_an_address_that_is_refused_at_once_is_not_taken_for_connected() -> None:
-    """No way there, as IPv6 is in most containers, and a family that the system does not know."""
+def test_address_that_is_refused_at_once_is_not_treated_as_connected() -> None:
+    """Addresses without a route, like IPv6 in most containers, and of a family that the system does not know."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         there = Address(socket.AF_INET, listening.getsockname())
         nowhere = [Address(socket.AF_INET, ("255.255.255.255", 1)), Address(9999, ("127.0.0.1", 1))]
@@ -743,8 +743,8 @@ def test_an_address_that_is_refused_at_once_is_not_taken_for_connected() -> None
             first_to_connect(nowhere, lambda: 5.0, set())
 
 
-def test_a_mint_imports_what_takes_long_after_it_began_to_connect() -> None:
-    """What `Session` has imported by then: git starts many helpers at once, and these modules take most of the time."""
+def test_mint_imports_slow_modules_after_it_has_begun_to_connect() -> None:
+    """Git starts many helpers at once, and these modules take most of their time."""
     script = """
 import sys
 from git_credential_bbjwt.getting import get
@@ -759,8 +759,8 @@ print(*sys.modules)
     assert not {"ssl", "http.client", "jwt", "hashlib", "subprocess", "shutil"} & set(done.stdout.split())
 
 
-def test_a_server_without_an_answer_is_told_by_its_name() -> None:
-    """The race, with a resolver that has no address."""
+def test_resolver_without_an_address_is_an_error() -> None:
+    """The race of no addresses fails with a reason."""
     script = "from git_credential_bbjwt.network.addresses import first_to_connect as f; f([], lambda: 1.0, set())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
