@@ -1,14 +1,12 @@
 """The state that all requests of a call share, and the rules for keeping a token."""
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace, warning
 from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.sources import Sources, read_sources
-from git_credential_bbjwt.installations.catalogue import Catalogue
-from git_credential_bbjwt.installations.installation import Installation
+from git_credential_bbjwt.installations.catalogue import Candidate, Catalogue
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.slot import Slot
@@ -55,9 +53,9 @@ class Asking:
         uuids_within = _UUIDS_OF_ALLOWED_NAMES if allows_names else UUID_LIFE
         self.session = Session(self.budget, self.cache, for_person=for_person, uuids_within=uuids_within)
 
-    def vendors(self, sources: list[Installation | Asked]) -> list[Vendor | Chooser]:
-        """Return the vendors for the result of `Catalogue.answering`, in the same order."""
-        return [vendor_for(one, self.session) for one in sources]
+    def vendors(self, candidates: list[Candidate]) -> list[Vendor | Chooser]:
+        """Return the vendors for the result of `Catalogue.candidates`, in the same order."""
+        return [vendor_for(one, self.session) for one in candidates]
 
     def slot(self, repository: Repository) -> Slot:
         """Return the cache's slot for the repository's token."""

@@ -38,15 +38,15 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL)
     budget = Budget(options.timeout)
     try:
-        answering = catalogue.answering(repository, options.app)
-        if not answering:
+        candidates = catalogue.candidates(repository, options.app)
+        if not candidates:
             trace(f"no installation names the workspace {repository.workspace}")
             return 0
         check_allowed(options.allow, repository)
-        is_certain = catalogue.is_certain(answering, repository)
+        is_certain = catalogue.is_certain(candidates, repository)
         budget.watch(_quit_because_time_is_up if is_certain else say_that_time_is_up)
         asking = Asking(options, sources, catalogue, budget)
-        token = obtain(asking, repository, asking.vendors(answering), refused_fingerprints(request))
+        token = obtain(asking, repository, asking.vendors(candidates), refused_fingerprints(request))
     except UndecidedError:
         budget.finish()
         raise

@@ -28,12 +28,12 @@ def obtain_for_person(asking: Asking, repository: Repository) -> Token:
 
     Raises CredentialError; InstallationError if no installation serves it.
     """
-    sources = asking.catalogue.answering(repository, asking.options.app)
+    candidates = asking.catalogue.candidates(repository, asking.options.app)
     check_allowed(asking.options.allow, repository)
-    token = obtain(asking, repository, asking.vendors(sources)) if sources else None
+    token = obtain(asking, repository, asking.vendors(candidates)) if candidates else None
     if token is None:
-        asked = [one.where for one in sources if isinstance(one, Asked)]
-        if asked and len(asked) == len(sources):
+        asked = [one.where for one in candidates if isinstance(one, Asked)]
+        if asked and len(asked) == len(candidates):
             raise InstallationError(
                 f"{' and '.join(asked)} has no token for {repository.full_name}",
                 "check the URL; a broker's operator or a command's author decides which workspaces it serves",

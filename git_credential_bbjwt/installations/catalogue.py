@@ -16,6 +16,9 @@ from git_credential_bbjwt.installations.installation import (
 )
 from git_credential_bbjwt.installations.levels import Given, Level, ToBeAsked, level_of, unreadable
 
+#: An installation, or a command or broker that is asked when a token is needed.
+Candidate = Installation | Asked
+
 
 def _names(one: Installation, workspace: str) -> bool:
     return not one.workspaces or workspace in (*one.workspaces, one.workspace_uuid)
@@ -79,7 +82,7 @@ class Catalogue:
         """Return the problems of the sources that could not be read, so that even their hosts are unknown."""
         return [unreadable(level.source) for level in self._levels if level.source.problem is not None]
 
-    def answering(self, repository: Repository, app: str) -> "list[Installation | Asked]":
+    def candidates(self, repository: Repository, app: str) -> list[Candidate]:
         """Return the installations, commands and brokers that can provide a token for ``repository``, in order.
 
         The first of them that does not decline the repository decides. An OAuth consumer that is marked
@@ -87,7 +90,7 @@ class Catalogue:
         source names the workspace. Raises InstallationError if an earlier source is broken, or if several apps could
         serve and ``app`` chooses none.
         """
-        asked: list[Installation | Asked] = []
+        asked: list[Candidate] = []
         found: Installation | None = None
         successors: list[Installation] = []
         for level in self._levels:
@@ -112,9 +115,9 @@ class Catalogue:
         before = [*asked, found] if found is not None else asked
         return [*before, *[one for one in successors[:1] if one != found]]
 
-    def is_certain(self, answering: "list[Installation | Asked]", repository: Repository) -> bool:
-        """Return whether the last item of `answering`'s result certainly serves ``repository``."""
-        last = answering[-1]
+    def is_certain(self, candidates: list[Candidate], repository: Repository) -> bool:
+        """Return whether the last item of `candidates` certainly serves ``repository``."""
+        last = candidates[-1]
         return not isinstance(last, Installation) or last.is_surely_for(repository)
 
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
     BudgetSpentError,
@@ -27,7 +26,7 @@ from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.obtain import obtain
-from git_credential_bbjwt.installations.catalogue import Catalogue
+from git_credential_bbjwt.installations.catalogue import Candidate, Catalogue
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.serving.answer import (
     WAITING_FOR_REQUEST,
@@ -130,8 +129,8 @@ class Answering:
         catalogue = Catalogue(sources)
         repository = requested = _repository_of(request, catalogue)
         self._repository = repository.full_name
-        asked = catalogue.answering(repository, options.app)
-        if not asked:
+        candidates = catalogue.candidates(repository, options.app)
+        if not candidates:
             raise _NothingToSayError("no installation names the workspace", repository.full_name)
         cache = TokenCache.open(create=True, is_brokers=True, operators_folder=rules.folder)
         if cache.tokens is None or options.token_store == "none":
@@ -141,14 +140,14 @@ class Answering:
                 options, sources, catalogue, self._budget, cache=cache, whole_workspace=rules.whole_workspace
             )
             if repository.uuid is not None or repository.workspace.startswith("{"):
-                repository = _named(repository, asked, asking)
+                repository = _named(repository, candidates, asking)
                 self._repository = repository.full_name
             if not any(pattern.allows(repository) for pattern in rules.patterns):
                 raise not_allowed()
             if repository != requested:
                 # Only now: what is not allowed must take as long as what is not there, the second time too.
                 _remember_name(asking, requested, repository)
-            token = _obtain(asking, repository, asked, refused_fingerprints(request))
+            token = _obtain(asking, repository, candidates, refused_fingerprints(request))
         finally:
             cache.close()
         if token is None:
@@ -186,12 +185,12 @@ def _repository_of(request: Request, catalogue: Catalogue) -> Repository:
         raise _NothingToSayError(problem.what) from problem
 
 
-def _named(repository: Repository, asked: list[Installation | Asked], asking: Asking) -> Repository:
+def _named(repository: Repository, candidates: list[Candidate], asking: Asking) -> Repository:
     """Return a repository that was requested by UUIDs by its one name.
 
     Raises DeniedError, the same if it is not there and if it may not be seen, and for too many look-ups.
     """
-    apps = [one for one in asked if isinstance(one, Installation) and not one.is_consumer]
+    apps = [one for one in candidates if isinstance(one, Installation) and not one.is_consumer]
     if not apps:  # Nobody else can look it up.
         raise not_allowed()
     full_name = _known_name(asking, repository)
@@ -223,11 +222,9 @@ def _remember_name(asking: Asking, requested: Repository, found: Repository) -> 
         with_room(asking.cache, lambda: asking.cache.write(asking.slot(requested).name + NAMED, content))
 
 
-def _obtain(
-    asking: Asking, repository: Repository, asked: list[Installation | Asked], refused: list[str]
-) -> Token | None:
+def _obtain(asking: Asking, repository: Repository, candidates: list[Candidate], refused: list[str]) -> Token | None:
     """Return the cached token, found without the lock that a mint holds for seconds; else a new one."""
-    vendors = asking.vendors(asked)
+    vendors = asking.vendors(candidates)
     record = asking.slot(repository).find()
     if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
         return cached_token(record)

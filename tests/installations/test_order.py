@@ -60,7 +60,7 @@ def order(
 ) -> list[str]:
     """Return the keys of those that are asked for ``repository``, in their order."""
     catalogue = catalogue_of(monkeypatch, tmp_path, sources)
-    return [one.kind if isinstance(one, Asked) else one.app_key for one in catalogue.answering(repository, app)]
+    return [one.kind if isinstance(one, Asked) else one.app_key for one in catalogue.candidates(repository, app)]
 
 
 BOTH = {"clientInfo": APP} | consumer()
@@ -130,7 +130,7 @@ def test_last_source_decides_whether_an_answer_is_certain(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], certain: bool
 ) -> None:
     catalogue = catalogue_of(monkeypatch, tmp_path, sources)
-    assert catalogue.is_certain(catalogue.answering(ACME, ""), ACME) == certain
+    assert catalogue.is_certain(catalogue.candidates(ACME, ""), ACME) == certain
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_text_that_is_no_jwt_is_an_error_for_the_hosts_of_its_installation(
 
     assert [catalogue.names_host(host) for host in ("git.example", "other.example")] == [True, False]
     with pytest.raises(InstallationError, match="BBJWT_JWT"):
-        catalogue.answering(Repository("git.example", "acme", "widgets"), "")
+        catalogue.candidates(Repository("git.example", "acme", "widgets"), "")
 
 
 def test_hosts_are_those_of_installations_and_of_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
