@@ -337,6 +337,16 @@ def test_the_path_switch_is_off(acme: Workspace) -> None:
     assert "useHttpPath" in only_failure(acme.machine, acme.url)[1]
 
 
+@pytest.mark.parametrize(("line", "is_on"), [("useHttpPath = YES", True), ("useHttpPath = 0", False)])
+def test_the_path_switch_is_read_as_git_reads_it(acme: Workspace, line: str, is_on: bool) -> None:
+    config = acme.machine.home / ".gitconfig"
+    config.write_text(f"{config.read_text()}[credential]\n\t{line}\n")
+    cloned = acme.machine.git("clone", "-q", acme.url, "w", check=False)
+
+    assert (cloned.returncode == 0) == is_on
+    assert checks(acme.machine, acme.url)["git configuration"]["ok"] == is_on
+
+
 def test_the_path_switch_that_stands_last_counts(acme: Workspace) -> None:
     # As git has it (credential.c asks for all that match), whichever matches best.
     config = acme.machine.home / ".gitconfig"

@@ -109,8 +109,6 @@ def _takes_over(consumer: Installation, app: Installation) -> bool:
 
     An app without a slug may be on any workspace, unless both name a UUID.
     """
-    if not consumer.after_connect or consumer.host != app.host:
-        return False
-    if app.workspaces:
-        return not set(consumer.workspaces).isdisjoint(app.workspaces)
-    return not consumer.workspace_uuid or app.workspace_uuid in ("", consumer.workspace_uuid)
+    is_on_any = not app.workspaces and not (app.workspace_uuid and consumer.workspace_uuid)
+    is_on_same = consumer.host == app.host and (is_on_any or not set(consumer.keys).isdisjoint(app.keys))
+    return consumer.after_connect and is_on_same
