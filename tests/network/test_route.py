@@ -1,4 +1,4 @@
-"""The way to Bitbucket: proxies and certificate authorities as git has them, several addresses, verification always."""
+"""The route to Bitbucket: git's proxies and certificate authorities, several addresses, and constant verification."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.proxy import Proxy, SocksProxy
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
-    """A proxy that wants no password."""
+    """A proxy without a password."""
     with Proxy() as running:
         yield running
 
@@ -33,7 +33,7 @@ def configure(acme: Workspace, key: str, value: str) -> None:
 
 
 def both_origins(acme: Workspace) -> set[str]:
-    """Host and port of the base URL and of the API."""
+    """Return host and port of the base URL and of the API."""
     return {urlsplit(url).netloc for url in (acme.bitbucket.base_url, acme.bitbucket.base_api_url)}
 
 
@@ -60,7 +60,7 @@ def test_gits_http_proxy(acme: Workspace, proxy: Proxy, value: str) -> None:
     ("proxy", "port"),
     [("http://{}", 1080), ("socks5h://{}", 1080), ("{}", 1080), ("https://{}", 443), ("http://{}:81", 81)],
 )
-def test_a_proxy_without_a_port_has_curls(proxy: str, port: int) -> None:
+def test_proxy_without_a_port_uses_curls_default(proxy: str, port: int) -> None:
     found = find_proxy("https://bitbucket.org", Settings({"proxy": [proxy.format("proxy.example")]}))
 
     assert found is not None
@@ -83,24 +83,24 @@ def test_a_proxy_without_a_port_has_curls(proxy: str, port: int) -> None:
         (["bitbucket.org"], {}),
     ],
 )
-def test_addresses_that_git_is_told(values: list[str], found: dict[tuple[str, int], list[str]]) -> None:
+def test_addresses_of_gits_curlopt_resolve(values: list[str], found: dict[tuple[str, int], list[str]]) -> None:
     assert _resolve(values) == found
 
 
-def test_gits_proxy_for_one_url_is_for_that_url_alone(acme: Workspace, proxy: Proxy) -> None:
+def test_gits_proxy_for_one_url_is_used_only_for_that_url(acme: Workspace, proxy: Proxy) -> None:
     configure(acme, f"http.{acme.bitbucket.base_api_url}.proxy", f"http://{proxy.address}")
     acme.get()
 
     assert proxy.asked == [urlsplit(acme.bitbucket.base_api_url).netloc]
 
 
-def test_gits_settings_of_one_command_count(acme: Workspace, proxy: Proxy) -> None:
+def test_gits_settings_of_one_command_are_used(acme: Workspace, proxy: Proxy) -> None:
     acme.machine.git("-c", f"http.proxy=http://{proxy.address}", "ls-remote", acme.url)
 
     assert both_origins(acme) <= set(proxy.asked)
 
 
-def test_an_empty_http_proxy_means_none(acme: Workspace, proxy: Proxy) -> None:
+def test_empty_http_proxy_means_no_proxy(acme: Workspace, proxy: Proxy) -> None:
     configure(acme, "http.proxy", "")
 
     assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
@@ -128,7 +128,7 @@ def test_no_proxy_of_others(acme: Workspace, proxy: Proxy, listed: str) -> None:
     [
         ("10.0.0.0/8", "10.1.2.3", True),
         ("10.0.0.0/8", "11.1.2.3", False),
-        ("10.1.2.3/8", "10.9.9.9", True),  # As curl takes it, bits of the host and all.
+        ("10.1.2.3/8", "10.9.9.9", True),  # curl ignores the bits of the host.
         ("10.1.2.3", "10.1.2.3", True),
         ("10.1.2.3", "10.1.2.4", False),
         ("fd00::/8", "[fd12::1]", True),
@@ -169,7 +169,7 @@ def test_a_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> Non
 
 
 @pytest.mark.parametrize("value", ["gopher://localhost:1", "ftp://localhost:1", "http://", "http://[::1"])
-def test_a_proxy_that_cannot_be_used_says_so(acme: Workspace, value: str) -> None:
+def test_proxy_that_cannot_be_used_is_an_error(acme: Workspace, value: str) -> None:
     assert_quits(acme.get(check=False, https_proxy=value), "proxy")
 
 
@@ -198,7 +198,7 @@ def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, version: int, u
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks"])
-def test_a_proxys_user_name_without_a_password_says_so(acme: Workspace, scheme: str) -> None:
+def test_proxys_user_name_without_a_password_is_an_error(acme: Workspace, scheme: str) -> None:
     done = acme.get(check=False, https_proxy=f"{scheme}://somebody@proxy.example:3128")
 
     assert_quits(done, "the URL of the proxy proxy.example has a user name and no password", "USER:PASSWORD")
@@ -262,7 +262,7 @@ def test_an_authority_in_gits_configuration(acme: Workspace, key: str) -> None:
     assert acme.bitbucket.mints() == 1
 
 
-def test_an_authority_file_that_is_none_says_so(acme: Workspace) -> None:
+def test_missing_authority_file_is_an_error(acme: Workspace) -> None:
     assert_quits(acme.get(check=False, GIT_SSL_CAINFO="/nowhere/ca.pem"), "/nowhere/ca.pem", "sslCAInfo")
 
 
@@ -295,7 +295,7 @@ def test_a_certificate_of_another_host_is_refused(acme: Workspace, tmp_path: Pat
 
 
 @pytest.mark.parametrize("dead", ["127.0.0.2", "::1"])
-def test_the_next_address_is_tried_where_one_does_not_answer(acme: Workspace, dead: str) -> None:
+def test_next_address_is_tried_if_the_first_does_not_answer(acme: Workspace, dead: str) -> None:
     # The fault: a resolver that names an address first at which nothing listens.
     script = f"""
 import socket, sys
@@ -322,14 +322,14 @@ def test_nothing_listens(acme: Workspace) -> None:
     assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=3600", check=False), "no response from", "proxy")
 
 
-def test_a_name_that_is_none(acme: Workspace) -> None:
+def test_name_that_does_not_exist(acme: Workspace) -> None:
     url = "https://bitbucket.invalid"
     acme.write_installation(baseUrl=url, baseApiUrl=url)
 
     assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=10", check=False), "bitbucket.invalid")
 
 
-def test_a_server_that_accepts_and_says_nothing(acme: Workspace) -> None:
+def test_server_that_accepts_and_sends_nothing(acme: Workspace) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://localhost:{silent.getsockname()[1]}"
         acme.write_installation(baseUrl=url, baseApiUrl=url)

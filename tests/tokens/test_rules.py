@@ -1,4 +1,4 @@
-"""What is kept beside a record, for how long, and what is removed: the rules in isolation."""
+"""Rules in isolation: the files of a slot, their lifetimes, and tidying."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UUID = "{12345678-1234-1234-1234-123456789abc}"
 SCOPE, APP = "repository", ""
 DAY = 86_400
 
-#: Seconds that a slow machine may take between two lines here: files have the real time.
+#: Seconds that a slow machine may take between two lines of a test, because files have the real time.
 SOON = 60
 
 
@@ -56,7 +56,7 @@ Later = Callable[[float], None]
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
-    """Sets the clock so many seconds ahead of the time at which the test began, a whole second."""
+    """A function that sets the clock ``seconds`` after the test's start, which is a whole second."""
     began = int(time.time()) + 1
 
     def set_clock(seconds: float) -> None:
@@ -66,30 +66,30 @@ def later(monkeypatch: pytest.MonkeyPatch) -> Later:
 
 
 def slot(cache: TokenCache, repository: Repository = WIDGETS) -> Slot:
-    """The slot of a repository."""
+    """Return the slot of a repository."""
     return Slot(cache, repository, SCOPE, APP)
 
 
 def record(repository: Repository, *, expires: float = 7200) -> Record:
-    """A record that ends so many seconds from now."""
+    """Return a record that expires in ``expires`` seconds."""
     now = int(time.time())
     token = Token("token", identity="i", minted=now, expires=now + int(expires), uuid=UUID)
     return record_of(token, repository, SCOPE, APP, stamp="s")
 
 
 def folder_of(kept: TokenCache) -> PrivateFolder:
-    """The one folder of the cache."""
+    """Return the one folder of the cache."""
     assert kept.tokens is not None
     return kept.tokens
 
 
 def files(kept: TokenCache) -> list[str]:
-    """The names of all files below the cache."""
+    """Return the names of all files of the cache."""
     return sorted(path.name for path in Path(folder_of(kept).path).rglob("*") if not path.is_dir())
 
 
 def put(kept: TokenCache, name: str, age: float = 0.0) -> None:
-    """A file of that age."""
+    """Make a file of this age, in seconds."""
     path = Path(folder_of(kept).path, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"text")
@@ -121,7 +121,7 @@ def test_a_uuid_is_remembered_for_30_days(kept: TokenCache, nowhere: TokenCache,
     assert unknown.find(WIDGETS) is None
 
 
-def test_refused_tokens_are_remembered_to_their_end(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
+def test_refused_tokens_are_remembered_until_they_expire(kept: TokenCache, nowhere: TokenCache, later: Later) -> None:
     widgets = slot(kept)
     later(0)
     now = int(time.time())
@@ -139,7 +139,7 @@ def test_refused_tokens_are_remembered_to_their_end(kept: TokenCache, nowhere: T
     assert widgets.refused() == ["unknown"]
     widgets.refuse("later", None)
     later(0)
-    assert widgets.refused() == ["unknown", "later"]  # What had ended was not kept.
+    assert widgets.refused() == ["unknown", "later"]  # The expired token was not kept.
     later(DAY)
     assert widgets.refused() == ["later"]
     slot(nowhere).refuse("known", None)
@@ -167,7 +167,7 @@ def test_five_tokens_replace_refused_ones_within_five_minutes(kept: TokenCache, 
     with pytest.raises(TooManyRefusedError, match="5 tokens for acme/widgets within 5 minutes"):
         slot(kept).count_remint()
     slot(kept, GADGETS).count_remint()
-    later(300)  # The first is too old by now, the second is not.
+    later(300)  # Now the first is too old, but the second is not.
     slot(kept).count_remint()
     with pytest.raises(TooManyRefusedError):
         slot(kept).count_remint()
@@ -175,7 +175,7 @@ def test_five_tokens_replace_refused_ones_within_five_minutes(kept: TokenCache, 
     slot(kept).count_remint()
 
 
-def test_words_that_are_no_time_are_not_counted(kept: TokenCache) -> None:
+def test_words_that_are_not_times_are_ignored(kept: TokenCache) -> None:
     kept.write(slot(kept).name + REMINTS, b" ".join([b"soon"] * 9))
     slot(kept).count_remint()
 
@@ -236,7 +236,7 @@ def test_records_are_kept_found_and_dropped(kept: TokenCache, nowhere: TokenCach
     tidy(nowhere)
 
 
-def test_slots_of_a_broker_are_its_own(kept: TokenCache) -> None:
+def test_broker_has_separate_slots(kept: TokenCache) -> None:
     brokers = TokenCache(kept.tokens, kept.notes, kept.uuids, is_brokers=True)
     slot(kept).keep(record(WIDGETS))
     assert slot(brokers).find() is None
@@ -285,7 +285,7 @@ OTHERS_FILES = [
 
 
 @pytest.mark.parametrize("where", ["", "0a/1b/", "refusals/"])
-def test_clearing_removes_only_what_is_named_as_the_helpers(kept: TokenCache, where: str) -> None:
+def test_clearing_removes_only_files_with_the_helpers_names(kept: TokenCache, where: str) -> None:
     for name in [*HELPERS, *OTHERS_FILES]:
         put(kept, where + name)
     clear_all()
@@ -296,7 +296,7 @@ def test_clearing_removes_only_what_is_named_as_the_helpers(kept: TokenCache, wh
     assert not os.path.exists(folder_of(kept).path)
 
 
-def test_folders_that_are_no_parts_are_left_alone(kept: TokenCache) -> None:
+def test_folders_with_other_names_are_not_touched(kept: TokenCache) -> None:
     for folder in ("0a/1b", "0A/1b", "0a/1bc", "abc/1b", "a/1b", "xy/1b"):
         put(kept, f"{folder}/{'0f' * 16}")
     clear_all()
@@ -305,9 +305,9 @@ def test_folders_that_are_no_parts_are_left_alone(kept: TokenCache) -> None:
 
 
 @pytest.mark.parametrize("where", ["", "0a/1b/", "refusals/"])
-def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_tidying_removes_expired_files(kept: TokenCache, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setattr(tidying, "_TIDYING", 60.0)
-    # A record's file has the time of its end.
+    # A record's file has the time at which its token expires.
     ages = {
         "bitbucket.org,acme,used-up,repository,": 5,
         "bitbucket.org,acme,in-time,repository,": -60,
@@ -342,7 +342,7 @@ def test_tidying_removes_what_is_past_its_end(kept: TokenCache, monkeypatch: pyt
     )
 
 
-def test_tidying_ends_in_time_unless_everything_is_asked_for(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tidying_ends_in_time_unless_everything_is_requested(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(9):
         put(kept, f"0a/{number:02x}/{'0f' * 16}", DAY + 60)
     monkeypatch.setattr(tidying, "_TIDYING", -1.0)

@@ -1,4 +1,4 @@
-"""The token cache: exact reuse, one mint for many processes, healing, and what others may have put in its place."""
+"""The token cache: exact reuse, one mint for many processes, healing, and folders that others have prepared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.properties import whole_record
 
 
 def password(acme: Workspace, *options: str, extra: str = "", **changes: str | None) -> str:
-    """The token the helper gives for acme/widgets."""
+    """Return the token that the helper returns for acme/widgets."""
     done = acme.machine.get(acme.url, *options, extra=extra, also=changes)
     return answer(done)["password"]
 
@@ -64,12 +64,12 @@ RUNTIME_FOLDERS: dict[str, Callable[[Path], object]] = {
 
 
 def on_disk(acme: Workspace) -> Path:
-    """Where UUIDs are kept, and no token."""
+    """Return the folder of UUIDs, which never has a token."""
     return acme.machine.home / ".cache/git-credential-bbjwt"
 
 
 def tokens_in(folder: Path, token: str) -> list[Path]:
-    """The files below ``folder`` that hold ``token``."""
+    """Return the files below ``folder`` that contain ``token``."""
     return [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
@@ -224,7 +224,7 @@ def test_broken_record_is_absent_and_replaced_by_a_whole_one(acme: Workspace) ->
 
 
 @pytest.mark.parametrize("spoilt", ["read-only", "full", "no home"])
-def test_token_is_given_although_nothing_can_be_kept(acme: Workspace, shared_memory: Path, spoilt: str) -> None:
+def test_token_is_returned_although_nothing_can_be_kept(acme: Workspace, shared_memory: Path, spoilt: str) -> None:
     acme.machine.runtime.rmdir()
     shared_memory.write_text("not a folder")
     environment = dict(acme.machine.environment)
@@ -240,7 +240,7 @@ def test_token_is_given_although_nothing_can_be_kept(acme: Workspace, shared_mem
     assert "no token cache" in acme.get("--verbose").stderr
 
 
-def test_full_memory_gives_the_token_with_one_warning(acme: Workspace, tmp_path: Path) -> None:
+def test_token_is_returned_with_one_warning_if_the_memory_is_full(acme: Workspace, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     fill = "mount -t tmpfs -o size=64k,nr_inodes=1k,mode=700 none $0 && mkdir -m 700 $0/git-credential-bbjwt && "
@@ -261,8 +261,8 @@ def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
     first = password(acme, "--token-store=none")
 
     assert list(acme.machine.runtime.iterdir()) == []
-    assert password(acme) != first  # Nor does it use what it did not keep,
-    assert password(acme, "--token-store=none") != password(acme)  # or what others kept.
+    assert password(acme) != first  # The first token was not kept,
+    assert password(acme, "--token-store=none") != password(acme)  # and a kept token is not used.
 
 
 # Exact reuse.
@@ -275,7 +275,7 @@ def test_a_token_is_used_again_with_five_minutes_left(acme: Workspace, lifetime:
     assert (password(acme) == password(acme)) == reused
 
 
-def test_a_token_is_for_one_scope_and_one_app(acme: Workspace) -> None:
+def test_token_is_used_only_for_its_scope_and_app(acme: Workspace) -> None:
     acme.app.scopes = {"repository:write"}
     reading = password(acme)
 
@@ -286,7 +286,7 @@ def test_a_token_is_for_one_scope_and_one_app(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("how", ["file", "variable"])
-def test_no_token_of_a_replaced_secret(acme: Workspace, how: str) -> None:
+def test_token_of_a_replaced_secret_is_not_used(acme: Workspace, how: str) -> None:
     def environment() -> dict[str, str]:
         text = json.dumps(acme.bitbucket.payload(acme.app))
         if how == "file":
@@ -307,7 +307,7 @@ def test_the_same_payload_with_other_irrelevant_fields_keeps_its_tokens(acme: Wo
     assert password(acme) == first
 
 
-def test_another_registration_leaves_tokens_alone(acme: Workspace) -> None:
+def test_another_registration_does_not_drop_tokens(acme: Workspace) -> None:
     machine = acme.machine
     payload = json.dumps(acme.bitbucket.payload(acme.app))
     del machine.environment["BBJWT_INSTALLATION"]
@@ -361,7 +361,7 @@ def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> No
     finish(slow)
 
 
-def test_a_killed_process_leaves_nothing_to_wait_for(acme: Workspace) -> None:
+def test_nobody_waits_for_a_killed_process(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=30))
     stuck = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
@@ -389,7 +389,7 @@ def test_kills_at_random_moments_leave_no_broken_record(acme: Workspace) -> None
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_other_ends_are_quiet(acme: Workspace, end: signal.Signals) -> None:
+def test_process_that_a_signal_ends_is_quiet(acme: Workspace, end: signal.Signals) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=30))
     stuck = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
@@ -403,7 +403,7 @@ def test_other_ends_are_quiet(acme: Workspace, end: signal.Signals) -> None:
 
 
 def erase(acme: Workspace, password: str | None) -> None:
-    """What git sends when the server refused ``password``."""
+    """Send what git sends if the server refused ``password``."""
     data = request(acme.url) + "username=x-token-auth\n" + (f"password={password}\n" if password else "") + "\n"
     assert acme.machine.bbjwt("erase", data=data).stdout == ""
 
@@ -423,7 +423,7 @@ def test_erase_without_a_password_drops_the_token(acme: Workspace) -> None:
     assert acme.machine.records() == []
 
 
-def test_erase_spares_a_newer_token_and_the_registered_secret(acme: Workspace) -> None:
+def test_erase_keeps_a_newer_token_and_the_registered_secret(acme: Workspace) -> None:
     machine = acme.machine
     payload = json.dumps(acme.bitbucket.payload(acme.app))
     del machine.environment["BBJWT_INSTALLATION"]
@@ -438,7 +438,7 @@ def test_erase_spares_a_newer_token_and_the_registered_secret(acme: Workspace) -
     assert "password" in answer(acme.get())
 
 
-def test_erase_of_what_is_not_ours_does_nothing(acme: Workspace) -> None:
+def test_erase_of_a_foreign_request_does_nothing(acme: Workspace) -> None:
     acme.get()
     for url in ("https://github.com/acme/widgets", acme.url.replace("widgets", "gadgets"), acme.bitbucket.base_url):
         acme.machine.bbjwt("erase", data=request(url) + "password=x\n\n")
@@ -447,7 +447,7 @@ def test_erase_of_what_is_not_ours_does_nothing(acme: Workspace) -> None:
 
 
 def state_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The state line of an answer."""
+    """Return the state line of an answer."""
     return next(line for line in done.stdout.splitlines() if line.startswith("state[]="))
 
 
@@ -461,26 +461,26 @@ def test_a_refused_cached_token_is_replaced_in_the_same_git_command(acme: Worksp
     assert answer(cached)["password"] == first
     assert answer(again)["password"] != first
     assert "continue" not in again.stdout
-    # The next process that was refused the old token gets the new one, with no mint.
+    # The next process with the old token gets the new one without a mint.
     assert answer(acme.get(extra=refused))["password"] == answer(again)["password"]
     assert acme.bitbucket.mints() == 2
 
 
-def test_state_of_another_helper_means_nothing(acme: Workspace) -> None:
+def test_state_of_another_helper_is_ignored(acme: Workspace) -> None:
     first = password(acme)
     extra = "capability[]=state\nstate[]=other:thing\nstate[]=bbjwt:\nstate[]=bbjwt:ffff\nstate[]=\n"
 
     assert password(acme, extra=extra) == first
 
 
-def test_state_does_not_give_the_token_away(acme: Workspace) -> None:
+def test_state_does_not_reveal_the_token(acme: Workspace) -> None:
     token = password(acme)
     state = state_of(acme.get(extra="capability[]=state\n"))
 
     assert not any(token[at : at + 6] in state for at in range(len(token) - 6))
 
 
-def test_a_revoked_token_heals(acme: Workspace, each_git: tuple[int, ...]) -> None:
+def test_revoked_token_is_replaced(acme: Workspace, each_git: tuple[int, ...]) -> None:
     acme.machine.git("clone", "-q", acme.url, "w")
     acme.bitbucket.revoke_tokens()
     clone = acme.machine.home / "w"
@@ -503,7 +503,7 @@ def test_forget_one_and_forget_all(acme: Workspace) -> None:
     assert acme.machine.bbjwt("forget", check=False).returncode == 2
 
 
-def test_expired_records_do_not_pile_up(acme: Workspace) -> None:
+def test_expired_records_are_removed(acme: Workspace) -> None:
     acme.get()
     (record,) = acme.machine.records()
     os.utime(record, (1_600_000_000, 1_600_000_000))
@@ -547,7 +547,7 @@ def test_one_token_that_many_processes_erase_is_replaced(acme: Workspace) -> Non
     assert password(acme) != token
 
 
-def test_password_of_a_foreign_host_leaves_nothing(acme: Workspace) -> None:
+def test_erased_password_of_a_foreign_host_leaves_no_file(acme: Workspace) -> None:
     for number in range(8):
         acme.machine.bbjwt("erase", data=request("https://github.com/a/b") + f"password=secret{number}\n\n")
 
@@ -577,7 +577,7 @@ HEAVY = (
 _EVERY_CALL = {"", ".entry", ".core", ".core.options", ".core.protocol"}
 _SOURCES = {".core.repository", ".core.ownership", ".core.places", ".core.source", ".core.sources"}
 
-#: The modules that a cached answer, ``store`` and a foreign request load; each one more takes 0.7 % of a Python start.
+#: The modules that a cached answer, ``store`` and a foreign request load. Each further module takes 0.7 % of a start.
 OURS = {
     "cached": _EVERY_CALL | _SOURCES | {".core.record"},
     "store": _EVERY_CALL,
@@ -590,7 +590,7 @@ def test_registered_installation_loads_no_other_module(acme: Workspace) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.machine.bbjwt("register", "--insecure-storage", "-", data=payload)
     acme.get()
-    time.sleep(0.1)  # The registry's files must be older than the clock is coarse.
+    time.sleep(0.1)  # The registry's files must be old enough for their times to be reliable.
     acme.get()
     imported = acme.machine.imports_of("get", acme.url)
 
@@ -599,7 +599,7 @@ def test_registered_installation_loads_no_other_module(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("case", [*OURS, "erase"])
-def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> None:
+def test_fast_path_loads_few_modules(acme: Workspace, case: str) -> None:
     acme.get()
     url = "https://github.com/a/b" if case in ("foreign", "erase") else acme.url
     operation = {"store": "store", "erase": "erase"}.get(case, "get")
@@ -614,7 +614,7 @@ def test_the_fast_path_imports_next_to_nothing(acme: Workspace, case: str) -> No
     ("minted", "expires", "in_time"),
     [(30, 7200, True), (31, 7200, False), (0, MIN_REMAINING, True), (0, MIN_REMAINING - 1, False)],
 )
-def test_enough_of_its_life_is_left_by_a_clock_that_was_not_set_back(
+def test_record_is_in_time_with_5_minutes_left_and_a_clock_that_was_not_set_back(
     monkeypatch: pytest.MonkeyPatch, minted: int, expires: int, in_time: bool
 ) -> None:
     now = 1_800_000_000

@@ -1,1 +1,1 @@
-"""Tests of what gives a token."""
+"""Tests of the vendors of tokens."""

@@ -19,7 +19,7 @@ REFUSED = "the token would open the whole workspace, which this broker does not 
 
 
 def requests(acme: Workspace) -> int:
-    """How many tokens were requested for consumers."""
+    """Return the number of tokens that were requested for consumers."""
     return len(acme.bitbucket.grants(CONSUMER_GRANT_TYPE))
 
 
@@ -42,7 +42,7 @@ def with_successor(acme: Workspace, broker: Broker) -> Broker:
     return broker
 
 
-def test_no_request_is_made_without_the_operators_word(acme: Workspace, only_consumer: Broker) -> None:
+def test_no_request_is_made_unless_the_operator_allows_it(acme: Workspace, only_consumer: Broker) -> None:
     done = only_consumer.serve(request(acme.url) + "\n")
 
     assert given(done) == {"quit": "1", "bbjwt-error": REFUSED}
@@ -59,13 +59,13 @@ def test_one_token_serves_the_workspace_and_says_so(acme: Workspace, only_consum
     assert first["bbjwt-opens"] == "workspace"
     assert requests(acme) == 1
     assert all("workspace" in str(line["reason"]) for line in only_consumer.lines())
-    # The list is held to, and a cached token is not handed out once the operator takes his word back.
+    # The allow-list applies, and a cached token is not returned once the operator no longer allows it.
     secret = only_consumer.serve(request(f"{acme.bitbucket.base_url}/acme/secrets") + "\n", *WHOLE)
     assert "password" not in given(secret)
     assert given(only_consumer.serve(request(acme.url) + "\n"))["bbjwt-error"] == REFUSED
 
 
-def test_refused_token_is_replaced_once_a_minute_whatever_name_was_used(acme: Workspace, only_consumer: Broker) -> None:
+def test_refused_token_is_replaced_once_a_minute_for_all_repositories(acme: Workspace, only_consumer: Broker) -> None:
     token = given(only_consumer.serve(request(acme.url) + "\n", *WHOLE))["password"]
     for name in ("widgets", "lib-a", "lib-b"):
         refused = request(f"{acme.bitbucket.base_url}/acme/{name}") + f"capability[]=state\nstate[]={state(token)}\n\n"
@@ -81,7 +81,7 @@ def test_request_by_uuids_is_not_allowed(acme: Workspace, only_consumer: Broker)
     assert acme.bitbucket.helper_requests() == []
 
 
-def test_after_connect_a_broker_stops_without_the_operators_word(acme: Workspace, with_successor: Broker) -> None:
+def test_after_connect_a_broker_stops_unless_the_operator_allows_it(acme: Workspace, with_successor: Broker) -> None:
     narrow = given(with_successor.serve(request(acme.url) + "\n"))
     assert "bbjwt-opens" not in narrow
     assert acme.bitbucket.tokens[narrow["password"]].repository == acme.widgets.uuid
@@ -93,7 +93,7 @@ def test_after_connect_a_broker_stops_without_the_operators_word(acme: Workspace
     assert given(with_successor.serve(other, *WHOLE))["bbjwt-opens"] == "workspace"
 
 
-def test_asker_keeps_the_token_in_its_runtime_folder_alone(
+def test_client_keeps_the_token_only_in_its_runtime_folder(
     acme: Workspace, only_consumer: Broker, shared_memory: Path
 ) -> None:
     options = (f"--broker={only_consumer.where(*WHOLE)}", f"--host={acme.bitbucket.host}")

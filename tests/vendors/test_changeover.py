@@ -37,12 +37,12 @@ class Scene:
         self.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payload))
 
     def get(self, *options: str, extra: str = "") -> tuple[bool, str]:
-        """Whether the token for acme/widgets opens the workspace, and what a person reads."""
+        """Return whether the token for acme/widgets opens the workspace, and the standard error."""
         done = self.acme.get(*options, extra=extra)
         return self.opens_workspace(answer(done)["password"]), done.stderr
 
     def opens_workspace(self, token: str) -> bool:
-        """Whether a token is the consumer's."""
+        """Return whether a token is the consumer's."""
         return self.bitbucket.tokens[token].consumer == self.consumer.key
 
     def mint_anew(self) -> None:
@@ -50,22 +50,22 @@ class Scene:
         self.machine.bbjwt("erase", data=request(self.acme.url) + "\n")
 
     def swaps(self) -> int:
-        """How often Bitbucket was asked to swap a JWT."""
+        """Return the number of swaps that were requested."""
         return len(self.bitbucket.grants(GRANT_TYPE))
 
     def consumer_requests(self) -> int:
-        """How often the consumer asked for a token."""
+        """Return the number of tokens that the consumer requested."""
         return len(self.bitbucket.grants(CONSUMER_GRANT_TYPE))
 
     def half_a_minute_later(self) -> None:
-        """Let all that was refused be 31 s ago."""
+        """Make all remembered refusals 31 s old."""
         for path in (self.machine.runtime / "git-credential-bbjwt/refusals").iterdir():
             os.utime(path, (time.time() - 31,) * 2)
 
 
 @pytest.fixture
 def scene(acme: Workspace) -> Scene:
-    """A workspace that is ready for the end."""
+    """A workspace that is ready for the end of Connect."""
     return Scene(acme)
 
 
@@ -87,7 +87,7 @@ def test_consumer_takes_over_with_one_warning_and_connect_comes_back(scene: Scen
     before = len(scene.bitbucket.helper_requests())
     assert scene.get() == (True, "")
     assert len(scene.bitbucket.helper_requests()) == before
-    # It lasts: one request to Connect each 30 s, none for another token.
+    # While it lasts, there is one request to Connect each 30 s, but no request for another token.
     scene.half_a_minute_later()
     wide, said = scene.get()
     assert wide
@@ -114,7 +114,7 @@ def test_many_processes_ask_connect_once(scene: Scene) -> None:
     assert scene.consumer_requests() == 1
 
 
-def test_many_processes_get_narrow_tokens_side_by_side_while_connect_works(scene: Scene) -> None:
+def test_many_processes_get_narrow_tokens_in_parallel_while_connect_works(scene: Scene) -> None:
     urls = [scene.bitbucket.url(scene.bitbucket.host_repository(f"acme/many{number}")) for number in range(4)]
     scene.bitbucket.misbehave("api", *[Fault(delay=1)] * 4)
     running = [start(scene.machine, url) for url in urls]
@@ -122,7 +122,7 @@ def test_many_processes_get_narrow_tokens_side_by_side_while_connect_works(scene
 
     assert len(tokens) == 4
     look_ups = [one for one in scene.bitbucket.seen if one.origin == "api"]
-    # The first one finds out that Connect works; the others wait for that, and not for each other.
+    # The first process finds out that Connect works. The others wait for it, but not for each other.
     assert max(one.received for one in look_ups[1:]) < min(one.answered for one in look_ups[1:])
     assert scene.consumer_requests() == 0
 
@@ -138,7 +138,7 @@ def test_person_asks_connect_at_once(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("fault", [OUTAGE, RATE_LIMITED, Fault(status=403, body=b"no"), Fault(status=404, body=b"no")])
-def test_failed_look_up_is_no_end(scene: Scene, fault: Fault) -> None:
+def test_failed_look_up_is_not_the_end_of_connect(scene: Scene, fault: Fault) -> None:
     scene.bitbucket.misbehave("api", *[fault] * 40)
 
     assert_quits(scene.acme.get("--timeout=5", check=False))
@@ -152,14 +152,14 @@ def test_refused_narrow_token_heals_in_the_same_command(scene: Scene) -> None:
     wide, said = scene.get(extra=f"capability[]=state\n{state}\n")
     assert wide
     assert TAKES_OVER in said
-    # The refused token does not come back with the next command.
+    # The next command does not return the refused token, either.
     assert scene.get() == (True, "")
 
 
 def test_clone_loses_nothing_at_the_end(scene: Scene, each_git: tuple[int, ...]) -> None:
     scene.machine.git("clone", "-q", scene.acme.url, "before")
     scene.bitbucket.end_connect("gone", tokens=True)
-    if each_git < (2, 46):  # Such a git erases the refused token and fails once.
+    if each_git < (2, 46):  # An older git erases the refused token and fails once.
         scene.machine.git("clone", "-q", scene.acme.url, "lost", check=False)
     scene.machine.git("clone", "-q", scene.acme.url, "after")
     scene.bitbucket.restore_connect()
@@ -174,7 +174,7 @@ def test_consumer_is_used_at_once_if_no_app_serves_the_workspace(scene: Scene) -
     assert scene.consumer_requests() == 1
 
 
-def test_app_option_names_either(scene: Scene) -> None:
+def test_app_option_names_the_app_or_the_consumer(scene: Scene) -> None:
     assert scene.get(f"--app={scene.acme.app.key}") == (False, "")
     assert scene.get(f"--app={scene.consumer.key}") == (True, "")
     scene.mint_anew()
@@ -227,13 +227,13 @@ def test_broken_consumer_is_an_error_that_follows_the_reason(scene: Scene) -> No
     done = scene.acme.get(check=False)
 
     assert_quits(done, "410", "does not accept the OAuth consumer's key and secret")
-    # Registered so, it takes over again; without the options it would never, or not be stored.
+    # With the hint's options, the consumer takes over again. Without them, it would not, or would not be stored.
     remedy = "git-credential-bbjwt register --oauth-consumer --after-connect --insecure-storage --workspace acme"
     assert f"then run: {remedy}\n" in done.stderr
     assert f"then run: {remedy}\n" in scene.machine.bbjwt("doctor", check=False).stdout
 
 
-def test_injected_consumer_that_is_refused_is_corrected_where_it_is(acme: Workspace) -> None:
+def test_hint_for_a_refused_injected_consumer_names_its_source(acme: Workspace) -> None:
     consumer = acme.bitbucket.add_consumer()
     consumer.deleted = True
     acme.installation.write_text(json.dumps(acme.bitbucket.consumer_json(consumer)))
@@ -273,7 +273,7 @@ def test_refusals_that_mean_the_end_by_the_date(refused: RefusedError, since: in
         assert ends_connect(refused, END_OF_CONNECT + days * DAY) == ends, days
 
 
-# The installed command, at another time of the machine's clock.
+# The installed command with another time of the machine's clock.
 _AT = """
 import sys, time
 sys.path.insert(0, {installed!r})
@@ -285,7 +285,7 @@ main(sys.argv[1:])
 
 
 def at(machine: Machine, offset: float, url: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """Get a token, or run ``command``, on a machine whose clock is that of the day, as Bitbucket's is."""
+    """Get a token, or run ``command``, with the clocks of the machine and of Bitbucket at this time."""
     script = _AT.format(installed=INSTALLED, offset=offset)
     return subprocess.run(
         [sys.executable, "-I", "-c", script, *(command or ["get"])],

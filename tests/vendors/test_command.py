@@ -1,4 +1,4 @@
-"""Installation commands: what they print beside a payload, and how they end, whatever they start."""
+"""Installation commands: their other output, and the end of everything that they start."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_qu
 
 @pytest.fixture
 def scene(acme: Workspace) -> Workspace:
-    """The usual scene, whose payload only a command prints."""
+    """The usual scene, with the payload available only by a command."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
 
 def commanded(scene: Workspace, command: str, *options: str) -> tuple[str, ...]:
-    """The helper's options for an installation command."""
+    """Return the helper's options for an installation command."""
     return ("--installation-command", command, "--host", scene.bitbucket.host, "--token-store=none", *options)
 
 
 def serving(scene: Workspace, command: str) -> tuple[list[str], dict[str, str]]:
-    """The command line and the environment of a broker with an installation command."""
+    """Return the command line and the environment of a broker with an installation command."""
     folder = scene.machine.home.parent / "cache"
     folder.mkdir(mode=0o700)
     options = ["--installation-command", command, "--host", scene.bitbucket.host]
@@ -50,9 +50,9 @@ def base64_of(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-# ruff: noqa: ARG005  # each has the arguments of all
+# ruff: noqa: ARG005  # all have the same arguments
 
-#: How a payload, or its secret, may be printed.
+#: Forms in which a payload, or its secret, may be printed.
 SPELLINGS: dict[str, Callable[[str, str], str]] = {
     "payload": lambda payload, secret: payload,
     "JSON in JSON": lambda payload, secret: json.dumps({"SecretString": payload}),
@@ -74,7 +74,7 @@ SPELLINGS: dict[str, Callable[[str, str], str]] = {
     "another language": lambda payload, secret: f"{{'sharedSecret': '{secret}'}}",
 }
 
-#: A secret with all that JSON and base64 spell in several ways.
+#: A secret with all characters that JSON and base64 can write in several ways.
 AWKWARD = 'a/"secret"\\with+é-and-𐀀-0123456789'
 
 
@@ -95,13 +95,13 @@ def test_secret_on_standard_error_is_replaced_whatever_the_exit_status(
 
 
 def pieces_in(shown: str, printed: str, secret: str) -> list[str]:
-    """The pieces of a secret, or of base64 that was printed, that are shown."""
+    """Return the shown pieces of a secret, or of base64 that was printed."""
     words = [word for word in printed.split() if len(word) > 60 and '"' not in word]
     pieces = [text[at : at + 8] for text in (secret, *words, base64_of(secret)) for at in range(0, len(text) - 7, 4)]
     return [piece for piece in pieces if piece in shown]
 
 
-#: Spellings in which nothing but the command's output says that this is a secret.
+#: Forms that are recognised only by the secret in the command's output.
 NAMELESS = {"secret", "base64 of the secret", "basic authorization", "another language", "hexadecimal"}
 
 
@@ -139,7 +139,7 @@ def test_standard_error_of_any_kind_is_read_in_bounded_time(errors: bytes, outpu
     assert time.monotonic() - started < LATE * 2
 
 
-def test_standard_error_that_was_cut_shows_no_rest_of_a_secret() -> None:
+def test_rest_of_a_secret_in_standard_error_that_was_cut_is_not_shown() -> None:
     errors = b'tail-of-a-secret-0123456789", "key": "k"}' + b"x" * shell.MOST_ERRORS
 
     assert "tail" not in "".join(shown_lines(errors[: shell.MOST_ERRORS], b"", 20))
@@ -173,7 +173,7 @@ def test_command_has_an_empty_standard_input_and_no_terminal(scene: Workspace) -
     assert "password" in answer(scene.get(*commanded(scene, script)))
 
 
-def test_flood_on_standard_error_holds_nothing_up(scene: Workspace) -> None:
+def test_flood_on_standard_error_causes_no_delay(scene: Workspace) -> None:
     flood = "head -c 20000000 /dev/zero | tr '\\0' x >&2; yes oops | head -n 100000 >&2"
     done = scene.get(*commanded(scene, f"{flood}; cat {scene.installation}"))
 
@@ -181,15 +181,15 @@ def test_flood_on_standard_error_holds_nothing_up(scene: Workspace) -> None:
     assert len(done.stderr) < 2_000
 
 
-# How it ends.
+# The end of the command.
 
 
-def test_command_that_a_signal_ended_is_named_so(scene: Workspace) -> None:
+def test_error_for_a_command_that_a_signal_ended_names_the_signal(scene: Workspace) -> None:
     assert_quits(scene.get(*commanded(scene, "kill -9 $$"), check=False), "was ended by signal 9")
 
 
-#: Starts two processes that ignore what can be ignored: one of the command's own group, one that has left it. The
-#: third is the command itself.
+#: Starts two processes that ignore all signals that they can: one in the command's group and one that has left it.
+#: The third process is the command itself.
 STARTS = """trap '' TERM INT HUP
 echo $$ >"$HOME/pids"
 sh -c 'echo $$ >>"$HOME/pids"; sleep 301; true' &
@@ -221,7 +221,7 @@ def until_ended(numbers: list[int]) -> list[int]:
 
 
 def started(scene: Workspace, command: str) -> subprocess.Popen[bytes]:
-    """A helper whose command has started all that it starts."""
+    """Start a helper, and wait until its command has started all processes."""
     running = start(scene.machine, scene.url, *commanded(scene, command))
     deadline = time.monotonic() + PATIENCE
     while not (scene.machine.home / "ready").exists() and time.monotonic() < deadline:
@@ -269,7 +269,7 @@ def test_daemon_that_holds_the_output_does_not_hold_the_helper(scene: Workspace)
     assert until_ended(pids(scene)) == []
 
 
-def test_commands_side_by_side_end_with_a_signal(scene: Workspace) -> None:
+def test_parallel_commands_end_with_a_signal(scene: Workspace) -> None:
     urls = [scene.url, scene.url.replace("widgets", "gadgets")]
     running = subprocess.Popen(
         [COMMAND, *commanded(scene, f"{STARTS}\nsleep 300"), "token", *urls],
@@ -288,7 +288,7 @@ def test_commands_side_by_side_end_with_a_signal(scene: Workspace) -> None:
 
 
 def test_command_of_a_broker_ends_with_it(scene: Workspace) -> None:
-    # A broker's home is that of the password database.
+    # A broker takes its home from the password database.
     words, environment = serving(scene, f"HOME={scene.machine.home}\n{STARTS}\nsleep 300")
     with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
         assert running.stdin is not None
@@ -306,7 +306,7 @@ def test_command_of_a_broker_ends_with_it(scene: Workspace) -> None:
 
 
 @pytest.mark.parametrize("kind", ["--installation-command", "--broker"])
-def test_failure_is_noticed_where_the_caller_ignores_its_children(scene: Workspace, kind: str) -> None:
+def test_failure_is_an_error_even_if_the_caller_ignores_its_children(scene: Workspace, kind: str) -> None:
     done = subprocess.run(
         [COMMAND, kind, "exit 4", "--host", scene.bitbucket.host, "get"],
         input=request(scene.url).encode() + b"\n",

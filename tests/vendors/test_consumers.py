@@ -1,4 +1,4 @@
-"""OAuth consumers: one token for a workspace, cached once, replaced rarely, and never wider than it may be."""
+"""OAuth consumers: one token for a workspace, cached once, replaced rarely, and never broader than allowed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATE = "capability[]=state\n"
 
 
 class Scene:
-    """A workspace with an OAuth consumer, which is registered, and no Connect app."""
+    """A workspace with an OAuth consumer and without a Connect app."""
 
     def __init__(self, acme: Workspace) -> None:
         self.acme = acme
@@ -34,17 +34,17 @@ class Scene:
         self.machine.bbjwt("register", "--insecure-storage", *options, "-", data=data)
 
     def inject(self, **changes: Any) -> None:
-        """Hand the consumer over in the variable."""
+        """Provide the consumer in the variable."""
         self.machine.environment["BBJWT_INSTALLATION"] = json.dumps(
             self.bitbucket.consumer_json(self.consumer, **changes)
         )
 
     def requests(self) -> int:
-        """How many tokens were requested for consumers."""
+        """Return the number of tokens that were requested for consumers."""
         return len(self.bitbucket.grants(CONSUMER_GRANT_TYPE))
 
     def token(self, *options: str, repository: HostedRepository | None = None, extra: str = "") -> str:
-        """The token for acme/widgets, or for another repository."""
+        """Return the token for acme/widgets, or for another repository."""
         url = self.acme.url if repository is None else self.bitbucket.url(repository)
         return answer(self.machine.get(url, *options, extra=extra))["password"]
 
@@ -55,12 +55,12 @@ class Scene:
         assert self.machine.bbjwt("erase", data=data + "\n").stdout == ""
 
     def record(self) -> Path:
-        """The file of the workspace's token."""
+        """Return the file of the workspace's token."""
         (found,) = [path for path in self.machine.records() if b"opens=workspace" in path.read_bytes()]
         return found
 
     def age(self, seconds: int) -> None:
-        """Let the workspace's token have been minted so many seconds ago."""
+        """Make the workspace's token older by ``seconds``."""
         path = self.record()
         lines = path.read_text().splitlines(keepends=True)
         changed = [
@@ -73,7 +73,7 @@ class Scene:
 
 @pytest.fixture
 def scene(acme: Workspace) -> Scene:
-    """A workspace with an OAuth consumer that nobody knows yet."""
+    """A workspace with an OAuth consumer that is not registered yet."""
     return Scene(acme)
 
 
@@ -84,7 +84,7 @@ def test_many_repositories_and_processes_make_one_request(scene: Scene) -> None:
 
     assert len({finish(process) for process in running}) == 1
     assert scene.requests() == len(scene.bitbucket.helper_requests()) == 1
-    # One revocation makes one more.
+    # One revocation causes one more request.
     old = scene.token()
     scene.bitbucket.revoke_tokens()
     scene.age(60)
@@ -95,7 +95,7 @@ def test_many_repositories_and_processes_make_one_request(scene: Scene) -> None:
     assert scene.requests() == 2
 
 
-def test_request_has_basic_authentication_and_nothing_but_the_grant(scene: Scene) -> None:
+def test_request_has_basic_authentication_and_only_the_grant(scene: Scene) -> None:
     scene.register()
     scene.token()
     (seen,) = scene.bitbucket.helper_requests()
@@ -113,10 +113,10 @@ def test_git_clones_every_repository_of_the_workspace(scene: Scene) -> None:
     assert scene.requests() == 1
 
 
-def test_cached_answer_of_a_consumer_imports_next_to_nothing(scene: Scene) -> None:
+def test_cached_answer_of_a_consumer_loads_few_modules(scene: Scene) -> None:
     scene.register()
     scene.token()
-    time.sleep(0.1)  # The registry's files must be older than the clock is coarse.
+    time.sleep(0.1)  # The registry's files must be old enough for their times to be reliable.
     scene.token()
 
     assert "git_credential_bbjwt.getting.obtain" not in scene.machine.imports_of("get", scene.acme.url)
@@ -141,7 +141,7 @@ def test_token_is_not_kept(scene: Scene, how: str, tmp_path: Path, shared_memory
     assert tokens_in(tmp_path, first) == tokens_in(shared_memory.parent, first) == []
 
 
-def test_token_is_not_kept_in_memory_that_containers_share(scene: Scene, tmp_path: Path, shared_memory: Path) -> None:
+def test_token_is_not_kept_in_memory_shared_by_containers(scene: Scene, tmp_path: Path, shared_memory: Path) -> None:
     scene.register()
     scene.machine.runtime.rmdir()
     first = scene.token()
@@ -150,7 +150,7 @@ def test_token_is_not_kept_in_memory_that_containers_share(scene: Scene, tmp_pat
     assert scene.token() != first
 
 
-def test_killed_processes_leave_nothing_to_wait_for(scene: Scene) -> None:
+def test_nobody_waits_for_killed_processes(scene: Scene) -> None:
     scene.register()
     chance = random.Random(7)  # noqa: S311  # moments, not keys
     urls = [f"{scene.bitbucket.base_url}/acme/module{number}.git" for number in range(4)]
@@ -169,7 +169,7 @@ def test_killed_processes_leave_nothing_to_wait_for(scene: Scene) -> None:
 # Scopes.
 
 
-def test_consumer_with_more_scopes_than_asked_for_gives_no_token(scene: Scene) -> None:
+def test_consumer_with_more_scopes_than_requested_is_an_error(scene: Scene) -> None:
     scene.consumer.scopes = {"repository:write"}
     scene.register()
     first = scene.acme.get(check=False)
@@ -190,7 +190,7 @@ def test_broader_token_that_another_call_cached_is_not_used(scene: Scene) -> Non
     assert scene.requests() == 1
 
 
-def test_response_without_a_scope_gives_no_token(scene: Scene) -> None:
+def test_response_without_a_scope_is_an_error(scene: Scene) -> None:
     scene.bitbucket.rules.echoes_scope = False
     scene.register()
 
@@ -215,7 +215,7 @@ def test_refused_consumer_is_not_asked_again_for_30_seconds(scene: Scene, fault:
     assert_quits(again, word, "asks again in")
     assert scene.requests() == 1
     assert scene.machine.bbjwt("token", scene.acme.url, check=False).returncode == 1
-    assert scene.requests() == 2  # A person's command asks at once.
+    assert scene.requests() == 2  # A person's command tries again at once.
 
 
 def test_hours_allowance_that_is_used_up_is_remembered(scene: Scene) -> None:
@@ -260,7 +260,7 @@ def test_state_that_names_a_young_token_closes_the_repository(scene: Scene) -> N
 
 
 @pytest.mark.parametrize("how", ["erase", "state"])
-def test_old_token_is_replaced_once_for_all(scene: Scene, how: str) -> None:
+def test_old_token_is_replaced_once_for_all_repositories(scene: Scene, how: str) -> None:
     scene.register()
     gadgets = scene.bitbucket.host_repository("acme/gadgets")
     token = scene.token()
@@ -294,7 +294,7 @@ def test_workspaces_token_is_replaced_five_times_in_five_minutes(scene: Scene) -
 
 
 @pytest.mark.parametrize("how", ["erase without a password", "forget"])
-def test_token_is_dropped_at_a_users_wish(scene: Scene, how: str) -> None:
+def test_user_can_drop_the_token(scene: Scene, how: str) -> None:
     scene.register()
     token = scene.token()
     if how == "forget":
@@ -326,7 +326,7 @@ def test_unregistering_drops_the_token(scene: Scene) -> None:
     assert scene.acme.get().stdout == ""
 
 
-# Several.
+# Several installations.
 
 
 def test_connect_app_comes_before_a_consumer(scene: Scene) -> None:
@@ -361,7 +361,7 @@ def test_token_is_never_used_for_another_workspace(scene: Scene) -> None:
     assert scene.machine.get(scene.bitbucket.url(other)).stdout == ""
 
 
-def test_allow_decides_what_git_gets_a_token_for(scene: Scene) -> None:
+def test_allow_limits_the_repositories_that_git_gets_a_token_for(scene: Scene) -> None:
     scene.register()
     gadgets = scene.bitbucket.host_repository("acme/gadgets")
     scene.token("--allow=acme/widgets")

@@ -66,11 +66,11 @@ def test_for_two_minutes_mints_go_straight_to_the_swap(known: Workspace) -> None
     done = known.get()
     assert UNCONFIRMED in done.stderr
     assert look_ups(known) == before
-    # A person's command tries it.
+    # A person's command tries the look-up.
     known.bitbucket.misbehave("api", *[OUTAGE] * 40)
     assert known.machine.bbjwt("--timeout=10", "token", known.url).stdout.strip() in known.bitbucket.tokens
     assert look_ups(known) > before
-    # So does everybody after two minutes.
+    # After two minutes, every call tries it.
     for path in (known.machine.runtime / "git-credential-bbjwt/refusals").iterdir():
         os.utime(path, (time.time() - 121,) * 2)
     known.bitbucket._faults.clear()
@@ -86,7 +86,7 @@ def test_repository_without_a_remembered_uuid_gets_no_token(known: Workspace) ->
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_refusal_is_no_outage(known: Workspace, status: int) -> None:
+def test_refusal_is_not_an_outage(known: Workspace, status: int) -> None:
     known.bitbucket.misbehave("api", *[Fault(status=status, body=b"no")] * 4)
     done = known.get("--timeout=5", check=False)
 
@@ -94,7 +94,7 @@ def test_refusal_is_no_outage(known: Workspace, status: int) -> None:
     assert UNCONFIRMED not in done.stderr
 
 
-def test_uuid_that_another_installation_was_told_is_not_enough(known: Workspace) -> None:
+def test_uuid_of_another_installations_look_up_is_not_used(known: Workspace) -> None:
     uuid_file(known.machine).write_text(f"{known.widgets.uuid} {'0' * 32}")
     known.bitbucket.misbehave("api", *[OUTAGE] * 40)
 
@@ -111,7 +111,7 @@ def test_allowed_names_must_have_been_confirmed_within_two_hours(known: Workspac
     assert ("password" in done.stdout) == given
 
 
-def test_token_opens_what_the_earlier_one_opened_and_nothing_else(known: Workspace) -> None:
+def test_token_opens_only_the_repository_of_the_earlier_token(known: Workspace) -> None:
     old, url = known.widgets.uuid, known.url
     gadgets = known.bitbucket.host_repository("acme/gadgets")
     known.bitbucket.rename(known.widgets, "renamed")

