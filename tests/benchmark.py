@@ -1,7 +1,7 @@
-"""``tests/run --benchmark``: what the helper costs, as ratios of whole processes that were measured in turn.
+"""``tests/run --benchmark``: the helper's cost, as ratios of whole processes that are measured in turn.
 
 Only ratios are comparable: a machine's speed drifts, but both sides of a ratio were measured in turn. Each is printed
-with the most that the contract allows, and with the noise: the distance of two medians of the reference.
+with the highest allowed ratio, and with the noise: the distance of two medians of the reference.
 BBJWT_BENCHMARK_COMMAND names another command than the tests', such as install.sh's; BBJWT_BENCHMARK_RUNS how often the
 shortest processes run, which the other numbers follow; ``--only RULE`` measures the rows of one rule and those that
 are measured with them. Git's own round trips need git 2.46 or later: the newest of BBJWT_TEST_GITS, .cache/gits and the
@@ -37,7 +37,7 @@ ROUND_TRIP = 0.080
 MANY = 200
 SUBMODULES = 20
 
-#: The same two requests as a mint, as one would write them in a shell.
+#: The same two requests as a mint, in a shell.
 SHELL_HELPER = r"""
 set -eu
 b64() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
@@ -62,7 +62,7 @@ printf 'username=x-token-auth\npassword=%s\n' "$token"
 
 
 class DelayingRelay:
-    """Passes TCP connections on, as over a line of some round trip time: the handshake's round trip is added too."""
+    """A relay of TCP connections with an added round trip time, also for the handshake."""
 
     def __init__(self, target: str, round_trip: float) -> None:
         self._target = urlsplit(target).port
@@ -79,7 +79,7 @@ class DelayingRelay:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection("127.0.0.1", self._target)
-        # A client may send only after the handshake's round trip; here it could at once.
+        # A real client can send only after the handshake's round trip. Here it could send at once.
         await asyncio.gather(
             self._pass_on(reader, there[1], 3 * self._delay), self._pass_on(there[0], writer, self._delay)
         )
@@ -135,7 +135,7 @@ class Cost(NamedTuple):
 
 
 class Meter:
-    """Measures processes."""
+    """A process that measures other processes."""
 
     def __init__(self, folder: Path) -> None:
         self._files = [str(folder / name) for name in ("given", "printed", "shown")]
@@ -144,7 +144,7 @@ class Meter:
         )
 
     def run(self, arguments: list[str], environment: Mapping[str, str], data: str = "") -> Cost:
-        """Run a process that has to succeed."""
+        """Run a process that must succeed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         Path(self._files[0]).write_text(data)
@@ -200,7 +200,7 @@ class Bench:
         }
 
     def mints(self) -> int:
-        """How many tokens were issued so far."""
+        """Return the number of tokens that were issued so far."""
         assert self._emulator.stdin is not None
         assert self._emulator.stdout is not None
         self._emulator.stdin.write("mints\n")
@@ -212,11 +212,11 @@ class Bench:
         return f"protocol=https\nhost={host or (self.far_host if far else self.host)}\npath={path}\n\n"
 
     def helper(self, environment: Mapping[str, str], *words: str, data: str = "") -> Case:
-        """A run of the helper."""
+        """Return a run of the helper."""
         return lambda: self.meter.run([str(COMMAND), *words], environment, data)
 
     def after(self, preparation: Case, case: Case) -> Case:
-        """A run after another one that is not measured."""
+        """Return a run after another run that is not measured."""
 
         def run() -> Cost:
             preparation()
@@ -225,7 +225,7 @@ class Bench:
         return run
 
     def shell_helper(self, base_url: str, base_api_url: str) -> Case:
-        """A run of the helper of curl and openssl."""
+        """Return a run of a helper that uses curl and openssl."""
         payload = self.known["payload"]
         environment = self.near | {
             "CA": self.known["ca_file"],
@@ -239,7 +239,7 @@ class Bench:
 
 
 def in_turn(cases: dict[str, Case], runs: int) -> dict[str, list[Cost]]:
-    """Measure all cases in turn, after one run of each that does not count."""
+    """Measure all cases in turn, after one run of each that is not measured."""
     costs: dict[str, list[Cost]] = {name: [] for name in cases}
     for number in range(runs + 1):
         for name, case in cases.items():
@@ -250,7 +250,7 @@ def in_turn(cases: dict[str, Case], runs: int) -> dict[str, list[Cost]]:
 
 
 def median(costs: list[Cost], of: str = "wall") -> float:
-    """The median of seconds, of CPU time or of memory."""
+    """Return the median of seconds, of CPU time or of memory."""
     return float(statistics.median(getattr(cost, of) for cost in costs))
 
 
@@ -269,7 +269,7 @@ def heading(title: str) -> None:
 def compare(
     rule: str, what: str, costs: dict[str, list[Cost]], name: str, reference: str, most: float, of: str = "wall"
 ) -> None:
-    """Print a ratio of two medians, the most that is allowed, and the noise of both."""
+    """Print a ratio of two medians, the highest allowed ratio, and the noise of both."""
     ratio = median(costs[name], of) / median(costs[reference], of)
     apart = noise(costs[reference], of)
     print(f"  {rule:<7}{what:<58}{ratio:>7.2f}{most:>9.2f}{apart:>8}{'  over' if ratio > most else ''}", flush=True)
@@ -282,13 +282,13 @@ def figure(rule: str, what: str, value: float, most: float, unit: str) -> None:
 
 
 def interpreter() -> str:
-    """The Python that runs the command, as its first line names it; the tests' if that is a shell."""
+    """Return the Python that the command's first line names; if that is a shell, the tests' Python."""
     first = COMMAND.read_text().partition("\n")[0].removeprefix("#!").split(" ")[0]
     return first if "python" in first else sys.executable
 
 
 def newest_git() -> tuple[str, tuple[int, ...]]:
-    """The newest git at hand, and its version."""
+    """Return the newest available git and its version."""
     found = {*GITS, *map(str, (PROJECT / ".cache/gits").glob("*/bin/git"))}
 
     def version(git: str) -> tuple[int, ...]:
@@ -316,7 +316,7 @@ def main() -> None:
 
 
 def cached_path(bench: Bench) -> None:
-    """Answers without a request to Bitbucket, beside the bare interpreter."""
+    """Measure answers without a request to Bitbucket, compared with the bare interpreter."""
     heading("The cached path, beside `python -I -c pass`")
     bare = [interpreter(), "-I", "-c", "pass"]
     costs = in_turn(
@@ -335,7 +335,7 @@ def cached_path(bench: Bench) -> None:
 
 
 def a_mint(bench: Bench) -> None:
-    """Mints, beside the helper of curl and openssl."""
+    """Measure mints, compared with the helper that uses curl and openssl."""
     heading("A mint, beside curl and openssl")
     near = {
         "shell": bench.shell_helper(*bench.direct),
@@ -364,7 +364,7 @@ def a_mint(bench: Bench) -> None:
 
 
 def forgotten(bench: Bench, environment: Mapping[str, str]) -> Cost:
-    """Have the helper forget all tokens and UUIDs."""
+    """Drop the helper's tokens and UUIDs."""
     for folder in (Path(environment["HOME"]) / ".cache", Path(environment["XDG_RUNTIME_DIR"])):
         shutil.rmtree(folder / "git-credential-bbjwt", ignore_errors=True)
     return bench.meter.run(["true"], environment)
@@ -372,7 +372,7 @@ def forgotten(bench: Bench, environment: Mapping[str, str]) -> Cost:
 
 @contextmanager
 def registered(bench: Bench) -> Iterator[dict[str, str]]:
-    """The environment of a desktop whose keyring holds the secret; an empty one without gnome-keyring."""
+    """Provide the environment of a desktop with the secret in its keyring; empty if there is no gnome-keyring."""
     if shutil.which("gnome-keyring-daemon") is None:
         yield {}
         return
@@ -384,7 +384,7 @@ def registered(bench: Bench) -> Iterator[dict[str, str]]:
 
 
 def many_tokens(bench: Bench) -> None:
-    """Tokens for many repositories by one command; and many processes at once."""
+    """Measure tokens for many repositories by one command, and many processes at once."""
     heading(f"Tokens for {MANY} repositories by one command, 80 ms")
     urls = "\n".join(f"https://{bench.far_host}/acme/many{number}" for number in range(MANY))
     tokens = bench.after(lambda: forgotten(bench, bench.far), bench.helper(bench.far, "token", "-", data=urls))
@@ -394,7 +394,7 @@ def many_tokens(bench: Bench) -> None:
 
 
 def git_itself(bench: Bench) -> None:
-    """git with a cached token that it sends at once, beside other ways."""
+    """Measure git with a cached token that it sends at once, compared with other ways."""
     heading("git with a cached token, 80 ms, `configure --proactive`")
     git, version = newest_git()
     if version < (2, 46):
@@ -433,7 +433,7 @@ def git_itself(bench: Bench) -> None:
 
 
 def submodules(bench: Bench) -> None:
-    """A clone with submodules, cold, beside the same with kept tokens."""
+    """Measure a clone with submodules without cached tokens, compared with cached tokens."""
     heading(f"Clone with {SUBMODULES} submodules at -j 8, 80 ms")
     settings = Path(bench.far["HOME"]) / "submodules.gitconfig"
     environment = bench.far | {"GIT_CONFIG_GLOBAL": str(settings)}
@@ -456,13 +456,13 @@ def submodules(bench: Bench) -> None:
 
 
 def many_installations(bench: Bench) -> None:
-    """The same with many installations and cached tokens."""
+    """Measure with many installations and cached tokens."""
     heading(f"With {max(growth.SIZES):,} installations and cached tokens, beside one")
     folder, machine = Path(bench.far["HOME"]).parent / "growth", bench.bare_machine("grown")
     growth.ratios(folder, str(COMMAND), bench.known["payload"], machine, RUNS // 4)
 
 
-#: What measures the rows of which rules.
+#: The functions that measure the rows, with their rules.
 PARTS = {
     cached_path: ("13.3", "13.4", "13.10"),
     a_mint: ("13.5", "13.6", "13.7", "13.10"),

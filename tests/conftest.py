@@ -1,4 +1,4 @@
-"""The ground of all tests: the installed command, a machine for each test, and Bitbucket on loopback."""
+"""The base of all tests: the installed command, a machine for each test, and Bitbucket on loopback."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from tests.emulator import App, Emulator, HostedRepository
 #: The fixtures for install.sh and for mints in this process are in files of their own.
 pytest_plugins = ["tests.installers", "tests.mint"]
 
-#: The command as an installer put it beside the interpreter that runs the tests.
+#: The command that an installer put beside the interpreter of the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 
 #: The project's own folder.
 PROJECT = Path(__file__).parent.parent
 
-#: Where the package of COMMAND is.
+#: The folder of COMMAND's package.
 INSTALLED = sysconfig.get_path("purelib")
 
-#: Whether nothing may be left out: ``tests/run --all``, and so CI.
+#: Whether no test may be skipped: with ``tests/run --all``, as in CI.
 EVERYTHING = bool(os.environ.get("BBJWT_TEST_ALL"))
 
-# A suite run by `nohup`, or in the background of a script, would have all that it starts ignore these.
+# If the suite is run by `nohup` or in the background of a script, its processes would ignore these signals.
 for _number, _usual in (
     (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGINT, signal.default_int_handler),
@@ -49,20 +49,20 @@ for _number, _usual in (
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
 
-#: No test waits longer for a process. Seconds.
+#: Seconds that a test waits for a process at most.
 PATIENCE = 120
 
-#: A call has ended by then after its `--timeout`, on a busy machine too. No other time is asserted. Seconds.
+#: Seconds after its `--timeout` by which a call must end, even on a busy machine. No other time is asserted.
 LATE = 5
 
 
-# A folder in memory of this process's own: tests that run side by side must not meet in the machine's.
+# A separate folder in memory, because parallel tests must not share the machine's.
 
 SHARED_MEMORY = Path("/dev/shm")
 
 
 def _mount_own_shared_memory() -> bool:
-    """Give this process and its children a /dev/shm of their own (mount_namespaces(7)); whether that worked."""
+    """Give this process and its children their own /dev/shm (mount_namespaces(7)); return whether that worked."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +79,7 @@ OWN_SHARED_MEMORY = _mount_own_shared_memory()
 
 @pytest.fixture
 def shared_memory() -> Path:
-    """The folder in /dev/shm that tokens are kept in without a runtime folder; there is none yet."""
+    """The folder in /dev/shm for tokens without a runtime folder. It does not exist yet."""
     if not OWN_SHARED_MEMORY:
         cannot("this system allows no /dev/shm of the test's own")
     folder = SHARED_MEMORY / f"git-credential-bbjwt-{os.geteuid()}"
@@ -100,7 +100,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the versions that worked and the reasons for skips; pytest's summary of failures comes after it."""
     if hasattr(terminalreporter.config, "workerinput"):
-        return  # It knows of its own tests alone.
+        return  # A worker knows only its own tests.
     skipped = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])
@@ -165,7 +165,7 @@ class Machine:
         return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(also, **changes))
 
     def imports_of(self, operation: str, url: str) -> set[str]:
-        """The modules that an operation for ``url`` imports, started as install.sh's launcher starts it."""
+        """Return the modules that an operation for ``url`` imports if install.sh's launcher starts it."""
         run = f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.entry import main; "
         run += f"main([{operation!r}])"
         shown = self.run(sys.executable, "-ISXutf8", "-X", "importtime", "-c", run, data=request(url) + "\n").stderr
@@ -202,7 +202,7 @@ class Machine:
         return Path(self.environment["XDG_RUNTIME_DIR"])
 
     def records(self) -> list[Path]:
-        """The files of the token cache's records."""
+        """Return the files of the token cache's records."""
         found = (self.runtime / "git-credential-bbjwt").glob("??/??/*")
         return sorted(path for path in found if "~" not in path.name)
 
@@ -234,25 +234,25 @@ def finish(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def until_asked(bitbucket: Emulator) -> None:
-    """Wait until somebody has sent Bitbucket a request."""
+    """Wait until Bitbucket has received a request."""
     while not bitbucket.seen:
         time.sleep(0.02)
 
 
 def request(url: str) -> str:
-    """The attributes git sends for ``url``, without the blank line at the end."""
+    """Return git's attributes for ``url``, without the blank line at the end."""
     protocol, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
     return f"protocol={protocol}\nhost={host}\n" + (f"path={path}\n" if path else "")
 
 
 def answer(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The attributes of a helper's answer."""
+    """Return the attributes of a helper's answer."""
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
 def assert_quits(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Git is told to quit, and a person reads one error and one hint that hold ``words``."""
+    """Assert that git is told to quit, and that there is one error and one hint that contain ``words``."""
     assert "password" not in done.stdout, done.stderr
     assert (done.stdout, done.returncode) == ("quit=1\n", 1), done.stderr
     error, hint = done.stderr.splitlines()[-2:]
@@ -290,14 +290,14 @@ GITS = os.environ.get("BBJWT_TEST_GITS", shutil.which("git") or "git").split(os.
 
 @pytest.fixture(params=GITS)
 def each_git(request: pytest.FixtureRequest, machine: Machine) -> tuple[int, ...]:
-    """Makes ``machine`` use one git after the other; returns its version, such as (2, 39, 5)."""
+    """Make ``machine`` use one git after the other; return its version, such as (2, 39, 5)."""
     folder = os.path.dirname(request.param)
     machine.environment["PATH"] = os.pathsep.join([folder, machine.environment["PATH"]])
     return tuple(int(part) for part in machine.git("version").stdout.split()[2].split(".")[:3])
 
 
 def pretend_git(machine: Machine, version: str) -> None:
-    """Have ``machine``'s git say it is of ``version``; it works as before."""
+    """Make ``machine``'s git report ``version``; it works as before."""
     git = machine.home / "another-git" / "git"
     git.parent.mkdir()
     real = shutil.which("git", path=machine.environment["PATH"])
@@ -308,7 +308,7 @@ def pretend_git(machine: Machine, version: str) -> None:
 
 @pytest.fixture
 def git_3(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Have ``machine`` and the emulator use a git with the defaults that 3.0 will have; return it."""
+    """Make ``machine`` and the emulator use a git with the defaults of git 3.0; return it."""
     real = shutil.which("git", path=machine.environment["PATH"])
     git = tmp_path / "git-3" / "git"
     git.parent.mkdir()
@@ -350,7 +350,7 @@ class Workspace:
         self.installation.chmod(0o600)
 
     def write_personal_installation(self) -> None:
-        """Write the payload of a personal workspace: it names the workspace by its UUID alone."""
+        """Write the payload of a personal workspace, which names the workspace only by its UUID."""
         self.write_installation(principal={"type": "user", "uuid": self.app.workspace_uuid, "nickname": "somebody"})
 
     def get(
@@ -392,7 +392,7 @@ def another_user() -> int:
 
 
 def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], None]) -> Path:
-    """A folder that one worker process makes and ``fill``s for all of them: for what takes long to make."""
+    """Return a folder that one worker process makes and ``fill``s for all, because that takes long."""
     folder = factory.getbasetemp().parent / name
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -405,7 +405,7 @@ def shared_folder(factory: pytest.TempPathFactory, name: str, fill: Callable[[Pa
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
+    """Return a port of loopback without a listener."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
@@ -419,13 +419,13 @@ def cannot(reason: str) -> NoReturn:
 
 
 def takes_long(what: str) -> None:
-    """Leave the rest of this to ``tests/run --all``, so that developers need not wait for it each time."""
+    """Skip the rest of a test without ``tests/run --all``, because it takes long."""
     if not EVERYTHING:
         pytest.skip(f"{what}: tests/run --all does that")
 
 
 def client_python() -> Path:
-    """The Python that has the git libraries and tools written in it, which ``tests/run --all`` installs."""
+    """Return the Python with git libraries and tools, which ``tests/run --all`` installs."""
     python = PROJECT / ".cache/clients/bin/python"
     return python if python.exists() else cannot("the libraries are not installed: tests/run --all does that")
 

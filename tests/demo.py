@@ -14,7 +14,7 @@ COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 
 
 class Story:
-    """Tells what happens, step by step."""
+    """A story that is printed step by step."""
 
     def __init__(self) -> None:
         self._step = 0
@@ -32,7 +32,7 @@ class Story:
 
 
 class Machine:
-    """A machine that knows the app's installation, with a home of its own."""
+    """A machine with the app's installation and a separate home."""
 
     def __init__(self, place: Path, emulator: Emulator, payload: dict[str, object]) -> None:
         self.home = place / "home"
@@ -61,7 +61,7 @@ class Machine:
         return subprocess.run(command, env=environment, cwd=self.home / folder, capture_output=True, text=True)
 
     def must(self, *command: str, folder: str = "", **changes: str) -> str:
-        """Run a command that has to succeed; return its standard output."""
+        """Run a command that must succeed; return its standard output."""
         done = self.run(*command, folder=folder, **changes)
         if done.returncode != 0:
             sys.exit(f"the demo failed: {' '.join(command)}\n{done.stdout}{done.stderr}")
@@ -69,7 +69,7 @@ class Machine:
 
 
 def shown(seen: Seen) -> list[str]:
-    """A request as the demo shows it: what proves the app's identity is left out."""
+    """Return a request as the demo shows it, without the proof of the app's identity."""
     query = "?" + "&".join(f"{name}={value}" for name, value in seen.query) if seen.query else ""
     origin = "bitbucket.org" if seen.origin == "base" else "api.bitbucket.org"
     lines = [f"{seen.method} https://{origin}{seen.path}{query}", "    Authorization: JWT [redacted]"]
@@ -77,7 +77,7 @@ def shown(seen: Seen) -> list[str]:
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
-    """The line of git's that says why it failed."""
+    """Return git's line with the reason of a failure."""
     if done.returncode == 0:
         sys.exit("the demo failed: what has to be refused was allowed")
     said = [line for line in done.stderr.splitlines() if "403" in line or line.startswith("fatal")]
@@ -85,7 +85,7 @@ def refusal(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def tell(place: Path) -> None:
-    """Tell the story."""
+    """Run the demo and print the story."""
     story = Story()
     print("git-credential-bbjwt on this machine, with an emulator in Bitbucket's place.")
     with Emulator(place / "bitbucket") as bitbucket:

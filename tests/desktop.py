@@ -1,4 +1,4 @@
-"""A real Secret Service for a machine: a D-Bus session and gnome-keyring of its own."""
+"""A real Secret Service for a machine: its own D-Bus session and gnome-keyring."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def lock(machine: Machine) -> None:
 
 @contextmanager
 def _bus(machine: Machine) -> Iterator[Any]:
-    # Here and not above: they are installed on Linux alone.
+    # Imported here, because they are installed only on Linux.
     from jeepney.io.blocking import open_dbus_connection
 
     with closing(open_dbus_connection(machine.environment["DBUS_SESSION_BUS_ADDRESS"])) as bus:

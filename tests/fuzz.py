@@ -1,7 +1,7 @@
 """A coverage-guided fuzzer over all properties: ``python -m tests.fuzz SECONDS COUNT``.
 
-It writes to the file COUNT how many inputs it tried. It needs atheris (the extra ``fuzz``), whose instrumentation has
-to be in place before our modules are imported.
+It writes the number of inputs to the file COUNT. It needs atheris (the extra ``fuzz``), which must be set up before the
+package's modules are imported.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def main(seconds: int, count_file: str) -> None:
     def one_input(data: bytes) -> None:
         nonlocal tried
         tried += 1
-        # libFuzzer ends the process itself, so the count has to be somewhere by then.
+        # libFuzzer ends the process itself, so the count must be written before that.
         if tried % 1000 == 0:
             os.pwrite(count.fileno(), str(tried).encode(), 0)
         if data:
-            # The first byte says which property.
+            # The first byte chooses the property.
             PROPERTIES[names[data[0] % len(names)]](data[1:])
 
     with tempfile.TemporaryDirectory() as folder, open(count_file, "wb") as count:

@@ -1,7 +1,7 @@
-"""What each generation of git says to a credential helper, recorded: ``python -m tests.git_traces GIT`` records one.
+"""Record the requests of one version of git to a credential helper: ``python -m tests.git_traces GIT``.
 
-A trace is what one git sent in a clone, in a fetch, and in a fetch whose cached token the server refused. Host and
-tokens are written as ``{host}``, ``{fresh}`` (the token last answered) and ``{state}`` (the state last answered).
+A trace has the requests of a clone, of a fetch, and of a fetch whose cached token the server refused. Host and tokens
+are written as ``{host}``, ``{fresh}`` (the last token in an answer) and ``{state}`` (the last state in an answer).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.emulator import Emulator
 FOLDER = Path(__file__).parent / "traces"
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
 
-# A helper that writes down what it is asked, and what ours answers.
+# A helper that records its requests and the real helper's answers.
 _RECORDER = """#!/bin/sh
 input=$(cat)
 output=$(printf '%s\\n\\n' "$input" | "$BBJWT" "$1")

@@ -1,6 +1,6 @@
-"""``tests/run --growth``: what the commands cost with 1 to 100,000 installations registered and as many tokens kept.
+"""``tests/run --growth``: the commands' cost with 1 to 100,000 registered installations and as many cached tokens.
 
-Whole processes, in turn over all sizes in one run, as medians and as ratios to what they cost with one.
+Whole processes are measured in turn over all sizes in one run, as medians and as ratios to the cost with one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.properties import whole_record
 #: The sizes of ``--growth``.
 SIZES = tuple(int(size) for size in os.environ.get("BBJWT_BENCHMARK_SIZES", "1 1000 10000 100000").split())
 
-#: At most (contract 13.1).
+#: The highest allowed ratio.
 MOST = 1.15
 
 _BAR = 40
 
 
 class Grown:
-    """A machine with so many installations registered, in files, and so many tokens kept."""
+    """A machine with ``size`` registered installations, in files, and as many cached tokens."""
 
     def __init__(
         self, folder: Path, command: str, size: int, payload: dict[str, Any], environment: dict[str, str]
@@ -55,7 +55,7 @@ class Grown:
             _fill_cache(runtime / "git-credential-bbjwt", size)
 
     def _register_many(self, home: Path, payload: dict[str, Any]) -> None:
-        """Write the others' entries as the command wrote the first one's, and so in a tenth of its time."""
+        """Write the other entries in the form of the first, which takes a tenth of the command's time."""
         name = "team0"
         first = another(payload, name)
         before = set(home.rglob("*"))
@@ -84,7 +84,7 @@ class Grown:
 
 
 def another(payload: dict[str, Any], workspace: str) -> dict[str, Any]:
-    """The payload of the same app on another workspace."""
+    """Return the payload of the same app on another workspace."""
     workspace_uuid = f"{{{uuid.uuid4()}}}"
     principal = payload["principal"] | {"uuid": workspace_uuid, "username": workspace}
     client_key = f"ari:cloud:bitbucket::app/{workspace_uuid}/{payload['key']}"
@@ -118,7 +118,7 @@ def cases_for(payload: dict[str, Any]) -> dict[str, Callable[[Grown], float]]:
 def measured(
     folder: Path, sizes: tuple[int, ...], command: str, payload: dict[str, Any], environment: dict[str, str], runs: int
 ) -> tuple[dict[str, dict[int, list[float]]], list[Grown]]:
-    """Seconds of each case at each size, in turn, after one run of each that does not count; and the machines."""
+    """Return the seconds of each case at each size, measured in turn after one run of each; and the machines."""
     machines = [Grown(folder / str(size), command, size, payload, environment) for size in sizes]
     times: dict[str, dict[int, list[float]]] = {}
     for number in range(runs + 1):
@@ -131,7 +131,7 @@ def measured(
 
 
 def ratios(folder: Path, command: str, payload: dict[str, Any], environment: dict[str, str], runs: int) -> None:
-    """Print what each case costs with the most installations, beside one."""
+    """Print the cost of each case with the most installations, compared with one."""
     few, many = 1, max(SIZES)
     times, _ = measured(folder, (few, many), command, payload, environment, runs)
     for name, by_size in times.items():
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def register_many(machine: Grown, payload: dict[str, Any], count: int) -> float:
-    """Register so many payloads by one command; return its seconds (contract 13.2: at most 20 for 10,000)."""
+    """Register ``count`` payloads by one command; return its seconds (at most 20 for 10,000)."""
     lines = "\n".join(json.dumps(another(payload, f"more{number}")) for number in range(count))
     return machine.run("register", "--insecure-storage", "-", data=lines)
 

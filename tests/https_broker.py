@@ -38,12 +38,12 @@ class Reply(NamedTuple):
 
     @property
     def lines(self) -> dict[str, str]:
-        """The body's attributes."""
+        """Return the body's attributes."""
         return dict(line.partition("=")[::2] for line in self.body.splitlines() if line)
 
 
 class HttpsBroker:
-    """A broker for acme/widgets and acme/lib-*: `start` runs it, by default as the operators' page says."""
+    """A broker for acme/widgets and acme/lib-*: `start` runs it, by default by the operators' page."""
 
     def __init__(self, scene: Workspace, folder: Path) -> None:
         self.scene = scene
@@ -77,7 +77,7 @@ class HttpsBroker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def rule(self, **changes: Any) -> dict[str, Any]:
-        """The usual rule; a change to None leaves a setting out."""
+        """Return the usual rule; a change to None leaves a setting out."""
         usual = {
             "issuer": self.issuer.url,
             "claims": {"repository_id": "74"},
@@ -94,7 +94,7 @@ class HttpsBroker:
     def start(self, *command: str, tls: bool = False, ready: int | None = 200, workers: int = 1) -> HttpsBroker:
         """Run gunicorn, or another ``command``; wait until ``/healthz`` answers ``ready``.
 
-        The recipe has two workers; where that does not matter, one costs half.
+        The recipe has two workers. If that does not matter, one worker costs half.
         """
         if tls:
             self.url = f"https://localhost:{self.port}"
@@ -124,7 +124,7 @@ class HttpsBroker:
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal to the process and those it started, and wait for the end; return its status."""
+        """Send a signal to the process and its children, and wait for its end; return its status."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
@@ -143,7 +143,7 @@ class HttpsBroker:
         assert "Traceback" not in self.log()
 
     def connect(self) -> http.client.HTTPConnection:
-        """A connection to the broker."""
+        """Return a connection to the broker."""
         if self.url.startswith("http:"):
             return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         context = ssl.create_default_context(cafile=self.authorities)
@@ -172,7 +172,7 @@ class HttpsBroker:
         also: Mapping[str, str | None] | None = None,
         extra: str = "",
     ) -> Reply:
-        """Ask for a repository as the client does; ``token`` is by default one of the issuer."""
+        """Ask for a repository as the client does; by default with a ``token`` of the issuer."""
         if body is None:
             body = f"{request(f'{self.scene.bitbucket.base_url}/{name}')}{extra}\n".encode()
         token = self.issuer.token() if token is None else token

@@ -1,4 +1,4 @@
-"""Fixtures for install.sh: wheels of all that it installs, and machines with different tools to install them."""
+"""Fixtures for install.sh: the wheels that it installs, and machines with different installers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.conftest import PROJECT, Machine, cannot, shared_folder, takes_long
 
 INSTALLER = PROJECT / "install.sh"
 
-#: Packages with the keyring backends that are tried, as `install.sh --with` takes them.
+#: Packages with the keyring backends that are tested, for `install.sh --with`.
 BACKENDS = ("keyring-pass", "keyrings.alt", "keyrings.cryptfile", "pycryptodome")
 
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel and all it needs, the keyring backends, and the installers of others."""
+    """A folder with the wheels of the project, its dependencies, the keyring backends and other installers."""
     takes_long("to fetch packages and install them takes a minute")
 
     def fill(folder: Path) -> None:
@@ -65,14 +65,14 @@ _NO_INDEX = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "https://localhost:
 
 @pytest.fixture
 def fresh(machine: Machine) -> Machine:
-    """A machine with git and Python alone, and no way to any package index."""
+    """A machine with only git and Python, and without a package index."""
     machine.environment |= {"PATH": "/usr/bin:/bin", "PYTHON": os.path.realpath(sys.executable), **_NO_INDEX}
     return machine
 
 
 @pytest.fixture
 def with_uv(machine: Machine, uv_for_venv: dict[str, str]) -> Machine:
-    """The same with uv instead of venv and pip, which takes a third of the time: for tests that are not about pip."""
+    """A machine with uv instead of venv and pip, for tests that are not about pip: it takes a third of the time."""
     machine.environment |= uv_for_venv
     return machine
 
@@ -98,12 +98,12 @@ def make_python_without_venv(path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def home_with_backends(uv_for_venv: dict[str, str], wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home into which install.sh put the command and the keyring backends; one for all worker processes."""
+    """A home with the command and the keyring backends from install.sh; shared by all worker processes."""
 
     def fill(home: Path) -> None:
         options = [word for package in BACKENDS for word in ("--with", package)]
         install(Machine(home, {**uv_for_venv, "HOME": str(home)}), wheelhouse, "--no-configure", *options)
-        # Fewer rounds over the password of its file: they take seconds of each call.
+        # Fewer rounds over the file's password, because they take seconds of each call.
         (cryptfile,) = home.glob(".local/share/*/current/lib/*/site-packages/keyrings/cryptfile/cryptfile.py")
         cheap, changed = re.subn("(?m)^DEFAULT_TIME_COST = .*", "DEFAULT_TIME_COST = 1", cryptfile.read_text())
         assert changed == 1
@@ -128,17 +128,17 @@ def install(
 
 
 def environments(machine: Machine) -> set[Path]:
-    """The environments that install.sh made for a machine's user."""
+    """Return the environments that install.sh made for a machine's user."""
     return set((machine.home / ".local/share/git-credential-bbjwt").glob("environment-*"))
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of the project, to change and to look for changes."""
+    """A copy of the project, to change or to compare."""
     ignored = shutil.ignore_patterns(".git", ".cache", "__pycache__", ".*_cache")
     return shutil.copytree(PROJECT, tmp_path / "checkout", ignore=ignored)
 
 
 def installed(machine: Machine) -> Path:
-    """The command that install.sh put there."""
+    """Return the command that install.sh has installed."""
     return machine.home / ".local/bin/git-credential-bbjwt"

@@ -21,7 +21,7 @@ AUDIENCE = "https://broker.example"
 
 
 def private_key(kind: str, bits: int = 2048) -> Any:
-    """A new private key: ``RSA``, ``P-256``, ``P-384``, ``P-521``, ``secp256k1`` or ``Ed25519``."""
+    """Return a new private key: ``RSA``, ``P-256``, ``P-384``, ``P-521``, ``secp256k1`` or ``Ed25519``."""
     curves: dict[str, Any] = {
         "P-256": ec.SECP256R1,
         "P-384": ec.SECP384R1,
@@ -41,7 +41,7 @@ def _base64url(data: bytes) -> str:
 
 
 def as_jwk(private: Any, **members: Any) -> dict[str, Any]:
-    """The public key as a JWK; a member of None is left out."""
+    """Return the public key as a JWK; a member of None is left out."""
     public = private.public_key()
     if isinstance(private, rsa.RSAPrivateKey):
         found = RSAAlgorithm.to_jwk(public, as_dict=True)
@@ -60,7 +60,7 @@ USUAL = {"RSA": "RS256", "P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "
 
 
 class Issuer:
-    """Signs tokens. ``url`` is its name; `IssuerServer` gives it a place, too."""
+    """An issuer of tokens. ``url`` is its name; `IssuerServer` also serves its documents."""
 
     def __init__(self, url: str = "https://issuer.example", kind: str = "RSA", kid: str | None = None) -> None:
         self.url = url
@@ -76,20 +76,20 @@ class Issuer:
         return kid
 
     def rotate(self, kind: str = "RSA") -> None:
-        """Sign with a new key, and publish that alone."""
+        """Sign with a new key, and publish only that key."""
         kid = self.add_key(kind)
         for old in [one for one in self.keys if one != kid]:
             del self.keys[old]
         self.kid = kid
 
     def jwks(self) -> dict[str, Any]:
-        """The published set of keys."""
+        """Return the published set of keys."""
         return {
             "keys": [as_jwk(key, kid=kid, use="sig", alg=self.algorithms[kid]) for kid, key in list(self.keys.items())]
         }
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """The claims of a token for the broker; a change to None leaves one out."""
+        """Return the claims of a token for the broker; a change to None leaves a claim out."""
         now = int(time.time())
         usual = {
             "iss": self.url,
@@ -105,7 +105,7 @@ class Issuer:
         return {name: value for name, value in {**usual, **changes}.items() if value is not None}
 
     def token(self, *, headers: dict[str, Any] | None = None, kid: str | None = None, **changes: Any) -> str:
-        """A token, signed with the key ``kid``, by default the newest."""
+        """Return a token that is signed with the key ``kid``, by default the newest key."""
         kid = kid or self.kid
         named = {"kid": kid, **(headers or {})}
         key, algorithm = self.keys[kid], self.algorithms[kid]
@@ -115,10 +115,10 @@ class Issuer:
 
 
 class IssuerServer(Issuer):
-    """The same, with its documents on loopback by https.
+    """An issuer whose documents are served on loopback by https.
 
-    ``answer`` may take the place of the usual one: it is called with the path and returns status, headers and body.
-    ``seen`` has the paths that were asked for.
+    ``answer`` may replace the usual answers: it is called with the path and returns status, headers and body. ``seen``
+    has the requested paths.
     """
 
     def __init__(self, context: ssl.SSLContext, kind: str = "RSA") -> None:
@@ -154,7 +154,7 @@ class IssuerServer(Issuer):
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def usual(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        """Discovery and keys, as OpenID Connect Discovery 1.0 has them."""
+        """Return the discovery document or the keys (OpenID Connect Discovery 1.0)."""
         headers = {"Content-Type": "application/json", "Cache-Control": self.cache_control}
         if path == "/.well-known/openid-configuration":
             document: dict[str, Any] = {"issuer": self.url, "jwks_uri": f"{self.url}/keys"}

@@ -1,8 +1,8 @@
-"""``tests/run --mutants [MODULE ...]``: small changes of the package, each against the tests meant for its room.
+"""``tests/run --mutants [MODULE ...]``: make small changes of the package, and run the tests of each changed module.
 
-A change that no test notices is printed, and is either a rule without a test or one that changes nothing. Known tools
-for this change code in the process that tests it, and most tests here start the installed command; so each worker has a
-copy of the project with an environment of its own, in which a changed file is put in place of the installed one.
+A change that no test notices is printed. Either its rule has no test, or the change has no effect. Known tools for this
+change code in the process of the tests, but most tests here start the installed command. So each worker has a copy of
+the project with its own environment, in which a changed file replaces the installed one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 PROJECT = Path(__file__).parent.parent
 PACKAGE = "git_credential_bbjwt"
 
-#: The rooms of the trust decisions, and the tests meant for each, those first that notice most.
+#: The modules that make decisions of trust, and the tests of each, those first that notice most.
 ROOMS = {
     "core/protocol": "tests/core/test_protocol.py tests/test_hostile.py tests/tokens tests/git tests/serving",
     "core/repository": "tests/test_repository.py tests/core/test_protocol.py tests/test_hostile.py tests/commands",
@@ -63,7 +63,7 @@ _OPPOSITES: dict[type[ast.AST], type[ast.AST]] = {
 
 
 class Mutant(NamedTuple):
-    """One change: the room, which of its changes it is, and the line it is in, before and after."""
+    """One change: the module, the change's place in it, and its line with its number, before and after."""
 
     room: str
     place: int
@@ -72,16 +72,16 @@ class Mutant(NamedTuple):
     after: str
 
     def text(self) -> str:
-        """The whole module with it."""
+        """Return the whole module with the change."""
         tree = _parsed(self.room)
         _change(list(_changes(tree))[self.place])
         return ast.unparse(tree) + "\n"
 
 
 def mutants_of(room: str) -> list[Mutant]:
-    """All changes there are of one token of a module's rules."""
+    """Return all changes of one token in a module's rules."""
     tree = _parsed(room)
-    # To write all of a module out for each change of it takes long.
+    # Only the statement around a change is written out, because a whole module takes long.
     around: dict[ast.AST, ast.AST] = {}
     for statement in (*tree.body, *(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))):
         around |= dict.fromkeys(ast.walk(statement), statement)
@@ -114,7 +114,7 @@ def _changes(tree: ast.Module) -> Iterator[ast.AST]:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             skipped.update(ast.walk(node))
         if isinstance(node, ast.If) and ast.unparse(node.test).startswith("sys.platform == 'win32'"):
-            for statement in node.body:  # What tests/windows is for.
+            for statement in node.body:  # The tests of Windows cover this.
                 skipped.update(ast.walk(statement))
         if isinstance(node, (ast.JoinedStr, ast.arguments, ast.AnnAssign)):
             skipped.update(ast.walk(node))  # Words, declarations.
@@ -129,7 +129,7 @@ def _changes(tree: ast.Module) -> Iterator[ast.AST]:
 
 
 def _is_type(node: ast.AST) -> bool:
-    """Whether this is a union of types."""
+    """Return whether this is a union of types."""
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and "None" in ast.unparse(node)
 
 
@@ -149,7 +149,7 @@ def _change(node: ast.AST) -> None:
 
 
 class Worker:
-    """A copy of the project with an environment of its own."""
+    """A copy of the project with its own environment."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -166,7 +166,7 @@ class Worker:
         (self._installed,) = (folder / ".cache/tests/lib").glob(f"python3*/site-packages/{PACKAGE}")
 
     def notices(self, mutant: Mutant) -> bool:
-        """Whether a test fails with this change."""
+        """Return whether a test fails with this change."""
         places = [root / f"{mutant.room}.py" for root in (self._folder / PACKAGE, self._installed)]
         for place in places:
             place.write_text(mutant.text())
@@ -179,7 +179,7 @@ class Worker:
                 shutil.copy(PROJECT / PACKAGE / f"{mutant.room}.py", place)
 
     def fails(self, room: str) -> bool:
-        """Whether a test fails with the room as it is here. Raises subprocess.TimeoutExpired."""
+        """Return whether a test fails with the module in its present state. Raises subprocess.TimeoutExpired."""
         words: list[str | Path] = [self._python, "-m", "pytest", "-x", "-q", "-n", "3", "-p", "no:cacheprovider"]
         words += ROOMS[room].split()
         done = subprocess.run(words, cwd=self._folder, capture_output=True, timeout=600, check=False)
@@ -187,7 +187,7 @@ class Worker:
 
 
 def main() -> int:
-    """Try a sample; return how many went unnoticed."""
+    """Test a sample of the changes; return the number of unnoticed changes."""
     parser = argparse.ArgumentParser(prog="tests/run --mutants")
     parser.add_argument("--sample", type=int, default=8, help="changes per room (default: 8); 0 is all of them")
     parser.add_argument("--seed", type=int, default=None, help="chooses the same ones again")
@@ -220,7 +220,7 @@ def main() -> int:
         with ThreadPoolExecutor(2) as pool:
             noticed = list(pool.map(is_noticed, chosen))
         one_worker = workers.get()
-        # Where all are noticed, something else might be.
+        # If all changes are noticed, the tests might fail for another reason.
         for room in dict.fromkeys(one.room for one in chosen):
             if all(was for one, was in zip(chosen, noticed, strict=True) if one.room == room):
                 assert not one_worker.fails(room), f"the tests of {room} fail without any change"

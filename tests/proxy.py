@@ -1,4 +1,4 @@
-"""Proxies on loopback, with or without a password: HTTP (CONNECT alone), over TCP or TLS, and SOCKS 5."""
+"""Proxies on loopback, with or without a password: HTTP (only CONNECT) over TCP or TLS, and SOCKS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WANTS_PASSWORD = (
 class Proxy(ThreadingTCPServer):
     """Use as a context manager.
 
-    ``asked`` lists the targets of all CONNECT requests, refused ones too; ``shown`` the clients' certificates over TLS.
+    ``asked`` lists the targets of all CONNECT requests, even refused requests; ``shown`` the clients' certificates.
     """
 
     daemon_threads = True
@@ -72,9 +72,9 @@ class Proxy(ThreadingTCPServer):
 
 
 class SocksProxy(Proxy):
-    """SOCKS 5 (RFC 1928, RFC 1929) and 4 (its documents "SOCKS" and "SOCKS 4A"); a password is for SOCKS 5 alone.
+    """SOCKS 5 (RFC 1928, RFC 1929) and 4 (its documents "SOCKS" and "SOCKS 4A"); a password is only for SOCKS 5.
 
-    ``refused`` counts the clients with a wrong password, ``versions`` has what was spoken.
+    ``refused`` counts the clients with a wrong password, ``versions`` has the versions that were used.
     """
 
     def __init__(self, userinfo: str = "") -> None:
@@ -103,7 +103,7 @@ class SocksProxy(Proxy):
             host = _socks_host(reader, kind)
             port = int.from_bytes(_read(reader, 2), "big")
             self.asked.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-            # The tests' servers listen at the loopback of IPv4 alone.
+            # The tests' servers listen only on the loopback address of IPv4.
             with socket.create_connection(("localhost" if host == "::1" else host, port)) as there:
                 connection.sendall(b"\x05\0\0\x01" + bytes(6))
                 _pass_on(connection, there)
@@ -111,7 +111,7 @@ class SocksProxy(Proxy):
     def _serve_4(self, connection: socket.socket, reader: BufferedReader) -> None:
         port, address = int.from_bytes(_read(reader, 2), "big"), _read(reader, 4)
         _until_nul(reader)
-        # SOCKS 4A: an address that cannot be is followed by the name.
+        # SOCKS 4A: the name follows an invalid address.
         is_name = address[:3] == bytes(3) and address[3:] != bytes(1)
         host = _until_nul(reader).decode() if is_name else socket.inet_ntoa(address)
         self.asked.append(f"{host}:{port}")
@@ -135,10 +135,10 @@ def _until_nul(reader: BufferedReader) -> bytes:
 
 
 def _socks_host(reader: BufferedReader, kind: int) -> str:
-    """An IPv4 or IPv6 address, or a name with its length in front (RFC 1928, section 5)."""
+    """Return an IPv4 or IPv6 address, or a name, which has its length first (RFC 1928, section 5)."""
     if kind == 1:
         return socket.inet_ntoa(_read(reader, 4))
-    if kind == 4:  # Newer curl asks by IPv6 too.
+    if kind == 4:  # Newer curl also sends IPv6 addresses.
         return socket.inet_ntop(socket.AF_INET6, _read(reader, 16))
     return _read(reader, _read(reader, 1)[0]).decode()
 
@@ -147,7 +147,7 @@ class _Connection(BaseRequestHandler):
     server: Proxy
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # Whoever goes away has seen enough.
+        with contextlib.suppress(OSError):  # The client may go away early.
             self.server.serve(self.request)
 
 
@@ -161,10 +161,10 @@ def _read(reader: BufferedReader, size: int) -> bytes:
 def _pass_on(one: Any, other: socket.socket) -> None:
     ends = {one: other, other: one}
     while True:
-        # TLS may hold bytes that the socket no longer has.
+        # TLS may have decrypted bytes that the socket no longer has.
         ready = [one] if getattr(one, "pending", int)() else select.select(list(ends), [], [], 60)[0]
         for source in ready:
-            source.setblocking(False)  # Of TLS there may be half a record.
+            source.setblocking(False)  # A TLS record may not be complete yet.
             try:
                 data = source.recv(65_536)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -178,9 +178,9 @@ def _pass_on(one: Any, other: socket.socket) -> None:
 
 
 def _records(data: bytes) -> Iterator[bytes]:
-    """Split what is TLS (RFC 8446, section 5.1) into its records.
+    """Split TLS (RFC 8446, section 5.1) into its records.
 
-    A curl that finds two of them in one record of an https proxy's reads one, and waits for the other for ever.
+    If two records come within one record of an https proxy, curl reads the first and waits forever for the second.
     """
     while data:
         end = 5 + int.from_bytes(data[3:5], "big")

@@ -1,4 +1,4 @@
-"""Versions that the tests were seen to work with, for the lines at the suite's end."""
+"""The versions that worked in the tests, for the lines at the suite's end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _versions: defaultdict[str, set[str]] = defaultdict(set)
 
 
 def worked_with(program: str, version: str, feature: str = "") -> tuple[str, tuple[str, str]]:
-    """The property (pytest's ``record_property``) of a test that, if it passes, shows ``feature`` to work with that.
+    """Return the property (pytest's ``record_property``) of a test that shows that ``feature`` works with a version.
 
-    Of programs whose name ends with a colon, all versions (or kinds) are told together.
+    If the program's name ends with a colon, all its versions (or kinds) are printed together.
     """
     return _PROPERTY, (f"{program} {version}", feature)
 
 
 def note(properties: list[tuple[str, Any]]) -> None:
-    """Take up the properties of a test that passed."""
+    """Remember the properties of a test that passed."""
     for name, value in properties:
         if name == _PROPERTY:
             _versions[value[0]].add(value[1])
@@ -31,7 +31,7 @@ def _version_order(name: str) -> tuple[str, list[int], str]:
 
 
 def versions() -> list[str]:
-    """Return a line for each program that was seen to work, with its versions or kinds, and for some gits' features."""
+    """Return a line for each program that worked, with its versions or kinds, and for features of only some gits."""
     gits = sorted((name for name in _versions if name.startswith("git ")), key=_version_order)
     lines = [f"git: {', '.join(name.removeprefix('git ') for name in gits)}"] if gits else []
     for feature in sorted(set().union(*(_versions[name] for name in gits))):

@@ -1,4 +1,4 @@
-"""Hostile input: generated and fuzzed bytes, and the shapes of the known credential leaks, each with its CVE."""
+"""Hostile input: generated and fuzzed bytes, and the patterns of known credential leaks, each with its CVE."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STUMBLING_BLOCKS = [b"", b"\n", b"\r", b"\0", b"%0a", b"%2f", b"..", b"/", b"@",
 
 @st.composite
 def spoilt(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """A good input with some pieces cut out, repeated, or replaced by what parsers stumble over."""
+    """Return a good input with some pieces cut out, repeated, or replaced by bytes that parsers often misread."""
     data = draw(st.sampled_from(seeds))
     for _ in range(draw(st.integers(0, 4))):
         start = draw(st.integers(0, len(data)))
@@ -38,7 +38,7 @@ def spoilt(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     return data
 
 
-#: How many inputs are made up for each parser.
+#: Number of inputs that are generated for each parser.
 MANY = 300 if EVERYTHING else 100
 
 
@@ -53,7 +53,7 @@ def test_generated_inputs(name: str) -> None:
     holds()
 
 
-def test_the_record_that_is_spoilt_is_a_good_one() -> None:
+def test_record_that_is_changed_is_good_at_first() -> None:
     assert parse_record(SEEDS["record"][0]) is not None
 
 
@@ -72,8 +72,8 @@ def test_fuzzed_inputs(tmp_path: Path) -> None:
     assert tried > 0
 
 
-# The shapes of known leaks, through the installed executable. A password for acme/widgets is in the cache, so that
-# whatever takes the request for one of that repository would answer.
+# The patterns of known leaks, sent to the installed command. The cache has a password for acme/widgets, so the helper
+# would answer if it mistook the request for that repository's.
 
 LEAKS: dict[str, bytes] = {
     "CVE-2020-5260: a line break in the path writes a host": b"protocol=https\nhost={evil}\npath=a\nhost={evil}\n\n",
@@ -96,7 +96,7 @@ LEAKS: dict[str, bytes] = {
 }
 
 
-def test_the_shapes_of_known_leaks_get_no_password(acme: Workspace) -> None:
+def test_patterns_of_known_leaks_get_no_password(acme: Workspace) -> None:
     acme.get()
     before = len(acme.bitbucket.seen)
     good = acme.bitbucket.host.encode()
@@ -110,7 +110,7 @@ def test_the_shapes_of_known_leaks_get_no_password(acme: Workspace) -> None:
     assert len(acme.machine.records()) == 1
 
 
-def test_a_state_of_another_helper_changes_nothing(acme: Workspace) -> None:
+def test_state_of_another_helper_is_ignored(acme: Workspace) -> None:
     token = answer(acme.get())["password"]
     for state in ("other:x", "bbjwt", "bbjwt:", f"bbjwt:{token}", "x" * 60_000, "\u20ac", "bbjwt:../../x"):
         found = answer(acme.get(extra=f"capability[]=state\nstate[]={state}\n"))
@@ -118,7 +118,7 @@ def test_a_state_of_another_helper_changes_nothing(acme: Workspace) -> None:
 
 
 def answer_with(injected: str) -> bytes:
-    """A body with lines of the credential protocol in everything that is read of it."""
+    """Return a body with lines of the credential protocol in each member that is read."""
     text = f"x{injected}host=evil.example{injected}password=y{injected}"
     everywhere = {"access_token": text, "uuid": text, "full_name": text, "scopes": text, "error_description": text}
     return json.dumps({**everywhere, "error": text, "token_type": "bearer"}).encode()
@@ -126,7 +126,7 @@ def answer_with(injected: str) -> bytes:
 
 @pytest.mark.parametrize("kind", ["api", "token"])
 @pytest.mark.parametrize("injected", ["\n", "\r", "\r\n", "\0", "\u2028", "\x85", "\x1b[2J"])
-def test_a_server_cannot_write_lines_for_people(mint: Mint, kind: str, injected: str) -> None:
+def test_server_cannot_add_lines_to_messages(mint: Mint, kind: str, injected: str) -> None:
     for status in (200, 400, 403):
         mint.bitbucket.misbehave(kind, Fault(status=status, body=answer_with(injected)))
         mint.error()
@@ -136,7 +136,7 @@ def test_a_server_cannot_write_lines_for_people(mint: Mint, kind: str, injected:
 
 
 @pytest.mark.parametrize(("kind", "status"), [("api", 200), ("token", 200), ("token", 400)])
-def test_a_server_cannot_write_protocol_lines(acme: Workspace, kind: str, status: int) -> None:
+def test_server_cannot_add_lines_to_the_protocol(acme: Workspace, kind: str, status: int) -> None:
     acme.bitbucket.misbehave(kind, Fault(status=status, body=answer_with("\n")))
     done = acme.get(check=False)
 
@@ -148,7 +148,7 @@ def test_a_server_cannot_write_protocol_lines(acme: Workspace, kind: str, status
     "location", ["https://evil.example/", "http://{host}/", "//evil.example/x", "https://a:b@{host}/"]
 )
 @pytest.mark.parametrize("kind", ["api", "token"])
-def test_a_redirect_takes_no_credential_along(mint: Mint, kind: str, location: str) -> None:
+def test_redirect_gets_no_credential(mint: Mint, kind: str, location: str) -> None:
     mint.bitbucket.misbehave(kind, Fault(status=302, headers={"Location": location.format(host=mint.bitbucket.host)}))
 
     assert "never followed" in mint.error().what
@@ -178,7 +178,7 @@ def test_a_hostile_submodule_gets_nothing(acme: Workspace) -> None:
     assert secret.uuid not in {token.repository for token in bitbucket.tokens.values()}
 
 
-def test_the_emulator_tells_the_helper_from_git(acme: Workspace) -> None:
+def test_emulator_distinguishes_the_helper_from_git(acme: Workspace) -> None:
     data = request(acme.url)
     acme.machine.bbjwt("get", data=data)
     assert all(seen.is_helper for seen in acme.bitbucket.seen)

@@ -1,4 +1,4 @@
-"""Hosts and paths: which repository a request means, and the many that mean none."""
+"""Hosts and paths: those that name a repository, and the many that do not."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_paths_of_no_repository(path: bytes) -> None:
         parse_path("bitbucket.org", path)
 
 
-def test_a_path_of_no_repository_is_one_line_and_no_password(acme: Workspace) -> None:
+def test_path_of_no_repository_gets_one_line_and_no_password(acme: Workspace) -> None:
     for path in HOSTILE_PATHS:
         if path in (b"", b"/") or b"\n" in path:
             continue
@@ -138,7 +138,7 @@ def test_a_path_of_no_repository_is_one_line_and_no_password(acme: Workspace) ->
 
 
 def hostile_hosts(host: str) -> list[bytes]:
-    """Hosts that are not ``host``, however much they look like it."""
+    """Return hosts that look like ``host`` but differ."""
     name, _, port = host.partition(":")
     texts = [
         name,
@@ -181,7 +181,7 @@ def hostile_hosts(host: str) -> list[bytes]:
 
 def test_no_other_host_ever_gets_a_password(acme: Workspace) -> None:
     hosts = hostile_hosts(acme.bitbucket.host)
-    acme.get()  # A cached token must not be found by another host either.
+    acme.get()  # A cached token must not be found by another host, either.
     before = len(acme.bitbucket.seen)
     for host in hosts:
         data = b"protocol=https\nhost=" + host + b"\npath=acme/widgets.git\n\n"
@@ -196,7 +196,7 @@ def test_host_in_another_case_is_the_same_host(acme: Workspace) -> None:
     assert "password" in answer(acme.machine.bbjwt("get", data=data))
 
 
-def test_port_443_is_no_port() -> None:
+def test_port_443_is_dropped() -> None:
     assert normal_host("BitBucket.org:443") == "bitbucket.org"
     assert normal_host("bitbucket.org:4430") == "bitbucket.org:4430"
 
