@@ -1,8 +1,8 @@
-"""What has to hold for any bytes whatever: the properties that `test_hostile` tries with generated inputs, and a fuzzer
-with inputs that lead to new code.
+"""Properties that hold for any bytes: `test_hostile` tests them with generated inputs, and a fuzzer with inputs that
+lead to new code.
 
-Each property takes bytes and raises AssertionError where it does not hold; an exception that is no CredentialError is
-a traceback in the making, and left to fail by itself.
+Each property takes bytes and raises AssertionError if it does not hold. An exception other than CredentialError would
+be a traceback for the user, and fails by itself.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{
 
 
 def _is_one_line(problem: CredentialError, without: str = "\n") -> None:
-    """Whether a person gets a line that moves no cursor, and that does not hold ``without``."""
+    """Assert that the error is a line that moves no cursor and does not contain ``without``."""
     assert one_line(problem.what).isprintable()
     assert without not in problem.what + problem.hint
 
 
 def _is_right(repository: Repository, path: bytes) -> None:
-    """Whether ``repository`` is what an independent reading of ``path`` says."""
+    """Assert that ``repository`` is the result of an independent reading of ``path``."""
     assert _NAME.fullmatch(repository.workspace), path
     assert _NAME.fullmatch(repository.name), path
     decoded = unquote_to_bytes(path).decode("ascii").lower()
@@ -62,7 +62,7 @@ def _is_right(repository: Repository, path: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """A credential request is malformed, or its attributes are what git's format says, each in one line of ``data``."""
+    """A credential request is malformed, or each of its attributes is a line of ``data``, as in git's format."""
     try:
         found = parse_request(data)
     except CredentialError as problem:
@@ -80,7 +80,7 @@ def request(data: bytes) -> None:
 
 
 def path_of_a_request(data: bytes) -> None:
-    """A path names no repository, or exactly the one that stands in it."""
+    """A path names no repository, or exactly the repository that is written in it."""
     try:
         repository = parse_path(_HOST, data)
     except CredentialError as problem:
@@ -90,7 +90,7 @@ def path_of_a_request(data: bytes) -> None:
 
 
 def url_of_a_person(data: bytes) -> None:
-    """A URL names no repository, or one on the host that stands between the last ``@`` and the path."""
+    """A URL names no repository, or a repository on the host between the last ``@`` and the path."""
     text = data.decode("utf-8", "surrogateescape")
     try:
         repository = parse_url(text)
@@ -103,7 +103,7 @@ def url_of_a_person(data: bytes) -> None:
 
 
 def swap_answer(data: bytes) -> None:
-    """No token is taken from an answer that would break git's protocol, or that is broader than asked."""
+    """No token is accepted that would break git's protocol or is broader than requested."""
     try:
         token = checked_token(Response(200, data, {}), "repository", 1_700_000_000)
     except CredentialError as problem:
@@ -122,7 +122,7 @@ def swap_answer(data: bytes) -> None:
 
 
 def lookup_answer(data: bytes) -> None:
-    """No UUID is taken from an answer that is not one of the repository asked for."""
+    """No UUID is accepted from an answer about another repository than the requested one."""
     try:
         uuid = checked_uuid(Response(200, data, {}), Repository(_HOST, "acme", "widgets"))
     except CredentialError as problem:
@@ -134,28 +134,28 @@ def lookup_answer(data: bytes) -> None:
 
 
 def error_answer(data: bytes) -> None:
-    """Whatever a server says becomes one line that moves no cursor."""
+    """Any text of a server becomes one line that moves no cursor."""
     code, reason = server_words(data)
     assert one_line(f"{code}{reason}").isprintable()
     assert len(reason) < 2_000
 
 
 class Received:
-    """A connection on which ``data`` comes."""
+    """A connection that receives ``data``."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def sendall(self, _: bytes) -> None:
-        """Nobody listens."""
+        """Do nothing, because nobody listens."""
 
     def makefile(self, _: str) -> io.BytesIO:
-        """The data as a file, as ``http.client`` reads it."""
+        """Return the data as a file, as ``http.client`` reads it."""
         return io.BytesIO(self._data)
 
 
 def http_response(data: bytes) -> None:
-    """Whatever a server sends is a response with a bounded body, or one of three errors without its words."""
+    """Any bytes of a server are a response with a limited body, or one of three errors without its words."""
     stream: Any = Received(data)
     try:
         response = send_request(stream, "GET", "/", "bitbucket.org")
@@ -172,7 +172,7 @@ def http_response(data: bytes) -> None:
 
 
 def foreign_text(data: bytes) -> None:
-    """What passes the gate is one printable line, without anything that looks like a JWT."""
+    """Text that has passed the gate is one printable line without anything that looks like a JWT."""
     shown = safe_text(data, 1_000)
     assert shown.isprintable() or not shown
     assert len(shown) <= 1_000
@@ -191,7 +191,7 @@ def _entries(data: bytes, where: str) -> list[Installation]:
 
 
 def payload(data: bytes) -> None:
-    """A payload is an installation on one https host, or an error that repeats nothing of it."""
+    """A payload is an installation on an https host, or an error that does not repeat it."""
     for parse in (parse_payload, _entries):
         try:
             found = parse(data, "FILE")
@@ -204,7 +204,7 @@ def payload(data: bytes) -> None:
 
 
 def payloads_of_a_person(data: bytes) -> None:
-    """What is given to `register` is one payload or several, and each can be named in an error."""
+    """Input of `register` is one payload or several, and each can be named in an error."""
     payloads = split_payloads(unpacked(data) or data)
     assert payloads
     for one in payloads:
@@ -212,7 +212,7 @@ def payloads_of_a_person(data: bytes) -> None:
 
 
 def folder_of_a_host(data: bytes) -> None:
-    """A host has no folder, or one of its own directly in the registry."""
+    """A host has no folder, or its own folder directly in the registry."""
     host = normal_host(data.decode("utf-8", "surrogateescape"))
     folder = host_folder(host)
     assert folder == "" or host_of(folder) == host
@@ -221,14 +221,14 @@ def folder_of_a_host(data: bytes) -> None:
 
 
 def whole_record(workspace: str = "acme", *, minted: int = 1, expires: int = 2) -> Record:
-    """A record as a mint makes it."""
+    """Return a record as a mint makes it."""
     token = Token("t" * 80, identity="0" * 32, minted=minted, expires=expires)
     repository = Repository("localhost", workspace, "widgets")
     return record_of(token, repository, "repository", "", stamp="-")
 
 
 def record(data: bytes) -> None:
-    """A cached record is whole, with a token git can read, or it is none."""
+    """A cached record is refused, or it is complete and git can read its token."""
     found = parse_record(data)
     if found is not None:
         assert format_answer([("password", found.token)]).count(b"\n") == 1
@@ -236,7 +236,7 @@ def record(data: bytes) -> None:
 
 def proxy(data: bytes) -> None:
     """A proxy's URL can be used, or is an error that does not repeat it."""
-    # A process hides a handful of secrets; here they would pile up and slow down all that follows.
+    # A real process hides a few secrets. Here they would pile up and slow down the other tests.
     _secrets.clear()
     try:
         found = find_proxy(f"https://{_HOST}", Settings({"proxy": [data.decode("utf-8", "surrogateescape")]}))
@@ -263,7 +263,7 @@ def broker_answer(data: bytes) -> None:
 
 
 def where(data: bytes) -> None:
-    """A broker's place has one spelling, and what looks like a URL is no command."""
+    """A broker's place has a normal form, and a text that looks like a URL is never a command."""
     try:
         found = Where.parse(data.decode("utf-8", "surrogateescape"))
     except CredentialError as problem:
@@ -277,7 +277,7 @@ def where(data: bytes) -> None:
 
 
 def user_of_ssh(data: bytes) -> None:
-    """What sshd says of a key becomes values for the audit, whatever is in a certificate."""
+    """The key from sshd becomes values for the audit, whatever its certificate contains."""
     found = key_of(data)
     assert set(found) <= {"key", "key_id", "serial", "authority"}
     line = audit_line(Answer(200, b""), {"by": "ssh", **found}, "repository")
@@ -308,7 +308,7 @@ PROPERTIES: dict[str, Callable[[bytes], None]] = {
     )
 }
 
-#: Inputs that go deep, for generators and the fuzzer to start from.
+#: Inputs that reach much code, as starting points for generators and the fuzzer.
 SEEDS: dict[str, list[bytes]] = {
     "request": [
         b"protocol=https\nhost=bitbucket.org\npath=acme/widgets.git\nusername=me\npassword=x\n\n",

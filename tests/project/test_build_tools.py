@@ -1,4 +1,4 @@
-"""Build tools that call git: each brings in a private package through the helper, with nobody at a prompt."""
+"""Build tools that call git: each fetches a private package by the helper, without a prompt."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
 
 
 def version_of(acme: Workspace, program: str) -> str:
-    """The version that ``program --version`` tells."""
+    """Return the version that ``program --version`` prints."""
     words = acme.machine.run(program, "--version").stdout.split()
     return next(word for word in words if word[0].isdigit())
 
 
 def written(tool: str, address: str) -> None:
-    """README tells to write what the test of ``tool`` has just tried, for Bitbucket in the emulator's place."""
+    """Assert that README has the text that the test of ``tool`` has just tried, for Bitbucket itself."""
     rows = [row for row in (PROJECT / "README.md").read_text().splitlines() if row.startswith("|")]
     (row,) = [row for row in rows if tool in row.split("|")[1].replace(",", "").split()]
     assert address in row
@@ -90,7 +90,7 @@ def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder, how:
         '[package]\nname = "app"\nversion = "1.0.0"\n[dependencies]\n'
         f'private-package = {{ git = "{acme.bitbucket.url(package)}", branch = "main" }}\n'
     )
-    # Where cargo is managed by rustup, it looks for its toolchains below the home it was installed to.
+    # If rustup manages cargo, cargo looks for its toolchains below the home that it was installed in.
     acme.machine.environment["RUSTUP_HOME"] = os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup"))
     if acme.machine.run(cargo, "--version", check=False).returncode != 0:
         cannot("the cargo on PATH does not run here: rustup has no toolchain below this home")
@@ -101,7 +101,7 @@ def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder, how:
         (acme.machine.home / ".gitconfig").unlink()
         acme.machine.run(COMMAND, "exec", "--", cargo, "fetch", cwd=app)
     else:
-        # libgit2 looks for a section of the host without its port, which Bitbucket Cloud has none of.
+        # libgit2 looks for a section with the host but without its port. Bitbucket Cloud has no port.
         acme.machine.git("config", "--global", "credential.https://localhost.helper", "bbjwt")
         acme.machine.git("config", "--global", "credential.https://localhost.useHttpPath", "true")
         acme.machine.run(cargo, "fetch", cwd=app)
@@ -166,7 +166,7 @@ def test_bundler_installs_from_git(acme: Workspace, record_property: Recorder) -
     record_property(*tally.worked_with("bundler", version_of(acme, bundle)))
 
 
-def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Path) -> None:
+def test_ssh_url_in_a_lock_file_is_fetched_by_https(acme: Workspace, tmp_path: Path) -> None:
     acme.bitbucket.host_repository("acme/python-package", PYTHON_PACKAGE)
     acme.machine.bbjwt("configure", "--rewrite-ssh")
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
@@ -177,14 +177,14 @@ def test_an_ssh_url_in_a_lock_file_goes_over_https(acme: Workspace, tmp_path: Pa
 
 
 def test_a_terraform_module_is_a_clone(acme: Workspace) -> None:
-    """Terraform itself is not packaged; of a git:: source it clones what comes after it."""
+    """Terraform itself is not packaged. It clones the URL after git::."""
     written("Terraform", 'source = "git::https://bitbucket.org/acme/widgets.git"')
     acme.machine.git("clone", "-q", "--depth=1", acme.url, "module")
 
     assert (acme.machine.home / "module/README.md").exists()
 
 
-# Those written in Python, which `tests/run --all` installs.
+# Tools written in Python, which `tests/run --all` installs.
 
 
 def noted(record_property: Recorder, package: str) -> None:
@@ -220,7 +220,7 @@ def test_poetry_adds_from_git(acme: Workspace, record_property: Recorder) -> Non
     noted(record_property, "poetry")
 
 
-def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) -> None:
+def test_pre_commit_fetches_hooks(acme: Workspace, record_property: Recorder) -> None:
     hook = "- id: ours\n  name: ours\n  entry: 'true'\n  language: system\n"
     hooks = acme.bitbucket.host_repository("acme/hooks", {".pre-commit-hooks.yaml": hook})
     app = acme.machine.home / "app"
@@ -235,7 +235,7 @@ def test_pre_commit_brings_in_hooks(acme: Workspace, record_property: Recorder) 
     noted(record_property, "pre-commit")
 
 
-def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> None:
+def test_go_fetches_modules(acme: Workspace, record_property: Recorder) -> None:
     go = need("go")
     version = acme.machine.run(go, "version").stdout.split()[2].removeprefix("go")
     module = "bitbucket.org/acme/tools"
@@ -243,7 +243,7 @@ def test_go_brings_in_modules(acme: Workspace, record_property: Recorder) -> Non
     app = acme.machine.home / "app"
     app.mkdir()
     (app / "go.mod").write_text("module app\n\ngo 1.19\n")
-    # Go names a module by its host: git puts the emulator in its place.
+    # Go names a module by its host, which git replaces by the emulator's.
     acme.machine.git("config", "--global", f"url.{acme.bitbucket.base_url}/.insteadOf", "https://bitbucket.org/")
     settings = {"GOPRIVATE": "bitbucket.org/acme/*", "GOPROXY": "direct", "GOFLAGS": "-modcacherw"}
     acme.machine.run(go, "get", f"{module}@main", cwd=app, env=acme.machine.env(settings))

@@ -1,4 +1,4 @@
-"""The emulated Bitbucket, asked without the helper: what tests of the helper rely on."""
+"""The emulated Bitbucket without the helper: the facts that tests of the helper rely on."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def ask(
 
 
 def part(content: object) -> str:
-    """One part of a JWT."""
+    """Return one part of a JWT."""
     return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
 
 
 def jwt(bitbucket: Emulator, app: App, method: str, path: str) -> str:
-    """An app's JWT for a request, as an Authorization header."""
+    """Return an app's JWT for a request, as an Authorization header."""
     now = int(bitbucket.now())
     qsh = query_string_hash(method, path, [])
     claims = {"iss": app.key, "sub": app.client_key, "iat": now, "exp": now + 180, "qsh": qsh}
@@ -84,13 +84,13 @@ def basic(user: str, password: str) -> str:
 
 
 def client_credentials(bitbucket: Emulator, key: str, secret: str, **fields: str) -> tuple[int, Any]:
-    """Ask for a consumer's token."""
+    """Request a consumer's token."""
     form = {"grant_type": "client_credentials"} | fields
     return ask(bitbucket, "base", TOKEN, basic(key, secret), form)[:2]
 
 
 def git_status(bitbucket: Emulator, token: str) -> tuple[int, Any]:
-    """Ask for acme/widgets as git does, with a token."""
+    """Request acme/widgets as git does, with a token; return the status."""
     path = "/acme/widgets.git/info/refs?service=git-upload-pack"
     return ask(bitbucket, "base", path, basic("x-token-auth", token))[:2]
 
@@ -106,7 +106,7 @@ def app(bitbucket: Emulator) -> App:
 
 @pytest.fixture
 def consumer(bitbucket: Emulator, app: App) -> Consumer:  # noqa: ARG001  # the same workspace
-    """A consumer of acme that reads."""
+    """A consumer of acme that may read."""
     return bitbucket.add_consumer("acme")
 
 
@@ -159,7 +159,7 @@ def test_a_consumer_is_refused_with_bitbuckets_own_words(bitbucket: Emulator, co
 
 
 @pytest.mark.parametrize("form_encoded", [False, True])
-def test_key_and_secret_are_taken_as_they_are_or_form_encoded(
+def test_key_and_secret_are_accepted_unchanged_or_form_encoded(
     bitbucket: Emulator, consumer: Consumer, form_encoded: bool
 ) -> None:
     consumer.secret = "a b+c%d/é"
@@ -180,7 +180,7 @@ def test_an_answer_without_a_scope(bitbucket: Emulator, consumer: Consumer) -> N
     ("how", "swapped", "looked_up"),
     [("gone", 410, 410), ("unauthorized", 401, 401), ("unsupported", 400, 200), ("forbidden", 403, 200)],
 )
-def test_the_end_of_connect_leaves_consumers_alone(
+def test_end_of_connect_does_not_affect_consumers(
     bitbucket: Emulator, app: App, consumer: Consumer, how: str, swapped: int, looked_up: int
 ) -> None:
     before = swap(bitbucket, app)[1]["access_token"]
@@ -221,7 +221,7 @@ def test_look_ups_fail_while_swaps_work(bitbucket: Emulator, app: App) -> None:
 
 
 @pytest.mark.parametrize("text", [IP_ALLOW_LIST, TWO_STEP_VERIFICATION])
-def test_who_may_not_see_a_repository_from_here_is_told_why(bitbucket: Emulator, app: App, text: str) -> None:
+def test_refusal_by_location_or_login_says_why(bitbucket: Emulator, app: App, text: str) -> None:
     token = swap(bitbucket, app)[1]["access_token"]
     bitbucket.rules.refuses = text
 
@@ -231,7 +231,7 @@ def test_who_may_not_see_a_repository_from_here_is_told_why(bitbucket: Emulator,
     assert look_up(bitbucket, app)[0] == 200
 
 
-def test_a_renamed_workspace_is_found_by_its_new_name_and_its_uuid_alone(bitbucket: Emulator, app: App) -> None:
+def test_renamed_workspace_is_found_only_by_its_new_name_and_its_uuid(bitbucket: Emulator, app: App) -> None:
     token = swap(bitbucket, app)[1]["access_token"]
     bitbucket.rename_workspace("acme", "apex")
     path = f"/2.0/repositories/{quote(app.workspace_uuid)}/widgets"
@@ -242,7 +242,7 @@ def test_a_renamed_workspace_is_found_by_its_new_name_and_its_uuid_alone(bitbuck
     assert git_status(bitbucket, token)[0] == 404
 
 
-def test_a_refused_swap_can_block_good_ones(bitbucket: Emulator, app: App) -> None:
+def test_refused_swap_can_block_good_swaps(bitbucket: Emulator, app: App) -> None:
     bitbucket.rules.refusal_lasts = 60
     assert swap(bitbucket, app, scope="account")[0] == 400
     assert swap(bitbucket, app)[0] == 400
@@ -250,7 +250,7 @@ def test_a_refused_swap_can_block_good_ones(bitbucket: Emulator, app: App) -> No
     assert swap(bitbucket, app)[0] == 200
 
 
-def test_a_token_of_forge_is_a_jwt_that_git_takes(bitbucket: Emulator, app: App) -> None:  # noqa: ARG001  # acme is there
+def test_token_of_forge_is_a_jwt_that_git_can_use(bitbucket: Emulator, app: App) -> None:  # noqa: ARG001  # acme is there
     token = bitbucket.forge_token("acme")
     claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "==="))
 

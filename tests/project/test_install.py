@@ -1,4 +1,4 @@
-"""install.sh and the packages: on any shell, without a network, upgraded, taken away again, by other installers too."""
+"""install.sh and the packages: on any shell, without a network, upgraded, uninstalled, and by other installers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def no_wheels(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def short(fresh: Machine, tmp_path: Path) -> Machine:
-    """A machine whose `python -m venv` fails: all checks come before, and it ends there."""
+    """A machine on which install.sh ends after all checks, because `python -m venv` fails."""
     python = tmp_path / "python3"
     python.write_text(f'#!/bin/sh\ncase "$*" in *"-m venv"*) exit 1 ;; esac\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
@@ -45,7 +45,7 @@ ALL_IS_CHECKED = "making an isolated environment"
 
 
 def tree(folder: Path) -> list[str]:
-    """All that is below a folder."""
+    """Return everything below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
@@ -80,7 +80,7 @@ def test_install_clone_upgrade_uninstall(
         (oldest,) = environments(machine)
         upgraded = install(machine, wheelhouse)
         assert (machine.home / ".gitconfig").read_bytes() == settings
-        # A command that runs just now still imports from there.
+        # A running command still imports from there.
         (newer,) = environments(machine) - {oldest}
         assert oldest.exists()
         assert upgraded.stderr.splitlines()[-1] == f"next: git clone {pattern}"
@@ -94,20 +94,20 @@ def test_install_clone_upgrade_uninstall(
 
     install(machine, wheelhouse, "--uninstall", shell=shell)
     shutil.rmtree(machine.home / "w")
-    if (machine.home / ".gitconfig").exists():  # Git leaves a file that it has emptied.
+    if (machine.home / ".gitconfig").exists():  # Git leaves an empty file.
         assert (machine.home / ".gitconfig").read_text() == ""
         (machine.home / ".gitconfig").unlink()
     assert tree(machine.home) == before
     assert list(machine.runtime.iterdir()) == []
 
 
-def test_install_where_there_is_no_keyring(acme: Workspace, with_uv: Machine, wheelhouse: Path) -> None:
+def test_install_without_a_keyring(acme: Workspace, with_uv: Machine, wheelhouse: Path) -> None:
     del acme.machine.environment["BBJWT_INSTALLATION"]
     (with_uv.home / ".gitconfig").unlink()
     payload = acme.installation.rename(acme.installation.with_name("the app's payload.json"))
     done = install(with_uv, wheelhouse, payload)
 
-    # Installed and configured; nothing is stored by itself, and the last lines say how to go on, as they are typed.
+    # The command is installed and configured, the secret is not stored, and the last lines have the next commands.
     *_, what, variable, stored = done.stderr.splitlines()
     assert "do one of these" in what
     assert shlex.split(variable) == ["export", f"BBJWT_INSTALLATION={payload}"]
@@ -130,17 +130,17 @@ def test_install_where_there_is_no_keyring(acme: Workspace, with_uv: Machine, wh
     )
 
 
-def test_install_of_what_is_no_payload_installs_nothing(fresh: Machine, no_wheels: Path) -> None:
+def test_install_with_a_file_that_is_not_a_payload_installs_nothing(fresh: Machine, no_wheels: Path) -> None:
     (fresh.home / "payload").write_text("[]")
     refused = install(fresh, no_wheels, fresh.home / "payload", check=False)
 
     assert refused.returncode == 1
     assert "not a payload" in refused.stderr
-    assert not (fresh.home / ".local").exists()  # It is told before anything is made.
+    assert not (fresh.home / ".local").exists()  # The error comes before anything is made.
 
 
 @pytest.mark.parametrize("form", ["an array", "a line each"])
-def test_install_takes_a_file_of_many_payloads(acme: Workspace, short: Machine, no_wheels: Path, form: str) -> None:
+def test_install_accepts_a_file_with_many_payloads(acme: Workspace, short: Machine, no_wheels: Path, form: str) -> None:
     several = [acme.bitbucket.payload(acme.app), acme.bitbucket.payload(acme.bitbucket.install("other"))]
     text = json.dumps(several) if form == "an array" else "\n".join(map(json.dumps, several)) + "\n"
     (short.home / "payloads").write_text(text)
@@ -151,7 +151,7 @@ def test_install_takes_a_file_of_many_payloads(acme: Workspace, short: Machine, 
 
 
 def programs_that_betray_themselves(folder: Path, ran: Path) -> None:
-    """Fill a folder with commands and modules, each of which writes to ``ran``."""
+    """Fill a folder with commands and modules that write to ``ran`` if they are run."""
     for name in ("apt-get", "cat", "date", "dirname", "git", "id", "mkdir", "mktemp", "python3", "rm", "sed", "uv"):
         (folder / name).write_text(f'#!/bin/sh\necho {name} >>"{ran}"\n')
         (folder / name).chmod(0o755)
@@ -160,7 +160,7 @@ def programs_that_betray_themselves(folder: Path, ran: Path) -> None:
     (folder / "uv.toml").write_text("broken")
 
 
-def test_install_runs_nothing_of_the_callers_folder_and_opens_nothing(fresh: Machine, wheelhouse: Path) -> None:
+def test_install_runs_and_reads_nothing_of_the_callers_folder(fresh: Machine, wheelhouse: Path) -> None:
     caller = fresh.home / "caller"
     caller.mkdir()
     programs_that_betray_themselves(caller, fresh.home / "ran")
@@ -206,7 +206,7 @@ def test_a_relative_python_is_refused(fresh: Machine, no_wheels: Path) -> None:
     "wrong",
     ["the home of another", "a folder of another", "a link of another", "everybody's folder", "everybody's home"],
 )
-def test_install_goes_through_nothing_that_others_could_replace(
+def test_install_uses_no_folder_or_link_that_others_can_replace(
     fresh: Machine, no_wheels: Path, request: pytest.FixtureRequest, wrong: str
 ) -> None:
     local = fresh.home / ".local"
@@ -231,8 +231,8 @@ def test_install_goes_through_nothing_that_others_could_replace(
     assert not installed(fresh).exists()
 
 
-def test_a_folder_that_everybody_can_write_is_passed_if_it_is_sticky(short: Machine, no_wheels: Path) -> None:
-    # As /tmp is, where the homes of these tests are.
+def test_folder_that_everybody_can_write_is_accepted_if_it_is_sticky(short: Machine, no_wheels: Path) -> None:
+    # The homes of these tests are in such a folder, /tmp.
     (short.home / ".local").mkdir()
     (short.home / ".local").chmod(0o1777)
     done = install(short, no_wheels, check=False)
@@ -251,7 +251,7 @@ def test_a_relative_folder_in_the_environment_is_not_used(short: Machine, no_whe
     assert tree(short.home) == ["here"]
 
 
-def test_two_installers_never_work_on_one_folder(short: Machine, no_wheels: Path) -> None:
+def test_two_installers_never_work_in_the_same_folder(short: Machine, no_wheels: Path) -> None:
     data = short.home / ".local/share/git-credential-bbjwt"
     data.mkdir(parents=True)
     (data / "installing").symlink_to(str(os.getpid()))
@@ -260,7 +260,7 @@ def test_two_installers_never_work_on_one_folder(short: Machine, no_wheels: Path
         assert f"process {os.getpid()} is installing there just now" in refused.stderr
         assert refused.returncode == 1
 
-    # One that was killed is over.
+    # The lock of a killed installer is replaced.
     ended = subprocess.Popen(["true"])
     ended.wait()
     (data / "installing").unlink()
@@ -291,7 +291,7 @@ def test_a_wheelhouse_is_filled_without_pip_on_the_machine(
         assert machine.run(installed(machine), "capability").returncode == 0
 
 
-def test_an_upgrade_keeps_what_was_asked_for(with_uv: Machine, wheelhouse: Path) -> None:
+def test_upgrade_keeps_the_requested_packages(with_uv: Machine, wheelhouse: Path) -> None:
     install(with_uv, wheelhouse, "--no-configure", "--with", "keyring-pass", "--with-broker")
     done = install(with_uv, wheelhouse, "--no-configure", "--with", "keyrings.alt")
     current = with_uv.home / ".local/share/git-credential-bbjwt/current/bin"
@@ -305,7 +305,7 @@ def test_an_upgrade_keeps_what_was_asked_for(with_uv: Machine, wheelhouse: Path)
     assert "gunicorn (version 27" in with_uv.run(current / "gunicorn", "--version").stdout
 
 
-def test_uninstall_keeps_the_command_while_a_secret_cannot_be_removed(with_uv: Machine, wheelhouse: Path) -> None:
+def test_uninstall_keeps_the_command_if_a_secret_cannot_be_removed(with_uv: Machine, wheelhouse: Path) -> None:
     install(with_uv, wheelhouse, "--no-configure")
     real = installed(with_uv).rename(installed(with_uv).with_name("real"))
     (environment,) = environments(with_uv)
@@ -319,7 +319,7 @@ def test_uninstall_keeps_the_command_while_a_secret_cannot_be_removed(with_uv: M
     assert environments(with_uv)
 
 
-def test_a_command_whose_python_is_gone_is_installed_again_with_what_it_had(with_uv: Machine, wheelhouse: Path) -> None:
+def test_command_without_its_python_is_installed_again_with_its_packages(with_uv: Machine, wheelhouse: Path) -> None:
     install(with_uv, wheelhouse, "--no-configure", "--with", "keyrings.alt")
     (environment,) = environments(with_uv)
     (environment / "bin/python").unlink()
@@ -345,7 +345,7 @@ def test_the_command_of_another_installer_is_named_and_never_removed(with_uv: Ma
     assert f"note: replacing {installed(with_uv)}, which another installer made" in done.stderr
 
 
-def test_install_runs_from_its_own_folder_alone(fresh: Machine) -> None:
+def test_install_runs_only_from_its_own_folder(fresh: Machine) -> None:
     done = fresh.run("sh", "-c", f"exec sh -s -- --no-configure <'{INSTALLER}'", check=False)
 
     assert done.returncode == 1
@@ -375,9 +375,7 @@ def test_no_option_is_ignored(fresh: Machine, options: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["a file", "a link to nowhere", "a name"])
-def test_a_place_that_cannot_be_used_is_named_before_anything_is_made(
-    fresh: Machine, no_wheels: Path, wrong: str
-) -> None:
+def test_unusable_place_is_named_before_anything_is_made(fresh: Machine, no_wheels: Path, wrong: str) -> None:
     if wrong == "a file":
         (fresh.home / ".local").touch()
     elif wrong == "a link to nowhere":
@@ -395,7 +393,7 @@ def test_a_place_that_cannot_be_used_is_named_before_anything_is_made(
 
 @pytest.fixture
 def settled(with_uv: Machine, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """A machine with the command installed in a home that has a blank in its name; tests that only look share it."""
+    """A machine with the command in a home with a blank in its name. Tests that change nothing share it."""
 
     def fill(home: Path) -> None:
         with_uv.environment["HOME"] = str(home)
@@ -414,7 +412,7 @@ def test_the_installed_command_ignores_pythonpath(settled: Machine, tmp_path: Pa
     assert settled.run(installed(settled), "capability").stdout == "version 0\ncapability state\n"
 
 
-def test_a_failed_upgrade_leaves_what_worked(settled: Machine, tmp_path: Path) -> None:
+def test_failed_upgrade_leaves_the_old_command_working(settled: Machine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     failed = settled.run("sh", INSTALLER, "--wheelhouse", tmp_path / "empty", check=False)
 
@@ -449,13 +447,13 @@ def test_the_demo_leaves_nothing_behind(fresh: Machine, wheelhouse: Path, checko
     assert tree(checkout) == before
 
 
-def test_the_checkout_is_left_as_it_was(acme: Workspace, with_uv: Machine, wheelhouse: Path, checkout: Path) -> None:
+def test_checkout_is_not_changed(acme: Workspace, with_uv: Machine, wheelhouse: Path, checkout: Path) -> None:
     without_ours = with_uv.home / "wheels"
     without_ours.mkdir()
     for wheel in wheelhouse.iterdir():
         if not wheel.name.startswith("git_credential_bbjwt"):
             (without_ours / wheel.name).symlink_to(wheel)
-    (without_ours / "git_credential_bbjwt-0.9.0-py3-none-any.whl").touch()  # Of another version.
+    (without_ours / "git_credential_bbjwt-0.9.0-py3-none-any.whl").touch()  # A wheel of another version.
     before = tree(checkout)
     install(
         with_uv, without_ours, "--insecure-storage", acme.installation, installer=checkout / "install.sh", cwd=checkout
@@ -465,12 +463,12 @@ def test_the_checkout_is_left_as_it_was(acme: Workspace, with_uv: Machine, wheel
     assert tree(checkout) == before
 
 
-# Debian without python3-venv: a Python that lacks the module, and what else there is or is not.
+# Debian without python3-venv: a Python that lacks the module, with and without other tools.
 
 
 @pytest.fixture
 def without_venv(fresh: Machine, tmp_path: Path) -> Path:
-    """A folder for PATH whose python3 cannot make environments; git and the usual tools are there too."""
+    """A folder for PATH with git and the usual tools, but with a python3 that cannot make environments."""
     folder = tmp_path / "debian"
     folder.mkdir()
     basics = (
@@ -498,14 +496,14 @@ def without_venv(fresh: Machine, tmp_path: Path) -> Path:
 
 
 def fake_apt(folder: Path) -> Path:
-    """An apt-get that writes down how it was called."""
+    """Make an apt-get that records its arguments."""
     apt = folder / "apt-get"
     apt.write_text(f'#!/bin/sh\necho "$@" >>"{folder}/apt-log"\ntest "$1" = update\n')
     apt.chmod(0o755)
     return folder / "apt-log"
 
 
-#: The package that Debian splits off.
+#: Debian's separate package.
 VENV = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
 
 
@@ -545,7 +543,7 @@ def test_without_venv_a_user_gets_the_exact_command(fresh: Machine, no_wheels: P
     assert not log.exists()
 
 
-def test_without_venv_elsewhere(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
+def test_without_venv_on_other_systems(fresh: Machine, no_wheels: Path, without_venv: Path) -> None:
     assert without_venv.exists()
     done = install(fresh, no_wheels, check=False)
 
@@ -554,7 +552,7 @@ def test_without_venv_elsewhere(fresh: Machine, no_wheels: Path, without_venv: P
 
 
 @pytest.mark.parametrize("tool", ["uv", "virtualenv"])
-def test_without_venv_another_tool_serves(
+def test_without_venv_another_tool_is_used(
     fresh: Machine, wheelhouse: Path, tools: Path, without_venv: Path, tool: str, record_property: Recorder
 ) -> None:
     record_property(*tally.worked_with("install.sh:", f"{tool} in place of venv"))
@@ -609,7 +607,7 @@ def test_packages_are_reproducible_and_whole(tmp_path: Path, machine: Machine) -
     names = zipfile.ZipFile(wheel).namelist()
     assert "git_credential_bbjwt/py.typed" in names
     assert not [name for name in names if "/tests/" in name or "build_hook" in name or name.startswith("tests")]
-    # The sdist has all that it takes to build the same wheel.
+    # The same wheel can be built from the sdist.
     (sdist,) = (tmp_path / "dist0").glob("*.tar.gz")
     (tmp_path / "unpacked").mkdir()
     machine.run("tar", "-xf", sdist, "-C", tmp_path / "unpacked")
@@ -618,8 +616,8 @@ def test_packages_are_reproducible_and_whole(tmp_path: Path, machine: Machine) -
     assert (tmp_path / "again" / wheel.name).read_bytes() == wheel.read_bytes()
 
 
-def test_the_command_is_the_one_of_the_wheel() -> None:
-    # Not a wrapper that an installer wrote: those import `re` and cost half a Python start.
+def test_command_is_the_wheels_own() -> None:
+    # It is not an installer's wrapper, which imports `re` and takes half a Python start.
     assert "import re" not in COMMAND.read_text()
 
 

@@ -1,4 +1,4 @@
-"""Only code that this repository names: the locks, what they cover, and what one changed digit does."""
+"""The locks: they cover all code from an index, and one changed digit stops the installation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.installers import INSTALLER, environments, install, installed
 
 INSTALLED = PROJECT / "git_credential_bbjwt/installed"
 
-#: The locks, and what of pyproject.toml each is to satisfy.
+#: The locks, with the lists of pyproject.toml that each must satisfy.
 LOCKS = {
     INSTALLED / "locked.txt": ["dependencies"],
     INSTALLED / "locked-demo.txt": ["dependencies", "demo"],
@@ -32,7 +32,7 @@ SYSTEMS = {"linux": ("Linux", "posix"), "darwin": ("Darwin", "posix"), "win32": 
 
 
 def locked(lock: Path) -> list[tuple[Requirement, list[str]]]:
-    """Each requirement of a lock, with its hashes."""
+    """Return each requirement of a lock, with its hashes."""
     entries = lock.read_text().replace("\\\n", " ").splitlines()
     found = []
     for entry in entries:
@@ -42,7 +42,7 @@ def locked(lock: Path) -> list[tuple[Requirement, list[str]]]:
 
 
 def asked_for(part: str) -> list[Requirement]:
-    """What one list of pyproject.toml asks for."""
+    """Return the requirements in a list of pyproject.toml."""
     text = (PROJECT / "pyproject.toml").read_text()
     found = re.search(rf"^{part} = \[(.*?)\]\s*$", text, re.MULTILINE | re.DOTALL)
     assert found is not None
@@ -51,7 +51,7 @@ def asked_for(part: str) -> list[Requirement]:
     return [Requirement(name) for name in names if not name.startswith("git-credential-bbjwt")]
 
 
-def test_what_pyproject_asks_for_is_found() -> None:
+def test_requirements_of_pyproject_are_found() -> None:
     assert [one.name for one in asked_for("requires")] == ["hatchling", "shtab"]
     assert {"keyring", "python-socks", "truststore"} <= {one.name for one in asked_for("dependencies")}
 
@@ -87,7 +87,7 @@ def test_each_lock_fits_pyproject_on_every_python_and_system(lock: Path) -> None
                     assert chosen[canonicalize_name(wanted.name)] in wanted.specifier, f"{wanted} on {python}, {system}"
 
 
-def test_what_is_locked_twice_is_locked_alike() -> None:
+def test_package_in_two_locks_has_the_same_version() -> None:
     runtime = {(one.name, str(one.specifier), str(one.marker)) for one, _ in locked(INSTALLED / "locked.txt")}
     for lock in LOCKS:
         if "dependencies" in LOCKS[lock]:
@@ -96,7 +96,7 @@ def test_what_is_locked_twice_is_locked_alike() -> None:
 
 
 @pytest.mark.parametrize("lock", ["locked.txt", "locked-build.txt"])
-def test_one_changed_digit_stops_it_before_anything_ran(
+def test_one_changed_digit_stops_the_installation_before_anything_runs(
     fresh: Machine, wheelhouse: Path, checkout: Path, lock: str
 ) -> None:
     file = checkout / "git_credential_bbjwt/installed" / lock
@@ -119,7 +119,7 @@ def test_one_changed_digit_stops_it_before_anything_ran(
     assert made == [path for path in before if path.is_file()]
 
 
-def test_from_sources_with_what_is_locked_alone(with_uv: Machine, tools: Path, wheelhouse: Path) -> None:
+def test_installation_from_sources_uses_only_locked_packages(with_uv: Machine, tools: Path, wheelhouse: Path) -> None:
     # With pip, tests/run does the same before any test.
     machine = with_uv
     without_ours = machine.home / "wheels"
@@ -135,12 +135,12 @@ def test_from_sources_with_what_is_locked_alone(with_uv: Machine, tools: Path, w
     there = json.loads(machine.run(*uv, "list", "--format=json", "--python", environment).stdout)
     names = {canonicalize_name(one["name"]) for one in there} - {"git-credential-bbjwt"}
     assert names <= {canonicalize_name(one.name) for one, _ in locked(INSTALLED / "locked.txt")}
-    # The lock is whole: nothing that is installed lacks what it needs.
+    # The lock is complete: no installed package lacks a dependency.
     assert "All installed packages are compatible" in machine.run(*uv, "check", "--python", environment).stderr
     assert not (environment / "build").exists()
 
 
-def test_what_is_not_locked_is_said(with_uv: Machine, wheelhouse: Path) -> None:
+def test_packages_that_are_not_locked_are_named(with_uv: Machine, wheelhouse: Path) -> None:
     done = install(with_uv, wheelhouse, "--no-configure", "--latest", "--with", "shtab")
 
     assert "the newest packages that pyproject.toml allows, as --latest asks for; they are not locked" in done.stderr
@@ -156,5 +156,5 @@ def test_the_project_names_no_index() -> None:
     assert "index-url" not in INSTALLER.read_text()
 
 
-def test_it_runs_with_this_python() -> None:
+def test_this_python_is_one_of_the_locks_pythons() -> None:
     assert f"{sys.version_info[0]}.{sys.version_info[1]}" in PYTHONS

@@ -1,4 +1,4 @@
-"""One table of options: README, the man page and each command's help have every option there is."""
+"""One table of options: README, the man page and each command's help have every option."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_tables_are_written_by_tests_options() -> None:
 
 
 def own_options(command: str) -> list[str]:
-    """The options of a command that are not the helper's, and the words to choose from."""
+    """Return the options of a command that are not the helper's, and the choices of their values."""
     (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     own = [action for action in commands.choices[command]._actions if action.option_strings[-1:] != ["--help"]]
     own = [action for action in own if not OPTIONS.keys() & set(action.option_strings)]
@@ -40,7 +40,7 @@ def test_readme_names_each_command_and_the_man_page_each_of_its_options(command:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_module_of_a_command_has_what_the_command_line_calls(command: str) -> None:
+def test_module_of_a_command_has_the_functions_that_the_command_line_calls(command: str) -> None:
     module = import_module(f"git_credential_bbjwt.commands.{COMMANDS[command].module}")
 
     assert module.__doc__
@@ -50,7 +50,7 @@ def test_module_of_a_command_has_what_the_command_line_calls(command: str) -> No
 
 def test_every_option_has_a_value_of_its_own_in_the_helper_line() -> None:
     examples = {"--timeout": "7", "--allow": "acme/widgets", "--scope": "account"}
-    # The last of the values to choose from, if an option has such.
+    # If an option has choices, its last choice.
     examples |= {name: one.metavar.rpartition("|")[2] for name, one in OPTIONS.items() if "|" in one.metavar}
     given = HelperOptions()
     for name, option in OPTIONS.items():

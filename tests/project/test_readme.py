@@ -1,4 +1,4 @@
-"""The recipes of README and of the operators' page, run from their own text: what they tell people to type works."""
+"""The recipes of README and of the operators' page, run from their own text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["scene"]  # a fixture
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 OPERATORS = (PROJECT / "git_credential_bbjwt/serving/README.md").read_text(encoding="utf-8")
 
-#: All that somebody may type or copy; the payload that is shown is JSON, and what is printed has no language.
+#: All blocks to type or copy. The payload's block is JSON, and blocks of output have no language.
 BLOCKS: list[str] = re.findall(r"^```(?!json)\w+\n(.*?)```", README, re.MULTILINE | re.DOTALL)
 OPERATORS_BLOCKS: list[str] = re.findall(
     r"^```\w+\n(.*?)```",
@@ -29,7 +29,7 @@ OPERATORS_BLOCKS: list[str] = re.findall(
     re.MULTILINE | re.DOTALL,
 )
 
-#: Each recipe, and words that only its block has.
+#: Each recipe, with words that are only in its block.
 KNOWN_BY = {
     "demo": "./install.sh --demo",
     "tests": "tests/run\n",
@@ -59,37 +59,37 @@ RECIPES = {
 
 
 def recipe(scene: Workspace, name: str) -> str:
-    """The recipe's text, for the emulator in Bitbucket's place, without the lines that install what is there."""
+    """Return the recipe's text for the emulator, without the lines that install the command."""
     lines = [line for line in RECIPES[name].splitlines() if not line.startswith("./install.sh --")]
     return for_emulator(scene, "\n".join(lines) + "\n")
 
 
 def inline(scene: Workspace, start: str) -> str:
-    """The one command that a page has in the middle of a line and that begins with ``start``, for the emulator."""
+    """Return the one command within a line of a page that begins with ``start``, for the emulator."""
     (command,) = {text for text in re.findall(r"`([^`\n]+)`", README + OPERATORS) if text.startswith(start)}
     return for_emulator(scene, command)
 
 
 def for_emulator(scene: Workspace, text: str) -> str:
-    """A command with the emulator in Bitbucket's place, and the command that is tested where README installs it."""
+    """Replace Bitbucket by the emulator, and README's installed command by the tested command."""
     text = text.replace("https://bitbucket.org", scene.bitbucket.base_url)
     return text.replace("/usr/local/bin/git-credential-bbjwt", str(COMMAND))
 
 
 def follow(scene: Workspace, name: str, **changes: str | None) -> str:
-    """Type what the README says; return what it printed."""
+    """Run a recipe of README; return its output."""
     return typed(scene, recipe(scene, name), **changes)
 
 
 def typed(scene: Workspace, text: str, **changes: str | None) -> str:
-    """What a shell prints that is given ``text``."""
+    """Run ``text`` in a shell; return its output."""
     done = scene.machine.run("sh", "-eu", "-c", text, env=scene.machine.env(changes))
     return done.stdout + done.stderr
 
 
 @pytest.fixture
 def newcomer(acme: Workspace) -> Workspace:
-    """The usual scene with nothing set up: the payload lies in the home as installed.json."""
+    """The usual scene without any set-up. The payload is in the home as installed.json."""
     (acme.machine.home / ".gitconfig").unlink()
     del acme.machine.environment["BBJWT_INSTALLATION"]
     acme.installation = acme.installation.rename(acme.machine.home / "installed.json")
@@ -97,12 +97,12 @@ def newcomer(acme: Workspace) -> Workspace:
 
 
 def cloned(scene: Workspace) -> bool:
-    """Whether acme/widgets is there."""
+    """Return whether acme/widgets was cloned."""
     return (scene.machine.home / "widgets/README.md").exists()
 
 
 def mounted(scene: Workspace, where: str) -> str:
-    """Put the payload where a recipe expects it, below the test's own folder; return the way there."""
+    """Copy the payload to the path that a recipe expects, below the test's folder; return its path."""
     place = scene.machine.home.parent / "mounted" / where.lstrip("/")
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(scene.installation, place)
@@ -117,7 +117,7 @@ def test_every_block_of_commands_is_tested_here() -> None:
 
 
 def test_the_two_commands() -> None:
-    # Run by test_install and by whoever runs this.
+    # test_install runs the first, and these tests are run by the second.
     clone = "git clone URL-OF-THIS-REPOSITORY git-credential-bbjwt\ncd git-credential-bbjwt\n"
     assert (RECIPES["demo"], RECIPES["tests"]) == (clone + "./install.sh --demo\n", "tests/run\n")
 
@@ -179,7 +179,7 @@ def test_systemd(newcomer: Workspace, tmp_path: Path) -> None:
     (tmp_path / "mirror.service").write_text(f"[Unit]\nDefaultDependencies=no\n\n{unit}")
     verified = newcomer.machine.run(need("systemd-analyze"), "verify", tmp_path / "mirror.service", check=False)
     assert "mirror.service" not in verified.stderr, verified.stderr
-    # What systemd would do: the credential in a folder of its own, named by a variable.
+    # Like systemd, put the credential into a separate folder that a variable names.
     (name, _), *_ = re.findall("LoadCredential=(.*?):(.*)", unit)
     (command,) = re.findall("ExecStart=(.*)", unit)
     folder = Path(mounted(newcomer, f"credentials/{name}")).parent
@@ -217,7 +217,7 @@ def test_cron(newcomer: Workspace) -> None:
     machine.run("git", f"--git-dir={mirror}", "remote", "add", "origin", newcomer.url)
     line = recipe(newcomer, "cron").replace("/etc/bitbucket-installation.json", payload)
     command = line.replace("/srv/widgets.git", str(mirror))
-    # What cron gives a job, and the authority that stands for a public one.
+    # The environment that cron gives a job, and the emulator's authority.
     environment = {"HOME": str(machine.home), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "builder"}
     environment |= {name: str(newcomer.bitbucket.ca_file) for name in ("SSL_CERT_FILE", "GIT_SSL_CAINFO")}
     machine.run("/bin/sh", "-c", command, env=environment)
@@ -226,7 +226,7 @@ def test_cron(newcomer: Workspace) -> None:
 
 
 def with_installation(scene: Workspace) -> dict[str, str]:
-    """The environment of a machine that holds the secret."""
+    """Return the environment of a machine with the secret."""
     return {"BBJWT_INSTALLATION": str(scene.installation)}
 
 
@@ -270,7 +270,7 @@ def test_insecure_storage(newcomer: Workspace) -> None:
 
 
 def test_buildkit(newcomer: Workspace) -> None:
-    """What the builder runs, in a machine without a runtime folder; a layer is what it leaves on the disk."""
+    """Run the builder's command without a runtime folder. The layer has the files that are left on the disk."""
     assert "--secret id=bitbucket,src=installed.json" in recipe(newcomer, "docker build")
     mount, _, text = recipe(newcomer, "buildkit").strip().removeprefix("RUN --mount=").partition(" ")
     options = dict(option.split("=") for option in mount.split(","))
@@ -290,12 +290,12 @@ def test_buildkit(newcomer: Workspace) -> None:
 
 
 def files(scene: Workspace) -> list[Path]:
-    """All files below the home."""
+    """Return all files below the home."""
     return [path for path in scene.machine.home.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("broker", ["'ssh", "unix:", "https:"])
-def test_askers_are_configured(newcomer: Workspace, broker: str) -> None:
+def test_clients_of_a_broker_are_configured(newcomer: Workspace, broker: str) -> None:
     start = f"git-credential-bbjwt configure --broker {broker}"
     typed(newcomer, inline(newcomer, start))
     key = "credential.https://bitbucket.org.helper"
@@ -316,7 +316,7 @@ def test_identity_of_each_platform() -> None:
 
 
 def test_a_secret_store(newcomer: Workspace) -> None:
-    # What each prints is the bare payload: the programs' own manuals have no other shape for these words.
+    # Each program prints the payload without a wrapper, according to its manual.
     wanted = {
         "vault": "kv get -field=payload secret/bitbucket/acme",
         "op": "read op://Bitbucket/acme/payload",
@@ -368,7 +368,7 @@ def test_after_connect(newcomer: Workspace) -> None:
 
 
 def test_agent_in_a_sandbox(newcomer: Workspace) -> None:
-    """The container's part: its configuration names the socket, and nothing else of the host is inside."""
+    """The container's part: its configuration names the socket, and it has nothing else of the host."""
     lines = recipe(newcomer, "agent").splitlines()
     typed(newcomer, "\n".join(lines[:2]) + "\n")
     written = newcomer.machine.git("config", "--file", "agent.gitconfig", "--list").stdout

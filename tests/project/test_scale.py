@@ -1,4 +1,4 @@
-"""A busy machine: many helpers that start at once over several repositories."""
+"""A busy machine: many helpers that start at once for several repositories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tests import tally
 from tests.conftest import EVERYTHING, Workspace, finish, start
 
-#: Four helpers start for each.
+#: The number of repositories. Four helpers start for each.
 REPOSITORIES = 50 if EVERYTHING else 10
 
 
@@ -18,7 +18,7 @@ def test_four_helpers_at_once_for_each_repository_make_one_mint_each(
 ) -> None:
     bare = acme.bitbucket.host_repository("acme/many0")
     for number in range(1, REPOSITORIES):
-        # One bare repository behind all of them: only their names and UUIDs matter here.
+        # All have the same bare repository, because only their names and UUIDs matter here.
         acme.bitbucket.host_repository(f"acme/many{number}", path=bare.path)
     urls = [f"{acme.bitbucket.base_url}/acme/many{number}.git" for number in range(REPOSITORIES)]
     started = time.monotonic()

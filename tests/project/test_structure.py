@@ -1,4 +1,4 @@
-"""The house as CONTRIBUTING.md draws it: wings in an order, and imports between them that point one way."""
+"""The package's structure as in CONTRIBUTING.md: wings in an order, and imports between them in one direction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WINGS = re.findall(r"^\| `(\w+)/` \|", DRAWN, re.MULTILINE)
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules of the package that a module of it imports, wherever in it."""
+    """Yield the modules of the package that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE.name):
             inner = node.module.removeprefix(PACKAGE.name).lstrip(".")
@@ -25,12 +25,12 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def wing_of(module: str) -> str:
-    """The wing a module is in, or empty for one at the top."""
+    """Return the wing of a module; empty for a module at the top."""
     first = module.partition(".")[0]
     return first if (PACKAGE / first).is_dir() else ""
 
 
-def test_the_table_has_every_wing_and_room() -> None:
+def test_table_has_every_wing_and_module() -> None:
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
     assert set(WINGS) == folders
@@ -58,7 +58,7 @@ def test_no_file_is_longer_than_350_lines() -> None:
 
 
 def modules() -> dict[str, set[str]]:
-    """Each module of the package, with the modules of the package that it imports."""
+    """Return each module of the package, with the modules of the package that it imports."""
     paths = [path for path in PACKAGE.rglob("*.py") if "installed" not in path.parts]
     names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in paths}
     found: dict[str, set[str]] = {}
@@ -85,7 +85,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     assert {name: imported & left.keys() for name, imported in left.items()} == {}
 
 
-def test_no_module_forks_or_stands_in_for_another_but_cryptography() -> None:
+def test_no_module_forks_and_only_cryptography_is_replaced_in_sys_modules() -> None:
     forks, stand_ins = [], []
     for path in PACKAGE.rglob("*.py"):
         for line in path.read_text(encoding="utf-8").splitlines():
