@@ -36,13 +36,6 @@ def in_terminal(machine: Machine, *arguments: str, **changes: str) -> str:
 # Help
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_fits_80_columns(machine: Machine, command: str) -> None:
-    shown = machine.bbjwt(*command.split(), "--help", COLUMNS="80").stdout
-
-    assert max(map(len, shown.splitlines())) <= 80
-
-
 def test_help_has_the_commands_first_then_the_options(machine: Machine) -> None:
     shown = machine.bbjwt("--help").stdout
 

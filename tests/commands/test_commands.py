@@ -216,9 +216,10 @@ def test_jwt_is_for_the_swap_and_short(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_of_each_command(machine: Machine, command: str) -> None:
-    done = machine.bbjwt(*command.split(), "--help")
+def test_help_of_each_command_has_an_example_and_fits_80_columns(machine: Machine, command: str) -> None:
+    done = machine.bbjwt(*command.split(), "--help", COLUMNS="80")
 
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert done.stdout.startswith("usage: git-credential-bbjwt")
     assert done.stderr == ""
     assert not command or f"  git-credential-bbjwt {command}" in done.stdout  # An example.
