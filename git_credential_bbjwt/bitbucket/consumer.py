@@ -1,6 +1,6 @@
 """An OAuth consumer's tokens, by the client credentials grant. Such a token opens every repository of the workspace.
 
-Sources: "OAuth on Bitbucket Cloud" and its examples with ``curl -u`` (key and secret as they are), RFC 6749, sections
+Sources: "OAuth on Bitbucket Cloud" and its examples with ``curl -u`` (key and secret unchanged), RFC 6749, sections
 4.4 (the grant) and 2.3.1 (key and secret form-encoded, as Go's OAuth library sends them).
 """
 

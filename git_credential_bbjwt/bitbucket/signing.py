@@ -27,7 +27,7 @@ class Signed:
 class Signer(Protocol):
     """A source of JWTs, which prove the app's identity."""
 
-    #: Whether each request gets a JWT of its own, with its own ``qsh``.
+    #: Whether each request gets its own JWT, with its own ``qsh``.
     signs_each: bool
 
     def jwt_for(self, method: str, path: str, query: Query) -> Signed:
@@ -38,7 +38,7 @@ class Signer(Protocol):
 
 
 class PresignedJwt:
-    """A JWT signed elsewhere, used as it is."""
+    """A JWT that was signed elsewhere."""
 
     signs_each = False
 

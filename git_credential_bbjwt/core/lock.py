@@ -40,7 +40,7 @@ if sys.platform == "win32":
         """
 
         def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
-            """``may_wait`` is called before each look of one that waits, and raises when it must not wait longer."""
+            """``may_wait`` is called before each further attempt. It raises an error if the wait must end."""
             self._folder = folder
             self._name = name
             self._may_wait = may_wait
@@ -101,7 +101,7 @@ else:
         """
 
         def __init__(self, folder: PrivateFolder, name: str, *, may_wait: Callable[[], object] | None = None) -> None:
-            """``may_wait`` is called before each look of one that waits, and raises when it must not wait longer."""
+            """``may_wait`` is called before each further attempt. It raises an error if the wait must end."""
             self._folder = folder
             self._name = name
             self._may_wait = may_wait

@@ -171,7 +171,7 @@ OPTIONS = _table(
         "--host",
         "HOST",
         _host,
-        "what a broker or an installation command is asked about; repeatable",
+        "host for which a broker or an installation command is asked; repeatable",
         default=CLOUD_HOST,
         attribute="hosts",
         is_repeatable=True,
@@ -180,7 +180,7 @@ OPTIONS = _table(
         "--allow",
         "PATTERN",
         _allow,
-        "give tokens for WORKSPACE/SLUG only, * in SLUG for any characters; repeatable",
+        "allow tokens only for WORKSPACE/SLUG, with * in SLUG for any characters; repeatable",
         is_repeatable=True,
     ),
     Option(

@@ -62,7 +62,7 @@ def redacted(text: str) -> str:
     Redact a text before you cut it, because a part of a secret is not recognised. The text of a server or of another
     program needs more: `server_text.safe_text`.
     """
-    # The longest first, so that a secret within another one does not leave the other's rest visible.
+    # The longest first, or a secret within another one would leave the rest of the other visible.
     for secret in hidden_values():
         text = text.replace(secret, REDACTED)
     if "eyJ" not in text:
@@ -87,7 +87,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def listed(names: "list[str]") -> str:
-    """Return the first 20 names, and how many there are more."""
+    """Return the first 20 names and the number of the others."""
     more = len(names) - 20
     return ", ".join(names[:20]) + (f" and {more} more" if more > 0 else "")
 
@@ -108,7 +108,7 @@ def _write(fd: int, line: str, *, mark: str = "", colour: str = "") -> None:
     try:
         os.write(fd, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
-        # Nobody reads standard error, or the disk of the trace file is full: no reason to fail git.
+        # Nobody reads standard error, or the trace file's disk is full. Git should not fail because of that.
         pass
 
 

@@ -1,7 +1,7 @@
-"""Cached tokens: their records, their folders, and the rule for using them again. A cached answer needs only this.
+"""Cached tokens: their records, their folders, and the rule for using them again.
 
-On Linux a token is in memory only: in the user's runtime folder, else in ``/dev/shm``. The containers of a Kubernetes
-pod share ``/dev/shm``, so a token that opens a whole workspace is not kept there.
+On Linux, tokens are only in memory: in the user's runtime folder, or if there is none, in ``/dev/shm``. The containers
+of a Kubernetes pod share ``/dev/shm``, so a token that opens a whole workspace is not kept there.
 """
 
 import os

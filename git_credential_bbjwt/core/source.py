@@ -4,10 +4,10 @@
 stamp of everything that the sources say about its repository. After any change, even of a secret alone, the stamp
 differs, and `entry` leaves the request to `getting`.
 
-A registry is a folder that is its own index. ``installations/<host>/<workspace>`` holds what is registered for one
-workspace, one JSON object per line, without secrets. ``installations/<host>/<{uuid}>`` holds the slugs of the workspace
-with that UUID. A call opens the one or two files that its repository's names lead to, so what it reads does not grow
-with the registry.
+The folders of a registry are its index. ``installations/<host>/<workspace>`` contains the registered installations of
+one workspace, without secrets, one JSON object per line. ``installations/<host>/<{uuid}>`` contains the slugs of the
+workspace with that UUID. A call opens only the one or two files of its repository's workspace, so the amount that it
+reads does not grow with the registry.
 """
 
 import os

@@ -122,7 +122,7 @@ class ToBeAsked(Level):
     def names(self, host: str) -> bool:
         return host in self.asked.hosts
 
-    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it holds none
+    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it has none
         return []
 
 

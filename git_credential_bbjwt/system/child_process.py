@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: The variables that hold secrets: never passed on to a child process.
+#: The variables with secrets, which are never passed on to a child process.
 SECRET_VARIABLES = ("BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND", "BBJWT_JWT")
 
 #: The variables by which platforms prove a job's identity: passed on only to an ID token command.

@@ -1,4 +1,4 @@
-"""The token cache: its folders, and the small files beside the tokens."""
+"""The token cache: its folders, and small files in addition to the tokens."""
 
 from git_credential_bbjwt.core.places import user_cache_folder
 from git_credential_bbjwt.core.private_folder import PrivateFolder

@@ -1,4 +1,4 @@
-"""A token for git, whoever gave it, and how it becomes a record of the cache."""
+"""A token for git from any vendor, and its conversion to a record of the cache and back."""
 
 from git_credential_bbjwt.core.protocol import FINGERPRINT_LENGTH, USERNAME
 from git_credential_bbjwt.core.record import WORKSPACE, Record
@@ -8,10 +8,10 @@ from git_credential_bbjwt.core.repository import Repository
 class Token:
     """An access token with its end and its reach.
 
-    ``value`` is what git gets as the password, and ``identity`` is that of the vendor that gave it. ``expires`` is the
-    Unix time of its end, None if that is not known; ``minted`` is the Unix time at which it was requested. ``uuid`` is
-    that of the one repository it opens, None if a broker gave it or if it ``opens_workspace``. ``granted`` names the
-    scopes of a token that opens a workspace, and ``asked`` the scope that it was found to be no broader than.
+    ``value`` is git's password, and ``identity`` is the vendor's. ``expires`` is the Unix time of its end, None if that
+    is not known. ``minted`` is the Unix time at which it was requested. ``uuid`` is the UUID of the one repository that
+    it opens, None if it came from a broker or ``opens_workspace``. ``granted`` names the scopes of a token that opens a
+    workspace, and ``asked`` the requested scope that they were compared with.
     """
 
     __slots__ = (
@@ -52,14 +52,14 @@ class Token:
         self.granted = granted
         self.asked = asked
         self.identity = identity
-        #: Whether it comes from the token cache. Git gets such a token with a ``state[]`` to refuse it by.
+        #: Whether it comes from the token cache. Git gets such a token with a ``state[]``, by which git can refuse it.
         self.is_cached = is_cached
         #: Whether the token cache may keep it.
         self.may_be_kept = may_be_kept
 
 
 def fingerprint_of(token: bytes) -> str:
-    """Return what identifies a token, here and in ``state[]``: the first digits of its hexadecimal SHA-256."""
+    """Return the fingerprint of a token, as in ``state[]``: the first digits of its hexadecimal SHA-256."""
     from hashlib import sha256  # Loads OpenSSL, which an `erase` of another helper's password does not need.
 
     return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
