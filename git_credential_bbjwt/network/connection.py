@@ -5,6 +5,7 @@ mint together. Otherwise, if git clones eight submodules at once, the imports of
 processor before any helper has sent a packet.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -43,6 +44,8 @@ class Network:
         self.distrusted: set[str] = set()
         #: Whether an attempt of this call was lost without a byte.
         self.loses = False
+        #: All connections of this call, for `Connections.abort`.
+        self.connections: list[Connection] = []
         self._routes: dict[str, Route] = {}
         self._contexts: dict[Certificates, ssl.SSLContext] = {}
         self._lock = threading.Lock()
@@ -94,6 +97,7 @@ class Connection:
         self._lock = threading.Lock()
         # The time of the last received data, or of the start, by the monotonic clock.
         self._heard = time.monotonic()
+        network.connections.append(self)
         self._opening = threading.Thread(target=self._open, daemon=True)
         self._opening.start()
 
@@ -131,6 +135,17 @@ class Connection:
             self._is_closed = True
             if self._stream is not None:
                 self._stream.close()
+
+    def abort(self) -> None:
+        """End an exchange that is under way in another thread, which then gets an error.
+
+        The socket is shut down and not closed: its number could belong to another file before that thread notices.
+        """
+        with self._lock:
+            self._is_closed = True
+            if self._stream is not None:
+                with contextlib.suppress(OSError):
+                    self._stream.shutdown(socket.SHUT_RDWR)
 
     def _wait_until_open(self, patience: float) -> socket.socket:
         while self._opening.is_alive():

@@ -57,6 +57,11 @@ class Connections:
         with self._lock:
             self._idle.append(origin)
 
+    def abort(self) -> None:
+        """End all exchanges that are under way, in a process that goes on when the budget of the call is over."""
+        for connection in self._network.connections:
+            connection.abort()
+
 
 class Origin:
     """One base URL, and the connection to it.

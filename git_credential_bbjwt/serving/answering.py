@@ -42,6 +42,7 @@ from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token, cached_token, fingerprint_of
 from git_credential_bbjwt.vendors.connect import look_up_name
+from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Vendor
 
 # Seconds for which a repository's name, looked up by its UUIDs, is valid: the longest life of a token.
@@ -84,6 +85,7 @@ class Answering:
         self._find_rules = find_rules
         self._budget = budget
         self._repository = ""
+        self._session: Session | None = None
 
     def answer(self, read: Callable[[], bytes]) -> Answer:
         """Return the answer to the request that ``read`` returns, or that there is none when the budget ends.
@@ -96,7 +98,11 @@ class Answering:
         work.start()
         with contextlib.suppress(BudgetSpentError):
             work.join(self._budget.remaining() + _GRACE)
-        return found[0] if found else self._refusal(self._budget.spent())
+        if found:
+            return found[0]
+        if self._session is not None:
+            self._session.abort()  # A response that drips would keep the thread and its lock of the repository.
+        return self._refusal(self._budget.spent())
 
     def _outcome(self, read: Callable[[], bytes]) -> Answer:
         try:
@@ -139,6 +145,7 @@ class Answering:
             asking = Asking(
                 options, sources, catalogue, self._budget, cache=cache, whole_workspace=rules.whole_workspace
             )
+            self._session = asking.session
             if repository.uuid is not None or repository.workspace.startswith("{"):
                 repository = _named(repository, candidates, asking)
                 self._repository = repository.full_name

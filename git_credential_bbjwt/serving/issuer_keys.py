@@ -265,6 +265,16 @@ def fetch_keys(issuer: str, url: str) -> Fetched:
     from git_credential_bbjwt.network.connections import Connections
 
     connections = Connections(Budget(PATIENCE), HttpSettings())
+    end = threading.Timer(PATIENCE, connections.abort)  # The budget does not end a response that drips.
+    end.daemon = True
+    end.start()
+    try:
+        return _fetch(connections, issuer, url)
+    finally:
+        end.cancel()
+
+
+def _fetch(connections: "Connections", issuer: str, url: str) -> Fetched:
     if not url:
         body, _ = _get(connections, issuer.rstrip("/") + "/.well-known/openid-configuration")
         found = parse_object(body)

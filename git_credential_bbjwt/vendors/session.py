@@ -125,6 +125,11 @@ class Session:
                 self._connections = Connections(self.budget, self._settings)
             return self._connections
 
+    def abort(self) -> None:
+        """End all exchanges that are under way, because nobody waits for them any longer."""
+        if self._connections is not None:
+            self._connections.abort()
+
 
 def _path_of(repository: Repository | None) -> str:
     return "" if repository is None else f"/{repository.full_name}.git"

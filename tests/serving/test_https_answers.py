@@ -347,6 +347,15 @@ def test_bitbucket_that_does_not_answer_in_time(broker: HttpsBroker) -> None:
     assert broker.send("GET", "/healthz").status == 200
 
 
+def test_response_that_drips_leaves_no_lock_behind(broker: HttpsBroker) -> None:
+    broker.write(timeout=2)
+    broker.start()
+    broker.scene.bitbucket.misbehave("token", Fault(drip=0.3))
+
+    assert broker.ask().status == 504
+    assert broker.ask().status == 200
+
+
 def test_outage_of_bitbucket(broker: HttpsBroker) -> None:
     broker.write(timeout=3)
     broker.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import threading
 import time
@@ -12,7 +14,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from git_credential_bbjwt.core.failures import ConnectionFailedError
+from git_credential_bbjwt.core.failures import BudgetSpentError, ConnectionFailedError
+from git_credential_bbjwt.serving import issuer_keys
 from git_credential_bbjwt.serving.id_token import IdToken, parse_token
 from git_credential_bbjwt.serving.issuer_keys import (
     Fetched,
@@ -22,6 +25,7 @@ from git_credential_bbjwt.serving.issuer_keys import (
     fetch_keys,
     keys_in,
 )
+from tests.conftest import LATE
 from tests.issuer import Issuer, IssuerServer
 
 
@@ -241,6 +245,36 @@ def test_life_of_keys(server: IssuerServer, cache_control: str, life: int) -> No
     server.cache_control = cache_control
 
     assert fetch_keys(server.url, "").life == life
+
+
+def test_issuer_whose_response_drips_is_given_up_in_time(server: IssuerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(issuer_keys, "PATIENCE", 1.0)
+    ends = threading.Event()
+
+    def drip() -> None:
+        with socket.create_server(("localhost", 0)) as listening:
+            place.append(f"https://localhost:{listening.getsockname()[1]}")
+            connection, _ = listening.accept()
+            with contextlib.suppress(OSError), server.context.wrap_socket(connection, server_side=True) as stream:
+                stream.recv(65_536)
+                stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                for _ in range(200):
+                    stream.sendall(b" ")
+                    if ends.wait(0.1):
+                        break
+
+    place: list[str] = []
+    thread = threading.Thread(target=drip)
+    thread.start()
+    until(lambda: bool(place))
+    began = time.monotonic()
+    try:
+        with pytest.raises(BudgetSpentError):
+            fetch_keys(place[0], "")
+        assert time.monotonic() - began < 1 + LATE
+    finally:
+        ends.set()
+        thread.join()
 
 
 HOSTILE: dict[str, Callable[[IssuerServer, str], tuple[int, dict[str, str], bytes] | None]] = {
