@@ -110,7 +110,7 @@ def _declare(name: str, command: argparse.ArgumentParser) -> argparse.ArgumentPa
 
 
 def _add(group: argparse._ArgumentGroup, option: Option) -> None:
-    """Declare an option of the helper; its values are collected under its name, for `HelperOptions.with_option`."""
+    """Declare an option of the helper; its values are collected under its name, for `with_option`."""
     meaning = option.meaning + (f" (default: {option.default})" if option.default else "")
     common: dict[str, Any] = {"dest": option.name, "default": argparse.SUPPRESS, "help": meaning}
     if option.metavar:

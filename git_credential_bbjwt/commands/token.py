@@ -46,11 +46,11 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         return _print_many(urls, options, arguments.format)
     repository = parse_url(urls[0])
     options = with_broker(options, urls[0])
-    print(_spelled(token_for_person(repository, options), repository, options.scope, arguments.format))
+    print(_formatted(token_for_person(repository, options), repository, options.scope, arguments.format))
     return 0
 
 
-def _spelled(token: Token, repository: Repository, scope: str, how: str) -> str:
+def _formatted(token: Token, repository: Repository, scope: str, how: str) -> str:
     """Return the token for ``repository`` as ``--format`` names it. ``expires_at`` of ``json`` is a Unix time."""
     match how:
         case "json":
@@ -98,7 +98,7 @@ def _print_many(urls: list[str], options: HelperOptions, how: str) -> int:
                 return ""
             try:
                 repository = parse_url(url)
-                return _spelled(obtain_for_person(person, repository), repository, options.scope, how)
+                return _formatted(obtain_for_person(person, repository), repository, options.scope, how)
             except CredentialError as problem:
                 if isinstance(problem, RefusedError) and problem.status == 429:
                     stopped_by = problem
