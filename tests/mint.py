@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from git_credential_bbjwt.bitbucket.api import Bitbucket
 from git_credential_bbjwt.bitbucket.responses import AccessToken
-from git_credential_bbjwt.bitbucket.signing import SecretSigner
 from git_credential_bbjwt.core import output
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.git.http_settings import HttpSettings
+from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.network import connections
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.vendors.session import Session
 from tests.conftest import Machine
-from tests.emulator import App, Emulator, Fault
+from tests.emulator import App, Emulator, Fault, HostedRepository
 
 
 def answers(**changes: Any) -> Fault:
@@ -31,14 +32,14 @@ def answers(**changes: Any) -> Fault:
 
 
 class Mint:
-    """An app on the workspace acme with the repository widgets, and what people would read of its mints."""
+    """An app of the workspace acme with the repository widgets, and what people would read of its mints."""
 
-    def __init__(self, bitbucket: Emulator) -> None:
+    def __init__(self, bitbucket: Emulator, app: App, widgets: HostedRepository) -> None:
         self.bitbucket = bitbucket
-        self.app: App = bitbucket.install("acme")
-        self.widgets = bitbucket.host_repository("acme/widgets")
+        self.app = app
+        self.widgets = widgets
         #: The secret that the helper has.
-        self.secret = self.app.shared_secret
+        self.secret = app.shared_secret
         #: The lines for standard error.
         self.lines: list[str] = []
 
@@ -47,23 +48,23 @@ class Mint:
         """All lines for standard error."""
         return "\n".join(self.lines)
 
-    def token(self, *, scope: str = "repository", seconds: float = 60, **urls: str) -> AccessToken:
-        """Make the look-up and the swap; ``urls`` are other base URLs. Raises CredentialError."""
-        base_url = urls.get("base_url", self.bitbucket.base_url)
-        both = connections.Connections(Budget(seconds), HttpSettings())
-        base, api = both.take(base_url), both.take(urls.get("base_api_url", self.bitbucket.base_api_url))
-        bitbucket = Bitbucket(base, api, SecretSigner(self.app.key, self.app.client_key, lambda: self.secret))
-        repository = Repository(urlsplit(base_url).netloc, "acme", "widgets")
+    def token(self, *, scope: str = "repository", seconds: float = 60, base: str = "", api: str = "") -> AccessToken:
+        """Make the look-up and the swap, at other base URLs if they are given. Raises CredentialError."""
+        urls = {"baseUrl": base or self.bitbucket.base_url, "baseApiUrl": api or self.bitbucket.base_api_url}
+        payload = self.bitbucket.payload(self.app, sharedSecret=self.secret, **urls)
+        (installation,) = parse_payload(json.dumps(payload).encode(), "the payload")
+        repository = Repository(urlsplit(urls["baseUrl"]).netloc, "acme", "widgets")
+        session = Session(Budget(seconds), TokenCache(None, None, None), for_person=True)
         try:
-            return bitbucket.swap(scope, bitbucket.look_up(repository, self.app.workspace_uuid))
+            with session.bitbucket(installation, repository, needs_api=True) as bitbucket:
+                return bitbucket.swap(scope, bitbucket.look_up(repository, self.app.workspace_uuid))
         finally:
-            base.close()
-            api.close()
+            close_all(session)
 
-    def error(self, **how: object) -> CredentialError:
+    def error(self, **how: Any) -> CredentialError:
         """Return the error of a mint that fails, after it was printed."""
         with pytest.raises(CredentialError) as raised:
-            self.token(**how)  # type: ignore[arg-type]  # the same arguments
+            self.token(**how)
         output.error(raised.value.what, raised.value.hint)
         return raised.value
 
@@ -72,14 +73,25 @@ class Mint:
         return [seen.status for seen in self.bitbucket.helper_requests()]
 
 
-@pytest.fixture
-def mint(bitbucket: Emulator, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Mint:
-    """Mints with Bitbucket on loopback. The pauses between attempts are short, times in ``Retry-After`` are not."""
-    for name, value in machine.env(GIT_SSL_CAINFO=str(bitbucket.ca_file)).items():
+def close_all(session: Session) -> None:
+    """Close the connections of a session, which the end of a process would close."""
+    for origin in session.connections()._idle:
+        origin.close()
+
+
+def be_the_helper(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], lines: list[str]) -> None:
+    """Give this process a helper's environment; ``lines`` gets what it says. The pauses between attempts are short."""
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    found = Mint(bitbucket)
-    monkeypatch.setattr(output, "_sink", found.lines.append)
+    monkeypatch.setattr(output, "_sink", lines.append)
     monkeypatch.setattr(output, "_secrets", {})
     monkeypatch.setattr(output, "_warned", {})
     monkeypatch.setattr(connections, "_FIRST_WAIT", 0.01)
+
+
+@pytest.fixture
+def mint(bitbucket: Emulator, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Mint:
+    """Mints with Bitbucket on loopback."""
+    found = Mint(bitbucket, bitbucket.install("acme"), bitbucket.host_repository("acme/widgets"))
+    be_the_helper(monkeypatch, machine.env(GIT_SSL_CAINFO=str(bitbucket.ca_file)), found.lines)
     return found

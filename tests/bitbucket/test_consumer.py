@@ -16,13 +16,12 @@ from git_credential_bbjwt.network.connections import Connections
 from git_credential_bbjwt.system.budget import Budget
 from tests.conftest import Machine
 from tests.emulator import Consumer, Emulator, Fault
+from tests.mint import be_the_helper
 
 
 @pytest.fixture
 def consumer(bitbucket: Emulator, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Consumer:
-    for name, value in machine.env().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("GIT_SSL_CAINFO", str(bitbucket.ca_file))
+    be_the_helper(monkeypatch, machine.env(GIT_SSL_CAINFO=str(bitbucket.ca_file)), [])
     return bitbucket.add_consumer()
 
 

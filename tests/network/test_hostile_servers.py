@@ -162,7 +162,7 @@ def test_jwt_that_a_server_repeats_is_not_shown(
     monkeypatch.setenv("BBJWT_TRACE", "1")
     context = mint.bitbucket._servers["base"].context
     with RawServer(context, lambda request: [REPEATING[name](jwt_of(request))]) as server:
-        urls: dict[str, Any] = {"base_api_url" if kind == "api" else "base_url": server.url}
+        urls: dict[str, Any] = {"api" if kind == "api" else "base": server.url}
         if name == "a good response's announcement" and kind == "token":
             mint.token(**urls)
         else:
@@ -292,7 +292,7 @@ def test_interim_response_is_not_treated_as_the_response(mint: Mint, status: int
     interim = f"HTTP/1.1 {status} Hints\r\nLink: </x>; rel=preload\r\n\r\n".encode()
     pieces = [interim, interim + whole("200 OK", json.dumps(repository))]
     with RawServer(mint.bitbucket._servers["base"].context, lambda _: pieces) as server:
-        assert mint.token(base_api_url=server.url).token
+        assert mint.token(api=server.url).token
 
 
 @pytest.mark.parametrize(
@@ -309,4 +309,4 @@ def test_each_form_of_a_body_is_read(mint: Mint, response: bytes) -> None:
     data = response.replace(b"5;x=y", b"%x;x=y" % (len(body) - 3)).replace(b": 8", b": %d" % len(body))
     data = data.replace(b"%s", body[:-3], 1).replace(b"%s", body[-3:], 1)
     with RawServer(mint.bitbucket._servers["base"].context, lambda _: [data]) as server:
-        assert mint.token(base_api_url=server.url).token
+        assert mint.token(api=server.url).token

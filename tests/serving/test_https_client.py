@@ -18,7 +18,6 @@ import trustme
 from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.network import connections
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.token import Token
@@ -28,6 +27,7 @@ from tests.conftest import LATE, PATIENCE, Machine, answer, assert_quits, free_p
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
 from tests.issuer import Issuer
+from tests.mint import be_the_helper, close_all
 from tests.proxy import Proxy
 from tests.serving.test_operators_page import block
 
@@ -119,8 +119,7 @@ class Client:
         try:
             return vendor.token(WIDGETS, "repository", [])
         finally:
-            for origin in session.connections()._idle:
-                origin.close()
+            close_all(session)
 
     def error(self, words: str, **variables: str) -> CredentialError:
         """Return the error of a request that fails, whose text holds ``words``."""
@@ -132,9 +131,7 @@ class Client:
 
 @pytest.fixture
 def client(machine: Machine, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> Client:
-    for name, value in machine.env(GIT_SSL_CAINFO=str(fake.ca_file)).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(connections, "_FIRST_WAIT", 0.01)
+    be_the_helper(monkeypatch, machine.env(GIT_SSL_CAINFO=str(fake.ca_file)), [])
     return Client(fake, monkeypatch)
 
 
