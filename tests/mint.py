@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,6 +82,9 @@ def close_all(session: Session) -> None:
 
 def be_the_helper(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], lines: list[str]) -> None:
     """Give this process a helper's environment; ``lines`` gets what it says. The pauses between attempts are short."""
+    for name in os.environ.keys() - environment.keys():
+        if not name.startswith("PYTEST"):
+            monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(output, "_sink", lines.append)

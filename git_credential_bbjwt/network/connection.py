@@ -176,21 +176,22 @@ class Connection:
 
     def _opened(self) -> "ssl.SSLSocket":
         route = self._network.route(self._url)
-        if route.proxy is None:
-            stream = self._dial(self._name, self._port, route)
-        else:
-            dialled = self._dial_proxy(route)
+        stream = self._dial_proxy(route) if route.proxy else self._dial(self._name, self._port, route)
+        try:
+            if route.proxy is not None:
+                from git_credential_bbjwt.network.proxy import through_proxy
 
-            from git_credential_bbjwt.network.proxy import through_proxy
+                is_https = route.proxy.scheme == "https"
+                for_proxy = self._network.context(route.proxy_certificates) if is_https else None
+                stream = through_proxy(stream, route, for_proxy, self._name, self._port)
+                self._heard = time.monotonic()
+            from git_credential_bbjwt.network.tls import name_for_tls
 
-            is_https = route.proxy.scheme == "https"
-            for_proxy = self._network.context(route.proxy_certificates) if is_https else None
-            stream = through_proxy(dialled, route, for_proxy, self._name, self._port)
-            self._heard = time.monotonic()
-        from git_credential_bbjwt.network.tls import name_for_tls
-
-        context = self._network.context(route.certificates)
-        return context.wrap_socket(stream, server_hostname=name_for_tls(self._name))
+            context = self._network.context(route.certificates)
+            return context.wrap_socket(stream, server_hostname=name_for_tls(self._name))
+        except BaseException:
+            stream.close()
+            raise
 
     def _dial(self, host: str, port: int, route: Route) -> socket.socket:
         stream = self._network.connect(host, port, route)

@@ -15,8 +15,9 @@ import trustme
 
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.network.route import _resolve, find_proxy
-from tests.conftest import LATE, Workspace, answer, assert_quits, request
+from tests.conftest import LATE, Machine, Workspace, answer, assert_quits, free_port, request
 from tests.emulator import Emulator
+from tests.mint import Mint
 from tests.proxy import Proxy, SocksProxy
 
 
@@ -27,33 +28,37 @@ def proxy() -> Iterator[Proxy]:
         yield running
 
 
-def configure(acme: Workspace, key: str, value: str) -> None:
+def configure(machine: Machine, key: str, value: str) -> None:
     """Set something in the user's git configuration."""
-    acme.machine.git("config", "--global", key, value)
+    machine.git("config", "--global", key, value)
 
 
-def both_origins(acme: Workspace) -> set[str]:
+def both_origins(bitbucket: Emulator) -> set[str]:
     """Return host and port of the base URL and of the API."""
-    return {urlsplit(url).netloc for url in (acme.bitbucket.base_url, acme.bitbucket.base_api_url)}
+    return {urlsplit(url).netloc for url in (bitbucket.base_url, bitbucket.base_api_url)}
 
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
-def test_proxy_variables(acme: Workspace, proxy: Proxy, variable: str) -> None:
-    assert "password" in answer(acme.get(also={variable: f"http://{proxy.address}"}))
-    assert set(proxy.asked) == both_origins(acme)
+def test_proxy_variables(mint: Mint, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, f"http://{proxy.address}")
+
+    assert mint.token().token
+    assert set(proxy.asked) == both_origins(mint.bitbucket)
 
 
-def test_http_proxy_is_for_plain_http(acme: Workspace, proxy: Proxy) -> None:
-    assert "password" in answer(acme.get(http_proxy=f"http://{proxy.address}"))
+def test_http_proxy_is_for_plain_http(mint: Mint, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{proxy.address}")
+
+    assert mint.token().token
     assert proxy.asked == []
 
 
 @pytest.mark.parametrize("value", ["http://{}", "{}"])
-def test_gits_http_proxy(acme: Workspace, proxy: Proxy, value: str) -> None:
-    configure(acme, "http.proxy", value.format(proxy.address))
-    acme.machine.git("clone", "-q", acme.url, "w")
+def test_gits_http_proxy(mint: Mint, machine: Machine, proxy: Proxy, value: str) -> None:
+    configure(machine, "http.proxy", value.format(proxy.address))
 
-    assert both_origins(acme) <= set(proxy.asked)
+    assert mint.token().token
+    assert set(proxy.asked) == both_origins(mint.bitbucket)
 
 
 @pytest.mark.parametrize(
@@ -87,40 +92,46 @@ def test_addresses_of_gits_curlopt_resolve(values: list[str], found: dict[tuple[
     assert _resolve(values) == found
 
 
-def test_gits_proxy_for_one_url_is_used_only_for_that_url(acme: Workspace, proxy: Proxy) -> None:
-    configure(acme, f"http.{acme.bitbucket.base_api_url}.proxy", f"http://{proxy.address}")
-    acme.get()
+def test_gits_proxy_for_one_url_is_used_only_for_that_url(mint: Mint, machine: Machine, proxy: Proxy) -> None:
+    configure(machine, f"http.{mint.bitbucket.base_api_url}.proxy", f"http://{proxy.address}")
 
-    assert proxy.asked == [urlsplit(acme.bitbucket.base_api_url).netloc]
+    assert mint.token().token
+    assert proxy.asked == [urlsplit(mint.bitbucket.base_api_url).netloc]
 
 
 def test_gits_settings_of_one_command_are_used(acme: Workspace, proxy: Proxy) -> None:
     acme.machine.git("-c", f"http.proxy=http://{proxy.address}", "ls-remote", acme.url)
 
-    assert both_origins(acme) <= set(proxy.asked)
+    assert both_origins(acme.bitbucket) <= set(proxy.asked)
 
 
-def test_empty_http_proxy_means_no_proxy(acme: Workspace, proxy: Proxy) -> None:
-    configure(acme, "http.proxy", "")
+def test_empty_http_proxy_means_no_proxy(
+    mint: Mint, machine: Machine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(machine, "http.proxy", "")
+    monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
 
-    assert "password" in answer(acme.get(https_proxy=f"http://{proxy.address}"))
+    assert mint.token().token
     assert proxy.asked == []
 
 
 @pytest.mark.parametrize("listed", ["localhost", "*", "example.org,localhost", ".localhost", "example.org localhost"])
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-def test_no_proxy(acme: Workspace, proxy: Proxy, variable: str, listed: str) -> None:
-    changes = {variable: listed, "https_proxy": f"http://{proxy.address}"}
+def test_no_proxy(mint: Mint, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, variable: str, listed: str) -> None:
+    monkeypatch.setenv(variable, listed)
+    monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
 
-    assert "password" in answer(acme.get(also=changes))
+    assert mint.token().token
     assert proxy.asked == []
 
 
 @pytest.mark.parametrize("listed", ["", "ocalhost", "localhost.example", "example.org", "10.0.0.0/8"])
-def test_no_proxy_of_others(acme: Workspace, proxy: Proxy, listed: str) -> None:
-    acme.get(no_proxy=listed, https_proxy=f"http://{proxy.address}")
+def test_no_proxy_of_others(mint: Mint, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    monkeypatch.setenv("no_proxy", listed)
+    monkeypatch.setenv("https_proxy", f"http://{proxy.address}")
 
-    assert set(proxy.asked) == both_origins(acme)
+    assert mint.token().token
+    assert set(proxy.asked) == both_origins(mint.bitbucket)
 
 
 @pytest.mark.parametrize(
@@ -169,8 +180,10 @@ def test_a_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> Non
 
 
 @pytest.mark.parametrize("value", ["gopher://localhost:1", "ftp://localhost:1", "http://", "http://[::1"])
-def test_proxy_that_cannot_be_used_is_an_error(acme: Workspace, value: str) -> None:
-    assert_quits(acme.get(check=False, https_proxy=value), "proxy")
+def test_proxy_that_cannot_be_used_is_an_error(mint: Mint, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("https_proxy", value)
+
+    assert "proxy" in mint.error().what
 
 
 @pytest.mark.parametrize(
@@ -185,24 +198,31 @@ def test_proxy_that_cannot_be_used_is_an_error(acme: Workspace, value: str) -> N
     ],
 )
 @pytest.mark.parametrize("userinfo", ["", "someone:p@ss/word"])
-def test_a_socks_proxy(acme: Workspace, scheme: str, asked: str, version: int, userinfo: str) -> None:
+def test_a_socks_proxy(
+    mint: Mint, monkeypatch: pytest.MonkeyPatch, scheme: str, asked: str, version: int, userinfo: str
+) -> None:
     proxy = SocksProxy(userinfo)
     with proxy:
         before = f"{quote(userinfo, safe=':')}@" if userinfo else ""
-        done = acme.get("--verbose", all_proxy=f"{scheme}://{before}{proxy.address}")
+        monkeypatch.setenv("all_proxy", f"{scheme}://{before}{proxy.address}")
+        monkeypatch.setenv("BBJWT_TRACE", "1")
+        assert mint.token().token
 
-    assert "password" in answer(done)
     assert {target.rpartition(":")[0] for target in proxy.asked} == {asked}
     assert proxy.versions == {version}
-    assert "p@ss" not in done.stderr
+    assert "p@ss" not in mint.text
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks"])
-def test_proxys_user_name_without_a_password_is_an_error(acme: Workspace, scheme: str) -> None:
-    done = acme.get(check=False, https_proxy=f"{scheme}://somebody@proxy.example:3128")
+def test_proxys_user_name_without_a_password_is_an_error(
+    mint: Mint, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv("https_proxy", f"{scheme}://somebody@proxy.example:3128")
+    error = mint.error()
 
-    assert_quits(done, "the URL of the proxy proxy.example has a user name and no password", "USER:PASSWORD")
-    assert "somebody" not in done.stderr
+    assert "the URL of the proxy proxy.example has a user name and no password" in error.what
+    assert "USER:PASSWORD" in error.hint
+    assert "somebody" not in mint.text
 
 
 def test_a_socks_proxy_that_refuses_is_asked_once_a_connection(acme: Workspace) -> None:
@@ -225,7 +245,7 @@ def test_a_proxy_over_tls(acme: Workspace, tmp_path: Path) -> None:
         changes = {"https_proxy": f"https://{proxy.address}", "GIT_SSL_CAINFO": str(both), "SSL_CERT_FILE": str(both)}
 
         assert "password" in answer(acme.get(also=changes))
-        assert set(proxy.asked) == both_origins(acme)
+        assert set(proxy.asked) == both_origins(acme.bitbucket)
 
 
 # Certificate authorities.
@@ -251,15 +271,15 @@ def test_an_authority_named_by_a_variable(acme: Workspace, variable: str) -> Non
     assert "password" in answer(acme.get(also={variable: str(acme.bitbucket.ca_file)}))
 
 
-@pytest.mark.parametrize("key", ["http.sslCAInfo", "http.https://localhost:*.sslCAInfo", "http.{base}.sslCAInfo"])
-def test_an_authority_in_gits_configuration(acme: Workspace, key: str) -> None:
-    without_authorities(acme)
-    for base in (acme.bitbucket.base_url, acme.bitbucket.base_api_url):
-        name = key.format(base=base).replace("localhost:*", f"localhost:{urlsplit(base).port}")
-        configure(acme, name, str(acme.bitbucket.ca_file))
-    acme.machine.git("clone", "-q", acme.url, "w")
+@pytest.mark.parametrize("key", ["http.sslCAInfo", "http.{base}.sslCAInfo"])
+def test_an_authority_in_gits_configuration(
+    mint: Mint, machine: Machine, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.delenv("GIT_SSL_CAINFO")
+    for base in (mint.bitbucket.base_url, mint.bitbucket.base_api_url):
+        configure(machine, key.format(base=base), str(mint.bitbucket.ca_file))
 
-    assert acme.bitbucket.mints() == 1
+    assert mint.token().token
 
 
 def test_missing_authority_file_is_an_error(acme: Workspace) -> None:
@@ -271,7 +291,7 @@ def test_verification_cannot_be_switched_off(acme: Workspace, how: str) -> None:
     warned = "git-credential-bbjwt: warning: http.sslVerify is off"
     changes: dict[str, str] = {}
     if how == "http.sslVerify":
-        configure(acme, how, "false")
+        configure(acme.machine, how, "false")
     else:
         changes = {how: "1"}
     assert acme.get(also=changes).stderr.count(warned) == 1
@@ -313,20 +333,18 @@ main(["get"])
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_nothing_listens(acme: Workspace) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    url = f"https://localhost:{port}"
-    acme.write_installation(baseUrl=url, baseApiUrl=url)
+def test_nothing_listens(mint: Mint) -> None:
+    url = f"https://localhost:{free_port()}"
+    error = mint.error(base=url, api=url, seconds=3600)
 
-    assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=3600", check=False), "no response from", "proxy")
+    assert "no response from" in error.what
+    assert "proxy" in error.hint
 
 
-def test_name_that_does_not_exist(acme: Workspace) -> None:
+def test_name_that_does_not_exist(mint: Mint) -> None:
     url = "https://bitbucket.invalid"
-    acme.write_installation(baseUrl=url, baseApiUrl=url)
 
-    assert_quits(acme.machine.get(f"{url}/acme/widgets", "--timeout=10", check=False), "bitbucket.invalid")
+    assert "bitbucket.invalid" in mint.error(base=url, api=url).what
 
 
 def test_server_that_accepts_and_sends_nothing(acme: Workspace) -> None:
