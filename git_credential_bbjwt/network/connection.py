@@ -9,6 +9,7 @@ import contextlib
 import socket
 import threading
 import time
+import weakref
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import ConnectionFailedError, CredentialError
@@ -44,8 +45,8 @@ class Network:
         self.distrusted: set[str] = set()
         #: Whether an attempt of this call was lost without a byte.
         self.loses = False
-        #: All connections of this call, for `Connections.abort`.
-        self.connections: list[Connection] = []
+        #: All connections of this call, for `Connections.abort`. They are closed when nobody else refers to them.
+        self.connections: list[weakref.ref[Connection]] = []
         self._routes: dict[str, Route] = {}
         self._contexts: dict[Certificates, ssl.SSLContext] = {}
         self._lock = threading.Lock()
@@ -97,7 +98,7 @@ class Connection:
         self._lock = threading.Lock()
         # The time of the last received data, or of the start, by the monotonic clock.
         self._heard = time.monotonic()
-        network.connections.append(self)
+        network.connections.append(weakref.ref(self))
         self._opening = threading.Thread(target=self._open, daemon=True)
         self._opening.start()
 

@@ -59,8 +59,10 @@ class Connections:
 
     def abort(self) -> None:
         """End all exchanges that are under way, in a process that goes on when the budget of the call is over."""
-        for connection in self._network.connections:
-            connection.abort()
+        for reference in self._network.connections:
+            connection = reference()
+            if connection is not None:
+                connection.abort()
 
 
 class Origin:
