@@ -113,7 +113,7 @@ def _meaning(response: Response, host: str, request: Request, code: str, remedy:
             "check the URL: the repository or its workspace may have been renamed, moved or deleted, or the app has no "
             "access to it",
         )
-    return f"{host} responded with {status}", "git-credential-bbjwt doctor URL checks each step"
+    return f"{host} responded with {status}", "run: git-credential-bbjwt doctor URL"
 
 
 def _redirect(response: Response, host: str) -> tuple[str, str]:
@@ -154,7 +154,7 @@ def _consumer(response: Response, host: str, remedy: str) -> tuple[str, str]:
     if _says(response, "unsupported grant type"):
         return (
             f"{host} does not know the client credentials grant ({response.status})",
-            "git-credential-bbjwt doctor URL checks each step; a broker can deliver other tokens (--broker)",
+            "run git-credential-bbjwt doctor URL, or get other tokens from a broker (--broker)",
         )
     return (
         f"{host} does not accept the OAuth consumer's key and secret ({response.status})",

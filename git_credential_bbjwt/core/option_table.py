@@ -34,7 +34,7 @@ def _app(value: str) -> str:
     if not value or not value.isascii() or not value.isprintable():
         raise usage_error(
             "--app needs an app key as in the app's descriptor, or a consumer's key",
-            "git-credential-bbjwt list shows the keys",
+            "find the key: git-credential-bbjwt list",
         )
     return value
 

@@ -87,7 +87,7 @@ class HelperOptions:
         """Raise UsageError for an ID token without an https broker. Call this when the broker is known."""
         names = [name for name in self.given if name.startswith("--id-token-")]
         if names and not (self.broker or "").startswith("https:"):
-            raise usage_error(f"{names[0]} is for an https broker only", "name one: --broker https://HOST")
+            raise usage_error(f"{names[0]} is for an https broker only", "write for example --broker https://HOST")
 
 
 def usage_error(what: str, hint: str) -> "UsageError":

@@ -167,7 +167,7 @@ def report(problem: Exception) -> int:
         return problem.exit_status
     if isinstance(problem, OSError):
         where = f" ({problem.filename})" if problem.filename else ""
-        error(f"the system says: {problem.strerror or problem}{where}", "BBJWT_TRACE=1 shows where")
+        error(f"the system says: {problem.strerror or problem}{where}", "set BBJWT_TRACE=1 to see where")
     else:
         error(
             f"internal error: {type(problem).__name__}",

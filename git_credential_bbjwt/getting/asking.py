@@ -121,17 +121,17 @@ def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -
 
 def closed_error(repository: Repository, seconds: int, *, opens_workspace: bool) -> TooManyRefusedError:
     """Return the error for a repository that gets no token for ``seconds``, because the server refused the newest."""
-    hint = f"git-credential-bbjwt doctor {repository.url} checks each step"
+    hint = f"run: git-credential-bbjwt doctor {repository.url}"
     if opens_workspace:
         return TooManyRefusedError(
             f"the server refuses the OAuth consumer's token for {repository.full_name}: it is not there, or closed to "
             f"the consumer; it gets no token for {seconds} s",
-            f"check the URL; {hint}",
+            f"check the URL, then {hint}",
             seconds,
         )
     return TooManyRefusedError(
         f"the server refuses every token for {repository.full_name}, even the newest; there is no other token for "
         f"{seconds} s",
-        f"read the server's message to git; {hint}",
+        f"read the server's message to git, then {hint}",
         seconds,
     )

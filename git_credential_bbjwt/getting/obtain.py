@@ -41,11 +41,11 @@ def obtain_for_person(asking: Asking, repository: Repository) -> Token:
         if asking.options.app:
             raise InstallationError(
                 f"no installation with the key of --app serves {repository.full_name} on {repository.host}",
-                "git-credential-bbjwt list shows the keys; or leave out --app",
+                "leave out --app, or find the key: git-credential-bbjwt list",
             )
         raise InstallationError(
             f"no installation serves {repository.full_name} on {repository.host}",
-            "git-credential-bbjwt list shows the registered ones; register adds one",
+            "run git-credential-bbjwt list, or add an installation: git-credential-bbjwt register FILE",
         )
     return token
 

@@ -199,7 +199,8 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
         text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
         if not text or not text.isascii() or not text.isprintable():
             raise InstallationError(
-                f"{jwt.where} does not contain a JWT", "git-credential-bbjwt jwt WORKSPACE prints one"
+                f"{jwt.where} does not contain a JWT",
+                "get one on the machine with the secret: git-credential-bbjwt jwt WORKSPACE",
             )
         return [
             one._replace(

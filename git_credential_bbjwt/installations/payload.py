@@ -142,7 +142,7 @@ def _host_of(url: str, where: str) -> str:
     except ValueError:
         well_formed = False
     if not well_formed or not _HOST_CHARACTERS.issuperset(parts.netloc) or parts.query or parts.fragment:
-        raise InstallationError(f"{where}: a base URL must be https://HOST and nothing more")
+        raise InstallationError(f"{where}: a base URL must be https://HOST, without a path")
     return normal_host(parts.netloc)
 
 
@@ -151,7 +151,7 @@ def checked_base(url: str, field: str, where: str) -> str:
         raise InstallationError(f"{where}: {field} is missing", "use the whole payload of the `installed` callback")
     host = _host_of(url, where)
     if urlsplit(url).path not in ("", "/"):
-        raise InstallationError(f"{where}: {field} must be https://HOST and nothing more")
+        raise InstallationError(f"{where}: {field} must be https://HOST, without a path")
     return f"https://{host}"
 
 

@@ -105,7 +105,7 @@ class RegistryFolder:
         return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)
 
 
-_NO_LOCKS = "its file system has no locks: set XDG_CONFIG_HOME to a folder on one that has"
+_NO_LOCKS = "its file system has no locks: set XDG_CONFIG_HOME to a folder on a file system with locks"
 _HINTS = {
     errno.ENOLCK: _NO_LOCKS,
     errno.ENOTSUP: _NO_LOCKS,
@@ -205,7 +205,7 @@ class Change:
         """Write the planned change. Raises InstallationError if the lock was lost, and OSError."""
         if not self._lock.is_held():
             raise InstallationError(
-                "this process was stopped for so long that another one may have changed the registry",
+                "this process was stopped for so long that another process may have changed the registry",
                 "run the command again",
             )
         for host in dict.fromkeys(host for host, _ in self._after):
@@ -282,7 +282,7 @@ class Change:
         path = f"{folder.path}/{file_of(name)}"
         if data is None and os.path.lexists(path):
             reason, remedy = why_not_trusted_itself(os.lstat(path), path, name=path) or (
-                f"{path} is not a file of this program",
+                f"{path} was not written by this program",
                 f"remove {path}",
             )
             raise InstallationError(f"the registry is not used: {reason}", f"run: {remedy}")

@@ -235,7 +235,7 @@ def _parse_proxy(text: str) -> Proxy:
     if parts.username and parts.password is None:
         # Git would ask for the password at the terminal.
         raise ConnectionFailedError(
-            f"the URL of the proxy {host} has a user name and no password",
+            f"the URL of the proxy {host} has a user name but no password",
             "write both into the URL: http.proxy = http://USER:PASSWORD@HOST:PORT (with an empty password: USER:@)",
         )
     if parts.username:

@@ -43,7 +43,7 @@ class Budget:
         """Return the error for a budget that is over. It names what the call was waiting for."""
         return BudgetSpentError(
             f"gave up after {self.seconds:g} s: {self.progress or self.doing}",
-            "try again; allow more time with --timeout SECONDS; git-credential-bbjwt doctor finds what hangs",
+            "try again, allow more time with --timeout SECONDS, or find the cause: git-credential-bbjwt doctor",
         )
 
     def watch(self, give_up: Callable[[BudgetSpentError], object]) -> None:

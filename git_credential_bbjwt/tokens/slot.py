@@ -93,7 +93,7 @@ class Slot:
             raise TooManyRefusedError(
                 f"the server has refused {MOST_REMINTS} tokens for {self._described} within "
                 f"{REMINTS_WITHIN // 60} minutes, so no more are requested",
-                "read the server's message to git; git-credential-bbjwt doctor URL checks each step",
+                "read the server's message to git, then run: git-credential-bbjwt doctor URL",
                 seconds,
             )
         limit.try_to_count()

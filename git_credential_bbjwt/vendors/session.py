@@ -153,7 +153,7 @@ def check_jwt_not_expired(installation: Installation) -> None:
     """
     from base64 import urlsafe_b64decode
 
-    hint = "get a new one on the machine that has the secret: git-credential-bbjwt jwt WORKSPACE"
+    hint = "get a new one on the machine with the secret: git-credential-bbjwt jwt WORKSPACE"
     hide(installation.jwt)
     try:
         claims = installation.jwt.split(".")[1]

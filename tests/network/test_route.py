@@ -220,7 +220,7 @@ def test_proxys_user_name_without_a_password_is_an_error(
     monkeypatch.setenv("https_proxy", f"{scheme}://somebody@proxy.example:3128")
     error = mint.error()
 
-    assert "the URL of the proxy proxy.example has a user name and no password" in error.what
+    assert "the URL of the proxy proxy.example has a user name but no password" in error.what
     assert "USER:PASSWORD" in error.hint
     assert "somebody" not in mint.text
 
