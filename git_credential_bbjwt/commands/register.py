@@ -104,6 +104,6 @@ def _say(registered: list[Installation], registry: RegistryFolder) -> None:
         f"registered the {new.name} for {slugs} on {new.host}; the secret is {new.secret_place.described}, "
         f"the rest in {registry.path}"
     )
-    if new.opens_workspace:
+    if new.is_consumer:
         when = "when Connect has ended, " if new.after_connect else ""
         note(f"{when}its tokens open every repository of {slugs}")

@@ -159,8 +159,8 @@ class Text(Source):
         return again._found is not None and again.data == self.data and _is_settled(again._found)
 
 
-class Named(Text):
-    """A text that names its hosts."""
+class Payload(Text):
+    """A payload, which usually has a secret and names its host. A file that others can write is refused."""
 
     def may_name(self, host: str) -> bool:
         return super().may_name(host) or self.concerns(host)
@@ -169,10 +169,6 @@ class Named(Text):
         # A base URL may have the port 443, which `host` leaves out, so only the name is searched for.
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         return _holds(self.data, name.encode("utf-8", "surrogateescape"))
-
-
-class Payload(Named):
-    """A payload, which usually has a secret. A file that others can write is refused."""
 
     def _why_refused(self, found: os.stat_result) -> "tuple[str, str] | None":
         why_not = why_not_trusted_itself(found, self.where)

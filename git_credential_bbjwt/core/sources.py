@@ -5,7 +5,7 @@ import os
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository
-from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Named, Payload, Registry, Source, Text, unpacked
+from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Payload, Registry, Source, Text, unpacked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,37 +18,34 @@ _LONGEST_PATH = 4096
 class Sources:
     """All sources on this machine, in the order in which they are asked.
 
-    ``jwt`` is a JWT signed elsewhere. ``hosts`` are those of ``--host``, by default Bitbucket Cloud's; they are known
-    even if no source names them.
+    ``jwt`` is a JWT signed elsewhere; ``every`` includes it. ``hosts`` are those of ``--host``, by default Bitbucket
+    Cloud's; they are known even if no source names them.
     """
 
     def __init__(self, sources: list[Source], jwt: Text | None, hosts: tuple[str, ...]) -> None:
         self.sources = sources
         self.jwt = jwt
+        self.every = sources if jwt is None else [*sources, jwt]
         self.hosts = hosts
 
     def is_empty(self) -> bool:
         """Return whether the machine has no source of installations at all."""
-        return self.jwt is None and not any(source.is_there() for source in self.sources)
+        return not any(source.is_there() for source in self.every)
 
     def may_name(self, host: str) -> bool:
         """Return False if certainly no source serves ``host``; True is only a reason to look closer."""
-        if host in self.hosts:
-            # If the payload is broken, that is an error for a host that it might have served.
-            texts = [source for source in self.sources if isinstance(source, Named)]
-            if self.jwt or any(text.problem or text.data for text in texts):
-                return True
+        # If a payload is broken, that is an error for a host that it might have served.
+        if host in self.hosts and any(isinstance(source, Text) and source.is_there() for source in self.every):
+            return True
         return any(source.may_name(host) for source in self.sources)
 
     def stamp(self, repository: Repository) -> str:
         """Return a text that changes when the sources change what they say about ``repository``."""
-        stamps = [source.stamp(repository) for source in self.sources]
-        return ";".join([*stamps, self.jwt.stamp(repository)] if self.jwt else stamps)
+        return ";".join([source.stamp(repository) for source in self.every])
 
     def stamp_to_keep(self, repository: Repository) -> str:
         """Return the stamp for a record; empty, which no later stamp equals, if a change could still go unnoticed."""
-        every = [*self.sources, self.jwt] if self.jwt else self.sources
-        return self.stamp(repository) if all(source.is_settled() for source in every) else ""
+        return self.stamp(repository) if all(source.is_settled() for source in self.every) else ""
 
 
 def _payload_in_variable(variable: str) -> Source:

@@ -14,14 +14,10 @@ from git_credential_bbjwt.installations.installation import (
     Installation,
     SecretPlace,
 )
-from git_credential_bbjwt.installations.levels import Given, Level, ToBeAsked, level_of, unreadable
+from git_credential_bbjwt.installations.levels import Level, level_of, unreadable
 
 #: An installation, or a command or broker that is asked when a token is needed.
 Candidate = Installation | Asked
-
-
-def _names(one: Installation, workspace: str) -> bool:
-    return not one.workspaces or workspace in (*one.workspaces, one.workspace_uuid)
 
 
 class Catalogue:
@@ -32,8 +28,7 @@ class Catalogue:
     """
 
     def __init__(self, sources: Sources) -> None:
-        every = [*sources.sources, *([sources.jwt] if sources.jwt else [])]
-        self._exposed = [one.where for one in every if one.exposed and (isinstance(one, Payload) or one is sources.jwt)]
+        self._exposed = [source.where for source in sources.every if source.exposed]
         self._certain = sources.hosts
         self._levels = [level_of(source) for source in sources.sources]
         if sources.jwt is not None:
@@ -51,14 +46,14 @@ class Catalogue:
         found: list[Installation] = []
         for level in self._levels:
             try:
-                found += [one for one in level.of_workspace(workspace) if _names(one, workspace)]
+                found += [one for one in level.of_workspace(workspace) if one.names(workspace) or not one.workspaces]
             except InstallationError as problem:
                 level.problem = problem
         return found
 
     def to_ask(self) -> list[Asked]:
         """Return the commands and brokers."""
-        return [level.asked for level in self._levels if isinstance(level, ToBeAsked)]
+        return [level.source for level in self._levels if isinstance(level.source, Asked)]
 
     def problems(self) -> list[InstallationError]:
         """Return the problems of the sources that could not be used."""
@@ -71,8 +66,7 @@ class Catalogue:
 
     def hosts(self) -> list[str]:
         """Return the hosts of installations, commands and brokers."""
-        named = [host for level in self._levels for host in level.hosts()]
-        return list(dict.fromkeys(named + [host for asked in self.to_ask() for host in asked.hosts]))
+        return list(dict.fromkeys(host for level in self._levels for host in level.hosts()))
 
     def names_host(self, host: str) -> bool:
         """Return whether a source serves ``host``, or might if it could be used."""
@@ -94,9 +88,9 @@ class Catalogue:
         found: Installation | None = None
         successors: list[Installation] = []
         for level in self._levels:
-            if isinstance(level, ToBeAsked):
+            if isinstance(level.source, Asked):
                 if found is None and level.names(repository.host):
-                    asked.append(level.asked)
+                    asked.append(level.source)
                 continue
             try:
                 there = level.of_workspace(repository.workspace, repository.host)
@@ -118,7 +112,7 @@ class Catalogue:
     def is_certain(self, candidates: list[Candidate], repository: Repository) -> bool:
         """Return whether the last item of `candidates` certainly serves ``repository``."""
         last = candidates[-1]
-        return not isinstance(last, Installation) or last.is_surely_for(repository)
+        return not isinstance(last, Installation) or last.names(repository.workspace)
 
     def choose_for_workspace(self, workspace: str, app: str) -> Installation | None:
         """Return the installation for a workspace's slug; if several hosts have the slug, the first host's."""
@@ -181,7 +175,7 @@ def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
         cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
-        injected = [Given(Source(jwt.where), lambda: [cloud])]
+        injected = [Level(Source(jwt.where), lambda: [cloud])]
     consumer = next((one for level in injected for one in level if one.is_consumer), None)
     for level in injected:
         yield level if level.problem is not None else _with_token(level, jwt, consumer)
@@ -209,15 +203,4 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
             for one in level
         ]
 
-    return Given(_Hosts(jwt.where, level.hosts()), given)
-
-
-class _Hosts(Source):
-    """A source whose hosts are known even if it has a problem."""
-
-    def __init__(self, where: str, hosts: list[str]) -> None:
-        super().__init__(where)
-        self._hosts = hosts
-
-    def concerns(self, host: str) -> bool:
-        return host in self._hosts
+    return Level(Source(jwt.where), given, hosts=level.hosts())

@@ -76,13 +76,8 @@ class Installation(NamedTuple):
 
     @property
     def is_consumer(self) -> bool:
-        """Return whether this is an OAuth consumer."""
+        """Return whether this is an OAuth consumer, whose tokens open every repository of the workspace."""
         return self.kind is Kind.OAUTH_CONSUMER
-
-    @property
-    def opens_workspace(self) -> bool:
-        """Return whether its tokens open every repository of the workspace, whichever was requested."""
-        return self.is_consumer
 
     @property
     def keyring_user(self) -> str:
@@ -123,9 +118,9 @@ class Installation(NamedTuple):
             self.jwt,
         )
 
-    def is_surely_for(self, repository: Repository) -> bool:
-        """Return whether it names the workspace of ``repository``; otherwise only Bitbucket can decide."""
-        return repository.workspace in (*self.workspaces, self.workspace_uuid)
+    def names(self, workspace: str) -> bool:
+        """Return whether it names ``workspace`` (a slug or a UUID); otherwise only Bitbucket can decide."""
+        return workspace in (*self.workspaces, self.workspace_uuid)
 
     def serves(self, repository: Repository) -> bool:
         """Return whether this installation may be used for ``repository``."""

@@ -1,74 +1,58 @@
 """Levels of precedence: one for each source, with its installations, its command or its broker."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.repository import is_name, is_uuid
-from git_credential_bbjwt.core.source import Named, Payload, Registry, Source, file_of, host_folder, host_of
+from git_credential_bbjwt.core.source import Payload, Registry, Source, file_of, host_folder, host_of
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_entry import parse_entries
 
 
 class Level:
-    """The installations of one source. ``problem`` says why they cannot be used; None if they can."""
+    """The installations of one source, or its command or broker. ``problem`` says why they cannot be used, or is None.
 
-    def __init__(self, source: Source) -> None:
+    ``read`` returns the installations of a source that was read whole; it raises InstallationError. ``hosts`` are those
+    that the source serves even if it has no installations: a command's or a broker's.
+    """
+
+    def __init__(
+        self, source: Source, read: Callable[[], list[Installation]] = list, *, hosts: Sequence[str] = ()
+    ) -> None:
         self.source = source
         self.problem: InstallationError | None = None
-
-    def names(self, host: str) -> bool:
-        """Return whether the source serves ``host``; if the source is broken, whether it might."""
-        raise NotImplementedError
-
-    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
-        """Return the installations that may serve ``workspace`` (a slug or a UUID), the newest first.
-
-        ``host`` is a hint, which only saves reading. Raises InstallationError if the source is broken.
-        """
-        raise NotImplementedError
-
-    def __iter__(self) -> Iterator[Installation]:
-        """Iterate over all installations, in the order of `of_workspace`. Raises InstallationError if one is broken."""
-        return iter(())
-
-    def hosts(self) -> list[str]:
-        """Return the hosts that the source is known to serve."""
-        return []
-
-
-class Given(Level):
-    """Installations of a source that was read whole."""
-
-    def __init__(self, source: Source, installations: Callable[[], list[Installation]]) -> None:
-        super().__init__(source)
+        self._hosts = hosts
         self._installations: list[Installation] = []
         try:
             if source.problem is not None:
                 raise unreadable(source)
-            self._installations = installations()
-            if source.exposed and isinstance(source, Payload):
-                self._installations = [one._replace(is_exposed=True) for one in self._installations]
+            self._installations = [one._replace(is_exposed=one.is_exposed or source.exposed) for one in read()]
         except InstallationError as problem:
             self.problem = problem
 
     def names(self, host: str) -> bool:
-        if self.problem is not None:
-            return self.source.concerns(host)
-        return host in self.hosts()
+        """Return whether the source serves ``host``; if the source is broken, whether it might."""
+        return host in self.hosts() or (self.problem is not None and self.source.concerns(host))
 
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # all are returned
+        """Return the installations that may serve ``workspace`` (a slug or a UUID), the newest first.
+
+        ``host`` is a hint, which only saves reading. Raises InstallationError if the source is broken.
+        """
         if self.problem is not None:
             raise self.problem
         return self._installations
 
     def __iter__(self) -> Iterator[Installation]:
+        """Iterate over all installations, in the order of `of_workspace`. Raises InstallationError if one is broken."""
         return iter(self._installations)
 
     def hosts(self) -> list[str]:
-        return [one.host for one in self._installations]
+        """Return the hosts that the source is known to serve."""
+        return [*self._hosts, *(one.host for one in self._installations)]
 
 
 class _Registered(Level):
@@ -77,8 +61,6 @@ class _Registered(Level):
     def __init__(self, source: Registry) -> None:
         super().__init__(source)
         self._registry = source
-        if source.problem is not None:
-            self.problem = unreadable(source)
 
     def names(self, host: str) -> bool:
         return self.problem is None and self._registry.names(host)
@@ -92,7 +74,7 @@ class _Registered(Level):
                 found += _in_order(parse_entries(data, slug, self._registry.where))
         if self._registry.problem is not None:
             raise unreadable(self._registry)
-        return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
+        return [one for one in found if one.names(workspace)]
 
     def __iter__(self) -> Iterator[Installation]:
         for host in self.hosts():
@@ -110,20 +92,6 @@ def _in_order(entries: list[Installation]) -> list[Installation]:
     """Sort a workspace's entries: apps before consumers, and the newest of each kind first."""
     newest_first = entries[::-1]
     return sorted(newest_first, key=lambda one: (one.is_consumer, one.after_connect))
-
-
-class ToBeAsked(Level):
-    """A command or a broker, which is asked when a token is needed."""
-
-    def __init__(self, source: Asked) -> None:
-        super().__init__(source)
-        self.asked = source
-
-    def names(self, host: str) -> bool:
-        return host in self.asked.hosts
-
-    def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:  # noqa: ARG002  # it has none
-        return []
 
 
 def unreadable(source: Source) -> InstallationError:
@@ -155,11 +123,9 @@ def registered_slugs(where: str, host: str) -> list[str]:
 def level_of(source: Source) -> Level:
     """Return the level for ``source``, chosen by its class."""
     if isinstance(source, Asked):
-        return ToBeAsked(source)
+        return Level(source, hosts=source.hosts)
     if isinstance(source, Registry):
         return _Registered(source)
-    assert isinstance(source, Named)
+    assert isinstance(source, Payload)
     data = source.data
-    if data is None and source.problem is None:
-        return Given(source, list)
-    return Given(source, lambda: parse_payload(data or b"", source.where))
+    return Level(source, lambda: [] if data is None else parse_payload(data, source.where))

@@ -13,6 +13,7 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
@@ -118,13 +119,8 @@ _HINTS = {
 
 def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:
     """Split ``installations`` into lists of at most `BATCH`."""
-    some: list[Installation] = []
-    for one in installations:
-        some.append(one)
-        if len(some) == BATCH:
-            yield some
-            some = []
-    if some:
+    rest = iter(installations)
+    while some := list(islice(rest, BATCH)):
         yield some
 
 
@@ -158,7 +154,7 @@ class Change:
             slugs = self._slugs(host, workspace) if is_uuid(workspace) else [workspace] if is_name(workspace) else []
             for slug in slugs:
                 found += self._entries(host, slug)
-        return [one for one in found if workspace in (*one.workspaces, one.workspace_uuid)]
+        return [one for one in found if one.names(workspace)]
 
     def same(self, installation: Installation) -> list[Installation]:
         """Return the entries of all hosts and workspaces with the same secret, as they will be after the change."""

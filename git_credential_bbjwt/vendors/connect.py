@@ -43,7 +43,7 @@ class Connect:
         """
         if self._installation.is_exposed:
             warn_of_exposed(self._installation.where)
-        if self._installation.is_surely_for(repository):
+        if self._installation.names(repository.workspace):
             return self._mint(repository, scope)
         # The payload names no slug, so only Bitbucket knows whose repository this is.
         try:
@@ -148,7 +148,7 @@ class _Mint:
     def token(self) -> Token:
         """Return a new token. Raises CredentialError."""
         repository, session = self._repository, self._session
-        needs_api = repository.uuid is None or not self._installation.is_surely_for(repository)
+        needs_api = repository.uuid is None or not self._installation.names(repository.workspace)
         known = self._known
         if self.skips_look_up:
             assert known is not None

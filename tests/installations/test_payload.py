@@ -88,8 +88,8 @@ def test_wrapper_without_an_object_is_an_error(wrapper: str, value: object) -> N
 def test_app_and_consumer_in_one_payload_are_both_found_and_the_consumer_is_the_successor() -> None:
     app, consumer = parsed({"clientInfo": APP, "oauthConsumer": CONSUMER})
 
-    assert (app.kind, app.after_connect, app.opens_workspace) == (Kind.CONNECT, False, False)
-    assert (consumer.kind, consumer.after_connect, consumer.opens_workspace) == (Kind.OAUTH_CONSUMER, True, True)
+    assert (app.kind, app.after_connect) == (Kind.CONNECT, False)
+    assert (consumer.kind, consumer.after_connect) == (Kind.OAUTH_CONSUMER, True)
     assert parsed({"SecretString": json.dumps({"clientInfo": json.dumps(APP), "oauthConsumer": CONSUMER})}) == [
         app,
         consumer,
