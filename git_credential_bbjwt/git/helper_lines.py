@@ -103,12 +103,12 @@ def helpers_for(url: str) -> list[Helper]:
 
 
 def beside_this_one(url: str) -> tuple[list[Helper], Helper | None, list[Helper]]:
-    """Return the helpers that git asks before this helper, this one, and those after it. Raises GitError."""
+    """Return the helpers that git asks before this one, this one, and the others after it. Raises GitError."""
     helpers = helpers_for(url)
     place = next((place for place, helper in enumerate(helpers) if helper.is_this_one), None)
     if place is None:
         return helpers, None, []
-    return helpers[:place], helpers[place], helpers[place + 1 :]
+    return helpers[:place], helpers[place], [helper for helper in helpers[place:] if not helper.is_this_one]
 
 
 def options_for(url: str) -> Iterator[HelperOptions]:
