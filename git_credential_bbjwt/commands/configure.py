@@ -99,7 +99,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         kept = [name for name in level.options_on_line(url) if name not in options.given]
         kept = [name for name in dict.fromkeys(kept) if options.broker is None or name != "--broker"]
         if kept:
-            note(f"the helper line for {url} keeps its options ({', '.join(kept)}); {APP_NAME} unconfigure drops them")
+            what = f"the helper line for {url} keeps its options ({', '.join(kept)})"
+            note(f"{what}; to drop them, first run: {APP_NAME} unconfigure")
         _warn_of_others(url, exclusive=exclusive)
     if arguments.proactive and git_version() < PROACTIVE:
         note(
