@@ -1,4 +1,4 @@
-"""The command line as a whole: help, mistakes, options that apply or are refused, colours."""
+"""The whole command line: help, mistakes, options that are used or refused, colours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def in_terminal(machine: Machine, *arguments: str, **changes: str) -> str:
         while piece := os.read(terminal, 4096):
             shown += piece
     except OSError:
-        pass  # Linux says so at the end of what a terminal shows.
+        pass  # Linux raises this at the end of a terminal's output.
     os.close(terminal)
     return shown.decode()
 
@@ -43,7 +43,7 @@ def test_help_has_the_commands_first_then_the_options(machine: Machine) -> None:
     assert places == sorted(places)
 
 
-def test_help_of_a_command_by_help(machine: Machine) -> None:
+def test_help_command_prints_the_help_of_a_command(machine: Machine) -> None:
     assert machine.bbjwt("help", "token").stdout == machine.bbjwt("token", "--help").stdout
 
 
@@ -77,9 +77,7 @@ def test_unknown_operation_without_a_request_is_a_usage_error(machine: Machine, 
         ((), ", doctor"),
     ],
 )
-def test_mistake_is_answered_with_what_was_probably_meant(
-    machine: Machine, words: tuple[str, ...], suggestion: str
-) -> None:
+def test_error_for_a_mistake_suggests_the_right_word(machine: Machine, words: tuple[str, ...], suggestion: str) -> None:
     done = machine.bbjwt(*words, check=False)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -179,7 +177,7 @@ def test_id_token_without_an_https_broker_is_a_usage_error(machine: Machine, opt
     machine.bbjwt(option, "configure", "--broker", "https://broker.example")
 
 
-def test_scope_names_old_and_new_are_one_scope(acme: Workspace) -> None:
+def test_old_and_new_name_of_a_scope_are_the_same_scope(acme: Workspace) -> None:
     acme.app.scopes = {"repository:write"}
     new = acme.machine.bbjwt("token", acme.url, "--scope", "write:repository:bitbucket").stdout
     old = acme.machine.bbjwt("token", acme.url, "--scope", "repository:write").stdout

@@ -1,4 +1,4 @@
-"""token, jwt and the machine without a secret, and what all commands have in common."""
+"""token, jwt and a machine without a secret, and the common behaviour of all commands."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_token_of_another_scope(acme: Workspace) -> None:
 @pytest.mark.parametrize(
     "url", ["acme/widgets", "https://bitbucket.org/acme", "https://github.com/a/b", "http://x/a/b"]
 )
-def test_token_for_what_is_not_ours_is_an_error_with_a_hint(acme: Workspace, url: str) -> None:
+def test_token_for_a_foreign_repository_is_an_error_with_a_hint(acme: Workspace, url: str) -> None:
     done = acme.machine.bbjwt("token", url, check=False)
 
     assert (done.stdout, done.returncode) == ("", 1)
@@ -97,7 +97,7 @@ def test_429_stops_token_with_a_count(acme: Workspace) -> None:
     urls = [acme.url, *(f"{acme.bitbucket.base_url}/acme/r{number}" for number in range(40))]
     for number in range(40):
         acme.bitbucket.host_repository(f"acme/r{number}", path=acme.widgets.path)
-    acme.machine.bbjwt("token", acme.url)  # A cached token is printed all the same.
+    acme.machine.bbjwt("token", acme.url)  # A cached token is printed nevertheless.
     acme.bitbucket.misbehave("api", *[RATE_LIMITED] * 80)
     done = acme.machine.bbjwt("token", "-", data="\n".join(urls), check=False)
 
@@ -106,11 +106,11 @@ def test_429_stops_token_with_a_count(acme: Workspace) -> None:
     assert len(done.stdout.splitlines()) == 41
 
 
-# jwt, and the machine that works with one
+# jwt, and a machine that uses a JWT
 
 
 def without_secret(acme: Workspace, *arguments: str) -> dict[str, str]:
-    """The environment of a machine that holds a JWT and no secret."""
+    """Return the environment of a machine with a JWT and without a secret."""
     jwt = acme.machine.bbjwt("jwt", "acme", *arguments).stdout.strip()
     payload = acme.bitbucket.payload(acme.app)
     installation = {name: payload[name] for name in ("baseUrl", "baseApiUrl", "principal")}
@@ -122,7 +122,7 @@ def test_a_machine_with_a_jwt_needs_no_secret(acme: Workspace) -> None:
     acme.installation.unlink()
     acme.machine.git("clone", "-q", acme.url, "w", also=changes)
 
-    # The API takes no JWT meant for the swap: a transient token asks for the UUID.
+    # The API does not accept the swap's JWT, so the look-up uses a transient token.
     asked = [
         (seen.method, seen.status, seen.form.get("bitbucket_repository")) for seen in acme.bitbucket.helper_requests()
     ]
@@ -134,16 +134,16 @@ def test_a_machine_with_a_jwt_needs_no_secret(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_however_the_api_refuses_the_jwt_of_a_swap_a_token_asks_it(acme: Workspace, status: int) -> None:
+def test_look_up_uses_a_token_if_the_api_refuses_the_swaps_jwt(acme: Workspace, status: int) -> None:
     acme.bitbucket.misbehave("api", Fault(status=status, body=b"no"))
     done = acme.machine.get(acme.url, check=False, also=without_secret(acme))
 
-    # A 404 is about the repository, whoever asks.
+    # A 404 is about the repository and not about the JWT.
     assert ("password" in done.stdout) == (status != 404)
     assert len(acme.bitbucket.helper_requests()) == (1 if status == 404 else 4)
 
 
-def test_a_jwt_from_a_file_and_an_api_that_takes_it(acme: Workspace, tmp_path: Path) -> None:
+def test_jwt_from_a_file_with_an_api_that_accepts_it(acme: Workspace, tmp_path: Path) -> None:
     acme.bitbucket.rules.rest_checks_qsh = False
     changes = without_secret(acme)
     (tmp_path / "jwt").write_text(f"{changes.pop('BBJWT_JWT')}\n")
@@ -153,7 +153,7 @@ def test_a_jwt_from_a_file_and_an_api_that_takes_it(acme: Workspace, tmp_path: P
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_a_jwt_with_no_hosts_named_is_for_bitbucket_cloud_and_not_for_what_is_registered(acme: Workspace) -> None:
+def test_jwt_without_hosts_is_for_bitbucket_cloud_and_not_for_registered_hosts(acme: Workspace) -> None:
     jwt = without_secret(acme)["BBJWT_JWT"]
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
     done = acme.get(BBJWT_INSTALLATION=None, BBJWT_JWT=jwt)
@@ -179,13 +179,13 @@ def test_an_expired_jwt_says_when_it_expired(acme: Workspace) -> None:
 
 
 @pytest.mark.parametrize("jwt", ["x", "a.b.c", "eyJhbGciOiJIUzI1NiJ9.e30.c2ln", "..", "é.é.é"])
-def test_what_is_no_jwt_is_an_error(acme: Workspace, jwt: str) -> None:
+def test_text_that_is_not_a_jwt_is_an_error(acme: Workspace, jwt: str) -> None:
     changes = without_secret(acme) | {"BBJWT_JWT": jwt}
 
     assert_quits(acme.machine.get(acme.url, check=False, also=changes), "not contain a JWT")
 
 
-def test_an_empty_file_is_no_jwt(acme: Workspace, tmp_path: Path) -> None:
+def test_empty_file_is_not_a_jwt(acme: Workspace, tmp_path: Path) -> None:
     (tmp_path / "jwt").write_text("\n")
 
     assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(tmp_path / "jwt")), "no JWT")
@@ -228,7 +228,7 @@ def test_help_of_each_command_has_an_example_and_fits_80_columns(machine: Machin
     assert f"hint: {' '.join(['git-credential-bbjwt', *command.split()])} --help" in refused.stderr
 
 
-def test_the_operations_have_the_help_of_the_whole(machine: Machine) -> None:
+def test_operations_have_the_general_help(machine: Machine) -> None:
     assert machine.bbjwt("get", "--help").stdout == machine.bbjwt("-h").stdout == machine.bbjwt("help").stdout
 
 
@@ -236,7 +236,7 @@ def test_a_command_loads_no_other(acme: Workspace) -> None:
     loaded = acme.machine.imports_of("list", acme.url)
 
     assert "git_credential_bbjwt.installations.catalogue" in loaded
-    # Each stands for the command that has a use for it.
+    # Each module is used only by another command.
     others = ("bitbucket.assertion", "git.entries", "installations.registry_changes", "getting.obtain")
     assert not loaded & {f"git_credential_bbjwt.{module}" for module in others}
     assert not loaded & {"concurrent.futures", "logging", "hmac"}
@@ -250,7 +250,7 @@ def test_version(machine: Machine) -> None:
 # Traces
 
 
-def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: Path) -> None:
+def test_trace_has_the_decisions_and_no_secret(acme: Workspace, tmp_path: Path) -> None:
     acme.bitbucket.misbehave("token", Fault(status=503))
     trace = tmp_path / "trace"
     shown = [acme.get("--verbose", "--token-store=none").stderr]
@@ -273,7 +273,7 @@ def test_a_trace_says_what_was_decided_and_no_secret(acme: Workspace, tmp_path: 
         assert secret not in "".join(shown)
 
 
-def test_a_bug_is_two_lines_and_shows_where_to_who_asks(
+def test_bug_is_reported_in_two_lines_and_with_a_traceback_only_in_the_trace(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def told(value: str) -> str:

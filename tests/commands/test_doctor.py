@@ -1,4 +1,4 @@
-"""doctor: each check, what it says when it fails, and the remedy."""
+"""doctor: each check, its failure and its remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.emulator import Fault
 
 
 def checks(machine: Machine, *arguments: str, **changes: str | None) -> dict[str, Any]:
-    """The checks by name; of several with one name, the worst: a failure, then a note."""
+    """Return the checks by name; if several have the same name, a failure, or else a note."""
     done = machine.bbjwt("doctor", "--json", *arguments, check=False, also=changes)
     report = json.loads(done.stdout)
     failures = [check for check in report["checks"] if check["ok"] is False]
@@ -33,7 +33,7 @@ SECRET = "hunter2hunter2"
 
 
 def failures(machine: Machine, *arguments: str, **changes: str | None) -> list[tuple[str, str, str]]:
-    """The checks that fail, in their order: name, detail and remedy. Nothing shows SECRET."""
+    """Return name, detail and remedy of the checks that fail, in their order. Nothing shows SECRET."""
     done = machine.bbjwt("doctor", "--json", *arguments, check=False, also=changes)
     assert SECRET not in done.stdout + done.stderr
     report = json.loads(done.stdout)
@@ -41,12 +41,12 @@ def failures(machine: Machine, *arguments: str, **changes: str | None) -> list[t
 
 
 def only_failure(machine: Machine, *arguments: str, **changes: str | None) -> tuple[str, str, str]:
-    """The one check that fails."""
+    """Return the one check that fails."""
     (found,) = failures(machine, *arguments, **changes)
     return found
 
 
-def test_all_is_well(acme: Workspace) -> None:
+def test_all_checks_pass(acme: Workspace) -> None:
     done = acme.machine.bbjwt("doctor", acme.url)
 
     assert done.stderr == ""
@@ -71,14 +71,14 @@ def test_all_is_well(acme: Workspace) -> None:
     assert acme.machine.records() == []
 
 
-def test_last_line_sums_up_what_failed(acme: Workspace) -> None:
+def test_last_line_sums_up_the_failures(acme: Workspace) -> None:
     acme.bitbucket.misbehave("token", Fault(status=403, body=b"no"))
     done = acme.machine.bbjwt("doctor", acme.url, check=False)
 
     assert re.fullmatch(r"1 of \d+ failed: token", done.stdout.splitlines()[-1])
 
 
-def test_nothing_is_known(machine: Machine) -> None:
+def test_machine_without_an_installation(machine: Machine) -> None:
     found = checks(machine)
 
     assert "configure" in found["git configuration"]["remedy"]
@@ -186,7 +186,7 @@ def test_git_goes_by_ssh(acme: Workspace) -> None:
 
 
 def base(acme: Workspace) -> str:
-    """The base URL of the emulator."""
+    """Return the base URL of the emulator."""
     return acme.bitbucket.base_url
 
 
@@ -310,7 +310,7 @@ def test_a_helper_for_one_workspace(acme: Workspace) -> None:
     assert checks(acme.machine)["git configuration"]["ok"] is False
 
 
-def test_settings_for_a_workspace_are_nothing_to_an_older_git(acme: Workspace) -> None:
+def test_settings_for_a_workspace_have_no_effect_in_an_older_git(acme: Workspace) -> None:
     (acme.machine.home / ".gitconfig").unlink()
     acme.machine.bbjwt("configure", "--workspace", "acme")
     pretend_git(acme.machine, "2.25.1")
@@ -347,8 +347,8 @@ def test_the_path_switch_is_read_as_git_reads_it(acme: Workspace, line: str, is_
     assert checks(acme.machine, acme.url)["git configuration"]["ok"] == is_on
 
 
-def test_the_path_switch_that_stands_last_counts(acme: Workspace) -> None:
-    # As git has it (credential.c asks for all that match), whichever matches best.
+def test_last_path_switch_is_used(acme: Workspace) -> None:
+    # Git uses the last matching switch and not the best match (credential.c).
     config = acme.machine.home / ".gitconfig"
     ours = config.read_text()
     for text, on in (
@@ -390,7 +390,7 @@ def test_the_keyring(acme: Workspace, locked: bool) -> None:
 
 
 @pytest.mark.parametrize("registered", [False, True])
-def test_a_secret_that_bitbucket_refuses_is_found_without_a_url(acme: Workspace, registered: bool) -> None:
+def test_secret_that_bitbucket_refuses_is_reported_without_a_url(acme: Workspace, registered: bool) -> None:
     if registered:
         acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
         del acme.machine.environment["BBJWT_INSTALLATION"]
@@ -478,7 +478,7 @@ def test_settings_that_git_itself_refuses(acme: Workspace) -> None:
     assert remedy.startswith("correct that line")
 
 
-def test_of_two_oauth_consumers_the_one_that_is_used_is_named(acme: Workspace) -> None:
+def test_the_oauth_consumer_that_is_used_is_named(acme: Workspace) -> None:
     first, second = acme.bitbucket.add_consumer("acme"), acme.bitbucket.add_consumer("acme")
     for consumer in (first, second):
         payload = json.dumps(acme.bitbucket.consumer_json(consumer))

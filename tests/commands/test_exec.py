@@ -1,4 +1,4 @@
-"""``exec``: a command with the helper switched on for it, which it is replaced by."""
+"""``exec``: it switches the helper on for a command, and is replaced by the command."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_exec_names_the_git_it_needs(machine: Machine) -> None:
     assert "2.31" in done.stderr
 
 
-# The helper replaces itself: signals, exit status and limits are the command's own.
+# The command replaces the helper, so signals, exit status and limits are the command's.
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_exit_status_is_the_commands_or_that_of_a_shell(machine: Machine, words:
     assert machine.bbjwt("exec", "--", *words, check=False).returncode == status
 
 
-def test_command_that_is_not_there_is_not_repeated(machine: Machine) -> None:
+def test_error_for_a_missing_command_does_not_repeat_it(machine: Machine) -> None:
     done = machine.bbjwt("exec", "--", "a-secret-by-mistake", check=False)
 
     assert "a-secret-by-mistake" not in done.stderr
@@ -124,12 +124,12 @@ def test_script_whose_interpreter_is_missing_cannot_be_run(machine: Machine) -> 
     assert str(script) in done.stderr
 
 
-#: Prints the signals that a process ignores, as it was started.
+#: Prints the signals that a process ignores at its start.
 IGNORED = ["sed", "-n", "s/^SigIgn:.//p", "/proc/self/status"]
 
 
 def ignored_by_the_command(machine: Machine, *ignored: signal.Signals) -> set[int]:
-    """The signals that a command of `exec` ignores, if the caller ignores ``ignored``."""
+    """Return the signals that a command of `exec` ignores if the caller ignores ``ignored``."""
 
     def ignore() -> None:
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT):
@@ -167,7 +167,7 @@ def test_command_has_the_process_number_and_the_signals(machine: Machine) -> Non
         assert running.wait(PATIENCE) == 5
 
 
-def test_command_gets_the_callers_environment_and_gits_settings_alone(machine: Machine) -> None:
+def test_command_gets_only_the_callers_environment_and_gits_settings(machine: Machine) -> None:
     for also in ({}, {"LC_CTYPE": "C"}, {"LC_ALL": "C"}):
         given = machine.env(also)
         done = machine.bbjwt("exec", "--", "env", "-0", also=also)
@@ -179,7 +179,7 @@ def test_command_gets_the_callers_environment_and_gits_settings_alone(machine: M
         }
 
 
-def test_variables_of_cargo_that_are_set_stay(machine: Machine) -> None:
+def test_variables_of_cargo_that_are_set_do_not_change(machine: Machine) -> None:
     name = "CARGO_NET_GIT_FETCH_WITH_CLI"
 
     assert machine.bbjwt("exec", "--", "sh", "-c", f"echo ${name}", also={name: "false"}).stdout == "false\n"
@@ -219,7 +219,7 @@ def test_closed_descriptors_stay_closed(machine: Machine) -> None:
 
 
 def in_namespaces(*flags: str) -> list[str]:
-    """The start of a command line that runs the rest in namespaces of its own."""
+    """Return the start of a command line that runs the rest in separate namespaces."""
     words = [need("unshare"), *flags]
     if subprocess.run([*words, "true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
         cannot("this user cannot make namespaces here")
@@ -231,13 +231,13 @@ def test_first_process_of_a_container_is_the_command(acme: Workspace) -> None:
     words = [*container, str(COMMAND), "exec", "--"]
     assert acme.machine.run(*words, "sh", "-c", "echo $$; exit 7", check=False).stdout == "1\n"
     assert acme.machine.run(*words, "sh", "-c", "exit 7", check=False).returncode == 7
-    # A child that ends by a signal, and an orphan, are the command's to see, as without the helper.
+    # The command sees children that end by a signal, and orphans, as without the helper.
     script = "(sleep 0.1 &); sh -c 'kill -TERM $$'; echo $?"
     assert acme.machine.run(*words, "sh", "-c", script).stdout == "143\n"
     acme.machine.run(*words, "git", "clone", "-q", acme.url, "w")
 
 
-def test_no_token_lands_in_the_workspace_of_a_read_only_container(acme: Workspace) -> None:
+def test_no_token_is_written_to_the_workspace_of_a_read_only_container(acme: Workspace) -> None:
     workspace = acme.machine.home / "workspace"
     acme.machine.git("init", "-q", workspace)
     acme.machine.environment |= {"TMPDIR": str(workspace), "XDG_RUNTIME_DIR": "/nonexistent"}
@@ -261,7 +261,7 @@ cd {workspace}
 
 
 def proactive(machine: Machine, *options: str, **changes: str | None) -> str:
-    """The settings of proactiveAuth that git sees in a command of ``exec --proactive``, and warnings."""
+    """Return the settings of proactiveAuth that git sees in a command of ``exec --proactive``, and the warnings."""
     shown = ("git", "config", "--get-regexp", "proactiveauth")
     done = machine.bbjwt(*options, "exec", "--proactive", "--", *shown, check=False, also=changes)
     return done.stdout + done.stderr
@@ -278,13 +278,13 @@ def test_proactive_is_set_for_the_workspace_of_an_injected_payload(acme: Workspa
     assert proactive(acme.machine, BBJWT_JWT=jwt) == expected
 
 
-def test_proactive_without_a_workspace_says_that_it_changes_nothing(acme: Workspace) -> None:
+def test_proactive_without_a_workspace_warns_that_it_changes_nothing(acme: Workspace) -> None:
     acme.write_installation(principal=None)
 
     assert "--proactive changes nothing" in proactive(acme.machine)
 
 
-def test_proactive_is_not_set_for_what_is_registered(acme: Workspace) -> None:
+def test_proactive_is_not_set_for_registered_installations(acme: Workspace) -> None:
     acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
 
     assert "--proactive changes nothing" in proactive(acme.machine, BBJWT_INSTALLATION=None)

@@ -25,7 +25,7 @@ def config(tmp_path: Path) -> Path:
     return write_policy(tmp_path / "broker.toml", RULE, {**RULE, "claims": {"sub": "repo:**"}, "allow": ["acme/lib-*"]})
 
 
-# As each platform's documentation shows the claims, with the values that a rule is about; read in November 2026.
+# The claims in each platform's documentation, with values for the rules; read in November 2026.
 PLATFORMS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, object]]] = {
     # docs.github.com, "OpenID Connect reference", "Example token".
     "GitHub": (
@@ -303,7 +303,7 @@ def test_text_that_is_not_a_token_is_not_repeated(machine: Machine, config: Path
     assert len(data) < 3 or data not in done.stderr
 
 
-def test_value_that_would_move_the_cursor_is_escaped(machine: Machine, config: Path) -> None:
+def test_value_with_control_characters_is_escaped(machine: Machine, config: Path) -> None:
     claims = Issuer().claims(repository_id="\x1b[31m\n")
     done = machine.bbjwt("policy", config, "--id-token", "-", data=json.dumps(claims))
     assert "\x1b" not in done.stdout

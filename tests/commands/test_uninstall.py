@@ -1,4 +1,4 @@
-"""uninstall: everything that the helper has stored goes, whatever it was installed with."""
+"""uninstall: everything that the helper has stored is removed, whatever the installer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.conftest import COMMAND, Machine, Workspace
 
 
 def left(machine: Machine) -> list[Path]:
-    """Files of the helper that are still there."""
+    """Return the remaining files of the helper."""
     places = [machine.home / ".config", machine.home / ".cache", machine.runtime]
     return [path for place in places for path in place.rglob("*") if path.is_file()]
 
@@ -32,7 +32,7 @@ def set_up(acme: Workspace) -> None:
     assert left(acme.machine)
 
 
-def test_everything_goes_and_twice_is_no_error(acme: Workspace) -> None:
+def test_everything_is_removed_and_a_second_run_succeeds(acme: Workspace) -> None:
     set_up(acme)
     for _ in range(2):
         done = acme.machine.bbjwt("uninstall")
