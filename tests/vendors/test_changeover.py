@@ -30,11 +30,8 @@ class Scene:
         self.bitbucket = acme.bitbucket
         del self.machine.environment["BBJWT_INSTALLATION"]
         self.consumer: Consumer = acme.bitbucket.add_consumer()
-        self.register(self.bitbucket.payload(acme.app))
-        self.register(self.bitbucket.consumer_json(self.consumer, afterConnect=True))
-
-    def register(self, payload: dict[str, object]) -> None:
-        self.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payload))
+        both = [self.bitbucket.payload(acme.app), self.bitbucket.consumer_json(self.consumer, afterConnect=True)]
+        self.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(both))
 
     def get(self, *options: str, extra: str = "") -> tuple[bool, str]:
         """Return whether the token for acme/widgets opens the workspace, and the standard error."""
