@@ -30,7 +30,7 @@ else:
 _LONGEST_FILE = 4 * 1024 * 1024
 
 # The line with which a rule begins. A text over several lines may have one, too.
-_BEGIN_OF_RULE = re.compile(r"""^[ \t]*\[\[[ \t]*["']?trust["']?[ \t]*\]\][^\n]*$""", re.MULTILINE)
+_BEGIN_OF_RULE = re.compile(r"""[ \t]*\[\[[ \t]*["']?trust["']?[ \t]*\]\]""")
 
 # The name under which a rule gets the number of its line. No one types a NUL.
 _LINE = "\0"
@@ -112,11 +112,11 @@ def _lines_of_rules(text: str) -> list[int]:
     over several lines that only looks like a rule, the number becomes a part of that text.
     """
 
-    def numbered(match: re.Match[str]) -> str:
-        number = text.count("\n", 0, match.start()) + 1
-        return f'{match[0]}\n"\\u0000" = {number}'
-
-    rules = tomllib.loads(_BEGIN_OF_RULE.sub(numbered, text)).get("trust")
+    numbered = [
+        f'{line}\n"\\u0000" = {number}' if _BEGIN_OF_RULE.match(line) else line
+        for number, line in enumerate(text.split("\n"), 1)
+    ]
+    rules = tomllib.loads("\n".join(numbered)).get("trust")
     first = text.count("\n", 0, text.find("trust")) + 1
     return [rule.get(_LINE, first) if isinstance(rule, dict) else first for rule in rules or ()]
 
