@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.commands.checks import git_sends
+from git_credential_bbjwt.core.clone_urls import parse_url
+from git_credential_bbjwt.git import settings
 from tests import desktop
 from tests.commands.test_command_line import in_terminal
 from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
 from tests.emulator import Fault
+from tests.mint import be_the_helper
 
 
 def checks(machine: Machine, *arguments: str, **changes: str | None) -> dict[str, Any]:
@@ -170,6 +175,24 @@ def test_a_repositorys_own_helper_line_does_not_choose_what_runs(acme: Workspace
     assert not (acme.machine.home / "w/ran").exists()
 
 
+Sent = Callable[[str], list[tuple[str, str, str]]]
+
+
+@pytest.fixture
+def sent(acme: Workspace, monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """Checks what git sends for a URL, in this process; returns the failures as `failures` does."""
+
+    def failures_of(url: str) -> list[tuple[str, str, str]]:
+        be_the_helper(monkeypatch, acme.machine.env(), [])
+        monkeypatch.chdir(acme.machine.home)
+        settings.read_settings.cache_clear()
+        found = [one for one in git_sends.check(url, parse_url(url)) if one.ok is False]
+        assert SECRET not in str(found)
+        return [(one.name, one.detail, one.remedy) for one in found]
+
+    return failures_of
+
+
 def test_git_goes_by_ssh(acme: Workspace) -> None:
     ssh = "git@localhost:acme/widgets.git"
     name, detail, remedy = failures(acme.machine, ssh)[0]
@@ -190,10 +213,10 @@ def base(acme: Workspace) -> str:
     return acme.bitbucket.base_url
 
 
-def test_git_sends_a_password_that_insteadof_adds(acme: Workspace) -> None:
+def test_git_sends_a_password_that_insteadof_adds(acme: Workspace, sent: Sent) -> None:
     with_password = base(acme).replace("https://", f"https://me:{SECRET}@")
     acme.machine.git("config", "--global", f"url.{with_password}/.insteadOf", f"{base(acme)}/")
-    name, detail, remedy = only_failure(acme.machine, acme.url)
+    ((name, detail, remedy),) = sent(acme.url)
 
     assert name == "what git sends"
     assert "sends the password" in detail
@@ -222,14 +245,14 @@ def test_git_sends_the_password_of_the_url_or_of_a_remote(acme: Workspace) -> No
     assert failures(acme.machine, acme.url) == []
 
 
-def test_remedies_quote_what_a_repositorys_author_chose(acme: Workspace) -> None:
+def test_remedies_quote_what_a_repositorys_author_chose(acme: Workspace, sent: Sent) -> None:
     acme.machine.git("init", "-q", ".")
     name = "x; touch ran; #"
     with open(acme.machine.home / ".git/config", "a") as config:
         config.write(f'[remote "{name}"]\n\turl = {acme.url.replace("https://", f"https://me:{SECRET}@")}\n')
         config.write(f'[url "{base(acme)}/$(touch ran)/"]\n\tinsteadOf = {base(acme)}/acme/\n')
         config.write('[http "https://*/;touch ran;"]\n\textraHeader = Authorization: x\n')
-    remedies = [remedy for _, _, remedy in failures(acme.machine, acme.url)]
+    remedies = [remedy for _, _, remedy in sent(acme.url)]
 
     assert remedies
     for remedy in remedies:
@@ -239,7 +262,7 @@ def test_remedies_quote_what_a_repositorys_author_chose(acme: Workspace) -> None
     assert not (acme.machine.home / "ran").exists()
 
 
-def test_a_password_in_a_url_is_in_no_argument(acme: Workspace) -> None:
+def test_a_password_in_a_url_is_in_no_argument(acme: Workspace, sent: Sent) -> None:
     seen = acme.machine.home / "arguments"
     git = acme.machine.home / "bin/git"
     git.parent.mkdir()
@@ -248,56 +271,56 @@ def test_a_password_in_a_url_is_in_no_argument(acme: Workspace) -> None:
     acme.machine.git("init", "-q", ".")
     acme.machine.git("remote", "add", "upstream", acme.url.replace("https://", f"https://me:{SECRET}@"))
     acme.machine.environment["PATH"] = f"{git.parent}:{acme.machine.environment['PATH']}"
-    found = failures(acme.machine, acme.url.replace("https://", f"https://me:{SECRET}2@"))
+    found = sent(acme.url.replace("https://", f"https://me:{SECRET}2@"))
 
     assert sum("sends the password" in detail for _, detail, _ in found) == 2
     assert "ls-remote" in seen.read_text()
     assert SECRET not in seen.read_text()
 
 
-def test_a_push_url_may_be_another(acme: Workspace) -> None:
+def test_a_push_url_may_be_another(acme: Workspace, sent: Sent) -> None:
     acme.machine.git("init", "-q", ".")
     acme.machine.git("remote", "add", "origin", acme.url)
     acme.machine.git("remote", "set-url", "--push", "origin", "git@localhost:acme/widgets.git")
 
-    assert failures(acme.machine, acme.url) == []
+    assert sent(acme.url) == []
 
 
 @pytest.mark.parametrize("section", ["", "/acme/"])
-def test_git_sends_an_authorization_header(acme: Workspace, section: str) -> None:
+def test_git_sends_an_authorization_header(acme: Workspace, sent: Sent, section: str) -> None:
     key = f"http.{base(acme)}{section}.extraHeader" if section else "http.extraHeader"
     acme.machine.git("config", "--global", key, f"AUTHORIZATION: Bearer {SECRET}")
-    name, detail, remedy = failures(acme.machine, acme.url)[0]
+    name, detail, remedy = sent(acme.url)[0]
 
     assert name == "what git sends"
     assert "Authorization header" in detail
     acme.machine.run("sh", "-c", remedy)
-    assert failures(acme.machine, acme.url) == []
+    assert sent(acme.url) == []
 
 
 @pytest.mark.parametrize("entry", ["machine localhost login me password {}\n", "default login me password {}\n"])
-def test_git_sends_the_login_of_netrc(acme: Workspace, entry: str) -> None:
+def test_git_sends_the_login_of_netrc(acme: Workspace, sent: Sent, entry: str) -> None:
     (acme.machine.home / ".netrc").write_text("machine other.example login a password b\n" + entry.format(SECRET))
-    name, _, remedy = only_failure(acme.machine, acme.url)
+    ((name, _, remedy),) = sent(acme.url)
 
     assert name == "what git sends"
     assert str(acme.machine.home / ".netrc") in remedy
 
 
-def test_netrc_of_other_hosts_does_not_matter(acme: Workspace) -> None:
+def test_netrc_of_other_hosts_does_not_matter(acme: Workspace, sent: Sent) -> None:
     (acme.machine.home / ".netrc").write_text("machine other.example login a password b\n")
 
-    assert failures(acme.machine, acme.url) == []
+    assert sent(acme.url) == []
 
 
-def test_git_goes_to_another_host(acme: Workspace) -> None:
+def test_git_goes_to_another_host(acme: Workspace, sent: Sent) -> None:
     acme.machine.git("config", "--global", "url.https://mirror.example/.insteadOf", f"{base(acme)}/")
-    name, detail, remedy = only_failure(acme.machine, acme.url)
+    ((name, detail, remedy),) = sent(acme.url)
 
     assert name == "what git sends"
     assert "mirror.example" in detail
     acme.machine.run("sh", "-c", remedy)
-    assert failures(acme.machine, acme.url) == []
+    assert sent(acme.url) == []
 
 
 def test_a_helper_for_one_workspace(acme: Workspace) -> None:
