@@ -1,8 +1,7 @@
-"""A machine apart: a mount and process namespace in which nothing of the real machine can be written.
+"""A separate machine: a mount and process namespace that cannot write to the real machine.
 
-For daemons that a test must start for real, such as systemd, which empties /tmp when it starts. Everything that is
-writable in the namespace is in a memory of its own, the rest is read-only, and nothing is started unless both were
-checked.
+It is for daemons that a test must really start, such as systemd, which empties /tmp when it starts. Everything writable
+in the namespace is in separate memory, and the rest is read-only. Nothing is started until both have been checked.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from pathlib import Path
 
 from tests.conftest import INSTALLED, LATE, PATIENCE, cannot, need
 
-#: The broker's user, its home, and the group whose members may ask. System numbers that no distribution assigns.
+#: The broker's user, its home, and the group whose members may ask. No distribution assigns these system numbers.
 USER, HOME, NUMBER = "bbjwt", "/var/lib/bbjwt", 61_990
 GROUP, GROUP_NUMBER = "builds", 61_991
 
-# Folders that get an empty memory of their own.
+# Folders that are empty and in memory.
 _EMPTY = ("/tmp", "/run", "/var", "/usr/local/bin", "/root", "/home")  # the namespace's
 
 _SCRIPT = """
@@ -108,7 +107,7 @@ exec $APART_DAEMON
 """
 
 
-# systemd without a single unit of the real machine: only its journal, and what a test adds. Its usual units would set
+# systemd runs no unit of the real machine, only its journal and the units that a test adds. Its usual units would set
 # kernel parameters, load modules, and remove files.
 _ONLY_JOURNAL = """
 units=/usr/lib/systemd/system
@@ -132,7 +131,7 @@ END
 
 
 class Apart:
-    """A daemon in a namespace of its own, between `start` and `stop`.
+    """A daemon in a separate namespace, between `start` and `stop`.
 
     ``given`` is a folder whose ``home`` becomes the broker user's home, and whose ``etc`` is laid over ``/etc``.
     """
@@ -192,7 +191,7 @@ class Apart:
             time.sleep(0.05)
 
     def start_systemd(self, unit: str) -> None:
-        """Start systemd as the first process, and ``unit``, whose file is among those given."""
+        """Start systemd as the first process, then ``unit``, whose file is in ``given``."""
         self.start(f"{systemd()} --system --unit={unit} --show-status=no", before=_ONLY_JOURNAL)
         end = time.monotonic() + PATIENCE
         while "active" not in self.run("systemctl", "is-active", unit).stdout.split():
@@ -200,7 +199,7 @@ class Apart:
             time.sleep(0.1)
 
     def path(self, inside: str) -> str:
-        """Return where the real machine sees a path of the namespace."""
+        """Return the real machine's path of a path in the namespace."""
         return f"/proc/{self.pid}/root{inside}"
 
     def run(self, *words: str, data: str = "", user: bool = False) -> subprocess.CompletedProcess[str]:
@@ -214,7 +213,7 @@ class Apart:
         )
 
     def stop(self) -> None:
-        """End the daemon, and with it all that runs in its process namespace."""
+        """End the daemon and every process of its namespace."""
         if self._process is None:
             return
         if self.pid:
@@ -231,7 +230,7 @@ class Apart:
 
 
 def control_groups() -> set[str]:
-    """Return the control groups beside this process's, in every hierarchy: systemd makes some, and leaves them."""
+    """Return the control groups next to this process's, in every hierarchy: systemd makes some and leaves them."""
     found = set()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         own = line.split(":", 2)[2]
@@ -242,7 +241,7 @@ def control_groups() -> set[str]:
 
 
 def systemd() -> str:
-    """Return the path of systemd, or leave the test out."""
+    """Return the path of systemd, or skip the test."""
     for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd"):
         if os.path.exists(path):
             return path
@@ -250,5 +249,5 @@ def systemd() -> str:
 
 
 def ssh_daemon() -> str:
-    """Return the path of sshd, or leave the test out."""
+    """Return the path of sshd, or skip the test."""
     return shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or cannot("sshd is not installed")

@@ -13,7 +13,7 @@ from tests.https_broker import HttpsBroker, scene
 
 @pytest.fixture
 def broker(tmp_path: Path, bitbucket: Emulator) -> Iterator[HttpsBroker]:
-    """A broker of the test's own, not started."""
+    """A broker for one test, not started."""
     found = HttpsBroker(scene(tmp_path, bitbucket), tmp_path / "broker")
     yield found
     found.close()

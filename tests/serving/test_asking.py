@@ -1,4 +1,4 @@
-"""Asking a broker that is not there, not there yet, overloaded, or that does not let this user in."""
+"""Requests to a broker that is missing, still starting, overloaded, or closed to this user."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKEN = b"username=x-token-auth\npassword=abcdef\n\n"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where a test's socket is, below a path that is short enough for one."""
+    """The path of a test's socket, short enough for one."""
     folder = tmp_path / "s"
     folder.mkdir()
     return folder / "socket"
@@ -37,7 +37,7 @@ def where(place: Path) -> str:
 
 @contextmanager
 def listening(place: Path, respond: Callable[[int, socket.socket], None], *, backlog: int = 100) -> Iterator[None]:
-    """Listen at ``place``; ``respond`` gets each connection with its number."""
+    """Listen at ``place``. Each connection is passed to ``respond`` with its number."""
     done = threading.Event()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(place))
@@ -73,8 +73,8 @@ def served(connection: socket.socket) -> None:
 
 @pytest.mark.usefixtures("broker")
 @pytest.mark.parametrize("way", ["standard error", "a refusal", "a socket"])
-def test_a_token_in_a_brokers_words_is_not_shown(acme: Workspace, place: Path, way: str) -> None:
-    token = "ATCTT3xFfGN0Qw8Zk1pLmN0pQrStUvWxYz0123456789"  # This helper has never seen it.
+def test_a_token_in_a_brokers_error_is_not_shown(acme: Workspace, place: Path, way: str) -> None:
+    token = "ATCTT3xFfGN0Qw8Zk1pLmN0pQrStUvWxYz0123456789"  # The helper does not know this token.
     words = f"error: 403 for Bearer {token}"
     refusal = f"quit=1\nbbjwt-error={words}\n\n"
     commands = {
@@ -101,7 +101,7 @@ def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspa
         if number >= 3:
             served(connection)
         elif way == "resets":
-            connection.recv(1)  # Data that nobody reads makes the system reset the connection.
+            connection.recv(1)  # The system resets a connection whose data nobody read.
         elif way == "reads and closes":
             connection.recv(65_536)
 
@@ -112,7 +112,7 @@ def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspa
 @pytest.mark.usefixtures("broker")
 def test_a_socket_that_restarts_is_waited_for(acme: Workspace, place: Path) -> None:
     helper = start(acme.machine, acme.url, *asking(acme, where(place)))
-    with socket.socket(socket.AF_UNIX) as gone:  # Left behind by a broker that is not there any more: it refuses.
+    with socket.socket(socket.AF_UNIX) as gone:  # A broker that has ended left this socket, which refuses connections.
         time.sleep(0.5)
         gone.bind(str(place))
     time.sleep(0.5)
@@ -123,7 +123,7 @@ def test_a_socket_that_restarts_is_waited_for(acme: Workspace, place: Path) -> N
 
 
 @pytest.mark.usefixtures("broker")
-def test_many_askers_at_a_short_queue_are_all_served(acme: Workspace, place: Path) -> None:
+def test_many_clients_at_a_short_queue_are_all_served(acme: Workspace, place: Path) -> None:
     urls = [f"{acme.bitbucket.base_url}/acme/lib-{number}" for number in range(24)]
 
     def respond(number: int, connection: socket.socket) -> None:
@@ -138,7 +138,7 @@ def test_many_askers_at_a_short_queue_are_all_served(acme: Workspace, place: Pat
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_socket_that_never_answers_is_asked_for_the_budget_at_most(acme: Workspace, place: Path) -> None:
+def test_a_socket_that_never_answers_is_given_up_after_the_budget(acme: Workspace, place: Path) -> None:
     began = time.monotonic()
     with listening(place, lambda *_: None):
         done = acme.get(*asking(acme, where(place)), "--timeout=3", check=False)
@@ -162,18 +162,18 @@ def test_a_broken_off_answer_is_final(acme: Workspace, place: Path) -> None:
 
 
 @pytest.mark.usefixtures("broker")
-def test_an_answer_ends_with_its_blank_line_though_the_connection_stays_open(acme: Workspace, place: Path) -> None:
+def test_an_answer_ends_with_its_blank_line_even_if_the_connection_stays_open(acme: Workspace, place: Path) -> None:
     def respond(_: int, connection: socket.socket) -> None:
         served(connection)
         connection.settimeout(PATIENCE)
-        assert connection.recv(1) == b""  # Until the asker has gone.
+        assert connection.recv(1) == b""  # This waits until the client has closed the connection.
 
     with listening(place, respond):
         assert answer(acme.get(*asking(acme, where(place))))["password"] == "abcdef"
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_socket_whose_folder_is_not_there_is_not_waited_for(acme: Workspace, place: Path) -> None:
+def test_a_socket_whose_folder_is_missing_is_not_waited_for(acme: Workspace, place: Path) -> None:
     missing = place.parent / "no" / "socket"
     done = acme.get(*asking(acme, where(missing)), check=False, also={"BBJWT_TRACE": "1"})
 
@@ -193,7 +193,7 @@ def test_path_that_is_not_a_socket_is_final(acme: Workspace, place: Path) -> Non
 
 @pytest.mark.usefixtures("broker")
 def test_a_socket_of_another_group_names_the_group(acme: Workspace, place: Path) -> None:
-    # Root may connect to any socket, unless it gives up what makes it root.
+    # Root may connect to any socket unless it drops its capabilities.
     powerless = [need("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     with listening(place, lambda _, connection: served(connection)):
         place.chmod(0)
@@ -205,11 +205,11 @@ def test_a_socket_of_another_group_names_the_group(acme: Workspace, place: Path)
     assert f"hint: add this user to the socket's group {group}: usermod -aG {group} USER" in done.stderr
 
 
-# ssh, as it fails.
+# Failures of ssh.
 
 
 def failing(folder: Path, times: int, words: str, status: int = 255, output: str = "") -> str:
-    """A command that fails so many times, then gives a token; how often it ran is the length of a file."""
+    """A command that fails ``times`` times, then prints a token. It appends one byte to a file in each run."""
     counter = folder / "runs"
     script = folder / "ssh"
     script.write_text(
@@ -229,7 +229,7 @@ def failing(folder: Path, times: int, words: str, status: int = 255, output: str
         "",
     ],
 )
-def test_ssh_that_is_refused_a_connection_is_run_again(acme: Workspace, tmp_path: Path, words: str) -> None:
+def test_ssh_whose_connection_is_refused_is_run_again(acme: Workspace, tmp_path: Path, words: str) -> None:
     assert answer(acme.get(*asking(acme, failing(tmp_path, 2, words))))["password"] == "abcdef"
     assert (tmp_path / "runs").read_text() == "xxx"
 
@@ -264,7 +264,7 @@ def test_any_other_failure_of_a_command_is_final(
         ("ssh -o ProxyCommand='nc -X pass-word' broker", "run it once yourself: the ssh command of --broker\n"),
     ],
 )
-def test_an_unknown_host_key_names_the_command_if_it_is_plain(
+def test_an_unknown_host_key_is_reported_with_the_command_if_that_is_plain(
     acme: Workspace, tmp_path: Path, command: str, shown: str
 ) -> None:
     failing(tmp_path, 9, "Host key verification failed.")
@@ -276,7 +276,7 @@ def test_an_unknown_host_key_names_the_command_if_it_is_plain(
     assert "pass-word" not in done.stderr
 
 
-def test_a_broker_and_an_asker_of_one_user_do_not_wait_for_each_other(acme: Workspace, broker: Broker) -> None:
+def test_a_broker_and_a_client_of_one_user_do_not_wait_for_each_other(acme: Workspace, broker: Broker) -> None:
     runtime = acme.machine.environment["XDG_RUNTIME_DIR"]
     shared = {**broker.environment, "RUNTIME_DIRECTORY": runtime}
     line = shlex.join(["env", "-i", *[f"{name}={value}" for name, value in shared.items()], *broker.command()])
@@ -289,7 +289,7 @@ def test_a_broker_and_an_asker_of_one_user_do_not_wait_for_each_other(acme: Work
 
 
 @pytest.mark.parametrize("late", [0.0, 0.4])
-def test_all_that_a_command_printed_is_read_though_this_process_is_slow(
+def test_all_output_of_a_command_is_read_even_if_this_process_is_slow(
     monkeypatch: pytest.MonkeyPatch, late: float
 ) -> None:
     def slow(fd: int, most: int) -> bytes:
@@ -298,7 +298,7 @@ def test_all_that_a_command_printed_is_read_though_this_process_is_slow(
 
     read = os.read
     monkeypatch.setattr("git_credential_bbjwt.system.shell.os.read", slow)
-    # A process that it leaves behind holds the pipes; nobody waits for that process.
+    # A process that the command started holds the pipes. Nobody waits for that process.
     began = time.monotonic()
     done = shell.run("sleep 60 & printf abc; printf def >&2", b"", most=100, env=dict(os.environ))
 

@@ -1,4 +1,4 @@
-"""Brokers: a job without the secret asks, `serve` answers; and whatever goes wrong on either side."""
+"""Brokers: a job without the secret asks, `serve` answers. Failures on either side."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ ALLOWED = ("--allow", "acme/widgets", "--allow", "acme/lib-*")
 
 WIDGETS = Repository("bitbucket.org", "acme", "widgets")
 
-# `serve` takes its home from the password database, which only root could change: this is the command, with a password
-# database of its own.
+# `serve` takes its home from the password database, which only root could change. This command replaces the database's
+# entry.
 _SCRIPT = """#!{python} -ISXutf8
 import pwd, sys
 sys.path.insert(0, {installed!r})
@@ -50,7 +50,7 @@ main(sys.argv[1:])
 
 
 class Broker:
-    """The machine that holds the secret; its user's own git configuration names the authority."""
+    """The machine that holds the secret. Its user's own git configuration names the authority."""
 
     def __init__(self, acme: Workspace, folder: Path) -> None:
         self.acme = acme
@@ -66,13 +66,13 @@ class Broker:
         self.environment = {"PATH": acme.machine.environment["PATH"], "RUNTIME_DIRECTORY": str(self.home / "run")}
 
     def command(self, *allowed: str, audit: str | Path | None = None, options: tuple[str, ...] = ()) -> list[str]:
-        """The command line that a forced command or a unit would have."""
+        """Return the command line of a forced command or a unit."""
         installation = f"--installation={self.acme.installation}"
         where = str(self.audit if audit is None else audit)
         return [str(self.program), installation, *options, "serve", *(allowed or ALLOWED), "--audit", where]
 
     def where(self, *allowed: str) -> str:
-        """The WHERE of an asker: a shell's command line."""
+        """Return a client's WHERE: a shell's command line."""
         variables = [f"{name}={value}" for name, value in self.environment.items()]
         return shlex.join(["env", "-i", *variables, *self.command(*allowed)])
 
@@ -95,26 +95,26 @@ class Broker:
         )
 
     def lines(self) -> list[dict[str, object]]:
-        """The audit so far."""
+        """Return the audit so far."""
         return [json.loads(line) for line in self.audit.read_text().splitlines()] if self.audit.exists() else []
 
 
 @pytest.fixture
 def broker(acme: Workspace, tmp_path: Path) -> Broker:
-    """A broker, beside a machine that no longer knows the installation."""
+    """A broker, next to a machine that no longer knows the installation."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     del acme.machine.environment["SSL_CERT_FILE"]
     return Broker(acme, tmp_path)
 
 
 def asking(acme: Workspace, where: str) -> tuple[str, ...]:
-    """The options of an asker's helper line."""
+    """Return the options of a client's helper line."""
     return ("--broker", where, "--host", acme.bitbucket.host)
 
 
 @contextmanager
 def socket_of(folder: Path, respond: Callable[[socketserver.StreamRequestHandler], None]) -> Iterator[str]:
-    """A unix socket at which ``respond`` answers; its WHERE."""
+    """Answer a unix socket with ``respond``. Yield the socket's WHERE."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -129,18 +129,18 @@ def socket_of(folder: Path, respond: Callable[[socketserver.StreamRequestHandler
 
 
 def state(token: str) -> str:
-    """The ``state[]`` that names a token."""
+    """Return the ``state[]`` that names a token."""
     return "bbjwt:" + hashlib.sha256(token.encode()).hexdigest()
 
 
 def given(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """The attributes of a broker's answer, which ends with a blank line."""
+    """Return the attributes of a broker's answer, which ends with a blank line."""
     assert done.stdout.endswith("\n\n") or done.stdout == "\n"
     return dict(line.split("=", 1) for line in done.stdout.split("\n") if line)
 
 
 def spend(broker: Broker, kind: str, count: int) -> None:
-    """Have ``count`` look-ups of a kind been made within this minute."""
+    """Record ``count`` look-ups of a kind within this minute."""
     folder = broker.home / "run/git-credential-bbjwt"
     folder.mkdir(mode=0o700, exist_ok=True)
     for number in range(count):
@@ -196,8 +196,8 @@ def test_a_job_clones_through_a_socket(acme: Workspace, broker: Broker) -> None:
     assert (asker["by"], asker["uid"]) == ("unix", os.getuid())
 
 
-def test_behind_a_socket_a_journal_reads_what_went_wrong(acme: Workspace, broker: Broker) -> None:
-    # StandardError=journal is a socket too, and another one.
+def test_behind_a_socket_a_journal_gets_the_error(acme: Workspace, broker: Broker) -> None:
+    # StandardError=journal is a socket too, but a different one.
     asker, answers = socket.socketpair()
     journal, errors = socket.socketpair()
     with asker, journal:
@@ -210,7 +210,7 @@ def test_behind_a_socket_a_journal_reads_what_went_wrong(acme: Workspace, broker
         assert asker.makefile().read().startswith("quit=1\nbbjwt-error=")
 
 
-def test_many_askers_make_one_question(acme: Workspace, broker: Broker) -> None:
+def test_many_clients_make_one_request(acme: Workspace, broker: Broker) -> None:
     running = [start(acme.machine, acme.url, *asking(acme, broker.where())) for _ in range(8)]
     answers = {line for one in running for line in finish(one).splitlines() if line.startswith(b"password=")}
 
@@ -231,7 +231,7 @@ def test_a_revoked_token_heals_within_the_command_and_does_not_come_back(acme: W
     assert len(acme.bitbucket.tokens) == 2
 
 
-def test_tokens_of_a_broker_are_handed_out_by_the_commands_too(acme: Workspace, broker: Broker) -> None:
+def test_tokens_of_a_broker_are_printed_by_the_commands_too(acme: Workspace, broker: Broker) -> None:
     options = asking(acme, broker.where())
     found = json.loads(acme.machine.bbjwt(*options, "token", acme.url, "--format=json").stdout)
     assert (found["username"], found["scope"], found["uuid"]) == ("x-token-auth", None, None)
@@ -245,10 +245,10 @@ def test_tokens_of_a_broker_are_handed_out_by_the_commands_too(acme: Workspace, 
     assert "the broker gives one" in acme.machine.bbjwt(*options, "doctor", acme.url, check=False).stdout
 
 
-# An asker chooses the repository alone.
+# A client chooses the repository and nothing else.
 
 
-def test_askers_environment_is_not_used(acme: Workspace, broker: Broker) -> None:
+def test_clients_environment_is_not_used(acme: Workspace, broker: Broker) -> None:
     other = acme.bitbucket.install("beta", scopes="repository:write")
     payload = json.dumps(acme.bitbucket.payload(other))
     trace = broker.home / "trace"
@@ -278,7 +278,7 @@ def test_askers_environment_is_not_used(acme: Workspace, broker: Broker) -> None
     assert [token.scopes for token in acme.bitbucket.tokens.values()] == [{"repository"}]
 
 
-def test_an_askers_limits_leave_no_token_without_a_record(acme: Workspace, broker: Broker) -> None:
+def test_a_clients_limits_give_no_token_without_an_audit_line(acme: Workspace, broker: Broker) -> None:
     for where in ("none", broker.audit):
         limited = shlex.join(broker.command(audit=where))
         done = subprocess.run(
@@ -295,7 +295,7 @@ def test_an_askers_limits_leave_no_token_without_a_record(acme: Workspace, broke
 
 
 @pytest.mark.parametrize("way", ["none kept", "folder of others", "audit cannot be written", "audit is a link"])
-def test_token_that_cannot_be_limited_or_audited_is_not_handed_out(acme: Workspace, broker: Broker, way: str) -> None:
+def test_token_that_cannot_be_limited_or_audited_is_not_given(acme: Workspace, broker: Broker, way: str) -> None:
     where, options = broker.audit, tuple[str, ...]()
     if way == "none kept":
         options = ("--token-store=none",)
@@ -325,7 +325,7 @@ def test_token_that_cannot_be_limited_or_audited_is_not_handed_out(acme: Workspa
         ["--allow-file", "relative", "--audit", "none"],
     ],
 )
-def test_who_runs_a_broker_has_chosen_both(broker: Broker, words: list[str]) -> None:
+def test_serve_needs_both_a_list_and_an_audit(broker: Broker, words: list[str]) -> None:
     done = subprocess.run(
         [COMMAND, "serve", *words], input=b"", capture_output=True, env=broker.environment, timeout=PATIENCE
     )
@@ -391,7 +391,7 @@ def test_a_name_is_looked_up_once_in_two_hours(acme: Workspace, broker: Broker) 
     began = int(time.time())
     first = look_ups()
     assert look_ups() == first
-    # The name, and the Unix time up to which it counts.
+    # The name, and the Unix time until which it is valid.
     (known,) = (broker.home / "run/git-credential-bbjwt").rglob("*~named")
     name, until = known.read_text().split()
     assert name == "acme/widgets"
@@ -414,7 +414,7 @@ def test_lookups_by_uuid_are_bounded(acme: Workspace, broker: Broker) -> None:
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_refusing_again_and_again_makes_one_mint_a_minute(acme: Workspace, broker: Broker) -> None:
+def test_repeated_refusals_make_one_mint_a_minute(acme: Workspace, broker: Broker) -> None:
     token, outcomes = "", []
     for _ in range(5):
         known = f"state[]={state(token)}\n" if token else ""
@@ -451,7 +451,7 @@ def test_malformed_request_is_answered(broker: Broker, data: str) -> None:
     assert [line["outcome"] for line in broker.lines()] == ["error"]
 
 
-def test_the_budgets_end_is_answered_and_audited(acme: Workspace, broker: Broker) -> None:
+def test_the_end_of_the_budget_is_answered_and_audited(acme: Workspace, broker: Broker) -> None:
     acme.bitbucket.misbehave("api", *[Fault(delay=5)] * 3)
     done = broker.serve(request(acme.url) + "\n", options=("--timeout=1",))
 
@@ -460,7 +460,7 @@ def test_the_budgets_end_is_answered_and_audited(acme: Workspace, broker: Broker
     assert [line["outcome"] for line in broker.lines()] == ["error"]
 
 
-# A broker's answer is a stranger's.
+# The helper does not trust a broker's answer.
 
 BAD: dict[str, tuple[str, str]] = {
     "fails": ("echo 'git-credential-bbjwt: error: no such luck' >&2; echo more >&2; exit 3", "no such luck"),
@@ -525,8 +525,8 @@ def test_bad_answer_gives_no_token(said: str, words: str) -> None:
 
 
 @pytest.mark.usefixtures("broker")
-def test_an_answer_of_as_much_as_may_be_is_taken(acme: Workspace) -> None:
-    # 17 bytes beside the digits: 65,536 in all.
+def test_longest_answer_is_accepted(acme: Workspace) -> None:
+    # 17 bytes and the digits make 65,536.
     printed = "printf 'password=abc\\nx=%065519d\\n' 1; echo"
     assert answer(acme.get(*asking(acme, printed)))["password"] == "abc"
 
@@ -556,7 +556,7 @@ def test_a_broker_ends_with_a_helper_that_is_killed(acme: Workspace, number: sig
 
 
 def assert_group_gone(group: int) -> None:
-    """Check that no process of a group runs; one that has ended may wait for a busy machine to notice."""
+    """Check that no process of a group runs. A busy machine may need a moment to remove one that has ended."""
     end = time.monotonic() + LATE
     while time.monotonic() < end:
         found = [stat_of(path) for path in Path("/proc").glob("[0-9]*/stat")]
@@ -567,19 +567,19 @@ def assert_group_gone(group: int) -> None:
 
 
 def stat_of(path: Path) -> list[str]:
-    """The fields of proc(5)'s "stat", from the state on: the state, the parent, the group."""
+    """Return the fields of proc(5)'s "stat", from the state on: the state, the parent, the group."""
     try:
         return path.read_text().rpartition(")")[2].split()
     except OSError:
         return []
 
 
-#: As long as an answer may be.
+#: The longest answer.
 _LONG = pytest.param(b"password=abc\nx=".ljust(65_535, b"1") + b"\n", id="long")
 
 
 @pytest.mark.parametrize("reply", [b"password=abcdef\n", b"password=abc", b"username=x\npass", _LONG])
-def test_a_sockets_answer_that_is_broken_off_is_no_token(acme: Workspace, broker: Broker, reply: bytes) -> None:
+def test_a_sockets_incomplete_answer_is_no_token(acme: Workspace, broker: Broker, reply: bytes) -> None:
     def respond(connection: socketserver.StreamRequestHandler) -> None:
         connection.rfile.readline()
         connection.wfile.write(reply)
@@ -589,7 +589,7 @@ def test_a_sockets_answer_that_is_broken_off_is_no_token(acme: Workspace, broker
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_socket_that_is_not_there(acme: Workspace) -> None:
+def test_a_missing_socket_is_named(acme: Workspace) -> None:
     assert_quits(acme.get(*asking(acme, "unix:/no/such/socket"), check=False), "/no/such/socket")
 
 
@@ -599,7 +599,7 @@ def jwt_ending(at: object) -> str:
 
 
 @pytest.mark.usefixtures("broker")
-def test_an_end_comes_from_the_answer_or_the_jwt_and_is_within_a_day(acme: Workspace) -> None:
+def test_expiry_comes_from_the_answer_or_the_jwt_and_is_within_a_day(acme: Workspace) -> None:
     now = int(time.time())
     for printed, expected in (
         (f"password=abc\\npassword_expiry_utc={now + 4000}", now + 4000),
@@ -615,7 +615,7 @@ def test_an_end_comes_from_the_answer_or_the_jwt_and_is_within_a_day(acme: Works
     assert (kept, acme.machine.records()) == (1, [])
 
 
-def test_jwt_without_a_usable_exp_has_no_end() -> None:
+def test_jwt_without_a_usable_exp_has_no_expiry() -> None:
     for odd in ("soon", -1, 0, 1e300, True, None, [2 * 10**9]):
         assert _end_of(None, jwt_ending(odd), WIDGETS) is None
     with pytest.raises(BrokerError, match="expired already"):
@@ -638,11 +638,11 @@ def test_a_broker_gets_no_secret_and_no_way_to_prompt(acme: Workspace) -> None:
         assert name not in text
 
 
-# The order of the sources, and sources that are not asked.
+# The order of the sources. Sources that are not asked.
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_broker_is_asked_about_its_hosts_alone(acme: Workspace) -> None:
+def test_a_broker_is_asked_about_its_hosts_only(acme: Workspace) -> None:
     told = acme.machine.home / "asked"
     where = f"echo x >>{told}; exit 1"
     for url, options in (
@@ -678,7 +678,7 @@ def test_a_payload_comes_before_the_broker_and_the_registry_after_it(acme: Works
 
 @pytest.fixture
 def by_command(acme: Workspace) -> Workspace:
-    """The usual scene, its payload to be had from a command alone."""
+    """The usual scene, but only a command gives its payload."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     return acme
 
@@ -687,7 +687,7 @@ def commanded(acme: Workspace, command: str) -> tuple[str, ...]:
     return ("--installation-command", command, "--host", acme.bitbucket.host)
 
 
-def test_the_payload_comes_from_a_command_for_a_mint_alone(by_command: Workspace) -> None:
+def test_the_command_for_the_payload_runs_for_a_mint_only(by_command: Workspace) -> None:
     told = by_command.machine.home / "asked"
     store = f'echo "$BBJWT_HOST $BBJWT_WORKSPACE $BBJWT_REPOSITORY" >>{told}; cat {by_command.installation}'
     running = [start(by_command.machine, by_command.url, *commanded(by_command, store)) for _ in range(8)]
@@ -723,7 +723,7 @@ def test_an_installation_command_that_misbehaves(by_command: Workspace, command:
     assert_quits(done, *words)
 
 
-def test_what_a_command_says_beside_its_payload_is_redacted(by_command: Workspace) -> None:
+def test_standard_error_of_an_installation_command_is_redacted(by_command: Workspace) -> None:
     store = f"echo the secret is {by_command.app.shared_secret} >&2; cat {by_command.installation}"
     done = by_command.get(*commanded(by_command, store))
 
@@ -731,7 +731,7 @@ def test_what_a_command_says_beside_its_payload_is_redacted(by_command: Workspac
     assert by_command.app.shared_secret not in done.stderr
 
 
-def test_a_command_that_prints_nothing_says_not_mine(by_command: Workspace) -> None:
+def test_a_command_that_prints_nothing_leaves_the_request_to_git(by_command: Workspace) -> None:
     done = by_command.get(*commanded(by_command, "true"))
 
     assert (done.stdout, done.stderr) == ("", "")
@@ -770,7 +770,7 @@ def test_a_repositorys_own_broker_is_not_asked(acme: Workspace) -> None:
     assert not told.exists()
 
 
-def test_a_refused_token_that_is_not_kept_does_not_come_back_either(acme: Workspace, broker: Broker) -> None:
+def test_a_refused_token_that_is_not_stored_does_not_come_back(acme: Workspace, broker: Broker) -> None:
     told = acme.machine.home / "asked"
     options = asking(acme, f"cat >>{told}; echo password=abcdef")
     acme.get(*options, "--token-store=none")
@@ -815,20 +815,20 @@ def test_a_request_is_read_up_to_64_kib(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize(("stated", "kept"), [(86_399, 86_399), (86_400, 86_400), (86_401, 86_400), (10**12, 86_400)])
-def test_end_over_a_day_away_is_treated_as_a_day(monkeypatch: pytest.MonkeyPatch, stated: int, kept: int) -> None:
+def test_expiry_over_a_day_away_becomes_a_day(monkeypatch: pytest.MonkeyPatch, stated: int, kept: int) -> None:
     now = 1_800_000_000
     monkeypatch.setattr("time.time", lambda: float(now))
 
     assert _end_of(str(now + stated), "abc", WIDGETS) == now + kept
 
 
-def test_end_of_19_digits_is_not_a_time() -> None:
+def test_expiry_of_19_digits_is_not_a_time() -> None:
     assert _end_of("9" * 18, "abc", WIDGETS) is not None
     with pytest.raises(BrokerError, match="not a Unix time"):
         _end_of("9" * 19, "abc", WIDGETS)
 
 
-def test_an_asker_learns_nothing_of_the_installation(acme: Workspace, broker: Broker) -> None:
+def test_a_client_learns_nothing_about_the_installation(acme: Workspace, broker: Broker) -> None:
     acme.write_installation(sharedSecret="")
     assert str(acme.installation) in assert_not_set_up(broker)
 
@@ -837,7 +837,7 @@ NOT_SET_UP = "this broker is not set up; its log says why"
 
 
 def assert_not_set_up(broker: Broker, *allowed: str, repository: str = "acme/widgets") -> str:
-    """Check that a request is answered with no word of the cause; return the reason in the audit."""
+    """Check that the answer to a request does not tell the cause. Return the reason in the audit."""
     done = broker.serve(request(broker.acme.url) + "\n", *allowed)
 
     assert done.stdout == f"quit=1\nbbjwt-error={NOT_SET_UP}\n\n"
@@ -885,7 +885,7 @@ def test_an_exception_is_answered_and_audited(acme: Workspace, broker: Broker) -
     assert acme.app.shared_secret not in cause
 
 
-def test_without_room_for_a_thread_there_is_an_answer_and_an_audit_line(broker: Broker) -> None:
+def test_thread_that_cannot_start_is_answered_and_audited(broker: Broker) -> None:
     text = broker.program.read_text()
     fault = 'import threading\ndef start(self): raise RuntimeError("can\'t start new thread")\n'
     broker.program.write_text(text.replace("main(sys", fault + "threading.Thread.start = start\nmain(sys"))
@@ -904,8 +904,8 @@ def test_a_broker_behind_sudo_refuses_and_names_the_socket(acme: Workspace, brok
     assert acme.bitbucket.seen == []
 
 
-def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:
-    """Return the answer to an asker that leaves its side of the connection open."""
+def answer_to_a_client_that_waits(broker: Broker, data: str, *options: str) -> str:
+    """Return the answer to a client that leaves its side of the connection open."""
     command = broker.command(options=options)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment) as process:
         assert process.stdin is not None
@@ -919,9 +919,9 @@ def said_to_one_who_waits(broker: Broker, data: str, *options: str) -> str:
         return said
 
 
-def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
+def test_a_client_that_hangs_is_told_that_the_budget_ended(broker: Broker) -> None:
     began = time.monotonic()
-    said = said_to_one_who_waits(broker, "protocol=https\n", "--timeout=1")
+    said = answer_to_a_client_that_waits(broker, "protocol=https\n", "--timeout=1")
 
     assert said == "quit=1\nbbjwt-error=gave up after 1 s: waiting for the request\n\n"
     assert time.monotonic() - began < 1 + LATE
@@ -929,9 +929,9 @@ def test_an_asker_that_hangs_is_told_of_the_budgets_end(broker: Broker) -> None:
 
 
 def test_a_request_ends_with_its_blank_line(acme: Workspace, broker: Broker) -> None:
-    assert "password=" in said_to_one_who_waits(broker, request(acme.url) + "\n")
+    assert "password=" in answer_to_a_client_that_waits(broker, request(acme.url) + "\n")
     # An empty request is complete, too.
-    assert "no complete request" not in said_to_one_who_waits(broker, "\n")
+    assert "no complete request" not in answer_to_a_client_that_waits(broker, "\n")
 
 
 def test_the_audit_goes_to_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

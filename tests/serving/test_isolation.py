@@ -25,7 +25,7 @@ __all__ = ["broker"]  # a fixture
 
 
 def seen_by_a_command(broker: Broker, also: dict[str, str]) -> dict[str, str]:
-    """The environment that a process of the broker's has."""
+    """Return the environment of a process that the broker starts."""
     told = broker.home / "environment"
     store = f"env >{told}; cat {broker.acme.installation}"
     host = broker.acme.bitbucket.host
@@ -44,7 +44,7 @@ def seen_by_a_command(broker: Broker, also: dict[str, str]) -> dict[str, str]:
 
 def test_only_the_named_variables_are_used(broker: Broker) -> None:
     mine = {"LANG": "C.UTF-8", "LC_TIME": "C", "TZ": "UTC"}
-    # The dynamic linker's are not among them: sshd passes none of those on to a process of another user's.
+    # The dynamic linker's variables are left out: sshd passes none of them on to another user's process.
     others = {"HOME": "/tmp", "USER": "eve", "SHELL": "/tmp/sh", "DBUS_SESSION_BUS_ADDRESS": "unix:path=/tmp/bus"}
     others |= dict.fromkeys(("XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS"), "/tmp")
     others |= {
@@ -61,7 +61,7 @@ def test_only_the_named_variables_are_used(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("by_ssh", [False, True])
-def test_what_systemd_sets_is_used_unless_sshd_started_the_broker(
+def test_systemds_variables_are_used_unless_sshd_started_the_broker(
     broker: Broker, tmp_path: Path, shared_memory: Path, by_ssh: bool
 ) -> None:
     if os.path.exists(f"/run/user/{os.geteuid()}"):
@@ -121,7 +121,7 @@ def test_a_folder_of_path_that_others_can_write_is_not_used(broker: Broker, way:
 
 @contextlib.contextmanager
 def waiting(broker: Broker, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """A broker that has begun to wait for its request."""
+    """A broker that is waiting for its request."""
     command = broker.command()
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment, **options
@@ -166,8 +166,8 @@ def test_a_killed_client_in_the_middle_leaves_its_audit_line(acme: Workspace, br
 
 
 @pytest.mark.parametrize("url", ["widgets", "secrets"])
-def test_standard_error_that_nobody_reads_delays_nothing(acme: Workspace, broker: Broker, url: str) -> None:
-    acme.installation.chmod(0o644)  # There is a warning.
+def test_unread_standard_error_delays_nothing(acme: Workspace, broker: Broker, url: str) -> None:
+    acme.installation.chmod(0o644)  # This mode causes a warning.
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
@@ -193,7 +193,7 @@ def test_standard_error_that_nobody_reads_delays_nothing(acme: Workspace, broker
 
 
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
-def test_a_closed_descriptor_gives_nothing_away(acme: Workspace, broker: Broker, closed: tuple[int, ...]) -> None:
+def test_a_closed_descriptor_reveals_nothing(acme: Workspace, broker: Broker, closed: tuple[int, ...]) -> None:
     redirections = " ".join(f"{fd}>&-" for fd in closed)
     done = subprocess.run(
         ["sh", "-c", f"{shlex.join(broker.command())} {redirections}"],
@@ -206,7 +206,7 @@ def test_a_closed_descriptor_gives_nothing_away(acme: Workspace, broker: Broker,
 
     assert "Traceback" not in done.stdout + done.stderr
     assert str(acme.installation) not in done.stdout + done.stderr
-    # Without standard output nothing is begun.
+    # Without standard output the broker does nothing.
     expected = [] if 1 in closed else ["error"] if 0 in closed else ["granted"]
     assert [line["outcome"] for line in broker.lines()] == expected
     assert acme.installation.read_text().startswith("{")
@@ -220,9 +220,7 @@ def files(broker: Broker) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_names_that_are_made_up_cost_twenty_look_ups_a_minute_and_leave_no_files(
-    acme: Workspace, broker: Broker
-) -> None:
+def test_made_up_names_cost_twenty_look_ups_a_minute_and_leave_no_files(acme: Workspace, broker: Broker) -> None:
     assert "password" in given(broker.serve(request(acme.url) + "\n"))
     before = len(acme.bitbucket.helper_requests())
     spend(broker, MISSES, 17)
@@ -234,7 +232,7 @@ def test_names_that_are_made_up_cost_twenty_look_ups_a_minute_and_leave_no_files
     assert all("too many requests for repositories that are not there" in one for one in said[3:])
     assert len(acme.bitbucket.helper_requests()) == before + 3
 
-    # Requests for repositories that are there are answered meanwhile.
+    # Requests for existing repositories are answered meanwhile.
     token = given(broker.serve(request(acme.url) + "\n"))["password"]
     named = f"state[]=bbjwt:{hashlib_of(token)}\n\n"
     assert given(broker.serve(request(acme.url) + named))["password"] != token
@@ -277,12 +275,12 @@ def test_many_made_up_names_at_once_cost_no_more(acme: Workspace, broker: Broker
     assert len(broker.lines()) == 8
 
 
-# Room on the disk.
+# Space on the disk.
 
 
 @pytest.fixture
 def small(broker: Broker, tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory that holds 32 files, in place of the operator's."""
+    """A folder in memory with room for 32 files, in place of the operator's."""
     folder = tmp_path / "small"
     folder.mkdir()
     if os.geteuid() != 0:
@@ -297,10 +295,10 @@ def small(broker: Broker, tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_folder_full_of_what_has_ended_is_tidied(acme: Workspace, broker: Broker, small: Path) -> None:
+def test_a_folder_full_of_ended_tokens_is_tidied(acme: Workspace, broker: Broker, small: Path) -> None:
     assert "password" in given(broker.serve(request(acme.url) + "\n"))
     (record,) = small.rglob("*,acme,widgets,*[!d]")
-    with pytest.raises(OSError, match="No space left"):  # noqa: PT012  # it ends at an unknown step
+    with pytest.raises(OSError, match="No space left"):  # noqa: PT012  # the step that fails is unknown
         for number in range(100):
             old = record.with_name(record.name.replace("widgets", f"old-{number}"))
             old.write_bytes(record.read_bytes())
@@ -312,7 +310,7 @@ def test_a_folder_full_of_what_has_ended_is_tidied(acme: Workspace, broker: Brok
     assert "password" in given(done)
 
 
-def test_a_full_folder_gives_out_what_is_cached_and_nothing_else(acme: Workspace, broker: Broker, small: Path) -> None:
+def test_a_full_folder_gives_cached_tokens_only(acme: Workspace, broker: Broker, small: Path) -> None:
     assert "password" in given(broker.serve(request(acme.url) + "\n"))
     with contextlib.suppress(OSError), (small / "of another").open("wb", buffering=0) as file:
         for _ in range(100):
@@ -368,7 +366,7 @@ def test_lines_of_many_brokers_do_not_mix(acme: Workspace, broker: Broker) -> No
     assert acme.bitbucket.mints() == 1
 
 
-def test_a_locked_audit_is_not_waited_for_beyond_measure(acme: Workspace, broker: Broker) -> None:
+def test_a_locked_audit_is_not_waited_for_too_long(acme: Workspace, broker: Broker) -> None:
     broker.audit.touch(0o600)
     with broker.audit.open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -389,7 +387,7 @@ def test_a_mode_that_log_rotation_chose_is_kept(acme: Workspace, broker: Broker,
     assert given(broker.serve(request(acme.url) + "\n"))["quit"] == "1"
 
 
-def test_a_network_failure_tells_the_client_nothing_of_the_route(acme: Workspace, broker: Broker) -> None:
+def test_a_network_failure_does_not_tell_the_client_the_route(acme: Workspace, broker: Broker) -> None:
     (broker.home / ".gitconfig").write_text("[http]\n\tproxy = http://user:pass-word@127.0.0.1:1\n")
     done = broker.serve(request(acme.url) + "\n", options=("--timeout=3",))
 
@@ -399,7 +397,7 @@ def test_a_network_failure_tells_the_client_nothing_of_the_route(acme: Workspace
     assert "pass-word" not in broker.audit.read_text()
 
 
-def test_a_refusal_tells_the_client_nothing_of_the_servers_words(acme: Workspace, broker: Broker) -> None:
+def test_a_refusal_does_not_tell_the_client_the_servers_words(acme: Workspace, broker: Broker) -> None:
     from tests.emulator import Fault
 
     words = json.dumps({"error": {"message": f"the key {acme.app.client_key} of {acme.app.key} is not known"}})
@@ -421,7 +419,7 @@ def test_without_a_home_or_a_folder_there_is_no_token(acme: Workspace, broker: B
 
 
 @pytest.mark.parametrize("way", ["answers", "budget", "TERM"])
-def test_an_installation_command_and_all_it_started_end_with_the_broker(broker: Broker, way: str) -> None:
+def test_an_installation_command_and_its_processes_end_with_the_broker(broker: Broker, way: str) -> None:
     told = broker.home / "pids"
     command = f"trap '' TERM; echo $$ >{told}; sleep 301 & echo $! >>{told}; setsid sleep 302 & echo $! >>{told}; "
     command += f"cat {broker.acme.installation}" if way == "answers" else "wait"
@@ -457,7 +455,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_client_that_does_not_read_its_answer_is_not_waited_for_beyond_the_budget(broker: Broker) -> None:
+def test_a_client_that_does_not_read_its_answer_is_given_up_after_the_budget(broker: Broker) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
@@ -492,7 +490,7 @@ def test_audit_that_hangs_gives_no_token_and_ends_with_the_budget(acme: Workspac
     assert time.monotonic() - began < 2 + LATE
 
 
-def test_an_allow_file_that_hangs_is_not_waited_for_beyond_the_budget(broker: Broker) -> None:
+def test_an_allow_file_that_hangs_is_given_up_after_the_budget(broker: Broker) -> None:
     listed = broker.home / "builds"
     os.mkfifo(listed)
     began = time.monotonic()
@@ -510,7 +508,7 @@ def test_an_allow_file_that_hangs_is_not_waited_for_beyond_the_budget(broker: Br
     assert [line["outcome"] for line in broker.lines()] == ["error"]
 
 
-def test_a_request_that_drips_is_waited_for_ten_seconds_in_all(broker: Broker) -> None:
+def test_a_request_that_drips_is_given_up_after_ten_seconds(broker: Broker) -> None:
     began = time.monotonic()
     with subprocess.Popen(
         broker.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=broker.environment
@@ -528,7 +526,7 @@ def test_a_request_that_drips_is_waited_for_ten_seconds_in_all(broker: Broker) -
     assert time.monotonic() - began < 10 + LATE
 
 
-def test_a_name_of_a_wrong_clock_is_looked_up_again(acme: Workspace, broker: Broker) -> None:
+def test_a_name_stored_under_a_wrong_clock_is_looked_up_again(acme: Workspace, broker: Broker) -> None:
     asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
     assert "password" in given(broker.serve(asked))
     (known,) = (broker.home / "run").rglob("*~named")
@@ -538,7 +536,7 @@ def test_a_name_of_a_wrong_clock_is_looked_up_again(acme: Workspace, broker: Bro
         assert known.read_text().startswith("acme/widgets ")
 
 
-def test_two_brokers_of_one_user_hold_to_their_own_lists(acme: Workspace, broker: Broker) -> None:
+def test_two_brokers_of_one_user_keep_to_their_own_lists(acme: Workspace, broker: Broker) -> None:
     other = acme.bitbucket.host_repository("acme/other")
     for allowed, url in (("acme/widgets", acme.url), ("acme/other", acme.bitbucket.url(other))):
         assert "password" in given(broker.serve(request(url) + "\n", "--allow", allowed))
@@ -547,7 +545,7 @@ def test_two_brokers_of_one_user_hold_to_their_own_lists(acme: Workspace, broker
     assert acme.bitbucket.mints() == 2
 
 
-def test_a_broker_killed_in_the_middle_holds_nothing_up(acme: Workspace, broker: Broker) -> None:
+def test_a_broker_killed_during_a_mint_delays_nothing(acme: Workspace, broker: Broker) -> None:
     from tests.conftest import until_asked
     from tests.emulator import Fault
 
