@@ -23,48 +23,36 @@ from git_credential_bbjwt.network.response import Response
 _BODY = b"grant_type=client_credentials"
 
 
-class OAuthConsumer:
-    """Bitbucket for an OAuth consumer of a workspace.
+def consumer_token(
+    base: Origin, key: str, secret: Callable[[], str], remedy: str
+) -> tuple[AccessToken, Announcement | None]:
+    """Return a new token of the OAuth consumer ``key``, and the announcement in the response, if there is one.
 
-    ``secret`` is called once, before the first request; ``remedy`` says how to correct a wrong key or secret.
+    ``secret`` is called once, before the first request; ``remedy`` says how to correct a wrong key or secret. The
+    token's ``scope`` is never empty; `check_scope` says whether the token may be used. Raises the errors of
+    `Origin.request`, RefusedError, and BadAnswerError for a response without a scope.
     """
+    plain, encoded = _pairs(key, secret())
+    requested_at = int(time.time())
+    response = _send(base, plain or encoded)
+    if plain and plain != encoded and response.status in (400, 401, 403):
+        trace(f"{base.host} refuses the consumer's key and secret; sending them form-encoded")
+        response = _send(base, encoded)
+    if response.status != _OK:
+        refuse(response, base.host, Request.CLIENT_CREDENTIALS, remedy)
+    token = any_token(response, requested_at)
+    hide(token.token)
+    if not token.scope:
+        raise BadAnswerError(
+            "the token endpoint's response does not name the scope of the consumer's token",
+            "the token is not used; try again, and check for a proxy that answers in Bitbucket's place",
+        )
+    return token, announced(response.headers)
 
-    def __init__(self, base: Origin, key: str, secret: Callable[[], str], remedy: str) -> None:
-        self._base = base
-        self._key = key
-        self._secret = secret
-        self._remedy = remedy
-        #: The last announcement in a good response.
-        self.announcement: Announcement | None = None
 
-    def token(self) -> AccessToken:
-        """Request a token. Its ``scope`` is never empty; `check_scope` says whether the token may be used.
-
-        Raises the errors of `Origin.request`, RefusedError, and BadAnswerError for a response without a scope.
-        """
-        plain, encoded = _pairs(self._key, self._secret())
-        requested_at = int(time.time())
-        response = self._send(plain or encoded)
-        if plain and plain != encoded and response.status in (400, 401, 403):
-            trace(f"{self._base.host} refuses the consumer's key and secret; sending them form-encoded")
-            response = self._send(encoded)
-        if response.status != _OK:
-            refuse(response, self._base.host, Request.CLIENT_CREDENTIALS, self._remedy)
-        token = any_token(response, requested_at)
-        hide(token.token)
-        if not token.scope:
-            raise BadAnswerError(
-                "the token endpoint's response does not name the scope of the consumer's token",
-                "the token is not used; try again, and check for a proxy that answers in Bitbucket's place",
-            )
-        self.announcement = announced(response.headers) or self.announcement
-        return token
-
-    def _send(self, pair: str) -> Response:
-        def headers() -> dict[str, str]:
-            return {"Authorization": f"Basic {pair}", "Content-Type": "application/x-www-form-urlencoded"}
-
-        return self._base.request("POST", TOKEN_PATH, headers, _BODY)
+def _send(base: Origin, pair: str) -> Response:
+    headers = {"Authorization": f"Basic {pair}", "Content-Type": "application/x-www-form-urlencoded"}
+    return base.request("POST", TOKEN_PATH, lambda: headers, _BODY)
 
 
 def check_scope(granted: str, requested: str) -> None:

@@ -53,9 +53,10 @@ class Connections:
         return Origin(base_url, self._network, path)
 
     def give_back(self, origin: "Origin") -> None:
-        """Make ``origin`` available to the next `take`."""
-        with self._lock:
-            self._idle.append(origin)
+        """Make ``origin`` available to the next `take`, unless a request of it was broken off."""
+        if origin.is_idle:
+            with self._lock:
+                self._idle.append(origin)
 
     def abort(self) -> None:
         """End all exchanges that are under way, in a process that goes on when the budget of the call is over."""

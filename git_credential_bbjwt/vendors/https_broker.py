@@ -48,8 +48,7 @@ def ask_by_https(
     }
     origin = session.connections().take(where.text.removesuffix(where.path), where.path + _PATH)
     response = origin.request("POST", where.path + _PATH, lambda: headers, request, is_final=_is_refusal)
-    if origin.is_idle:
-        session.connections().give_back(origin)
+    session.connections().give_back(origin)
     if not _is_refusal(response):
         _check(response, where, repository)
     try:

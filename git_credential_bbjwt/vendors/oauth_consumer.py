@@ -36,8 +36,7 @@ class OAuthConsumer:
         session, all_requests, this_scope = self._session, digest(self.identity, "all"), digest(self.identity, scope)
         session.failures.check([all_requests, this_scope])
         try:
-            with session.consumer(self._consumer, repository) as bitbucket:
-                found = bitbucket.token()
+            found = session.consumer_token(self._consumer, repository)
         except RefusedError as refusal:
             if refusal.status in (400, 401, 403) or (refusal.status == 429 and refusal.is_used_up):
                 session.failures.note(all_requests, refusal)

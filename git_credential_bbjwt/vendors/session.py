@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from git_credential_bbjwt.bitbucket.announcements import Announcement
     from git_credential_bbjwt.bitbucket.api import Bitbucket
-    from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
+    from git_credential_bbjwt.bitbucket.responses import AccessToken
     from git_credential_bbjwt.bitbucket.signing import Signer
     from git_credential_bbjwt.network.connections import Connections
 
@@ -70,25 +70,23 @@ class Session:
             yield bitbucket
         finally:
             self.announcement = bitbucket.announcement or self.announcement
-            for origin in (base, api):
-                if origin is not None and origin.is_idle:
-                    connections.give_back(origin)
+            connections.give_back(base)
+            if api is not None:
+                connections.give_back(api)
 
-    @contextmanager
-    def consumer(self, consumer: Installation, repository: Repository | None) -> "Iterator[OAuthConsumer]":
-        """Provide Bitbucket for an OAuth ``consumer``, for one token. Raises CredentialError."""
+    def consumer_token(self, consumer: Installation, repository: Repository | None) -> "AccessToken":
+        """Return a new token of an OAuth ``consumer``. The route is as for `bitbucket`. Raises CredentialError."""
         secret, connections = self._begin(consumer)
         base = connections.take(consumer.base_url, _path_of(repository))
 
-        from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer
+        from git_credential_bbjwt.bitbucket.consumer import consumer_token
 
-        bitbucket = OAuthConsumer(base, consumer.app_key, secret, consumer.remedy)
         try:
-            yield bitbucket
+            token, announcement = consumer_token(base, consumer.app_key, secret, consumer.remedy)
         finally:
-            self.announcement = bitbucket.announcement or self.announcement
-            if base.is_idle:
-                connections.give_back(base)
+            connections.give_back(base)
+        self.announcement = announcement or self.announcement
+        return token
 
     def _begin(self, installation: Installation) -> "tuple[Callable[[], str], Connections]":
         """Return a function for the installation's JWT or secret, which is fetched once per call; and connections."""

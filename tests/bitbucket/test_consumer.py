@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from git_credential_bbjwt.bitbucket.consumer import OAuthConsumer, check_scope
+from git_credential_bbjwt.bitbucket.consumer import check_scope, consumer_token
 from git_credential_bbjwt.bitbucket.responses import AccessToken
 from git_credential_bbjwt.core.failures import BadAnswerError, BroaderScopeError, RefusedError
 from git_credential_bbjwt.git.http_settings import HttpSettings
@@ -29,7 +29,8 @@ def token_of(bitbucket: Emulator, consumer: Consumer, secret: str = "") -> Acces
     """Have the helper request a token, with another secret if one is given."""
     base = Connections(Budget(20), HttpSettings()).take(bitbucket.base_url)
     with closing(base):
-        return OAuthConsumer(base, consumer.key, lambda: secret or consumer.secret, "run: register it").token()
+        token, _ = consumer_token(base, consumer.key, lambda: secret or consumer.secret, "run: register it")
+        return token
 
 
 def test_one_request_gets_a_token_for_the_workspace(bitbucket: Emulator, consumer: Consumer) -> None:

@@ -65,8 +65,7 @@ def _hosts(session: Session, installations: list[Installation]) -> Generator[Che
 
 
 def _consumer(one: Installation, subject: Subject) -> str:
-    with subject.session.consumer(one, None) as bitbucket:
-        token = bitbucket.token()
+    token = subject.session.consumer_token(one, None)
     check_scope(token.scope, subject.options.scope)
     return f"Bitbucket gives the {one.name} a token of scope {token.scope}"
 
