@@ -150,7 +150,13 @@ class Fetched(NamedTuple):
 
 
 class IssuerKeys:
-    """The keys of one issuer. Any number of threads may ask; one thread of its own fetches."""
+    """The keys of one issuer, in memory. Any number of threads may ask; one thread of its own fetches.
+
+    Anybody can send a token that names this issuer and a key of any name, before anything is verified. So an unknown
+    key leads to one fetch a minute, a failed fetch is not repeated for 10 s, and no more than three requests wait for a
+    fetch. Tokens with a known key never wait: if the keys are out of date, they are used while a fetch is under way,
+    and for a day if it fails.
+    """
 
     def __init__(self, issuer: str, fetch: Callable[[], Fetched]) -> None:
         """``fetch`` returns the keys; raises CredentialError, OSError, ValueError."""

@@ -22,6 +22,7 @@ from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, Write
 from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.limits import tidy_folder
 from git_credential_bbjwt.serving.operators_files import operators_folder
+from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.budget import Budget
 
 # Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
@@ -72,11 +73,16 @@ def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], 
 
 
 def _end_in(seconds: float) -> None:
-    """End this process in so many seconds if it still waits for the audit's disk, or for a reader.
+    """End this process and its children in so many seconds if it still waits for the audit's disk, or for a reader.
 
     A signal needs no thread, for which there may be no room.
     """
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
+
+    def end(*_: object) -> None:
+        child_process.end_all()
+        os._exit(1)
+
+    signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

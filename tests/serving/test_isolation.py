@@ -478,6 +478,33 @@ def test_a_client_that_does_not_read_its_answer_is_given_up_after_the_budget(bro
     assert [line["outcome"] for line in broker.lines()] == ["granted"]
 
 
+def test_a_command_ends_though_the_client_does_not_read_its_answer(broker: Broker) -> None:
+    told = broker.home / "pid"
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    command = f"trap '' TERM; echo $$ >{told}; while :; do sleep 1; done"
+    options = [f"--installation-command={command}", f"--host={broker.acme.bitbucket.host}", "--timeout=2"]
+    done = subprocess.run(
+        [str(broker.program), *options, "serve", "--allow=acme/*", f"--audit={broker.audit}"],
+        input=(request(broker.acme.url) + "\n").encode(),
+        stdout=writing,
+        env=broker.environment,
+        timeout=PATIENCE,
+    )
+    os.close(reading)
+    os.close(writing)
+
+    assert done.returncode == 1
+    end = time.monotonic() + LATE
+    while is_running(int(told.read_text())):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_audit_that_hangs_gives_no_token_and_ends_with_the_budget(acme: Workspace, broker: Broker) -> None:
     text = broker.program.read_text()
     fault = "import time\nfrom git_credential_bbjwt.serving import audit\n"
