@@ -1,4 +1,4 @@
-"""A broker behind the engines that start one for real: sshd, a socket unit; on this machine alone."""
+"""A broker that a real sshd or a real socket unit starts, on this machine only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["broker"]  # a fixture
 
 @pytest.fixture
 def sshd(acme: Workspace, broker: Broker) -> Iterator[tuple[str, Path]]:
-    """A server whose one key may run one command; gives the ssh command line that asks, and the public key's file."""
+    """An sshd whose one key may run one command: the ssh command line that asks it, and the public key's file."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin") or cannot("sshd is not installed")
     need("ssh")
     if os.geteuid() != 0:
-        cannot("only root can run an sshd of its own")
+        cannot("only root can run an sshd")
     folder = acme.machine.home.parent / "ssh"
     folder.mkdir(mode=0o700)
     Path("/run/sshd").mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ def test_a_job_asks_by_ssh(acme: Workspace, broker: Broker, sshd: tuple[str, Pat
         assert line["asker"] == {"by": "ssh", "address": "127.0.0.1", "key": fingerprint.split()[1]}
 
 
-def test_what_an_asker_by_ssh_tries_beside_asking(acme: Workspace, sshd: tuple[str, Path]) -> None:
+def test_a_client_by_ssh_can_only_ask(acme: Workspace, sshd: tuple[str, Path]) -> None:
     ssh, _ = sshd
     with Proxy() as thief:
         variables = {
@@ -86,14 +86,14 @@ def test_what_an_asker_by_ssh_tries_beside_asking(acme: Workspace, sshd: tuple[s
             done = subprocess.run(
                 words, input=request(acme.url) + "\n", capture_output=True, text=True, env=acme.machine.env(variables)
             )
-            assert given(done)["username"] == "x-token-auth", "the one command ran, whatever was asked"
+            assert given(done)["username"] == "x-token-auth", "the one command ran, whatever the client requested"
             assert acme.app.shared_secret not in done.stdout + done.stderr
 
     assert thief.asked == []
     assert {frozenset(token.scopes) for token in acme.bitbucket.tokens.values()} == {frozenset({"repository"})}
 
 
-def test_a_certificate_is_audited_by_its_key_its_id_and_its_authority(
+def test_the_audit_of_a_certificate_has_its_key_its_id_and_its_authority(
     acme: Workspace, broker: Broker, sshd: tuple[str, Path]
 ) -> None:
     ssh, public = sshd

@@ -1,4 +1,4 @@
-"""The https broker under gunicorn: each row of its answers' table, its audit, its health and its isolation."""
+"""The https broker under gunicorn: each row of the table of its answers, its audit, health and isolation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_AUDIT = "quit=1\nbbjwt-error=the audit cannot be written, so there is no toke
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpsBroker]:
-    """A broker for tests that leave it as it was."""
+    """A broker for tests that do not change it."""
     folder = tmp_path_factory.mktemp("shared")
     with Emulator(folder / "bitbucket") as bitbucket:
         broker = HttpsBroker(scene(folder, bitbucket), folder / "broker").start()
@@ -49,7 +49,7 @@ def test_token(shared: HttpsBroker) -> None:
 
 
 @pytest.mark.parametrize("body", [b"protocol=https\nhost=github.com\npath=acme/widgets\n\n", b""])
-def test_nothing_to_say(shared: HttpsBroker, body: bytes) -> None:
+def test_request_for_another_host_gets_an_empty_answer(shared: HttpsBroker, body: bytes) -> None:
     host = shared.scene.bitbucket.host.encode()
     reply = shared.ask(body=body or b"protocol=https\nhost=%s\npath=others/widgets\n\n" % host)
 
@@ -98,7 +98,7 @@ def test_scheme_of_the_authorization_in_any_case(shared: HttpsBroker) -> None:
     assert shared.ask(also={"Authorization": f"bEARER  {shared.issuer.token()} "}).status == 200
 
 
-def test_refusals_do_not_tell_what_is_there(shared: HttpsBroker) -> None:
+def test_refusals_do_not_tell_which_repositories_exist(shared: HttpsBroker) -> None:
     requests = len(shared.scene.bitbucket.seen)
     for name in ("acme/secrets", "acme/not-there", "acme/secrets.git"):
         assert shared.ask(name=name).body == NOT_ALLOWED
@@ -165,7 +165,7 @@ def test_client_that_goes_away_early(shared: HttpsBroker) -> None:
     assert shared.ask().status == 200
 
 
-def test_slow_bodies_end_and_hold_nobody_up(shared: HttpsBroker) -> None:
+def test_slow_bodies_end_and_delay_nobody(shared: HttpsBroker) -> None:
     takes_long("a body that does not arrive is waited for 10 s")
     token = shared.issuer.token()
 
@@ -309,7 +309,7 @@ def test_internal_error_is_an_answer_and_a_line_without_a_value(
     (broker.folder / "faulty.py").write_text(
         f"import git_credential_bbjwt.serving.{module} as module\n"
         "from git_credential_bbjwt.serving.wsgi import application\n"
-        "def fault(*_, **__): raise KeyError('a value that no log may have')\n"
+        "def fault(*_, **__): raise KeyError('a value that no log may contain')\n"
         f"module.{name} = fault\n"
     )
     broker.start(
@@ -427,7 +427,7 @@ def test_lines_without_an_identity_are_bounded(broker: HttpsBroker) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert {reply.status for reply in pool.map(lambda _: broker.ask("x"), range(150))} == {401}
     anonymous = broker.audit()
-    assert 60 <= len(anonymous) <= 120  # It may have been in two minutes.
+    assert 60 <= len(anonymous) <= 120  # The requests may have been in two minutes.
 
     for _ in range(20):
         broker.ask()
@@ -447,7 +447,7 @@ def test_folder_that_cannot_be_written_gives_no_token(broker: HttpsBroker) -> No
     assert reply.body.startswith("quit=1\n")
 
 
-def test_nothing_of_a_request_chooses_the_way(shared: HttpsBroker) -> None:
+def test_nothing_in_a_request_chooses_scope_or_route(shared: HttpsBroker) -> None:
     extra = "username=admin\npassword=x\nscope=repository:admin\ncapability[]=authtype\n"
     reply = shared.ask(extra=extra)
 
@@ -457,7 +457,7 @@ def test_nothing_of_a_request_chooses_the_way(shared: HttpsBroker) -> None:
     assert shared.ask(also=also).lines == reply.lines
 
 
-def test_token_in_the_log_of_gunicorn(shared: HttpsBroker) -> None:
+def test_token_is_not_in_the_log_of_gunicorn(shared: HttpsBroker) -> None:
     token = shared.issuer.token()
     shared.ask(token)
     shared.send("POST", "/git-credentials", b"x", {"Authorization": f"Bearer {token}", "Content-Length": "1"})

@@ -1,4 +1,4 @@
-"""Jobs that ask an https broker with their platform's ID token: real git, real gunicorn, nginx in front."""
+"""Jobs that ask an https broker with their platform's ID token: real git, real gunicorn, real nginx."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Respond = Callable[["FakeBroker", http.server.BaseHTTPRequestHandler], tuple[int
 
 
 class FakeBroker:
-    """A server that answers as a test says, and notes what it was sent."""
+    """A server that gives the answers of a test and records the requests."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()
@@ -70,7 +70,7 @@ class FakeBroker:
             daemon_threads = True
 
             def handle_error(self, request: object, client_address: object) -> None:
-                """A client that goes away early is expected."""
+                """Print nothing: a client that disconnects early is expected."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -104,7 +104,7 @@ WIDGETS = Repository("bitbucket.org", "acme", "widgets")
 
 
 class Client:
-    """The helper's side in this process, with the environment of a job that no platform has given a token."""
+    """The helper in this process, with the environment of a job without an ID token."""
 
     def __init__(self, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch) -> None:
         self._fake = fake
@@ -122,7 +122,7 @@ class Client:
             close_all(session)
 
     def error(self, words: str, **variables: str) -> CredentialError:
-        """Return the error of a request that fails, whose text holds ``words``."""
+        """Return the error of a request that fails with ``words`` in its text."""
         with pytest.raises(CredentialError) as raised:
             self.token(**variables)
         assert words in raised.value.what
@@ -169,7 +169,7 @@ def test_cached_token_needs_neither_request_nor_id_token(job: Machine, fake: Fak
 
 
 def sources(fake: FakeBroker, folder: Path) -> list[tuple[tuple[str, ...], dict[str, str], str]]:
-    """Each source of a token: options, variables, and the token that is sent. The first that is present is used."""
+    """Return each source of a token, in order: options, variables, the token that is sent."""
     tokens = [Issuer().token(aud=fake.url, n=n) for n in range(6)]
     for n in (2, 3):
         (folder / f"token-{n}").write_text(tokens[n] + "\n")
@@ -230,7 +230,7 @@ def test_request_to_githubs_service(machine: Machine, fake: FakeBroker) -> None:
         assert fake.seen[1][2]["Authorization"] == f"Bearer {token}"
 
 
-def test_audience_that_is_no_text_is_requested_as_it_is(machine: Machine, fake: FakeBroker) -> None:
+def test_audience_that_is_not_utf8_is_requested_unchanged(machine: Machine, fake: FakeBroker) -> None:
     variables = {
         "SSL_CERT_FILE": str(fake.ca_file),
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{fake.url}/request",
@@ -246,14 +246,14 @@ def test_audience_that_is_no_text_is_requested_as_it_is(machine: Machine, fake: 
 @pytest.mark.parametrize(
     "url", ["http://localhost/x", "https://user:p@localhost/x", "https:///x", "file:///etc/passwd", "https://a b/"]
 )
-def test_request_token_goes_nowhere_else(client: Client, url: str) -> None:
+def test_request_token_is_sent_to_https_urls_only(client: Client, url: str) -> None:
     variables = {"ACTIONS_ID_TOKEN_REQUEST_URL": url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-secret"}
     error = client.error("ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL", **variables)
     assert "request-secret" not in error.what + error.hint
 
 
 @pytest.mark.parametrize("status", [301, 307, 401, 403, 500, 200])
-def test_github_that_gives_no_token(client: Client, fake: FakeBroker, status: int) -> None:
+def test_github_without_a_token_is_an_error(client: Client, fake: FakeBroker, status: int) -> None:
     fake.respond = lambda *_: (status, {"Location": "/elsewhere"}, b'{"message": "request-secret is wrong"}')
     variables = {
         "ACTIONS_ID_TOKEN_REQUEST_URL": f"{fake.url}/request",
@@ -273,7 +273,7 @@ def test_token_for_another_service_is_not_sent(job: Machine, fake: FakeBroker) -
     assert token not in done.stderr
 
 
-def test_audience_that_a_variable_names(job: Machine, fake: FakeBroker) -> None:
+def test_audience_comes_from_a_variable(job: Machine, fake: FakeBroker) -> None:
     fake.respond = lambda *_: token_answer()
     token = Issuer().token(aud=["x", "ari:cloud:bitbucket::workspace/1"])
     job.get(URL, "--broker", fake.url, BBJWT_ID_TOKEN=token, BBJWT_AUDIENCE="ari:cloud:bitbucket::workspace/1")
@@ -292,7 +292,7 @@ def test_expired_token_is_not_sent(job: Machine, fake: FakeBroker) -> None:
     assert len(fake.seen) == 1
 
 
-def test_times_that_no_clock_shows(job: Machine, fake: FakeBroker) -> None:
+def test_times_beyond_the_calendar(job: Machine, fake: FakeBroker) -> None:
     fake.respond = lambda *_: token_answer()
     for expires in (10**400, 1e300):
         token = Issuer().token(aud=fake.url, exp=expires)
@@ -327,13 +327,13 @@ PLATFORMS = {
 def test_error_without_a_token_names_the_platforms_setting(
     client: Client, fake: FakeBroker, monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
-    for name in filter(None, PLATFORMS):  # The tests may run in a job of one of them.
+    for name in filter(None, PLATFORMS):  # The tests may run in a job of one of these platforms.
         monkeypatch.delenv(name, raising=False)
     error = client.error("the broker needs an ID token", **{platform: "true"} if platform else {})
     assert PLATFORMS[platform].replace("AUDIENCE", fake.url) in error.hint
 
 
-def test_source_that_fails_is_the_error(machine: Machine, fake: FakeBroker, tmp_path: Path) -> None:
+def test_source_that_fails_is_an_error(machine: Machine, fake: FakeBroker, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     token = Issuer().token(aud=fake.url)
     for options, words in (
@@ -393,7 +393,7 @@ def test_incomplete_body(client: Client, fake: FakeBroker) -> None:
     client.error("no response from localhost", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
 
 
-def test_nothing_to_say(job: Machine, fake: FakeBroker) -> None:
+def test_empty_answer_leaves_the_request_to_git(job: Machine, fake: FakeBroker) -> None:
     done = job.get(URL, "--broker", fake.url)
     assert (done.stdout, done.stderr) == ("", "")
 
@@ -407,7 +407,7 @@ def test_refusal_is_not_repeated(client: Client, fake: FakeBroker, status: int) 
     assert len(fake.seen) == 1
 
 
-def test_proxy_that_lost_its_broker_is_asked_again(client: Client, fake: FakeBroker) -> None:
+def test_proxy_whose_broker_restarts_is_asked_again(client: Client, fake: FakeBroker) -> None:
     answers = [(502, {"Content-Type": "text/html"}, b"<html>"), (503, {}, b""), token_answer()]
     fake.respond = lambda *_: answers.pop(0)
     token = client.token(BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
@@ -416,7 +416,7 @@ def test_proxy_that_lost_its_broker_is_asked_again(client: Client, fake: FakeBro
     assert len(fake.seen) == 3
 
 
-def test_proxy_without_a_broker(client: Client, fake: FakeBroker) -> None:
+def test_proxy_without_a_broker_is_asked_five_times(client: Client, fake: FakeBroker) -> None:
     fake.respond = lambda *_: (503, {"Content-Type": "text/html"}, b"<html>")
     client.error("answered 503", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
     assert len(fake.seen) == 5
@@ -438,7 +438,7 @@ def test_reason_that_repeats_the_token_is_redacted(job: Machine, fake: FakeBroke
     assert "\x1b" not in done.stderr
 
 
-def test_refusals_are_remembered_for_the_identity(job: Machine, fake: FakeBroker, tmp_path: Path) -> None:
+def test_refusals_are_remembered_per_identity(job: Machine, fake: FakeBroker, tmp_path: Path) -> None:
     fake.respond = lambda *_: refusal(403)
     job.get(URL, "--broker", fake.url, check=False)
     done = job.get(URL, "--broker", fake.url, check=False)
@@ -482,7 +482,7 @@ def test_no_child_process_gets_the_id_token(machine: Machine, fake: FakeBroker, 
     assert token in seen.read_text()
 
 
-def test_git_takes_the_route_of_its_settings(job: Machine, fake: FakeBroker) -> None:
+def test_request_takes_the_route_of_gits_settings(job: Machine, fake: FakeBroker) -> None:
     fake.respond = lambda *_: token_answer()
     del job.environment["SSL_CERT_FILE"]
     with Proxy() as proxy:
@@ -493,7 +493,7 @@ def test_git_takes_the_route_of_its_settings(job: Machine, fake: FakeBroker) -> 
         assert proxy.asked == [fake.url.removeprefix("https://")]
 
 
-def test_certificate_of_somebody_else(job: Machine, fake: FakeBroker, tmp_path: Path) -> None:
+def test_certificate_of_another_authority_is_refused(job: Machine, fake: FakeBroker, tmp_path: Path) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     job.git("config", "--global", "http.sslVerify", "false")
     done = job.get(URL, "--broker", fake.url, check=False, SSL_CERT_FILE=str(tmp_path / "other.pem"))
@@ -620,14 +620,14 @@ def test_git_clones_through_nginx(broker: HttpsBroker, machine: Machine, nginx: 
     machine.git("clone", "-q", broker.scene.url, "clone")
     assert broker.audit()[-1]["asker"]["claimed"] == "127.0.0.1"
 
-    # A token of a user in many groups has some 12 KB.
+    # The token of a user in many groups has about 12 KB.
     long = broker.issuer.token(aud=nginx, groups=["a-group-with-a-long-name"] * 300)
     assert 10_000 < len(long) < 16_384
     machine.bbjwt("forget", "--all")
     machine.git("clone", "-q", broker.scene.url, "another", BBJWT_ID_TOKEN=long)
 
 
-def test_broker_that_restarts_behind_nginx_is_not_noticed(broker: HttpsBroker, machine: Machine, nginx: str) -> None:
+def test_broker_that_restarts_behind_nginx_is_waited_for(broker: HttpsBroker, machine: Machine, nginx: str) -> None:
     takes_long("a broker that restarts")
     serving(broker, machine, nginx)
     broker.start()
@@ -638,7 +638,7 @@ def test_broker_that_restarts_behind_nginx_is_not_noticed(broker: HttpsBroker, m
     starting.join()
 
 
-def test_broker_that_is_silent(job: Machine, broker: HttpsBroker) -> None:
+def test_silence_of_bitbucket_ends_with_the_brokers_budget(job: Machine, broker: HttpsBroker) -> None:
     url = f"https://localhost:{broker.port}"
     serving(broker, job, url)
     broker.write(audience=url, timeout=2)

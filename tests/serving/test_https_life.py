@@ -1,4 +1,4 @@
-"""The https broker as a process that lives long: start, reload, rotation, outage, many answers, the end."""
+"""The https broker as a long-lived process: start, reload, rotation, outage, many answers, the end."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_server_without_a_configuration_ends_with_3(broker: HttpsBroker) -> None
     assert "git-credential-bbjwt: error: " in broker.log()
 
 
-def test_variables_that_are_about_asking_are_not_used(broker: HttpsBroker) -> None:
+def test_variables_of_a_client_are_not_used(broker: HttpsBroker) -> None:
     broker.environment |= {"BBJWT_BROKER": "touch /tmp/x", "BBJWT_JWT": "a.b.c", "BBJWT_JWT_FILE": "/not/there"}
     assert broker.start().ask().status == 200
 
 
-def test_installation_as_get_would_find_it(broker: HttpsBroker) -> None:
+def test_installation_is_found_as_by_get(broker: HttpsBroker) -> None:
     broker.write(installation_command=f"cat {broker.scene.installation}", installation="/not/there")
     broker.start(ready=503)
     assert broker.ask().status == 502
@@ -97,7 +97,7 @@ def test_broken_change_under_load_leaves_the_old_rules_in_force(broker: HttpsBro
     takes_long("five changes under load")
     broker.write(per_minute=1_000_000)
     broker.start(workers=2)
-    until(lambda: broker.issuer.seen.count("/keys") == 2)  # A worker that starts later would end the broker.
+    until(lambda: broker.issuer.seen.count("/keys") == 2)  # A worker that started later would end the broker.
     good = broker.config.read_text()
     replies: list[int] = []
     stop = threading.Event()
@@ -124,13 +124,13 @@ def test_broken_change_under_load_leaves_the_old_rules_in_force(broker: HttpsBro
 
     assert set(replies) == {200}
     assert len(replies) > 50
-    # Each of two workers prints one error for each of five changes.
+    # Each of the two workers prints one error for each of the five changes.
     assert 5 <= broker.log().count("the configuration before stays in force") <= 10
     broker.write(broker.rule(), broker.rule(claims={"repository_id": "75"}))
     until(lambda: all(broker.ask(broker.issuer.token(repository_id="75")).status == 200 for _ in range(8)))
 
 
-def test_issuer_that_a_change_adds(broker: HttpsBroker) -> None:
+def test_issuer_that_a_change_adds_is_accepted(broker: HttpsBroker) -> None:
     broker.start(workers=2)
     other = IssuerServer(broker.issuer.context, "Ed25519")
     try:
@@ -158,13 +158,13 @@ def test_rotation_at_the_issuer_needs_no_action(broker: HttpsBroker) -> None:
     assert broker.ask(old).status in (200, 401)
 
 
-def test_outage_of_the_issuer_does_not_show(broker: HttpsBroker) -> None:
+def test_outage_of_the_issuer_delays_no_known_key(broker: HttpsBroker) -> None:
     broker.start()
     broker.issuer.close()
     replies: list[int] = []
 
     def ask(number: int) -> None:
-        # Every third one is a stranger's, with a key that nobody knows.
+        # Every third token has a key that nobody knows.
         stranger = {"kid": f"unknown-{number}"} if number % 3 == 0 else None
         replies.append(broker.ask(broker.issuer.token(headers=stranger)).status)
 
@@ -174,7 +174,7 @@ def test_outage_of_the_issuer_does_not_show(broker: HttpsBroker) -> None:
     assert set(replies) <= {200, 401, 503}
 
 
-def test_slow_issuer_holds_up_nobody_else(broker: HttpsBroker) -> None:
+def test_slow_issuer_delays_nobody_else(broker: HttpsBroker) -> None:
     takes_long("an issuer that is slow")
     slow = IssuerServer(broker.issuer.context, "P-256")
     gate = threading.Event()
@@ -208,7 +208,7 @@ def test_many_at_once_make_one_mint(broker: HttpsBroker) -> None:
     assert broker.scene.bitbucket.mints() == 1
 
 
-def test_term_lets_a_mint_finish(broker: HttpsBroker) -> None:
+def test_sigterm_lets_a_mint_finish(broker: HttpsBroker) -> None:
     broker.start()
     broker.scene.bitbucket.misbehave("api", Fault(delay=2))
     with ThreadPoolExecutor(1) as pool:
@@ -222,7 +222,7 @@ def test_term_lets_a_mint_finish(broker: HttpsBroker) -> None:
     assert broker.audit()[-1]["outcome"] == "granted"
 
 
-def test_end_in_the_middle_of_a_mint_leaves_nothing_behind(broker: HttpsBroker) -> None:
+def test_worker_killed_during_a_mint_locks_nothing(broker: HttpsBroker) -> None:
     broker.start(workers=2)
     broker.scene.bitbucket.misbehave("api", Fault(delay=3))
     with ThreadPoolExecutor(1) as pool:
@@ -246,7 +246,7 @@ def resident(process: int) -> int:
     return int(status.partition("VmRSS:")[2].split()[0])
 
 
-def test_answers_leave_no_descriptor_and_no_memory_behind(broker: HttpsBroker) -> None:
+def test_answers_leak_no_descriptor_and_no_memory(broker: HttpsBroker) -> None:
     answers = 5000 if EVERYTHING else 300
     broker.write(per_minute=100_000)
     broker.start()
@@ -268,7 +268,7 @@ def test_answers_leave_no_descriptor_and_no_memory_behind(broker: HttpsBroker) -
         assert resident(worker) <= memory_before + 2048
 
 
-def test_mints_leave_no_descriptor_behind(broker: HttpsBroker) -> None:
+def test_mints_leak_no_descriptor(broker: HttpsBroker) -> None:
     names = [f"acme/lib-{number}" for number in range(24)]
     for name in names:
         broker.scene.bitbucket.host_repository(name, path=broker.scene.widgets.path)
@@ -286,8 +286,8 @@ def test_mints_leave_no_descriptor_behind(broker: HttpsBroker) -> None:
     assert descriptors(worker) <= before + 2
 
 
-def test_worker_that_is_loaded_before_it_is_made(broker: HttpsBroker) -> None:
-    takes_long("another way to start workers")
+def test_application_can_be_loaded_before_the_workers_start(broker: HttpsBroker) -> None:
+    takes_long("a second way to start workers")
     broker.start(
         str(Path(sys.executable).with_name("gunicorn")), "--bind", f"127.0.0.1:{broker.port}", "--preload",
         "--worker-class", "gthread", "--workers", "2", "--threads", "4", "--no-control-socket", APPLICATION,
@@ -297,7 +297,7 @@ def test_worker_that_is_loaded_before_it_is_made(broker: HttpsBroker) -> None:
     assert {broker.ask().status for _ in range(10)} == {200}
 
 
-def test_two_brokers_share_nothing_but_their_folder(broker: HttpsBroker) -> None:
+def test_two_brokers_share_their_folder_only(broker: HttpsBroker) -> None:
     takes_long("two brokers")
     broker.start()
     token = broker.ask().lines["password"]
@@ -314,7 +314,7 @@ def test_two_brokers_share_nothing_but_their_folder(broker: HttpsBroker) -> None
     assert first_port != broker.port
 
 
-def test_command_imports_nothing_of_the_broker() -> None:
+def test_command_imports_no_module_of_the_broker() -> None:
     run = "from git_credential_bbjwt.entry import main; main(['--version'])"
     shown = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", run], capture_output=True, text=True, timeout=PATIENCE, check=True

@@ -1,4 +1,4 @@
-"""The https recipes of the operators' page, run as they are written; other web servers; an issuer by others."""
+"""The https recipes of the operators' page, run as they are written. Other web servers. An issuer of another author."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OTHERS = PROJECT / ".cache/servers/bin"
 
 
 def commands(program: str) -> list[list[str]]:
-    """The command lines of the page's block that begins with this program."""
+    """Return the command lines of the page's block that begins with this program."""
     (found,) = [text for kind, text in BLOCKS if kind == "sh" and text.startswith(program + " ")]
     return [shlex.split(line) for line in found.replace("\\\n", " ").splitlines()]
 
@@ -60,7 +60,7 @@ def test_each_setting_is_on_the_page() -> None:
 
 @pytest.fixture
 def apart(broker: HttpsBroker, tmp_path: Path) -> Iterator[Apart]:
-    """A machine apart, with the page's configuration for the issuer of the test."""
+    """A separate machine, with the page's configuration for the issuer of the test."""
     machine = Apart(tmp_path / "given")
     shutil.copy(broker.authorities, machine.given / "home/authorities.pem")
     (machine.given / "home/.gitconfig").write_text("[http]\n\tsslCAInfo = /var/lib/bbjwt/authorities.pem\n")
@@ -95,11 +95,11 @@ def test_unit_runs_under_systemd(broker: HttpsBroker, apart: Apart) -> None:
     assert "/opt/git-credential-bbjwt/current/bin/gunicorn --bind 127.0.0.1:8080" in unit
     unit = unit.replace("/opt/git-credential-bbjwt/current/bin/", "/etc/git-credential-bbjwt/")
     unit = unit.replace("127.0.0.1:8080", f"127.0.0.1:{broker.port}")
-    unit = re.sub(r"^(After|Wants)=.*\n", "", unit, flags=re.MULTILINE)  # That machine has no such unit.
-    if sys.base_prefix.startswith(("/root/", "/home/")):  # A Python that a person installed.
+    unit = re.sub(r"^(After|Wants)=.*\n", "", unit, flags=re.MULTILINE)  # The separate machine has no such unit.
+    if sys.base_prefix.startswith(("/root/", "/home/")):  # This Python is in somebody's home.
         assert "ProtectHome=yes" in unit
         unit = unit.replace("ProtectHome=yes", "ProtectHome=read-only")
-    # In such a namespace systemd cannot mount a credential for a user: the file itself is the user's.
+    # In this namespace systemd cannot mount a credential for a user, so the file itself belongs to the user.
     assert "LoadCredential=bbjwt-installation:/etc/bitbucket-installation.json" in unit
     shutil.copy(broker.scene.installation, apart.given / "home/installation.json")
     unit = re.sub("LoadCredential=.*", "Environment=BBJWT_INSTALLATION=/var/lib/bbjwt/installation.json", unit)
@@ -118,8 +118,8 @@ def test_unit_runs_under_systemd(broker: HttpsBroker, apart: Apart) -> None:
     assert any(line.startswith('{"time"') and '"granted"' in line for line in journal.splitlines())
 
 
-# A ConfigMap's folder has mode 0777 and is mounted read-only; a secret's is a tmpfs of mode 1777, its files are the
-# group's (kubernetes issues 125876 and 136032).
+# A ConfigMap's folder has mode 0777 and is mounted read-only. A secret's folder is a tmpfs of mode 1777, and its files
+# belong to the group (kubernetes issues 125876 and 136032).
 _AS_KUBERNETES = """
 set -eu
 mount --make-rprivate /
@@ -194,7 +194,7 @@ def test_mounts_of_kubernetes_are_accepted(broker: HttpsBroker) -> None:
 
 
 @pytest.mark.parametrize("name", ["waitress-serve", "granian", "uvicorn", "uwsgi"])
-def test_other_servers(broker: HttpsBroker, name: str) -> None:
+def test_other_web_servers_run_the_broker(broker: HttpsBroker, name: str) -> None:
     takes_long("other web servers")
     (command,) = [one for one in commands("waitress-serve") if one[0] == name]
     program = OTHERS / name
@@ -215,7 +215,7 @@ def test_other_servers(broker: HttpsBroker, name: str) -> None:
     assert broker.send("GET", "/healthz").body == "ok\n"
 
 
-def test_issuer_by_others(broker: HttpsBroker) -> None:
+def test_issuer_of_another_author_is_accepted(broker: HttpsBroker) -> None:
     takes_long("an OpenID provider written by others")
     folder = PROJECT / ".cache/clients-js"
     if not (folder / "node_modules/oidc-provider").exists():
@@ -253,7 +253,7 @@ def test_issuer_by_others(broker: HttpsBroker) -> None:
 
 
 def fetched(url: str, broker: HttpsBroker) -> str:
-    """A JWT access token for the broker, by the client credentials grant."""
+    """Return a JWT access token for the broker, by the client credentials grant."""
     import ssl
     import urllib.request
 

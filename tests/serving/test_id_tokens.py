@@ -1,4 +1,4 @@
-"""Which ID tokens the https broker accepts: each check that one must pass, with real keys of each kind."""
+"""The ID tokens that the https broker accepts: each check that one must pass, with real keys of each kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = Issuer("https://others.example")
 
 
 class Fixed:
-    """Keys that are there."""
+    """Keys that are already fetched."""
 
     def __init__(self, *documents: Any) -> None:
         self.keys = [key for document in documents for key in keys_in(json.dumps(document).encode())]
@@ -37,7 +37,7 @@ class Fixed:
         return self.keys
 
     def begin(self) -> None:
-        """Nothing has to be fetched."""
+        """Do nothing: nothing has to be fetched."""
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def part(content: Any) -> str:
 
 
 def signed(header: Any, claims: Any) -> str:
-    """A token signed by the issuer, whatever its header and claims say."""
+    """Return a token signed by the issuer, whatever its header and claims are."""
     text = f"{part(header)}.{part(claims)}"
     key = jwt.PyJWS()._algorithms["RS256"]
     return f"{text}.{part(key.sign(text.encode(), ISSUER.keys[ISSUER.kid]))}"
@@ -221,7 +221,7 @@ def as_of_now(changes: dict[str, Any]) -> dict[str, Any]:
         ({"sub": 7}, "sub is not"),
     ],
 )
-def test_claim_that_is_not_accepted(policy: Policy, changes: dict[str, Any], reason: str) -> None:
+def test_claims_that_are_refused(policy: Policy, changes: dict[str, Any], reason: str) -> None:
     claims = {name: value for name, value in {**ISSUER.claims(), **as_of_now(changes)}.items() if value is not None}
     with pytest.raises(NotAcceptedError, match=reason) as caught:
         check(signed(HEADER, claims), policy)
@@ -240,17 +240,17 @@ def test_claim_that_is_not_accepted(policy: Policy, changes: dict[str, Any], rea
         {"aud": "other"},
     ],
 )
-def test_claim_that_is_accepted(policy: Policy, changes: dict[str, Any]) -> None:
+def test_claims_that_are_accepted(policy: Policy, changes: dict[str, Any]) -> None:
     assert check(ISSUER.token(**as_of_now(changes)), policy).subject
 
 
-def test_audience_of_one_rule_opens_no_other(policy: Policy) -> None:
+def test_audience_of_one_rule_matches_no_other_rule(policy: Policy) -> None:
     found = identity(ISSUER.token(aud="other"), policy)
 
     assert [rule.name for rule in found.rules] == ["rule 3"]
 
 
-def test_signature_of_somebody_else_is_refused(policy: Policy) -> None:
+def test_signature_of_another_issuer_is_refused(policy: Policy) -> None:
     text = OTHERS.token(iss=ISSUER.url, headers={"kid": ISSUER.kid})
     with pytest.raises(NotAcceptedError, match="signature does not belong to its issuer"):
         check(text, policy)
@@ -285,7 +285,7 @@ def test_token_without_kid_needs_the_only_key_of_its_kind(policy: Policy) -> Non
         check(text, policy, Fixed({"keys": [*ISSUER.jwks()["keys"], second]}))
 
 
-def test_four_keys_of_one_name_are_tried(policy: Policy) -> None:
+def test_four_keys_of_one_kid_are_tried(policy: Policy) -> None:
     others = [as_jwk(private_key("P-256"), kid="same") for _ in range(4)]
     issuer = Issuer(ISSUER.url, "P-256")
     mine = as_jwk(issuer.keys[issuer.kid], kid="same")
@@ -325,7 +325,7 @@ def test_unusable_keys_are_skipped() -> None:
     assert [key.kid for key in keys_in(json.dumps({"keys": listed}).encode())] == ["good"]
 
 
-def test_private_key_that_an_issuer_published_by_mistake_is_used_as_a_public_one(policy: Policy) -> None:
+def test_private_key_in_a_key_set_is_used_as_a_public_key(policy: Policy) -> None:
     from jwt.algorithms import RSAAlgorithm
 
     whole = RSAAlgorithm.to_jwk(ISSUER.keys[ISSUER.kid], as_dict=True)
@@ -338,7 +338,7 @@ def test_private_key_that_an_issuer_published_by_mistake_is_used_as_a_public_one
     "text",
     [b"[]", b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [], "keys": []}', b"{", b"\xff", b"[" * 100_000, b""],
 )
-def test_document_without_a_set_of_keys_is_an_error(text: bytes) -> None:
+def test_document_without_a_key_set_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match=r".*"):
         keys_in(text)
 

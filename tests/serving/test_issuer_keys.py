@@ -1,4 +1,4 @@
-"""The keys of issuers: fetched, kept, fetched again; slow, broken and hostile issuers; key files."""
+"""The keys of issuers: fetched, kept, fetched again. Slow, broken and hostile issuers. Key files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def token(issuer: Issuer) -> IdToken:
 
 
 class Clock:
-    """The monotonic clock, as a test sets it."""
+    """The monotonic clock, which a test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = 0.0
@@ -70,7 +70,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Source:
-    """Fetches from an issuer in memory; ``fails`` makes it fail, ``gate`` makes it wait."""
+    """Fetches from an issuer in memory. ``fails`` makes a fetch fail, and ``gate`` makes it wait."""
 
     def __init__(self, issuer: Issuer) -> None:
         self.issuer = issuer
@@ -116,7 +116,7 @@ def test_rotated_key_is_fetched_at_its_first_token(source: Source) -> None:
     assert source.fetches == 2
 
 
-def test_flood_of_unknown_keys_leads_to_one_fetch_a_minute(source: Source, clock: Clock) -> None:
+def test_flood_of_unknown_keys_makes_one_fetch_a_minute(source: Source, clock: Clock) -> None:
     known = token(source.issuer)
     source.keys.for_token(known)
     stranger = Issuer(kind="P-256")
@@ -131,7 +131,7 @@ def test_flood_of_unknown_keys_leads_to_one_fetch_a_minute(source: Source, clock
     assert source.fetches == 3
 
 
-def test_old_keys_are_used_for_a_day_while_the_issuer_is_out(source: Source, clock: Clock) -> None:
+def test_old_keys_are_used_for_a_day_during_an_outage(source: Source, clock: Clock) -> None:
     known = token(source.issuer)
     source.keys.for_token(known)
     source.fails = True
@@ -146,7 +146,7 @@ def test_old_keys_are_used_for_a_day_while_the_issuer_is_out(source: Source, clo
         source.keys.for_token(known)
 
 
-def test_keys_that_are_out_of_date_are_fetched_while_they_are_used(source: Source, clock: Clock) -> None:
+def test_outdated_keys_are_used_while_new_ones_are_fetched(source: Source, clock: Clock) -> None:
     known = token(source.issuer)
     source.keys.for_token(known)
     clock.advance(301)
@@ -160,7 +160,7 @@ def test_keys_that_are_out_of_date_are_fetched_while_they_are_used(source: Sourc
     assert source.fetches == 2
 
 
-def test_three_wait_for_a_slow_issuer_and_the_rest_are_answered_at_once(source: Source) -> None:
+def test_three_requests_wait_for_a_slow_issuer_and_the_rest_do_not(source: Source) -> None:
     source.gate.clear()
     waiting, refused = [], []
 
@@ -195,7 +195,7 @@ def test_failure_is_not_repeated_for_ten_seconds(source: Source, clock: Clock) -
     assert source.keys.for_token(token(source.issuer))
 
 
-def test_unknown_key_during_an_outage_is_not_said_to_be_wrong(source: Source) -> None:
+def test_unknown_key_during_an_outage_is_not_called_wrong(source: Source) -> None:
     source.keys.for_token(token(source.issuer))
     source.fails = True
     source.issuer.rotate("P-256")
@@ -241,13 +241,15 @@ def test_issuer_with_a_path_and_a_slash_at_its_end(server: IssuerServer) -> None
         ("max-age=" + "9" * 5000, 300),
     ],
 )
-def test_life_of_keys(server: IssuerServer, cache_control: str, life: int) -> None:
+def test_life_of_keys_comes_from_max_age(server: IssuerServer, cache_control: str, life: int) -> None:
     server.cache_control = cache_control
 
     assert fetch_keys(server.url, "").life == life
 
 
-def test_issuer_whose_response_drips_is_given_up_in_time(server: IssuerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_issuer_whose_response_drips_is_given_up_after_the_patience(
+    server: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(issuer_keys, "PATIENCE", 1.0)
     ends = threading.Event()
 
@@ -328,7 +330,7 @@ def test_hostile_answers_give_no_keys(server: IssuerServer, what: str, capfd: py
     assert "Traceback" not in shown
 
 
-def test_certificate_of_somebody_else_gives_no_keys(
+def test_certificate_of_another_authority_gives_no_keys(
     server: IssuerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))

@@ -1,4 +1,4 @@
-"""The recipes of the operators' page, run as they are written: under a real systemd and a real sshd, apart."""
+"""The recipes of the operators' page, run as they are written, under systemd and sshd on a separate machine."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)```", PAGE, re.MULT
 
 
 def block(words: str) -> str:
-    """The one block that has these words."""
+    """Return the one block that contains these words."""
     (found,) = [text for _, text in BLOCKS if words in text]
     return found
 
 
-#: Before its fixtures start a daemon.
+#: A mark, because it skips before the fixtures start a daemon.
 under_load = pytest.mark.skipif(not EVERYTHING, reason="much load for a minute: tests/run --all does that")
 
 
 @pytest.fixture
 def apart(acme: Workspace, tmp_path: Path) -> Iterator[Apart]:
-    """A machine apart with the page's user, group and allow-list, on which Bitbucket is the emulator's."""
+    """A separate machine with the page's user, group and allow-list. Its Bitbucket is the emulator."""
     del acme.machine.environment["BBJWT_INSTALLATION"]
     machine = Apart(tmp_path / "given")
     shutil.copy(acme.bitbucket.ca_file, machine.given / "home/authority.pem")
@@ -64,7 +64,7 @@ def apart(acme: Workspace, tmp_path: Path) -> Iterator[Apart]:
 
 
 def register(apart: Apart) -> None:
-    """Follow the page for the broker's user; the machine has the user and the command already."""
+    """Do what the page says for the broker's user. The machine already has the user and the command."""
     lines = block("useradd").splitlines()
     assert lines[0] == f"useradd --system --create-home --home-dir {HOME} --shell /bin/sh {USER}"
     (line,) = [one for one in lines if "register" in one]
@@ -93,14 +93,14 @@ def where(unit: Apart) -> str:
 
 
 def audited(apart: Apart) -> list[dict[str, object]]:
-    """The lines of the audit in the journal."""
+    """Return the lines of the audit in the journal."""
     done = apart.run("journalctl", "--no-pager", "--output=json", "SYSLOG_FACILITY=10")
     found = [json.loads(line)["MESSAGE"] for line in done.stdout.splitlines()]
     return [json.loads(one) for one in found if one.startswith("{")]
 
 
 def until(condition: object, wait: float = PATIENCE) -> None:
-    """Wait until ``condition``, which is called, is true."""
+    """Wait until ``condition()`` is true."""
     assert callable(condition)
     end = time.monotonic() + wait
     while not condition():
@@ -109,7 +109,7 @@ def until(condition: object, wait: float = PATIENCE) -> None:
 
 
 def said(process: subprocess.Popen[bytes]) -> bytes:
-    """Return the lines of a helper, its error included."""
+    """Return the output of a helper, with its errors."""
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
@@ -117,7 +117,7 @@ def said(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def is_well(unit: Apart) -> bool:
-    """Whether the socket listens and no unit has failed."""
+    """Return whether the socket listens and no unit has failed."""
     failed = unit.run("systemctl", "--no-legend", "--plain", "list-units", "--failed", "bbjwt*").stdout
     return unit.run("systemctl", "is-active", "bbjwt.socket").stdout == "active\n" and not failed.strip()
 
@@ -136,14 +136,14 @@ def test_socket_unit_answers_and_audits(acme: Workspace, unit: Apart) -> None:
     place = Path(unit.path("/run/bbjwt/socket")).stat()
     assert (place.st_mode & 0o777, place.st_uid) == (0o660, 0)
     until(lambda: is_well(unit))
-    # The tokens are in memory, and outlive the request that they were made for.
+    # The tokens are in memory and outlive the request that caused them.
     acme.machine.bbjwt("forget", "--all")
     kept = Path(unit.path("/run/bbjwt-tokens/git-credential-bbjwt"))
     assert [path for path in kept.rglob("*,acme,widgets,*") if "~" not in path.name]
 
 
 @under_load
-def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit: Apart) -> None:
+def test_260_connections_in_two_seconds_stop_no_unit(acme: Workspace, unit: Apart) -> None:
     path = where(unit).removeprefix("unix:")
     data = request(acme.url.replace("widgets", "secrets")).encode() + b"\n"
     for _ in range(3):
@@ -155,19 +155,19 @@ def test_260_connections_in_two_seconds_switch_nothing_off(acme: Workspace, unit
                 if number % 2:
                     connection.sendall(data)
         if time.monotonic() - began < 2:
-            break  # On a machine that is too busy for that the load is not the one that is meant.
+            break  # A busy machine needs longer and is not under this load.
 
     assert "password" in answer(acme.get(*asking(acme, where(unit))))
     until(lambda: is_well(unit))
 
 
 @under_load
-def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -> None:
+def test_a_hundred_clients_at_once_are_all_served(acme: Workspace, unit: Apart) -> None:
     urls = []
     for number in range(20):
         repository = acme.bitbucket.host_repository(f"acme/lib-{number}")
         urls.append(acme.bitbucket.url(repository))
-    acme.machine.environment["XDG_RUNTIME_DIR"] = "/nonexistent"  # Each asks for itself.
+    acme.machine.environment["XDG_RUNTIME_DIR"] = "/nonexistent"  # No client uses the token of another.
     options = (*asking(acme, where(unit)), "--token-store=none")
     running = [start(acme.machine, urls[number % 20], *options) for number in range(100)]
 
@@ -177,7 +177,7 @@ def test_a_hundred_askers_at_once_are_all_served(acme: Workspace, unit: Apart) -
 
 
 @under_load
-def test_askers_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) -> None:
+def test_clients_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) -> None:
     options = (*asking(acme, where(unit)), "--token-store=none")
     stop = threading.Event()
 
@@ -202,7 +202,7 @@ def test_askers_wait_for_a_socket_that_restarts(acme: Workspace, unit: Apart) ->
 
 @pytest.fixture
 def sshd(apart: Apart, tmp_path: Path) -> str:
-    """The page's sshd; gives the command line that asks it, of a key that the page's line allows."""
+    """The page's sshd: the command line that asks it, with a key that the page's line allows."""
     need("ssh")
     program = ssh_daemon()
     folder = tmp_path / "ssh"
@@ -211,7 +211,7 @@ def sshd(apart: Apart, tmp_path: Path) -> str:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
     line = block("restrict,").strip()
     assert line.endswith(" ssh-ed25519 AAAA… builds")
-    # Nobody hears syslog on this machine: the one word that is not as the page has it.
+    # The only change to the page's line: nothing receives syslog on this machine.
     line = line.replace("--audit syslog", f"--audit {HOME}/audit")
     (apart.given / "home/.ssh").mkdir(mode=0o700)
     (apart.given / "home/.ssh/authorized_keys").write_text(
@@ -251,7 +251,7 @@ def test_ssh_answers_and_audits_and_takes_nothing_from_the_client(
         "BBJWT_TRACE": "1",
         "SSL_CERT_FILE": "/nonexistent",
     }
-    # SetEnv: what a client can send, whatever its own environment.
+    # With SetEnv, a client can send any variable.
     given = " ".join(shlex.quote(f"{name}={value}") for name, value in variables.items())
     line = sshd.replace(" -T ", f" -T -o SetEnv={shlex.quote(given)} ", 1)
     found = answer(acme.get(*asking(acme, line)))
@@ -268,7 +268,7 @@ def test_ssh_answers_and_audits_and_takes_nothing_from_the_client(
 
 
 @under_load
-def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> None:
+def test_sixty_clients_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> None:
     options = (*asking(acme, sshd), "--token-store=none")
     running = [start(acme.machine, acme.url, *options) for _ in range(60)]
 
@@ -276,7 +276,7 @@ def test_sixty_askers_at_once_are_served_by_ssh(acme: Workspace, sshd: str) -> N
     assert acme.bitbucket.mints() == 1
 
 
-# The jobs' side.
+# The jobs.
 
 
 @pytest.mark.parametrize("broker", ["unix:", "'ssh"])

@@ -44,7 +44,7 @@ def read(tmp_path: Path, text: str) -> Policy:
     return read_policy(str(path))
 
 
-def test_example_of_the_operators_page(tmp_path: Path) -> None:
+def test_example_of_the_operators_page_is_accepted(tmp_path: Path) -> None:
     policy = read(tmp_path, EXAMPLE)
 
     assert policy.audiences == (AUDIENCE,)
@@ -158,7 +158,7 @@ def test_rule_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, changes
     assert "line 8, " in caught.value.what
 
 
-def test_line_of_a_rule_is_not_that_of_a_text_that_looks_like_one(tmp_path: Path) -> None:
+def test_text_that_looks_like_a_rule_does_not_change_the_line(tmp_path: Path) -> None:
     text = f'audience = """\n[[trust]]\n"""\n{EXAMPLE.partition("comment")[2]}[[trust]] # third\nissuer = 1\n'
 
     with pytest.raises(PolicyError, match=r"line 17, rule 3: issuer must be"):
@@ -263,7 +263,7 @@ def test_value_of_a_rule_and_value_of_a_token(wanted: object, found: object, is_
     assert matches(wanted, found) is is_match
 
 
-def test_time_to_match_grows_with_both_lengths_only() -> None:
+def test_long_patterns_match_in_time() -> None:
     started = time.process_time()
 
     assert not matches("**a" * 40 + "b", "a" * 12_000)
@@ -308,7 +308,7 @@ def test_first_claim_that_differs_is_named() -> None:
         ("https://ci.example", {"email_verified": True}),
     ],
 )
-def test_rule_that_names_whose_jobs_it_trusts(issuer: str, claims: dict[str, object]) -> None:
+def test_rule_that_names_whose_jobs_it_trusts_is_accepted(issuer: str, claims: dict[str, object]) -> None:
     check_claims(issuer, claims)
 
 

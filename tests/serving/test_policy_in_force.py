@@ -1,4 +1,4 @@
-"""A configuration that changes under a running broker. Rules in isolation."""
+"""A configuration that changes while the broker runs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_change_is_in_force_and_keeps_the_keys_of_an_issuer(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[[trust]]", "\0", 'audience = "x"\n', None])
-def test_broken_change_leaves_what_is_in_force(path: Path, text: str | None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_broken_change_leaves_the_old_configuration_in_force(
+    path: Path, text: str | None, capfd: pytest.CaptureFixture[str]
+) -> None:
     in_force = PolicyInForce(str(path))
     before = in_force.current()
     if text is None:
@@ -71,7 +73,7 @@ def test_mode_that_is_corrected_is_noticed(path: Path) -> None:
     assert len(in_force.current().policy.rules) == 2
 
 
-def test_file_behind_a_link_that_is_swapped(tmp_path: Path) -> None:
+def test_link_to_another_file_is_a_change(tmp_path: Path) -> None:
     for name, rules in (("one", [RULE]), ("two", [RULE, OTHER])):
         (tmp_path / name).mkdir()
         write_policy(tmp_path / name / "broker.toml", *rules)
@@ -84,7 +86,7 @@ def test_file_behind_a_link_that_is_swapped(tmp_path: Path) -> None:
     assert len(in_force.current().policy.rules) == 2
 
 
-def test_broken_file_at_the_start(path: Path) -> None:
+def test_broken_file_at_the_start_is_an_error(path: Path) -> None:
     path.write_text("")
     with pytest.raises(PolicyError):
         PolicyInForce(str(path))

@@ -1,4 +1,4 @@
-"""The limits of an asker, and the errors that an asker reads: the rules in isolation."""
+"""The limits of a client and the errors that a client reads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_look_ups_of_the_last_minute_are_counted(kept: TokenCache, told: int | s
             pass
 
 
-def test_look_up_that_is_not_spent_gives_its_place_back(kept: TokenCache) -> None:
+def test_unspent_look_up_gives_its_place_back(kept: TokenCache) -> None:
     for _ in range(MOST_LOOKUPS + 5):
         with lookup(kept):
             pass
@@ -68,14 +68,14 @@ def test_look_up_that_finds_all_places_held_waits_for_its_budget(kept: TokenCach
 
 
 def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
-    """Announce a mint in place of a token that ends so many seconds from now."""
+    """Announce a mint that replaces a token with ``expires`` seconds left."""
     before = record(WIDGETS, expires=expires)
     with limits.announced(kept, slot(kept), before, [before.fingerprint] if refused else []):
         assert kept.read(slot(kept).name + MINTING)
 
 
 @pytest.mark.parametrize(("ago", "too_soon"), [(0, True), (59, True), (60, False), (-1, False)])
-def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
+def test_a_refused_token_makes_one_mint_a_minute(kept: TokenCache, ago: int, too_soon: bool) -> None:
     kept.write(slot(kept).name + MINTING, str(NOW - ago).encode())
     if too_soon:
         with pytest.raises(TooManyError, match=f"was made {ago} s ago because one was refused") as raised:
@@ -87,10 +87,10 @@ def test_a_refused_token_leads_to_one_mint_a_minute(kept: TokenCache, ago: int, 
         assert written(kept, slot(kept).name + MINTING) == str(NOW)
 
 
-def test_a_mint_for_another_reason_is_not_held_up(kept: TokenCache) -> None:
+def test_a_mint_for_another_reason_is_not_delayed(kept: TokenCache) -> None:
     kept.write(slot(kept).name + MINTING, str(NOW - 1).encode())
     announce(kept, refused=False)
-    announce(kept, refused=True, expires=10)  # It was about to end.
+    announce(kept, refused=True, expires=10)  # The token was about to expire.
     with limits.announced(kept, slot(kept), None, ["0" * 16]):
         pass
 
@@ -105,7 +105,7 @@ def test_note_without_a_time_delays_no_mint(kept: TokenCache, told: str) -> None
     assert written(kept, slot(kept).name + MINTING) == str(NOW)
 
 
-def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_folder_makes_no_mint(kept: TokenCache, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -127,5 +127,5 @@ def test_folder_that_is_full_leads_to_no_mint(kept: TokenCache, monkeypatch: pyt
         ("x" * 501, "x" * 500),
     ],
 )
-def test_an_asker_reads_five_hundred_printable_characters(text: str, read: str) -> None:
+def test_a_client_reads_at_most_five_hundred_printable_characters(text: str, read: str) -> None:
     assert _ascii(text) == read
