@@ -1,4 +1,4 @@
-"""The requests of a mint in the tests' own process, which costs a tenth of a process of the helper."""
+"""The requests of a mint in the tests' own process, at a tenth of the cost of a helper process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.emulator import App, Emulator, Fault, HostedRepository
 
 
 def answers(**changes: Any) -> Fault:
-    """A response to a swap with other values; None leaves a field out."""
+    """Return a response to a swap with other values. None leaves a field out."""
 
     def change(good: dict[str, Any]) -> dict[str, Any]:
         changed = good | changes
@@ -33,7 +33,7 @@ def answers(**changes: Any) -> Fault:
 
 
 class Mint:
-    """An app of the workspace acme with the repository widgets, and what people would read of its mints."""
+    """An app of the workspace acme with the repository widgets, and the lines that its mints print."""
 
     def __init__(self, bitbucket: Emulator, app: App, widgets: HostedRepository) -> None:
         self.bitbucket = bitbucket
@@ -46,7 +46,7 @@ class Mint:
 
     @property
     def text(self) -> str:
-        """All lines for standard error."""
+        """Return all lines for standard error."""
         return "\n".join(self.lines)
 
     def token(self, *, scope: str = "repository", seconds: float = 60, base: str = "", api: str = "") -> AccessToken:
@@ -70,18 +70,18 @@ class Mint:
         return raised.value
 
     def statuses(self) -> list[int]:
-        """The statuses of all responses to the helper."""
+        """Return the statuses of all responses to the helper."""
         return [seen.status for seen in self.bitbucket.helper_requests()]
 
 
 def close_all(session: Session) -> None:
-    """Close the connections of a session, which the end of a process would close."""
+    """Close the connections of a session. Otherwise they would stay open until the process ends."""
     for origin in session.connections()._idle:
         origin.close()
 
 
 def be_the_helper(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], lines: list[str]) -> None:
-    """Give this process a helper's environment; ``lines`` gets what it says. The pauses between attempts are short."""
+    """Give this process a helper's environment. Its messages go to ``lines``. The pauses between attempts are short."""
     for name in os.environ.keys() - environment.keys():
         if not name.startswith("PYTEST"):
             monkeypatch.delenv(name)

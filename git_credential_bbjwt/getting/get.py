@@ -22,7 +22,7 @@ from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.tidying import tidy
 from git_credential_bbjwt.tokens.token import fingerprint_of
 
-# Seconds; shorter than Python's, so that threads with a little work for the network do not wait for one that imports.
+# In seconds. It is shorter than Python's default, so that a network thread does not wait long for one that imports.
 _SWITCH_INTERVAL = 0.0005
 
 

@@ -1,4 +1,4 @@
-"""The ID token of this job: where it comes from, and what it says. The token itself is never shown."""
+"""The ID token of this job: its source and its claims. The token itself is never shown."""
 
 import time
 from collections.abc import Iterator
