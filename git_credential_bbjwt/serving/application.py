@@ -4,8 +4,6 @@ A worker lives long: each request closes its files, nothing ends the process, an
 Sources: PEP 3333 (WSGI); README.md in this folder, "Watch it".
 """
 
-import os
-import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -52,9 +50,6 @@ class Application:
         self._in_force = PolicyInForce(path)
         self._requests = MinuteCounter()
         self._next_tidying = 0.0
-        self._begun = threading.Lock()
-        self._process = 0
-        self._begin()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> list[bytes]:
         """Answer one request (PEP 3333)."""
@@ -74,15 +69,7 @@ class Application:
         )
         return [body] if body else []
 
-    def _begin(self) -> None:
-        with self._begun:
-            if self._process != os.getpid():
-                self._in_force.begin()
-                self._process = os.getpid()
-
     def _respond(self, environ: Environ) -> tuple[int, bytes, Headers]:
-        if self._process != os.getpid():  # The server loaded this before it made its workers.
-            self._begin()
         method, path = environ.get("REQUEST_METHOD", ""), environ.get("PATH_INFO", "")
         methods = {_PATH: ("POST",), _HEALTH_PATH: ("GET", "HEAD")}.get(path)
         if methods is None:

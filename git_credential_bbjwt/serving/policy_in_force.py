@@ -1,6 +1,8 @@
 """The https broker's configuration as it is in force: read again when its file changes, with the keys it needs."""
 
 import functools
+import os
+import threading
 import time
 from typing import NamedTuple
 
@@ -25,10 +27,13 @@ class PolicyInForce:
     """The configuration in a file, for all threads of a process. A broken change leaves the one before in force."""
 
     def __init__(self, path: str) -> None:
-        """Read it. Raises PolicyError."""
+        """Read it, and fetch the keys that it needs. Raises PolicyError."""
         self._state: State | None = None
         self._file = ChangingFile(path, self._take, "the configuration before stays in force", _BETWEEN_LOOKS)
         self._file.read()
+        self._lock = threading.Lock()
+        self._process = 0
+        self._begin()
 
     def _take(self, path: str) -> None:
         before = self._state
@@ -37,17 +42,23 @@ class PolicyInForce:
             if before is not None and keys is not before.keys.get(issuer):
                 keys.begin()
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Fetch the keys of all issuers, side by side, and wait for them for a while. Once in each process."""
-        assert self._state is not None
-        self._state = _state_of(self._state.policy, None)
-        end = time.monotonic() + PATIENCE
-        for event in [keys.begin() for keys in self._state.keys.values()]:
-            if event is not None:
-                event.wait(max(0.0, end - time.monotonic()))
+        with self._lock:
+            if self._process == os.getpid():
+                return
+            assert self._state is not None
+            self._state = _state_of(self._state.policy, None)
+            end = time.monotonic() + PATIENCE
+            for event in [keys.begin() for keys in self._state.keys.values()]:
+                if event is not None:
+                    event.wait(max(0.0, end - time.monotonic()))
+            self._process = os.getpid()
 
     def current(self) -> State:
         """Return what is in force, after a look at the file if the last one was a second ago."""
+        if self._process != os.getpid():  # The server loaded this before it made its workers.
+            self._begin()
         self._file.look()
         assert self._state is not None
         return self._state
