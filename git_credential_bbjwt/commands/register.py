@@ -54,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Register. Raises UsageError, InstallationError, SecretError."""
+    if arguments.oauth_consumer and arguments.secret_file is not None:
+        raise UsageError(
+            "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
+        )
     registration = Registration(
         RegistryFolder(system=arguments.system),
         SecretPlace.FILE if arguments.insecure_storage else SecretPlace.KEYRING,

@@ -133,6 +133,14 @@ def test_oauth_consumer_without_a_terminal_is_a_usage_error(vendor: Workspace, w
     assert ("pipe {" in done.stderr) == (words == ["--workspace=acme"])
 
 
+def test_secret_file_beside_an_oauth_consumer_is_refused_before_anything_is_asked(vendor: Workspace) -> None:
+    words = ("register", "--oauth-consumer", "--workspace=acme", "--secret-file=/etc/hostname")
+    done = vendor.machine.bbjwt(*words, check=False)
+
+    assert done.returncode == 2
+    assert "--secret-file is for the payloads of Connect apps" in done.stderr
+
+
 @contextmanager
 def at_a_terminal(machine: Machine, *words: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Run the command at its own terminal."""
