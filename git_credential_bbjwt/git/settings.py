@@ -16,12 +16,16 @@ _OTHER_WAYS = f"{_EXEC_HINT}; or write to another file: git-credential-bbjwt con
 
 
 class Setting(NamedTuple):
-    """One setting. ``origin`` and ``scope`` are git's own words for its place (git-config(1), ``--show-origin``)."""
+    """One setting. ``origin`` and ``scope`` are git's own words for its place (git-config(1), ``--show-origin``).
+
+    If ``has_value`` is false, the file has the key alone, which git reads as true.
+    """
 
     value: str
     key: str = ""
     origin: str = ""
     scope: str = ""
+    has_value: bool = True
 
     @property
     def url(self) -> str:
@@ -60,7 +64,7 @@ def parse_settings(output: str, *, scope: str = "") -> list[Setting]:
     for start in range(0, len(fields) - width + 1, width):
         *printed, origin, line = fields[start : start + width]
         key, newline, value = line.partition("\n")
-        settings.append(Setting(value if newline else "true", key, origin, scope or printed[0]))
+        settings.append(Setting(value if newline else "true", key, origin, scope or printed[0], bool(newline)))
     return settings
 
 

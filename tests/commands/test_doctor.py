@@ -370,6 +370,17 @@ def test_the_path_switch_is_read_as_git_reads_it(acme: Workspace, line: str, is_
     assert checks(acme.machine, acme.url)["git configuration"]["ok"] == is_on
 
 
+def test_setting_without_a_value_stops_git(acme: Workspace) -> None:
+    config = acme.machine.home / ".gitconfig"
+    config.write_text(f"{config.read_text()}[credential]\n\tuseHttpPath\n")
+
+    assert acme.machine.git("clone", "-q", acme.url, "w", check=False).returncode == 128
+    name, detail, remedy = only_failure(acme.machine, acme.url)
+    assert name == "git configuration"
+    assert detail == f"git stops at credential.usehttppath in {config}, because it has no value"
+    assert f"git config --file {config} --edit" in remedy
+
+
 def test_last_path_switch_is_used(acme: Workspace) -> None:
     # Git uses the last matching switch and not the best match (credential.c).
     config = acme.machine.home / ".gitconfig"

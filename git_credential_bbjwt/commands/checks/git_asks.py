@@ -14,6 +14,7 @@ from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
+from git_credential_bbjwt.git.settings import read_settings
 
 _NAME = "git configuration"
 
@@ -67,8 +68,18 @@ def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
     return merged(options, given)
 
 
+def _stops() -> Iterator[Check]:
+    """Find settings of credentials without a value, even boolean ones: git stops there. Raises GitError."""
+    for setting in read_settings(r"^credential\."):
+        if not setting.has_value:
+            edit = f"git config --file {quote(setting.file)} --edit" if setting.is_in_file else "the environment"
+            what = f"git stops at {setting.key} in {setting.file}, because it has no value"
+            yield failed(_NAME, what, f"write = true after it, or remove it: {edit}")
+
+
 def check(subject: Subject) -> Iterator[Check]:
     """Check that git asks this helper for the repository, or for all workspaces. Raises GitError."""
+    yield from _stops()
     # A job that brings its installation along may switch the helper on by `exec` only.
     is_injected = any(not one.secret_place.is_registered for one in subject.installations)
     workspaces = [f"{one.base_url}/{name}" for one in subject.installations for name in one.workspaces]
