@@ -384,6 +384,33 @@ def acme(machine: Machine, bitbucket: Emulator) -> Workspace:
 
 
 @pytest.fixture
+def unregistered(acme: Workspace) -> Workspace:
+    """The usual scene on a machine that does not know the installation."""
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    return acme
+
+
+def files_holding(folder: Path, secret: str) -> list[Path]:
+    """Return all files below ``folder`` that contain ``secret``."""
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def registry_of(machine: Machine) -> Path:
+    """Return the user registry."""
+    return machine.home / ".config/git-credential-bbjwt/installations"
+
+
+def entries_of(machine: Machine) -> list[Path]:
+    """Return the files of the user registry that hold entries, one for each workspace."""
+    return sorted(registry_of(machine).glob("*/[!{]*"))
+
+
+def state_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the state line of an answer."""
+    return next(line for line in done.stdout.splitlines() if line.startswith("state[]="))
+
+
+@pytest.fixture
 def another_user() -> int:
     """The number of another user of this machine."""
     if os.geteuid() != 0:

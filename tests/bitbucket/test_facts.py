@@ -13,11 +13,9 @@ import pytest
 
 from git_credential_bbjwt.commands.token import SIDE_BY_SIDE
 from tests.commands.test_doctor import checks
-from tests.conftest import Machine, Workspace, answer, assert_quits, request
+from tests.conftest import Machine, Workspace, answer, assert_quits, registry_of, request, state_of
 from tests.emulator import Fault
-from tests.installations.test_registration import registry_of
 from tests.mint import Mint
-from tests.tokens.test_token_cache import state_of
 
 ANNOUNCED = "https://developer.atlassian.com/cloud/bitbucket/changelog/"
 

@@ -13,22 +13,24 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.core.digest import digest
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+from tests.conftest import (
+    COMMAND,
+    PATIENCE,
+    Machine,
+    Workspace,
+    answer,
+    entries_of,
+    files_holding,
+    registry_of,
+    request,
+)
 from tests.emulator import Fault
 from tests.growth import another
-from tests.installations.test_registration import entries_of, files_holding, registry_of
 
 
-@pytest.fixture
-def vendor(acme: Workspace) -> Workspace:
-    """The usual scene, on a machine without a registered installation."""
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    return acme
-
-
-def payloads(vendor: Workspace, count: int) -> list[dict[str, Any]]:
+def payloads(unregistered: Workspace, count: int) -> list[dict[str, Any]]:
     """Payloads of ``count`` workspaces, acme's first."""
-    first = vendor.bitbucket.payload(vendor.app)
+    first = unregistered.bitbucket.payload(unregistered.app)
     return [first] + [another(first, f"team{number}") for number in range(1, count)]
 
 
@@ -46,79 +48,81 @@ def known(machine: Machine) -> set[str]:
 
 
 @pytest.mark.parametrize("form", ["array", "lines", "wrapped lines"])
-def test_many_are_registered_in_one_command(vendor: Workspace, form: str) -> None:
-    many = payloads(vendor, 60)
+def test_many_are_registered_in_one_command(unregistered: Workspace, form: str) -> None:
+    many = payloads(unregistered, 60)
     wrapped = [{"clientInfo": one} for one in many]
     text = json.dumps(many) if form == "array" else lines(wrapped if form.startswith("wrapped") else many)
-    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=text)
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=text)
 
     assert "registered 60 of 60 installations" in done.stderr
-    assert known(vendor.machine) == {"acme", *(f"team{number}" for number in range(1, 60))}
-    assert "password" in answer(vendor.get())
+    assert known(unregistered.machine) == {"acme", *(f"team{number}" for number in range(1, 60))}
+    assert "password" in answer(unregistered.get())
     # Each workspace has its own secret.
-    assert {one["secret"] for one in json.loads(vendor.machine.bbjwt("list", "--json").stdout)} == {"file"}
-    assert len(list((registry_of(vendor.machine).parent / "shared-secrets").iterdir())) == 60
+    assert {one["secret"] for one in json.loads(unregistered.machine.bbjwt("list", "--json").stdout)} == {"file"}
+    assert len(list((registry_of(unregistered.machine).parent / "shared-secrets").iterdir())) == 60
 
 
-def test_all_are_checked_before_the_first_is_stored(vendor: Workspace) -> None:
-    many = payloads(vendor, 5)
+def test_all_are_checked_before_the_first_is_stored(unregistered: Workspace) -> None:
+    many = payloads(unregistered, 5)
     del many[2]["sharedSecret"]
     many[4]["baseUrl"] = "http://x"
-    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many), check=False)
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many), check=False)
 
     assert done.returncode == 1
-    assert f"payload 3 (app {vendor.app.key}): " in done.stderr
-    assert f"payload 5 (app {vendor.app.key}): " in done.stderr
+    assert f"payload 3 (app {unregistered.app.key}): " in done.stderr
+    assert f"payload 5 (app {unregistered.app.key}): " in done.stderr
     assert "2 of 5 payloads" in done.stderr
     assert many[0]["sharedSecret"] not in done.stderr
-    assert not registry_of(vendor.machine).exists()
-    assert files_holding(vendor.machine.home / ".config", many[0]["sharedSecret"]) == []
+    assert not registry_of(unregistered.machine).exists()
+    assert files_holding(unregistered.machine.home / ".config", many[0]["sharedSecret"]) == []
 
 
-def test_error_for_a_line_that_is_not_a_payload_names_its_position(vendor: Workspace) -> None:
-    text = lines(payloads(vendor, 2)) + '{"sharedSecret": "not-to-be-shown", \n\n' + lines(payloads(vendor, 1))
-    done = vendor.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
+def test_error_for_a_line_that_is_not_a_payload_names_its_position(unregistered: Workspace) -> None:
+    text = (
+        lines(payloads(unregistered, 2)) + '{"sharedSecret": "not-to-be-shown", \n\n' + lines(payloads(unregistered, 1))
+    )
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
 
     assert done.returncode == 1
     assert "payload 3: " in done.stderr
     assert "1 of 4 payloads" in done.stderr
     assert "not-to-be-shown" not in done.stderr
-    assert not registry_of(vendor.machine).exists()
+    assert not registry_of(unregistered.machine).exists()
 
 
-def test_payload_that_cannot_be_stored_is_named_and_the_others_are_registered(vendor: Workspace) -> None:
-    done = vendor.machine.bbjwt(
+def test_payload_that_cannot_be_stored_is_named_and_the_others_are_registered(unregistered: Workspace) -> None:
+    done = unregistered.machine.bbjwt(
         "register",
         "-",
-        data=lines(payloads(vendor, 2)),
+        data=lines(payloads(unregistered, 2)),
         check=False,
         PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
     )
 
     assert done.returncode == 1
-    assert [f"payload {n} (app {vendor.app.key}): " in done.stderr for n in (1, 2)] == [True, True]
+    assert [f"payload {n} (app {unregistered.app.key}): " in done.stderr for n in (1, 2)] == [True, True]
     assert "registered 0 of 2 installations" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--workspace=acme", "--repository=https://bitbucket.org/acme/widgets"])
-def test_options_for_one_payload_are_an_error_with_several(vendor: Workspace, option: str) -> None:
-    text = lines(payloads(vendor, 2))
-    done = vendor.machine.bbjwt("register", "--insecure-storage", option, "-", data=text, check=False)
+def test_options_for_one_payload_are_an_error_with_several(unregistered: Workspace, option: str) -> None:
+    text = lines(payloads(unregistered, 2))
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", option, "-", data=text, check=False)
 
     assert done.returncode == 2
-    assert not registry_of(vendor.machine).exists()
+    assert not registry_of(unregistered.machine).exists()
 
 
-def test_terminal_shows_the_progress(vendor: Workspace) -> None:
-    (vendor.machine.home / "many").write_text(lines(payloads(vendor, 420)))
-    (vendor.machine.home / "many").chmod(0o600)
+def test_terminal_shows_the_progress(unregistered: Workspace) -> None:
+    (unregistered.machine.home / "many").write_text(lines(payloads(unregistered, 420)))
+    (unregistered.machine.home / "many").chmod(0o600)
     terminal, screen = pty.openpty()
     with subprocess.Popen(
         [COMMAND, "register", "--insecure-storage", "many"],
         stdin=subprocess.DEVNULL,
         stderr=screen,
-        env=vendor.machine.env(),
-        cwd=vendor.machine.home,
+        env=unregistered.machine.env(),
+        cwd=unregistered.machine.home,
     ) as running:
         os.close(screen)
         shown = b""
@@ -134,27 +138,27 @@ def test_terminal_shows_the_progress(vendor: Workspace) -> None:
     assert b"\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
 
 
-def test_registering_twice_registers_once_and_a_new_secret_replaces_the_old(vendor: Workspace) -> None:
-    many = payloads(vendor, 150)
+def test_registering_twice_registers_once_and_a_new_secret_replaces_the_old(unregistered: Workspace) -> None:
+    many = payloads(unregistered, 150)
     for _ in range(2):
-        vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+        unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
     old = many[0]["sharedSecret"]
-    vendor.app.shared_secret = "a-new-secret-for-the-same-client-key"
-    many[0]["sharedSecret"] = vendor.app.shared_secret
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+    unregistered.app.shared_secret = "a-new-secret-for-the-same-client-key"
+    many[0]["sharedSecret"] = unregistered.app.shared_secret
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
 
-    assert len(known(vendor.machine)) == 150
-    assert len(entries_of(vendor.machine)) == 150
+    assert len(known(unregistered.machine)) == 150
+    assert len(entries_of(unregistered.machine)) == 150
     assert (
-        len(files_holding(vendor.machine.home / ".config", old)) == 149
+        len(files_holding(unregistered.machine.home / ".config", old)) == 149
     )  # In this test, the others have the same secret.
-    assert "password" in answer(vendor.get())
+    assert "password" in answer(unregistered.get())
 
 
-def test_kill_while_registering_many_leaves_each_registered_or_not(vendor: Workspace) -> None:
-    machine = vendor.machine
+def test_kill_while_registering_many_leaves_each_registered_or_not(unregistered: Workspace) -> None:
+    machine = unregistered.machine
     chance = random.Random(5)  # noqa: S311  # moments, not keys
-    before = payloads(vendor, 3)
+    before = payloads(unregistered, 3)
     machine.bbjwt("register", "--insecure-storage", "-", data=lines(before))
     many = [another(before[0], f"bulk{number}") for number in range(400)]
     for _ in range(4):
@@ -180,9 +184,9 @@ def test_kill_while_registering_many_leaves_each_registered_or_not(vendor: Works
     assert not registry_of(machine).exists()
 
 
-def test_kill_while_unregistering_all_leaves_no_secret_without_an_entry(vendor: Workspace) -> None:
-    machine = vendor.machine
-    many = payloads(vendor, 400)
+def test_kill_while_unregistering_all_leaves_no_secret_without_an_entry(unregistered: Workspace) -> None:
+    machine = unregistered.machine
+    many = payloads(unregistered, 400)
     chance = random.Random(9)  # noqa: S311  # moments, not keys
     secrets = registry_of(machine).parent / "shared-secrets"
     for _ in range(2):
@@ -203,52 +207,54 @@ def test_kill_while_unregistering_all_leaves_no_secret_without_an_entry(vendor: 
 # The registry as a folder.
 
 
-def test_other_installations_are_not_read(vendor: Workspace) -> None:
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 20)))
-    for entry in entries_of(vendor.machine):
+def test_other_installations_are_not_read(unregistered: Workspace) -> None:
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(unregistered, 20)))
+    for entry in entries_of(unregistered.machine):
         if entry.name != "acme":
             entry.write_text("{ broken")
 
-    assert "password" in answer(vendor.get())
-    assert "broken" in vendor.machine.bbjwt("list", check=False).stderr
-    other = vendor.machine.get(f"{vendor.bitbucket.base_url}/team1/x", check=False)
+    assert "password" in answer(unregistered.get())
+    assert "broken" in unregistered.machine.bbjwt("list", check=False).stderr
+    other = unregistered.machine.get(f"{unregistered.bitbucket.base_url}/team1/x", check=False)
     assert other.stdout == "quit=1\n"
 
 
-def test_registering_another_workspace_does_not_slow_cached_answers(vendor: Workspace) -> None:
-    many = payloads(vendor, 2)
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
-    vendor.get()
-    assert "git_credential_bbjwt.getting.obtain" not in vendor.machine.imports_of("get", vendor.url)
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[1]))
-    vendor.machine.bbjwt("unregister", "team1")
-    assert "git_credential_bbjwt.getting.obtain" not in vendor.machine.imports_of("get", vendor.url)
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
-    assert "git_credential_bbjwt.getting.obtain" in vendor.machine.imports_of("get", vendor.url)
+def test_registering_another_workspace_does_not_slow_cached_answers(unregistered: Workspace) -> None:
+    many = payloads(unregistered, 2)
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
+    unregistered.get()
+    assert "git_credential_bbjwt.getting.obtain" not in unregistered.machine.imports_of("get", unregistered.url)
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[1]))
+    unregistered.machine.bbjwt("unregister", "team1")
+    assert "git_credential_bbjwt.getting.obtain" not in unregistered.machine.imports_of("get", unregistered.url)
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(many[0]))
+    assert "git_credential_bbjwt.getting.obtain" in unregistered.machine.imports_of("get", unregistered.url)
 
 
-def test_a_workspace_is_found_by_its_uuid(vendor: Workspace) -> None:
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 3)))
-    url = f"{vendor.bitbucket.base_url}/{vendor.app.workspace_uuid}/{vendor.widgets.uuid}"
+def test_a_workspace_is_found_by_its_uuid(unregistered: Workspace) -> None:
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(unregistered, 3)))
+    url = f"{unregistered.bitbucket.base_url}/{unregistered.app.workspace_uuid}/{unregistered.widgets.uuid}"
 
-    assert "password" in answer(vendor.machine.get(url))
+    assert "password" in answer(unregistered.machine.get(url))
 
 
-def test_pointer_without_an_entry_is_ignored(vendor: Workspace) -> None:
+def test_pointer_without_an_entry_is_ignored(unregistered: Workspace) -> None:
     """A process that was killed before it wrote the entry leaves a pointer."""
-    machine = vendor.machine
-    machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(vendor, 2)))
+    machine = unregistered.machine
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(payloads(unregistered, 2)))
     (folder,) = registry_of(machine).iterdir()
     for name, slugs in (
-        (vendor.app.workspace_uuid, "acme\nnowhere\n../../x\nteam1\n"),
+        (unregistered.app.workspace_uuid, "acme\nnowhere\n../../x\nteam1\n"),
         ("{00000000-0000-0000-0000-000000000000}", "acme\nnowhere\n"),
     ):
         (folder / name).write_text(slugs)
         (folder / name).chmod(0o600)
-    url = f"{vendor.bitbucket.base_url}/{vendor.app.workspace_uuid}/{vendor.widgets.uuid}"
+    url = f"{unregistered.bitbucket.base_url}/{unregistered.app.workspace_uuid}/{unregistered.widgets.uuid}"
 
     assert "password" in answer(machine.get(url))
-    assert machine.get(url.replace(vendor.app.workspace_uuid, "{00000000-0000-0000-0000-000000000000}")).stdout == ""
+    assert (
+        machine.get(url.replace(unregistered.app.workspace_uuid, "{00000000-0000-0000-0000-000000000000}")).stdout == ""
+    )
     machine.bbjwt("unregister", "acme")
     assert known(machine) == {"team1"}
     assert machine.get(url).stdout == ""
@@ -257,38 +263,40 @@ def test_pointer_without_an_entry_is_ignored(vendor: Workspace) -> None:
 
 
 @pytest.mark.parametrize("host", ["..", ".", "../installations", "bitbucket.org/..", "a" * 300, "\x7f", "a=b"])
-def test_request_for_a_strange_host_is_foreign(vendor: Workspace, host: str) -> None:
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payloads(vendor, 1)[0]))
-    done = vendor.machine.bbjwt("get", data=f"protocol=https\nhost={host}\npath=acme/widgets\n\n")
+def test_request_for_a_strange_host_is_foreign(unregistered: Workspace, host: str) -> None:
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(payloads(unregistered, 1)[0]))
+    done = unregistered.machine.bbjwt("get", data=f"protocol=https\nhost={host}\npath=acme/widgets\n\n")
 
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_renamed_workspace_is_registered_only_under_its_new_name(vendor: Workspace) -> None:
-    old = payloads(vendor, 1)[0]
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
+def test_renamed_workspace_is_registered_only_under_its_new_name(unregistered: Workspace) -> None:
+    old = payloads(unregistered, 1)[0]
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(old))
     renamed = old | {"principal": old["principal"] | {"username": "acme-labs"}}
-    vendor.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(renamed))
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=json.dumps(renamed))
 
-    assert known(vendor.machine) == {"acme-labs"}
-    assert "password" not in vendor.get().stdout
-    vendor.machine.bbjwt("unregister", "acme-labs")
-    assert list(vendor.machine.home.glob(".config/git-credential-bbjwt/*")) == []
+    assert known(unregistered.machine) == {"acme-labs"}
+    assert "password" not in unregistered.get().stdout
+    unregistered.machine.bbjwt("unregister", "acme-labs")
+    assert list(unregistered.machine.home.glob(".config/git-credential-bbjwt/*")) == []
 
 
 @pytest.mark.parametrize("uuid", [True, False])
-def test_one_payload_for_two_workspaces_keeps_its_secret_until_the_last_is_gone(vendor: Workspace, uuid: bool) -> None:
-    payload = payloads(vendor, 1)[0] | {"clientKey": "connection:1234"}
-    payload["principal"] = {"type": "user"} | ({"uuid": vendor.app.workspace_uuid} if uuid else {})
+def test_one_payload_for_two_workspaces_keeps_its_secret_until_the_last_is_gone(
+    unregistered: Workspace, uuid: bool
+) -> None:
+    payload = payloads(unregistered, 1)[0] | {"clientKey": "connection:1234"}
+    payload["principal"] = {"type": "user"} | ({"uuid": unregistered.app.workspace_uuid} if uuid else {})
     both = ["--workspace=acme", "--workspace=beta"]
-    vendor.machine.bbjwt("register", "--insecure-storage", *both, "-", data=json.dumps(payload))
+    unregistered.machine.bbjwt("register", "--insecure-storage", *both, "-", data=json.dumps(payload))
 
-    assert known(vendor.machine) == {"acme", "beta"}
-    vendor.machine.bbjwt("unregister", "acme")
-    assert known(vendor.machine) == {"beta"}
-    assert vendor.machine.bbjwt("jwt", "beta").stdout.count(".") == 2
-    vendor.machine.bbjwt("unregister", "beta")
-    assert list(vendor.machine.home.glob(".config/git-credential-bbjwt/*")) == []
+    assert known(unregistered.machine) == {"acme", "beta"}
+    unregistered.machine.bbjwt("unregister", "acme")
+    assert known(unregistered.machine) == {"beta"}
+    assert unregistered.machine.bbjwt("jwt", "beta").stdout.count(".") == 2
+    unregistered.machine.bbjwt("unregister", "beta")
+    assert list(unregistered.machine.home.glob(".config/git-credential-bbjwt/*")) == []
 
 
 # token for many.

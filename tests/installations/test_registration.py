@@ -22,17 +22,23 @@ from git_credential_bbjwt.commands.registration.given import split_payloads
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 from tests import desktop
-from tests.conftest import COMMAND, Machine, Workspace, answer, assert_quits, cannot, finish, need, start
+from tests.conftest import (
+    COMMAND,
+    Machine,
+    Workspace,
+    answer,
+    assert_quits,
+    cannot,
+    entries_of,
+    files_holding,
+    finish,
+    need,
+    registry_of,
+    start,
+)
 from tests.emulator import Fault
 
 SPOKEN = "git-credential-bbjwt: "
-
-
-@pytest.fixture
-def unregistered(acme: Workspace) -> Workspace:
-    """The usual scene, on a machine without a registered installation."""
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    return acme
 
 
 @pytest.fixture
@@ -40,21 +46,6 @@ def desk(unregistered: Workspace) -> Iterator[Workspace]:
     """The same on a desktop with an open keyring."""
     with desktop.session(unregistered.machine):
         yield unregistered
-
-
-def files_holding(folder: Path, secret: str) -> list[Path]:
-    """Return all files below ``folder`` that contain ``secret``."""
-    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
-
-
-def registry_of(machine: Machine) -> Path:
-    """The user registry."""
-    return machine.home / ".config/git-credential-bbjwt/installations"
-
-
-def entries_of(machine: Machine) -> list[Path]:
-    """The files of the user registry that hold entries, one for each workspace."""
-    return sorted(registry_of(machine).glob("*/[!{]*"))
 
 
 def test_register_clone_unregister_with_a_real_keyring(desk: Workspace) -> None:

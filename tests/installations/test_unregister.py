@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, registry_of
 from tests.growth import another
 from tests.installations.test_register import consumer_of, listed, register
-from tests.installations.test_registration import registry_of
 
 #: A backend that stores secrets in a file, and cannot be reached while the file "closed" is there.
 BACKEND = """
@@ -46,22 +45,15 @@ class Backend(KeyringBackend):
 
 
 @pytest.fixture
-def vendor(acme: Workspace) -> Workspace:
-    """The usual scene, on a machine without a registered installation."""
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    return acme
-
-
-@pytest.fixture
-def with_keyring(vendor: Workspace) -> Workspace:
+def with_keyring(unregistered: Workspace) -> Workspace:
     """The same with a keyring backend that can be put out of reach."""
-    home = vendor.machine.home
+    home = unregistered.machine.home
     (home / "backends").mkdir()
     (home / "backends/backend_of_tests.py").write_text(BACKEND)
     (home / ".config/python_keyring").mkdir(parents=True)
     configuration = "[backend]\ndefault-keyring=backend_of_tests.Backend\n"
     (home / ".config/python_keyring/keyringrc.cfg").write_text(f"{configuration}keyring-path={home}/backends\n")
-    return vendor
+    return unregistered
 
 
 def stored(machine: Machine) -> dict[str, str]:
@@ -129,83 +121,85 @@ def test_entry_without_its_secret_is_unregistered(with_keyring: Workspace) -> No
     assert listed(machine) == []
 
 
-def test_unregistering_all_removes_secret_files_without_an_entry(vendor: Workspace) -> None:
+def test_unregistering_all_removes_secret_files_without_an_entry(unregistered: Workspace) -> None:
     """A process that was killed before it wrote the entry leaves the file."""
-    register(vendor)
-    secrets = registry_of(vendor.machine).parent / "shared-secrets"
+    register(unregistered)
+    secrets = registry_of(unregistered.machine).parent / "shared-secrets"
     (secrets / ("0f" * 16)).write_text("left behind")
     (secrets / ("0e" * 16 + "~new")).write_text("left behind")
     (secrets / "notes").write_text("of a person")
-    vendor.machine.bbjwt("unregister", "--all")
+    unregistered.machine.bbjwt("unregister", "--all")
 
     assert [path.name for path in secrets.iterdir()] == ["notes"]
 
 
-def test_secret_file_that_cannot_be_removed_keeps_its_entry(vendor: Workspace) -> None:
-    register(vendor)
-    secrets = registry_of(vendor.machine).parent / "shared-secrets"
+def test_secret_file_that_cannot_be_removed_keeps_its_entry(unregistered: Workspace) -> None:
+    register(unregistered)
+    secrets = registry_of(unregistered.machine).parent / "shared-secrets"
     secrets.chmod(0o755)
     for words in (("acme",), ("--all",)):
-        done = vendor.machine.bbjwt("unregister", *words, check=False)
+        done = unregistered.machine.bbjwt("unregister", *words, check=False)
         assert done.returncode == 1
         assert "chmod 700" in done.stderr
-        assert len(listed(vendor.machine)) == 1
+        assert len(listed(unregistered.machine)) == 1
 
 
-def test_entry_of_the_system_registry_is_named_with_its_option(vendor: Workspace) -> None:
-    register(vendor, "--system")
-    done = vendor.machine.bbjwt("unregister", "acme", check=False)
+def test_entry_of_the_system_registry_is_named_with_its_option(unregistered: Workspace) -> None:
+    register(unregistered, "--system")
+    done = unregistered.machine.bbjwt("unregister", "acme", check=False)
 
     assert done.returncode == 1
     assert "git-credential-bbjwt unregister acme --system" in done.stderr
-    vendor.machine.bbjwt("unregister", "acme", "--system")
-    assert listed(vendor.machine) == []
+    unregistered.machine.bbjwt("unregister", "acme", "--system")
+    assert listed(unregistered.machine) == []
 
 
 @pytest.mark.parametrize("workspace", ["../installations", "a/b", "{00000000-0000-0000-0000-000000000000}", "..", " "])
-def test_strange_workspaces_are_not_registered(vendor: Workspace, workspace: str) -> None:
-    register(vendor)
-    done = vendor.machine.bbjwt("unregister", workspace, check=False)
+def test_strange_workspaces_are_not_registered(unregistered: Workspace, workspace: str) -> None:
+    register(unregistered)
+    done = unregistered.machine.bbjwt("unregister", workspace, check=False)
 
     assert done.returncode == 1
     assert "no installation is registered" in done.stderr
-    assert len(listed(vendor.machine)) == 1
+    assert len(listed(unregistered.machine)) == 1
 
 
-def test_app_and_consumer_of_a_workspace_need_a_choice(vendor: Workspace) -> None:
-    register(vendor)
-    register(vendor, payload=consumer_of(vendor))
-    done = vendor.machine.bbjwt("unregister", "acme", check=False)
+def test_app_and_consumer_of_a_workspace_need_a_choice(unregistered: Workspace) -> None:
+    register(unregistered)
+    register(unregistered, payload=consumer_of(unregistered))
+    done = unregistered.machine.bbjwt("unregister", "acme", check=False)
 
     assert done.returncode == 1
-    for text in (f"app {vendor.app.key}", "OAuth consumer consumer-1", "--app KEY"):
+    for text in (f"app {unregistered.app.key}", "OAuth consumer consumer-1", "--app KEY"):
         assert text in done.stderr
-    vendor.machine.bbjwt("unregister", "acme", "--app", vendor.app.key)
-    assert [one["kind"] for one in listed(vendor.machine)] == ["oauth-consumer"]
+    unregistered.machine.bbjwt("unregister", "acme", "--app", unregistered.app.key)
+    assert [one["kind"] for one in listed(unregistered.machine)] == ["oauth-consumer"]
 
 
 # list.
 
 
-def test_list_says_which_of_two_consumers_is_used(vendor: Workspace) -> None:
+def test_list_says_which_of_two_consumers_is_used(unregistered: Workspace) -> None:
     for key in ("consumer-1", "consumer-2", "consumer-0"):
-        register(vendor, payload=consumer_of(vendor, key=key))
-    register(vendor, payload=consumer_of(vendor, key="consumer-1"))  # Registered again, so it is the newest.
-    lines = vendor.machine.bbjwt("list").stdout.splitlines()
+        register(unregistered, payload=consumer_of(unregistered, key=key))
+    register(
+        unregistered, payload=consumer_of(unregistered, key="consumer-1")
+    )  # Registered again, so it is the newest.
+    lines = unregistered.machine.bbjwt("list").stdout.splitlines()
 
     assert [line.split("\t")[1] for line in lines] == ["consumer-1", "consumer-0", "consumer-2"]
     assert ["consumer-1 was registered later" in line for line in lines] == [False, True, True]
     assert "opens every repository of the workspace" in lines[0]
-    register(vendor)
-    register(vendor, "--after-connect", payload=consumer_of(vendor, key="successor"))
-    assert [one["app"] for one in listed(vendor.machine)] == [
-        vendor.app.key,
+    register(unregistered)
+    register(unregistered, "--after-connect", payload=consumer_of(unregistered, key="successor"))
+    assert [one["app"] for one in listed(unregistered.machine)] == [
+        unregistered.app.key,
         "consumer-1",
         "consumer-0",
         "consumer-2",
         "successor",
     ]
-    said = vendor.machine.bbjwt("doctor", check=False).stdout
+    said = unregistered.machine.bbjwt("doctor", check=False).stdout
     assert said.count("is not used: OAuth consumer consumer-1 was registered later") == 2
 
 
@@ -225,17 +219,17 @@ def shown_at_a_terminal(machine: Machine, *words: str) -> str:
     return shown.decode().replace("\r\n", "\n")
 
 
-def test_list_is_a_sorted_table_on_a_terminal(vendor: Workspace) -> None:
-    first = vendor.bitbucket.payload(vendor.app)
+def test_list_is_a_sorted_table_on_a_terminal(unregistered: Workspace) -> None:
+    first = unregistered.bitbucket.payload(unregistered.app)
     many = [another(first, "zebra"), first, another(first, "a-workspace-with-a-long-name")]
-    register(vendor, payload=many)
-    header, *rows = shown_at_a_terminal(vendor.machine, "list").splitlines()
+    register(unregistered, payload=many)
+    header, *rows = shown_at_a_terminal(unregistered.machine, "list").splitlines()
 
     assert header.split() == ["WORKSPACE", "APP", "BASE", "URL", "SECRET"]
     assert [row.split()[0] for row in rows] == ["a-workspace-with-a-long-name", "acme", "zebra"]
-    assert {row.index(vendor.app.key) for row in rows} == {header.index("APP")}
+    assert {row.index(unregistered.app.key) for row in rows} == {header.index("APP")}
     assert {row.index("secret") for row in rows} == {header.index("SECRET")}
-    piped = vendor.machine.bbjwt("list").stdout.splitlines()
+    piped = unregistered.machine.bbjwt("list").stdout.splitlines()
     assert [line.split("\t")[0] for line in piped] == [row.split()[0] for row in rows]
 
 
@@ -243,32 +237,32 @@ def test_list_of_nothing_has_no_header(machine: Machine) -> None:
     assert shown_at_a_terminal(machine, "list") == ""
 
 
-def test_list_shows_injected_pairs(vendor: Workspace) -> None:
-    both = {"clientInfo": vendor.bitbucket.payload(vendor.app)} | consumer_of(vendor)
-    vendor.machine.environment["BBJWT_INSTALLATION"] = json.dumps(both)
+def test_list_shows_injected_pairs(unregistered: Workspace) -> None:
+    both = {"clientInfo": unregistered.bitbucket.payload(unregistered.app)} | consumer_of(unregistered)
+    unregistered.machine.environment["BBJWT_INSTALLATION"] = json.dumps(both)
 
-    assert [(one["kind"], one["after_connect"]) for one in listed(vendor.machine)] == [
+    assert [(one["kind"], one["after_connect"]) for one in listed(unregistered.machine)] == [
         ("connect", False),
         ("oauth-consumer", True),
     ]
-    assert "the-consumers-secret" not in vendor.machine.bbjwt("list").stdout
-    assert "password" in answer(vendor.get())
-    shutil.rmtree(Path(vendor.machine.environment["XDG_RUNTIME_DIR"]) / "git-credential-bbjwt")
+    assert "the-consumers-secret" not in unregistered.machine.bbjwt("list").stdout
+    assert "password" in answer(unregistered.get())
+    shutil.rmtree(Path(unregistered.machine.environment["XDG_RUNTIME_DIR"]) / "git-credential-bbjwt")
 
 
 @pytest.mark.parametrize("jwt", ["BBJWT_JWT", "BBJWT_JWT_FILE"])
-def test_jwt_and_injected_consumer_exclude_each_other(vendor: Workspace, jwt: str) -> None:
-    register(vendor)
-    value = vendor.machine.bbjwt("jwt", "acme").stdout.strip()
-    file = vendor.machine.home / "jwt"
+def test_jwt_and_injected_consumer_exclude_each_other(unregistered: Workspace, jwt: str) -> None:
+    register(unregistered)
+    value = unregistered.machine.bbjwt("jwt", "acme").stdout.strip()
+    file = unregistered.machine.home / "jwt"
     file.write_text(value)
     file.chmod(0o600)
     also = {jwt: str(file) if jwt.endswith("FILE") else value}
-    done = vendor.get(check=False, also=also, BBJWT_INSTALLATION=json.dumps(consumer_of(vendor)))
+    done = unregistered.get(check=False, also=also, BBJWT_INSTALLATION=json.dumps(consumer_of(unregistered)))
 
     assert (done.returncode, done.stdout) == (1, "quit=1\n")
     assert "BBJWT_INSTALLATION" in done.stderr
     assert (jwt if jwt == "BBJWT_JWT" else str(file)) in done.stderr
-    assert vendor.bitbucket.seen == []
-    app = vendor.bitbucket.payload(vendor.app) | {"sharedSecret": ""}
-    assert "password" in answer(vendor.get(also=also, BBJWT_INSTALLATION=json.dumps(app)))
+    assert unregistered.bitbucket.seen == []
+    app = unregistered.bitbucket.payload(unregistered.app) | {"sharedSecret": ""}
+    assert "password" in answer(unregistered.get(also=also, BBJWT_INSTALLATION=json.dumps(app)))

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop
-from tests.conftest import COMMAND, PROJECT, Workspace, need
-from tests.installations.test_registration import files_holding
+from tests.conftest import COMMAND, PROJECT, Workspace, files_holding, need
 from tests.secret_stores.test_keyrings import scene
 
 __all__ = ["scene"]  # a fixture

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop, tally
-from tests.conftest import LATE, PATIENCE, Machine, Workspace, answer, need
-from tests.installations.test_registration import files_holding, registry_of
+from tests.conftest import LATE, PATIENCE, Machine, Workspace, answer, files_holding, need, registry_of
 
 
 @pytest.fixture

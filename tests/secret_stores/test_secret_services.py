@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import desktop
-from tests.conftest import COMMAND, PATIENCE, Workspace, answer
-from tests.installations.test_registration import entries_of, registry_of
+from tests.conftest import COMMAND, PATIENCE, Workspace, answer, entries_of, registry_of
 
 SECRET_SERVICE = "keyring.backends.SecretService.Keyring"
 NULL = "keyring.backends.null.Keyring"

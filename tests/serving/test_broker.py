@@ -676,30 +676,23 @@ def test_a_payload_comes_before_the_broker_and_the_registry_after_it(acme: Works
 # An installation command.
 
 
-@pytest.fixture
-def by_command(acme: Workspace) -> Workspace:
-    """The usual scene, but only a command gives its payload."""
-    del acme.machine.environment["BBJWT_INSTALLATION"]
-    return acme
-
-
 def commanded(acme: Workspace, command: str) -> tuple[str, ...]:
     return ("--installation-command", command, "--host", acme.bitbucket.host)
 
 
-def test_the_command_for_the_payload_runs_for_a_mint_only(by_command: Workspace) -> None:
-    told = by_command.machine.home / "asked"
-    store = f'echo "$BBJWT_HOST $BBJWT_WORKSPACE $BBJWT_REPOSITORY" >>{told}; cat {by_command.installation}'
-    running = [start(by_command.machine, by_command.url, *commanded(by_command, store)) for _ in range(8)]
+def test_the_command_for_the_payload_runs_for_a_mint_only(unregistered: Workspace) -> None:
+    told = unregistered.machine.home / "asked"
+    store = f'echo "$BBJWT_HOST $BBJWT_WORKSPACE $BBJWT_REPOSITORY" >>{told}; cat {unregistered.installation}'
+    running = [start(unregistered.machine, unregistered.url, *commanded(unregistered, store)) for _ in range(8)]
     assert all(b"password=" in finish(one) for one in running)
-    by_command.get(*commanded(by_command, store))
+    unregistered.get(*commanded(unregistered, store))
 
-    assert told.read_text() == f"{by_command.bitbucket.host} acme widgets\n"
-    assert by_command.bitbucket.mints() == 1
-    secret = by_command.app.shared_secret.encode()
-    home = by_command.machine.home.parent
+    assert told.read_text() == f"{unregistered.bitbucket.host} acme widgets\n"
+    assert unregistered.bitbucket.mints() == 1
+    secret = unregistered.app.shared_secret.encode()
+    home = unregistered.machine.home.parent
     assert [path for path in home.rglob("*") if path.is_file() and secret in path.read_bytes()] == [
-        by_command.installation
+        unregistered.installation
     ]
 
 
@@ -714,25 +707,25 @@ def test_the_command_for_the_payload_runs_for_a_mint_only(by_command: Workspace)
         ("cat THIS >&2; cat THIS; exit 5", ["exit status 5"]),
     ],
 )
-def test_an_installation_command_that_misbehaves(by_command: Workspace, command: str, words: list[str]) -> None:
-    other = by_command.machine.home / "other"
-    other.write_text(json.dumps(by_command.bitbucket.payload(by_command.bitbucket.install("beta"))))
-    command = command.replace("ANOTHER", str(other)).replace("THIS", str(by_command.installation))
-    done = by_command.get(*commanded(by_command, command), check=False)
+def test_an_installation_command_that_misbehaves(unregistered: Workspace, command: str, words: list[str]) -> None:
+    other = unregistered.machine.home / "other"
+    other.write_text(json.dumps(unregistered.bitbucket.payload(unregistered.bitbucket.install("beta"))))
+    command = command.replace("ANOTHER", str(other)).replace("THIS", str(unregistered.installation))
+    done = unregistered.get(*commanded(unregistered, command), check=False)
 
     assert_quits(done, *words)
 
 
-def test_standard_error_of_an_installation_command_is_redacted(by_command: Workspace) -> None:
-    store = f"echo the secret is {by_command.app.shared_secret} >&2; cat {by_command.installation}"
-    done = by_command.get(*commanded(by_command, store))
+def test_standard_error_of_an_installation_command_is_redacted(unregistered: Workspace) -> None:
+    store = f"echo the secret is {unregistered.app.shared_secret} >&2; cat {unregistered.installation}"
+    done = unregistered.get(*commanded(unregistered, store))
 
     assert "the secret is [redacted]" in done.stderr
-    assert by_command.app.shared_secret not in done.stderr
+    assert unregistered.app.shared_secret not in done.stderr
 
 
-def test_a_command_that_prints_nothing_leaves_the_request_to_git(by_command: Workspace) -> None:
-    done = by_command.get(*commanded(by_command, "true"))
+def test_a_command_that_prints_nothing_leaves_the_request_to_git(unregistered: Workspace) -> None:
+    done = unregistered.get(*commanded(unregistered, "true"))
 
     assert (done.stdout, done.stderr) == ("", "")
 

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,19 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.core.record import MIN_REMAINING
-from tests.conftest import COMMAND, LATE, Workspace, answer, cannot, finish, request, start, until_asked
+from tests.conftest import (
+    COMMAND,
+    LATE,
+    Workspace,
+    answer,
+    cannot,
+    files_holding,
+    finish,
+    request,
+    start,
+    state_of,
+    until_asked,
+)
 from tests.emulator import Fault
 from tests.properties import whole_record
 
@@ -68,11 +79,6 @@ def on_disk(acme: Workspace) -> Path:
     return acme.machine.home / ".cache/git-credential-bbjwt"
 
 
-def tokens_in(folder: Path, token: str) -> list[Path]:
-    """Return the files below ``folder`` that contain ``token``."""
-    return [path for path in folder.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
-
-
 @pytest.mark.parametrize("name", RUNTIME_FOLDERS)
 def test_tokens_are_in_dev_shm_if_the_runtime_folder_is_not_private(
     acme: Workspace, shared_memory: Path, name: str
@@ -80,10 +86,10 @@ def test_tokens_are_in_dev_shm_if_the_runtime_folder_is_not_private(
     RUNTIME_FOLDERS[name](acme.machine.runtime)
     first = password(acme)
 
-    (record,) = tokens_in(shared_memory, first)
+    (record,) = files_holding(shared_memory, first)
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert {stat.S_IMODE(path.stat().st_mode) for path in (shared_memory, record.parent)} == {0o700}
-    assert tokens_in(acme.machine.home.parent, first) == []
+    assert files_holding(acme.machine.home.parent, first) == []
     assert {path.name.rpartition("~")[2] for path in on_disk(acme).rglob("*,*")} == {"uuid"}
     assert password(acme) == first
     assert not list(acme.machine.runtime.parent.glob("elsewhere/*"))
@@ -101,7 +107,7 @@ def test_folder_of_another_user_is_not_used(
     first = password(acme)
 
     assert list(acme.machine.runtime.glob("git-credential-bbjwt/*")) == []
-    assert len(tokens_in(shared_memory, first)) == 1
+    assert len(files_holding(shared_memory, first)) == 1
     assert password(acme) == first
 
 
@@ -111,7 +117,7 @@ def test_folder_behind_a_link_is_not_used(acme: Workspace, shared_memory: Path, 
     first = password(acme)
 
     assert list((tmp_path / "evil").iterdir()) == []
-    assert len(tokens_in(shared_memory, first)) == 1
+    assert len(files_holding(shared_memory, first)) == 1
 
 
 def chown_to_another(folder: Path) -> None:
@@ -147,8 +153,8 @@ def test_no_token_is_kept_if_somebody_prepared_the_folder_in_dev_shm(
     PREPARED[name](shared_memory)
     first = password(acme)
 
-    assert tokens_in(shared_memory.parent, first) == []
-    assert tokens_in(acme.machine.home.parent, first) == []
+    assert files_holding(shared_memory.parent, first) == []
+    assert files_holding(acme.machine.home.parent, first) == []
     assert password(acme) != first
     shutil.rmtree(shared_memory.with_name("elsewhere"), ignore_errors=True)
 
@@ -166,7 +172,7 @@ def test_no_token_is_kept_in_a_dev_shm_on_a_disk(acme: Workspace, shared_memory:
     assert os.stat(disk).st_dev != os.stat(shared_memory.parent).st_dev
     first = get()
     assert list(disk.iterdir()) == []
-    assert tokens_in(acme.machine.home.parent, first) == []
+    assert files_holding(acme.machine.home.parent, first) == []
     assert get() != first
     assert len(acme.bitbucket.helper_requests()) == 4
 
@@ -254,7 +260,7 @@ def test_token_is_returned_with_one_warning_if_the_memory_is_full(acme: Workspac
     assert "password" in answer(done)
     assert done.stderr.count("warning") == 1
     assert "could not be cached" in done.stderr
-    assert tokens_in(acme.machine.home.parent, answer(done)["password"]) == []
+    assert files_holding(acme.machine.home.parent, answer(done)["password"]) == []
 
 
 def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
@@ -444,11 +450,6 @@ def test_erase_of_a_foreign_request_does_nothing(acme: Workspace) -> None:
         acme.machine.bbjwt("erase", data=request(url) + "password=x\n\n")
 
     assert len(acme.machine.records()) == 1
-
-
-def state_of(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the state line of an answer."""
-    return next(line for line in done.stdout.splitlines() if line.startswith("state[]="))
 
 
 def test_a_refused_cached_token_is_replaced_in_the_same_git_command(acme: Workspace) -> None:

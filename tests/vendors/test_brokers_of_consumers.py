@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Workspace, request
+from tests.conftest import Workspace, files_holding, request
 from tests.emulator.model import CONSUMER_GRANT_TYPE
 from tests.serving.test_broker import ALLOWED, Broker, broker, given, state
-from tests.tokens.test_token_cache import tokens_in
 
 __all__ = ["broker"]  # a fixture
 
@@ -98,10 +97,10 @@ def test_client_keeps_the_token_only_in_its_runtime_folder(
 ) -> None:
     options = (f"--broker={only_consumer.where(*WHOLE)}", f"--host={acme.bitbucket.host}")
     token = acme.get(*options).stdout.partition("password=")[2].splitlines()[0]
-    assert len(tokens_in(acme.machine.runtime, token)) == 1
+    assert len(files_holding(acme.machine.runtime, token)) == 1
     acme.machine.bbjwt("forget", "--all")
     acme.machine.runtime.chmod(0o755)
     token = acme.get(*options).stdout.partition("password=")[2].splitlines()[0]
 
-    assert tokens_in(shared_memory.parent, token) == []
-    assert tokens_in(acme.machine.runtime, token) == []
+    assert files_holding(shared_memory.parent, token) == []
+    assert files_holding(acme.machine.runtime, token) == []

@@ -13,9 +13,19 @@ import pytest
 from git_credential_bbjwt.bitbucket.connect_end import END_OF_CONNECT
 from git_credential_bbjwt.core.failures import RefusedError
 from git_credential_bbjwt.getting.changeover import ends_connect
-from tests.conftest import INSTALLED, PATIENCE, Machine, Workspace, answer, assert_quits, finish, request, start
+from tests.conftest import (
+    INSTALLED,
+    PATIENCE,
+    Machine,
+    Workspace,
+    answer,
+    assert_quits,
+    finish,
+    request,
+    start,
+    state_of,
+)
 from tests.emulator.model import CONSUMER_GRANT_TYPE, GRANT_TYPE, OUTAGE, RATE_LIMITED, Consumer, Fault
-from tests.tokens.test_token_cache import state_of
 
 TAKES_OVER = "takes over: its token opens every repository of the workspace acme"
 DAY = 86_400

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Workspace, answer, assert_quits, finish, request, start
+from tests.conftest import Workspace, answer, assert_quits, files_holding, finish, request, start, state_of
 from tests.emulator.model import CONSUMER_GRANT_TYPE, Consumer, HostedRepository
-from tests.tokens.test_token_cache import state_of, tokens_in
 
 STATE = "capability[]=state\n"
 
@@ -138,7 +137,7 @@ def test_token_is_not_kept(scene: Scene, how: str, tmp_path: Path, shared_memory
 
     assert scene.token(*options) != first
     assert scene.requests() == 2
-    assert tokens_in(tmp_path, first) == tokens_in(shared_memory.parent, first) == []
+    assert files_holding(tmp_path, first) == files_holding(shared_memory.parent, first) == []
 
 
 def test_token_is_not_kept_in_memory_shared_by_containers(scene: Scene, tmp_path: Path, shared_memory: Path) -> None:
@@ -146,7 +145,7 @@ def test_token_is_not_kept_in_memory_shared_by_containers(scene: Scene, tmp_path
     scene.machine.runtime.rmdir()
     first = scene.token()
 
-    assert tokens_in(tmp_path, first) == tokens_in(shared_memory.parent, first) == []
+    assert files_holding(tmp_path, first) == files_holding(shared_memory.parent, first) == []
     assert scene.token() != first
 
 
