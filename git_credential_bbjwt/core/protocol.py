@@ -163,6 +163,13 @@ def refused_fingerprints(request: Request) -> list[str]:
     ]
 
 
+def fingerprint_of(token: bytes) -> str:
+    """Return what identifies a token, here and in ``state[]``: the first digits of its hexadecimal SHA-256."""
+    from hashlib import sha256  # Loads OpenSSL, which an `erase` of another helper's password does not need.
+
+    return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
+
+
 def state_entry(fingerprint: str) -> str:
     """Return the ``state[]`` entry that names a token by its `fingerprint_of`."""
     return _STATE_PREFIX + fingerprint

@@ -5,7 +5,7 @@ import time
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.protocol import parse_request, read_all
+from git_credential_bbjwt.core.protocol import fingerprint_of, parse_request, read_all
 from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.core.sources import read_sources
@@ -20,7 +20,6 @@ from git_credential_bbjwt.tokens.slot import (
     workspace_slot,
 )
 from git_credential_bbjwt.tokens.tidying import forget, workspace_records
-from git_credential_bbjwt.tokens.token import fingerprint_of
 
 
 def erase(options: HelperOptions) -> int:

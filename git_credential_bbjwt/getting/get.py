@@ -20,7 +20,6 @@ from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 from git_credential_bbjwt.tokens.tidying import tidy
-from git_credential_bbjwt.tokens.token import fingerprint_of
 
 # In seconds. It is shorter than Python's default, so that a network thread does not wait long for one that imports.
 _SWITCH_INTERVAL = 0.0005
@@ -60,8 +59,7 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
     if token is None:
         trace(f"no source has a token for {repository.full_name}")
     elif token.is_cached:
-        fingerprint = fingerprint_of(token.value.encode())
-        write_answer(cached_answer(request, token.value, token.expires, fingerprint, token.username))
+        write_answer(cached_answer(request, token.value, token.expires, token.fingerprint, token.username))
     else:
         write_answer(fresh_answer(token.value, token.expires, token.username))
         tidy(asking.cache)  # Git has its answer.

@@ -9,7 +9,7 @@ from git_credential_bbjwt.core.record import BROKERED, Record
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person, closed_error, keep, use
 from git_credential_bbjwt.tokens.slot import Slot
-from git_credential_bbjwt.tokens.token import Token, fingerprint_of
+from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
 #: A function that decides, under the slot's lock, whether there is a new token. Its arguments are the slot, the slot's
@@ -100,7 +100,7 @@ def _new_token(
     if token.identity.startswith(BROKERED):
         for one in refused:
             slot.refuse(one, record.expires if record and record.fingerprint == one else None)
-        if fingerprint_of(token.value.encode()) in unwanted:
+        if token.fingerprint in unwanted:
             raise BrokerError(
                 "the broker returned a token that the server has already refused", "ask the broker's operator"
             )

@@ -38,8 +38,7 @@ def workspace_token(
                 raise closed_error(repository, CLOSED_FOR, opens_workspace=True)
         token = consumer.token(repository, scope, refused)
         keep(asking, slot, token, is_settled=is_only)
-    token.may_be_kept = False  # It is already kept.
-    return token
+    return token._replace(may_be_kept=False)  # It is already kept.
 
 
 def cached_workspace_token(asking: Asking, slot: Slot, record: Record, *, is_only: bool) -> Token:

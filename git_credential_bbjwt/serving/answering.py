@@ -40,7 +40,7 @@ from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
 from git_credential_bbjwt.tokens.slot import Slot
-from git_credential_bbjwt.tokens.token import Token, cached_token, fingerprint_of
+from git_credential_bbjwt.tokens.token import Token, cached_token
 from git_credential_bbjwt.vendors.connect import look_up_name
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Vendor
@@ -117,7 +117,7 @@ class Answering:
                 self._repository,
                 cause="the token opens every repository of the workspace" if token.opens_workspace else "",
                 expires=token.expires,
-                digest=fingerprint_of(token.value.encode())[:_DIGEST],
+                digest=token.fingerprint[:_DIGEST],
             )
         except _NothingToSayError as nothing:
             return Answer(200, b"\n", nothing.repository, cause=nothing.what)

@@ -1,11 +1,13 @@
 """A token for git from any vendor, and its conversion to a record of the cache and back."""
 
-from git_credential_bbjwt.core.protocol import FINGERPRINT_LENGTH, USERNAME
+from typing import NamedTuple
+
+from git_credential_bbjwt.core.protocol import USERNAME, fingerprint_of
 from git_credential_bbjwt.core.record import WORKSPACE, Record
 from git_credential_bbjwt.core.repository import Repository
 
 
-class Token:
+class Token(NamedTuple):
     """An access token with its end and its reach.
 
     ``value`` is git's password, and ``identity`` is the vendor's. ``expires`` is the Unix time of its end, None if that
@@ -14,55 +16,24 @@ class Token:
     workspace, and ``asked`` the requested scope that they were compared with.
     """
 
-    __slots__ = (
-        "asked",
-        "expires",
-        "granted",
-        "identity",
-        "is_cached",
-        "may_be_kept",
-        "minted",
-        "opens_workspace",
-        "username",
-        "uuid",
-        "value",
-    )
+    value: str
+    identity: str
+    expires: int | None
+    minted: int
+    uuid: str | None = None
+    username: str = USERNAME
+    opens_workspace: bool = False
+    granted: str = ""
+    asked: str = ""
+    #: Whether it comes from the token cache. Git gets such a token with a ``state[]`` to refuse it by.
+    is_cached: bool = False
+    #: Whether the token cache may keep it.
+    may_be_kept: bool = True
 
-    def __init__(
-        self,
-        value: str,
-        *,
-        identity: str,
-        expires: int | None,
-        minted: int,
-        uuid: str | None = None,
-        username: str = USERNAME,
-        opens_workspace: bool = False,
-        granted: str = "",
-        asked: str = "",
-        is_cached: bool = False,
-        may_be_kept: bool = True,
-    ) -> None:
-        self.value = value
-        self.expires = expires
-        self.minted = minted
-        self.uuid = uuid
-        self.username = username
-        self.opens_workspace = opens_workspace
-        self.granted = granted
-        self.asked = asked
-        self.identity = identity
-        #: Whether it comes from the token cache. Git gets such a token with a ``state[]``, by which git can refuse it.
-        self.is_cached = is_cached
-        #: Whether the token cache may keep it.
-        self.may_be_kept = may_be_kept
-
-
-def fingerprint_of(token: bytes) -> str:
-    """Return the fingerprint of a token, as in ``state[]``: the first digits of its hexadecimal SHA-256."""
-    from hashlib import sha256  # Loads OpenSSL, which an `erase` of another helper's password does not need.
-
-    return sha256(token).hexdigest()[:FINGERPRINT_LENGTH]
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the token in ``state[]``."""
+        return fingerprint_of(self.value.encode())
 
 
 def record_of(token: Token, repository: Repository, scope: str, app: str, *, stamp: str) -> Record:
@@ -74,7 +45,7 @@ def record_of(token: Token, repository: Repository, scope: str, app: str, *, sta
     record.uuid, record.username, record.token = token.uuid or "", token.username, token.value
     record.opens, record.granted = WORKSPACE if token.opens_workspace else "", token.granted
     record.asked = token.asked
-    record.fingerprint = fingerprint_of(token.value.encode())
+    record.fingerprint = token.fingerprint
     record.minted, record.expires = token.minted, token.expires
     return record
 
