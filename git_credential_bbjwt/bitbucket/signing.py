@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.core.failures import BadAnswerError
@@ -16,12 +16,11 @@ _LONGEST_OFFSET = 7 * 86_400
 Query = tuple[tuple[str, str], ...]
 
 
-class Signed:
+class Signed(NamedTuple):
     """A JWT, and the seconds by which the clock that it was signed with is ahead of this machine's."""
 
-    def __init__(self, jwt: str, offset: float) -> None:
-        self.jwt = jwt
-        self.offset = offset
+    jwt: str
+    offset: float
 
 
 class Signer(Protocol):

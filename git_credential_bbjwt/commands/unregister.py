@@ -15,7 +15,7 @@ from git_credential_bbjwt.core.output import error, listed, note
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
-from git_credential_bbjwt.secret_stores.secret_store import SecretFile, remove_secret
+from git_credential_bbjwt.secret_stores.secret_store import remove_other_files, remove_secret
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 # After so many failures one after the other the keyring is taken to be out of reach for the rest, too.
@@ -103,7 +103,7 @@ def unregister_all(*, system: bool) -> int:
     with registry.changing() as change:
         change.remove_leftovers()
         files = [one.keyring_user for one in registry if one.secret_place is SecretPlace.FILE]
-        SecretFile.remove_others(registry.config_folder, files)
+        remove_other_files(registry.config_folder, files)
     note(f"unregistered {done} of {done + len(staying)} installations")
     if staying:
         error(f"these stay registered: {listed([f'{one.workspaces[0]} ({one.name})' for one in staying])}")

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from itertools import chain, zip_longest
+from typing import NamedTuple
 
 # RFC 8305, section 8: the delay between two attempts. Seconds.
 _NEXT = 0.25
@@ -20,12 +21,11 @@ _NEXT = 0.25
 _UNDER_WAY = (0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 
-class Address:
+class Address(NamedTuple):
     """An address to connect to, as `socket.getaddrinfo` returns it."""
 
-    def __init__(self, family: int, place: "tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]") -> None:
-        self.family = family
-        self.place = place
+    family: int
+    place: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
 def addresses_of(host: str, port: int) -> list[Address]:

@@ -114,25 +114,15 @@ def _refuse_or_warn(url: str, settings: Settings, proxy: Proxy | None) -> None:
         )
 
 
-class _NotHonoured:
+class _NotHonoured(NamedTuple):
     """A setting of git's that makes connections safer and is not honoured: an error, or a warning."""
 
-    def __init__(
-        self,
-        name: str,
-        variable: str,
-        why: str,
-        *,
-        is_refused: bool = True,
-        harmless: tuple[str, ...] = (),
-        is_of_proxy: bool = False,
-    ) -> None:
-        self.name = name
-        self.variable = variable
-        self.why = why
-        self.is_refused = is_refused
-        self.harmless = harmless
-        self.is_of_proxy = is_of_proxy
+    name: str
+    variable: str
+    why: str
+    is_refused: bool = True
+    harmless: tuple[str, ...] = ()
+    is_of_proxy: bool = False
 
 
 _PEM_ONLY = "only files of the type PEM are read"

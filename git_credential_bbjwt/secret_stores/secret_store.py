@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import cache
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
@@ -9,77 +11,57 @@ from git_credential_bbjwt.core.output import hide, warning
 from git_credential_bbjwt.core.private_folder import PrivateFolder, remove_if_empty
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 
-
-class SecretFile:
-    """The file that ``register --insecure-storage`` makes for one ``keyring_user``: 0600, in a folder of mode 0700."""
-
-    _FOLDER = "shared-secrets"
-
-    def __init__(self, config_folder: str, keyring_user: str) -> None:
-        self.folder_path = f"{config_folder}/{self._FOLDER}"
-        self.name = digest(keyring_user)
-
-    def read(self) -> str:
-        """Return the secret. Raises SecretError if it is missing or others could read it."""
-        path = f"{self.folder_path}/{self.name}"
-        hint = f"run chmod 600 {path} as its owner, or register again"
-        try:
-            if os.stat(path).st_mode & 0o077:
-                raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
-            folder = PrivateFolder(self.folder_path, create=False)
-        except OSError as problem:
-            raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", hint) from problem
-        try:
-            data = folder.read(self.name)
-        finally:
-            folder.close()
-        if not data:
-            raise SecretError(f"the shared secret in {path} cannot be used", hint)
-        secret = data.decode("utf-8", "replace")
-        hide(secret)
-        return secret
-
-    @staticmethod
-    def write_many(files: "dict[SecretFile, str]") -> None:
-        """Write each secret to its file; all files are in the same folder. Raises OSError."""
-        (path,) = {file.folder_path for file in files}
-        folder = PrivateFolder(path, create=True)
-        try:
-            folder.write_many({file.name: secret.encode() for file, secret in files.items()}, durable=True)
-        finally:
-            folder.close()
-
-    def remove(self) -> None:
-        """Remove the secret, and the folder if that was the last one in it. Raises SecretError."""
-        _remove_files(self.folder_path, lambda _: [self.name])
-
-    @classmethod
-    def remove_others(cls, config_folder: str, keyring_users: Iterable[str]) -> None:
-        """Remove all secrets except those of ``keyring_users``; killed processes left them. Raises SecretError."""
-        used = set(map(digest, keyring_users))
-        _remove_files(
-            f"{config_folder}/{cls._FOLDER}",
-            lambda folder: [name for name in folder.names() if _HEX.issuperset(name[:32]) and name[:32] not in used],
-        )
-
+# The folder of the files that ``register --insecure-storage`` makes, below the configuration folder; its mode is 0700.
+_FOLDER = "shared-secrets"
 
 _HEX = frozenset("0123456789abcdef")
 
 
-def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> None:
+def _place_of(installation: Installation) -> tuple[str, str]:
+    """Return the folder and the name of the installation's secret file, whose mode is 0600."""
+    return f"{os.path.dirname(installation.where)}/{_FOLDER}", digest(installation.keyring_user)
+
+
+def _read_file(installation: Installation) -> str:
+    """Return the secret in the installation's file. Raises SecretError if it is missing or others could read it."""
+    folder_path, name = _place_of(installation)
+    path = f"{folder_path}/{name}"
+    hint = f"run chmod 600 {path} as its owner, or register again"
     try:
-        folder = PrivateFolder(path, create=False)
-        try:
+        if os.stat(path).st_mode & 0o077:
+            raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
+        with closing(PrivateFolder(folder_path, create=False)) as folder:
+            data = folder.read(name)
+    except OSError as problem:
+        raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", hint) from problem
+    if not data:
+        raise SecretError(f"the shared secret in {path} cannot be used", hint)
+    secret = data.decode("utf-8", "replace")
+    hide(secret)
+    return secret
+
+
+def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> None:
+    """Remove files of secrets, and their folder if it is then empty. Raises SecretError."""
+    try:
+        with closing(PrivateFolder(path, create=False)) as folder:
             for name in unwanted(folder):
                 folder.remove(name)
-        finally:
-            folder.close()
     except FileNotFoundError:
         return
     except OSError as problem:
         raise SecretError(f"cannot remove secrets from {path}: {problem.strerror}", "check who owns it") from problem
     for empty in (path, os.path.dirname(path)):
         remove_if_empty(empty)
+
+
+def remove_other_files(config_folder: str, keyring_users: Iterable[str]) -> None:
+    """Remove all files but those of ``keyring_users``, because killed processes left them. Raises SecretError."""
+    used = set(map(digest, keyring_users))
+    _remove_files(
+        f"{config_folder}/{_FOLDER}",
+        lambda folder: [name for name in folder.names() if _HEX.issuperset(name[:32]) and name[:32] not in used],
+    )
 
 
 def shared_secret_of(installation: Installation) -> Callable[[], str]:
@@ -95,10 +77,9 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
 
         call = KeyringCall("get", installation.keyring_user, backend=installation.keyring_backend)
         owner = f"the {installation.name} on {', '.join(installation.workspaces)}"
-        return _Once(lambda: secret_from(call.reply(), owner))
+        return lambda: secret_from(call.reply(), owner)
     if installation.secret_place is SecretPlace.FILE:
-        config_folder = os.path.dirname(installation.where)
-        return _Once(SecretFile(config_folder, installation.keyring_user).read)
+        return cache(lambda: _read_file(installation))
     if not installation.shared_secret:
         hint = f"{WHOLE_PAYLOAD}; or set BBJWT_JWT"
         if installation.client_key.startswith("ari:"):
@@ -113,16 +94,17 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
 
     Raises SecretError.
     """
-    files = {SecretFile(os.path.dirname(one.where), one.keyring_user): secret for one, secret in secrets}
+    files = {digest(one.keyring_user): secret.encode() for one, secret in secrets}
+    path, _ = _place_of(secrets[0][0])  # All are in the same registry.
     try:
-        SecretFile.write_many(files)
+        with closing(PrivateFolder(path, create=True)) as folder:
+            folder.write_many(files, durable=True)
     except OSError as problem:
-        path = next(iter(files)).folder_path
         raise SecretError(
             f"cannot write {path}: {problem.strerror or problem}", "check who owns the folder"
         ) from problem
-    for file, secret in files.items():
-        _check_same(file.read(), secret)
+    for one, secret in secrets:
+        _check_same(_read_file(one), secret)
 
 
 def store_in_keyring(installation: Installation, secret: str) -> str:
@@ -156,7 +138,8 @@ def remove_secret(installation: Installation, *, only_there: bool = False) -> No
     Raises SecretError if the secret cannot be removed. It is not an error if the secret does not exist.
     """
     if installation.secret_place is SecretPlace.FILE:
-        SecretFile(os.path.dirname(installation.where), installation.keyring_user).remove()
+        path, name = _place_of(installation)
+        _remove_files(path, lambda _: [name])
         return
     from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
     from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
@@ -184,16 +167,3 @@ def remove_replaced_secret(old: Installation, new: list[Installation]) -> None:
         remove_secret(old, only_there=bool(same_name))
     except SecretError as problem:
         warning(f"the replaced secret of the {old.name} is still stored: {problem.what}")
-
-
-class _Once:
-    """A function that calls ``fetch`` once and remembers the result."""
-
-    def __init__(self, fetch: Callable[[], str]) -> None:
-        self._fetch = fetch
-        self._value: str | None = None
-
-    def __call__(self) -> str:
-        if self._value is None:
-            self._value = self._fetch()
-        return self._value
