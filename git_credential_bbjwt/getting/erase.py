@@ -97,10 +97,7 @@ def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
             trace(f"{too_many.what}: the newest token stays, and is not returned for {CLOSED_FOR} s")
             slot.close(record)
             return
-    slot.reopen()
-    slot.drop()
-    if record.is_brokered:
-        slot.refuse(record.fingerprint, record.expires)
+    slot.forget(record)
     trace(f"{slot.repository.full_name}: dropped the cached token")
 
 

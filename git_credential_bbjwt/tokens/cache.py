@@ -1,5 +1,6 @@
 """The token cache: its folders, and small files in addition to the tokens."""
 
+from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.places import user_cache_folder
 from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import first_usable, is_shared_memory, token_paths, usable
@@ -28,7 +29,6 @@ class TokenCache:
         self.is_brokers = is_brokers
         #: Whether ``tokens`` may have tokens that open a workspace. It may not if other containers share the folder.
         self.keeps_workspace_tokens = keeps_workspace_tokens
-        self._operators_folder: str | None = None
 
     @classmethod
     def open(cls, *, create: bool, is_brokers: bool = False, operators_folder: str | None = None) -> "TokenCache":
@@ -47,21 +47,18 @@ class TokenCache:
         if on_disk is not None and (tokens is None or tokens.path != on_disk):
             uuids = first_usable(iter([on_disk]), open_folder, create=create)
         is_shared = tokens is not None and is_shared_memory(tokens.path)
-        cache = cls(
+        return cls(
             tokens,
             tokens or uuids,
             uuids,
             is_brokers=is_brokers,
             keeps_workspace_tokens=not is_shared or is_brokers,
         )
-        cache._operators_folder = operators_folder
-        return cache
 
     def make_notes(self) -> PrivateFolder | None:
         """Return the folder of the notes; make it if it is missing, because refusals are kept even without tokens."""
-        if self.notes is None:
-            made = TokenCache.open(create=True, is_brokers=self.is_brokers, operators_folder=self._operators_folder)
-            self.notes = made.notes
+        if self.notes is None and not self.is_brokers:  # A broker has made its folder if it can.
+            self.notes = TokenCache.open(create=True).notes
         return self.notes
 
     def read(self, name: str) -> bytes | None:
@@ -84,6 +81,13 @@ class TokenCache:
         if self.notes is None:
             raise FileNotFoundError(2, "there is no folder for it")
         write(self.notes, name, data)
+
+    def note(self, name: str, data: bytes = b"\n") -> None:
+        """Do the same as `write`, but do without the file if it cannot be written."""
+        try:
+            self.write(name, data)
+        except OSError as problem:
+            trace(f"cannot write {name} in the token cache: {problem.strerror}")
 
     def remove(self, name: str) -> None:
         """Remove a file among the notes, if there is one."""
@@ -108,9 +112,8 @@ def write(folder: PrivateFolder, name: str, data: bytes, *, until: float | None 
     folder.write(name, data, date=until)
 
 
-def every_cache() -> list[TokenCache]:
-    """Return a cache for each existing folder of this user, for commands that drop tokens from all of them."""
+def every_folder() -> list[PrivateFolder]:
+    """Return each existing folder of this user's caches, for commands that drop tokens from all of them."""
     on_disk = user_cache_folder()
     paths = list(dict.fromkeys([*token_paths(), *([on_disk] if on_disk else [])]))
-    folders = usable(iter(paths), lambda path: PrivateFolder(path, create=False))
-    return [TokenCache(folder, folder, folder) for folder in folders]
+    return list(usable(iter(paths), lambda path: PrivateFolder(path, create=False)))

@@ -2,7 +2,6 @@
 
 import time
 
-from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.tokens.cache import TokenCache
 
 
@@ -27,21 +26,19 @@ class RateLimit:
 
     def count(self) -> None:
         """Count an event that happens now. Raises OSError."""
-        self._write([*self._recent(), int(time.time())][-self._most :])
+        self._cache.write(self._name, self._counted())
 
     def touch(self) -> None:
         """Write the file without an event, to find out whether it can be written. Raises OSError."""
-        self._write(self._recent() or [0])  # Not empty, because a full disk still has room for an empty file.
+        # Not empty, because a full disk still has room for an empty file.
+        self._cache.write(self._name, _text(self._recent() or [0]))
 
     def try_to_count(self) -> None:
         """Count an event that happens now, if that can be written."""
-        try:
-            self.count()
-        except OSError as problem:
-            trace(f"{self._name} could not be written: {problem.strerror}")
+        self._cache.note(self._name, self._counted())
 
-    def _write(self, times: list[int]) -> None:
-        self._cache.write(self._name, " ".join(map(str, times)).encode())
+    def _counted(self) -> bytes:
+        return _text([*self._recent(), int(time.time())][-self._most :])
 
     def _recent(self) -> list[int]:
         """Return the Unix times of the events that still count, the newest last. Future times are ignored."""
@@ -49,3 +46,7 @@ class RateLimit:
         text = (self._cache.read(self._name) or b"").decode("ascii", "replace")
         times = [int(word) for word in text.split() if word.isascii() and word.isdigit() and len(word) < 18]
         return sorted(one for one in times if 0 <= now - one < self._seconds)
+
+
+def _text(times: list[int]) -> bytes:
+    return " ".join(map(str, times)).encode()

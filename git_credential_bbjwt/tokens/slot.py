@@ -66,6 +66,13 @@ class Slot:
         if self._cache.tokens is not None:
             self._cache.tokens.remove(self.name)
 
+    def forget(self, record: Record) -> None:
+        """Remove ``record``, the slot's. If its token came from a broker, the broker must not return it again."""
+        self.drop()
+        self.reopen()
+        if record.is_brokered:
+            self.refuse(record.fingerprint, record.expires)
+
     @contextlib.contextmanager
     def lock(self, budget: Budget, of: str = "") -> Iterator[None]:
         """Hold the slot's lock, so that one process at a time gets a token for it; ``of`` names another lock.
@@ -126,10 +133,7 @@ class Slot:
 
     def note_connect_works(self) -> None:
         """Note that a Connect app of the workspace has just received a token from Bitbucket."""
-        try:
-            self._cache.write(self.name + CONNECT_WORKS, b"\n")
-        except OSError as problem:
-            trace(f"that Connect works could not be noted: {problem.strerror}")
+        self._cache.note(self.name + CONNECT_WORKS)
 
     def connect_works_since(self, when: float) -> bool:
         """Return whether a Connect app of the workspace has received a token since ``when`` (Unix time)."""
@@ -145,10 +149,7 @@ class Slot:
         until = int(time.time()) + _A_DAY if expires is None else expires
         others = [one for one in self._refusals() if one[0] != fingerprint and one[1] > time.time()]
         lines = [f"{one} {end}\n" for one, end in [*others, (fingerprint, until)][-_MOST_REFUSED:]]
-        try:
-            self._cache.write(self.name + REFUSED, "".join(lines).encode())
-        except OSError as problem:
-            trace(f"the refused token could not be noted: {problem.strerror}")
+        self._cache.note(self.name + REFUSED, "".join(lines).encode())
 
     def _refusals(self) -> list[tuple[str, int]]:
         found = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.core.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.tokens.cache import TokenCache, every_cache
+from git_credential_bbjwt.tokens.cache import TokenCache, every_folder
 from git_credential_bbjwt.tokens.names import (
     BESIDE,
     CLOSED,
@@ -55,20 +55,19 @@ def tidy(cache: TokenCache, *, everything: bool = False) -> None:
 
 
 def _tidy_folder(folder: PrivateFolder, end: float) -> None:
-    names = folder.names()
-    _remove_ended(folder, "", [name for name in names if not _is_part(name)])
-    _remove_ended(folder, f"{REFUSALS}/", folder.names(REFUSALS), OUTAGE_LIFE)
-    for part in _from_anywhere([name for name in names if _is_part(name)]):
+    _remove_ended(folder, ".")
+    _remove_ended(folder, REFUSALS, OUTAGE_LIFE)
+    for part in _from_anywhere(_parts(folder)):
         for leaf in _from_anywhere(_leaves(folder, part)):
-            _remove_ended(folder, f"{leaf}/", folder.names(leaf))
+            _remove_ended(folder, leaf)
             if time.monotonic() > end:
                 return
 
 
-def _remove_ended(folder: PrivateFolder, path: str, names: list[str], life: int = _A_DAY) -> None:
-    for name in names:
-        if _is_the_helpers(name) and folder.age(path + name) > _life(name, life):
-            folder.remove(path + name)
+def _remove_ended(folder: PrivateFolder, path: str, life: int = _A_DAY) -> None:
+    for name in folder.names(path):
+        if _is_the_helpers(name) and folder.age(f"{path}/{name}") > _life(name, life):
+            folder.remove(f"{path}/{name}")
 
 
 def _life(name: str, usual: int) -> int:
@@ -80,12 +79,11 @@ def _life(name: str, usual: int) -> int:
 def forget(concerns: Callable[[Record], bool]) -> int:
     """Drop the cached tokens that ``concerns`` accepts, from all folders; return their number."""
     dropped = 0
-    for cache in every_cache():
-        for folder in cache.folders():
-            for path, record in (one for part in _parts(folder) for one in _records_in(folder, part, "")):
-                if concerns(record):
-                    _drop(cache, path, record)
-                    dropped += 1
+    for folder in every_folder():
+        for path, record in _all_records(folder):
+            if concerns(record):
+                _drop(folder, path, record)
+                dropped += 1
     return dropped
 
 
@@ -102,32 +100,27 @@ def forget_repository(repository: Repository) -> int:
     return forget(concerns)
 
 
-def workspace_records(cache: TokenCache, host: str) -> Iterator[Record]:
-    """Yield the records of tokens that serve a whole workspace of ``host``."""
-    folder = cache.tokens
-    if folder is not None:
-        for _, record in (one for part in _parts(folder) for one in _records_in(folder, part, "")):
-            if record.host == host and record.name == "":
-                yield record
+def workspace_records(cache: TokenCache, host: str) -> list[Record]:
+    """Return the records of tokens that serve a whole workspace of ``host``."""
+    records = [] if cache.tokens is None else [record for _, record in _all_records(cache.tokens)]
+    return [record for record in records if record.host == host and record.name == ""]
 
 
 def forget_workspaces(workspaces: Iterable[tuple[str, str]]) -> None:
     """Drop the cached tokens of workspaces (pairs of host and slug or UUID) without reading other tokens."""
     wanted = list(dict.fromkeys(workspaces))
-    for cache in every_cache():
-        for folder in cache.folders():
-            for host, workspace in wanted:
-                for path, record in list(records_of(folder, host, workspace)):
-                    _drop(cache, path, record)
+    for folder in every_folder():
+        for host, workspace in wanted:
+            for path, record in list(records_of(folder, host, workspace)):
+                _drop(folder, path, record)
 
 
 def forget_refusals() -> None:
     """Forget every remembered refusal."""
-    for cache in every_cache():
-        for folder in cache.folders():
-            for name in folder.names(REFUSALS):
-                folder.remove(f"{REFUSALS}/{name}")
-            folder.remove_folder(REFUSALS)
+    for folder in every_folder():
+        for name in folder.names(REFUSALS):
+            folder.remove(f"{REFUSALS}/{name}")
+        folder.remove_folder(REFUSALS)
 
 
 def clear_all() -> None:
@@ -135,38 +128,22 @@ def clear_all() -> None:
 
     Folders that are then empty are removed, too.
     """
-    for cache in every_cache():
-        for folder in cache.folders():
-            _clear(folder)
+    for folder in every_folder():
+        parts = _parts(folder)
+        for path in [".", REFUSALS, *(leaf for part in parts for leaf in _leaves(folder, part))]:
+            for name in folder.names(path):
+                if _is_the_helpers(name):
+                    folder.remove(f"{path}/{name}")
+            folder.remove_folder(path)
+        for part in parts:
+            folder.remove_folder(part)
+        remove_if_empty(folder.path)
 
 
-def _clear(folder: PrivateFolder) -> None:
-    for name in folder.names():
-        if not _is_part(name):
-            if _is_the_helpers(name):
-                folder.remove(name)
-            continue
-        for leaf in _leaves(folder, name):
-            _clear_subfolder(folder, leaf)
-        folder.remove_folder(name)
-    _clear_subfolder(folder, REFUSALS)
-    remove_if_empty(folder.path)
-
-
-def _clear_subfolder(folder: PrivateFolder, path: str) -> None:
-    for name in folder.names(path):
-        if _is_the_helpers(name):
-            folder.remove(f"{path}/{name}")
-    folder.remove_folder(path)
-
-
-def _drop(cache: TokenCache, path: str, record: Record) -> None:
-    slot = Slot(cache, record.repository, record.scope, record.app)
+def _drop(folder: PrivateFolder, path: str, record: Record) -> None:
+    slot = Slot(TokenCache(folder, folder, folder), record.repository, record.scope, record.app)
     slot.name = path  # A broker's slot has another name.
-    slot.drop()
-    slot.reopen()
-    if record.is_brokered:
-        slot.refuse(record.fingerprint, record.expires)
+    slot.forget(record)
 
 
 def records_of(folder: PrivateFolder, host: str, workspace: str) -> Iterator[tuple[str, Record]]:
@@ -180,6 +157,11 @@ def records_of(folder: PrivateFolder, host: str, workspace: str) -> Iterator[tup
     for path, record in _records_in(folder, part_of(f"{host}/{workspace}"), beginning):
         if (record.host, record.workspace) == (host, workspace):
             yield path, record
+
+
+def _all_records(folder: PrivateFolder) -> Iterator[tuple[str, Record]]:
+    for part in _parts(folder):
+        yield from _records_in(folder, part, "")
 
 
 def _records_in(folder: PrivateFolder, part: str, beginning: str) -> Iterator[tuple[str, Record]]:

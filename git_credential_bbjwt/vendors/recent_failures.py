@@ -85,10 +85,7 @@ class RecentFailures:
     def note_time(self, key: str) -> None:
         """Note the present time under ``key``."""
         if self._cache.make_notes() is not None:
-            try:
-                self._cache.write(f"{REFUSALS}/{key}", b"{}")
-            except OSError as problem:
-                trace(f"the failure could not be noted: {problem.strerror}")
+            self._cache.note(f"{REFUSALS}/{key}", b"{}")
 
     def has_been(self, key: str, seconds: float) -> bool:
         """Return whether `note_time` was called for ``key`` in the last ``seconds``."""
