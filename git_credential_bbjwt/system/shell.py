@@ -44,8 +44,20 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
     if late is not None:
         late.daemon = True
         late.start()
-    output = _Output(process.stdout.fileno(), most, end)
-    errors = _Errors(process.stderr.fileno())
+    printed, complained = bytearray(), bytearray()
+
+    def keep_output(piece: bytes) -> None:
+        if len(printed) <= most:
+            printed.extend(piece[: most + 1 - len(printed)])
+            if len(printed) > most:
+                end()
+
+    def keep_errors(piece: bytes) -> None:
+        complained.extend(piece)
+        del complained[:-MOST_ERRORS]
+
+    output = _Reader(process.stdout.fileno(), keep_output)
+    errors = _Reader(process.stderr.fileno(), keep_errors)
     try:
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -56,7 +68,7 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
         status = process.wait()
         output.finish()
         errors.finish()
-        return Done(status, _as_lines(bytes(output.data)), bytes(errors.data))
+        return Done(status, _as_lines(bytes(printed)), bytes(complained))
     finally:
         if late is not None:
             late.cancel()
@@ -70,12 +82,12 @@ def run(command: str, data: bytes, *, most: int, env: dict[str, str], seconds: f
 _PAUSE, _GRACE = 0.001, 5.0
 
 
-class _Gathered(threading.Thread):
-    """A thread that reads a pipe to its end."""
+class _Reader(threading.Thread):
+    """A thread that reads a pipe to its end and passes each piece to ``keep``."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, keep: Callable[[bytes], None]) -> None:
         super().__init__(daemon=True)
-        self.data = bytearray()
+        self._keep = keep
         self._fd = os.dup(fd)
         self._reading = threading.Lock()
         self.start()
@@ -87,7 +99,7 @@ class _Gathered(threading.Thread):
                     piece = os.read(self._fd, 65_536)
                     if not piece:
                         break
-                    self.take(piece)
+                    self._keep(piece)
         except OSError:
             pass  # There is no more.
         finally:
@@ -106,10 +118,6 @@ class _Gathered(threading.Thread):
                     return
             time.sleep(_PAUSE)
 
-    def take(self, piece: bytes) -> None:
-        """Keep ``piece``, which was read."""
-        raise NotImplementedError
-
     def _has_more(self, wait: int | None) -> bool:
         """Return whether a read would not block, now (0) or after a wait (None)."""
         if sys.platform == "win32":  # Windows cannot poll a pipe.
@@ -119,29 +127,6 @@ class _Gathered(threading.Thread):
         waiting = select.poll()
         waiting.register(self._fd, select.POLLIN)
         return bool(waiting.poll(wait))
-
-
-class _Output(_Gathered):
-    """Standard output. After one byte more than ``most``, the command is ended."""
-
-    def __init__(self, fd: int, most: int, end: Callable[[], None]) -> None:
-        self._most, self._end = most, end
-        super().__init__(fd)
-
-    def take(self, piece: bytes) -> None:
-        if len(self.data) <= self._most:
-            self.data += piece
-            del self.data[self._most + 1 :]
-            if len(self.data) > self._most:
-                self._end()
-
-
-class _Errors(_Gathered):
-    """Standard error, of which the end is kept."""
-
-    def take(self, piece: bytes) -> None:
-        self.data += piece
-        del self.data[:-MOST_ERRORS]
 
 
 if sys.platform == "win32":
