@@ -32,7 +32,7 @@ class Token(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """What identifies the token in ``state[]``."""
+        """The token's fingerprint in ``state[]``."""
         return fingerprint_of(self.value.encode())
 
 
