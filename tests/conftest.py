@@ -233,6 +233,22 @@ def finish(process: subprocess.Popen[bytes]) -> bytes:
     return output
 
 
+def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Wait until ``condition()`` is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def until_asked(bitbucket: Emulator) -> None:
     """Wait until Bitbucket has received a request."""
     while not bitbucket.seen:

@@ -261,7 +261,8 @@ def test_password_that_a_proxy_repeats_is_not_shown(acme: Workspace, status: int
     assert "where-else" not in done.stderr
     assert all(said)
     assert not any(one in done.stderr for one in said)
-    assert len(said) == 2 if status in (403, 407) else len(said) > 2
+    # A refusal ends the process, perhaps before its other connection has reached the proxy.
+    assert len(said) in (1, 2) if status in (403, 407) else len(said) > 2
 
 
 def test_a_proxy_that_cannot_reach_the_server_at_first_is_asked_again(

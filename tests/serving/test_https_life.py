@@ -8,23 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import EVERYTHING, PATIENCE, free_port, takes_long
+from tests.conftest import EVERYTHING, PATIENCE, free_port, takes_long, until
 from tests.emulator import Fault
 from tests.https_broker import APPLICATION, HttpsBroker
 from tests.issuer import IssuerServer
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_broken_configuration_ends_the_server_with_3(broker: HttpsBroker) -> None:

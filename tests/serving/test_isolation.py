@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.tokens.names import MISSES
-from tests.conftest import LATE, PATIENCE, Workspace, cannot, request
-from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given, spend
+from tests.conftest import LATE, PATIENCE, Workspace, cannot, is_running, request, until
+from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given, spend, state
 
 __all__ = ["broker"]  # a fixture
 
@@ -234,7 +234,7 @@ def test_made_up_names_cost_twenty_look_ups_a_minute_and_leave_no_files(acme: Wo
 
     # Requests for existing repositories are answered meanwhile.
     token = given(broker.serve(request(acme.url) + "\n"))["password"]
-    named = f"state[]=bbjwt:{hashlib_of(token)}\n\n"
+    named = f"state[]={state(token)}\n\n"
     assert given(broker.serve(request(acme.url) + named))["password"] != token
     slots = [name for name in files(broker) if name.startswith("misses~")]
     beside = [name for name in files(broker) if "lib-" in name]
@@ -243,12 +243,6 @@ def test_made_up_names_cost_twenty_look_ups_a_minute_and_leave_no_files(acme: Wo
         os.utime(path, (time.time() - 130,) * 2)
     assert "password" in given(broker.serve(request(acme.url) + "\n"))
     assert [name for name in files(broker) if name.startswith("refusals/")] == []
-
-
-def hashlib_of(token: str) -> str:
-    from hashlib import sha256
-
-    return sha256(token.encode()).hexdigest()
 
 
 def test_a_remembered_refusal_is_not_counted(acme: Workspace, broker: Broker) -> None:
@@ -442,17 +436,7 @@ def test_an_installation_command_and_its_processes_end_with_the_broker(broker: B
         out = process.stdout.read()
     assert ("password=" in out) is (way == "answers")
     left = [int(pid) for pid in told.read_text().split()]
-    end = time.monotonic() + LATE
-    while any(map(is_running, left)):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return status_of(pid, "State")[0] != "Z"
-    except OSError:
-        return False
+    until(lambda: not any(map(is_running, left)), LATE)
 
 
 def test_a_client_that_does_not_read_its_answer_is_given_up_after_the_budget(broker: Broker) -> None:
@@ -557,8 +541,8 @@ def test_a_name_stored_under_a_wrong_clock_is_looked_up_again(acme: Workspace, b
     asked = request(f"{acme.bitbucket.base_url}/acme/{acme.widgets.uuid}") + "\n"
     assert "password" in given(broker.serve(asked))
     (known,) = (broker.home / "run").rglob("*~named")
-    for until in (int(time.time()) + 10**8, int(time.time()) + 7300):
-        known.write_text(f"acme/lib-other {until}")
+    for end in (int(time.time()) + 10**8, int(time.time()) + 7300):
+        known.write_text(f"acme/lib-other {end}")
         assert "password" in given(broker.serve(asked))
         assert known.read_text().startswith("acme/widgets ")
 

@@ -25,7 +25,7 @@ from git_credential_bbjwt.serving.issuer_keys import (
     fetch_keys,
     keys_in,
 )
-from tests.conftest import LATE
+from tests.conftest import LATE, until
 from tests.issuer import Issuer, IssuerServer
 
 
@@ -91,13 +91,6 @@ class Source:
 @pytest.fixture
 def source() -> Source:
     return Source(Issuer(kind="P-256"))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_keys_are_fetched_once(source: Source) -> None:

@@ -28,6 +28,7 @@ from tests.conftest import (
     need,
     request,
     start,
+    until,
 )
 from tests.serving.apart import GROUP, HOME, USER, Apart, ssh_daemon
 from tests.serving.test_broker import asking
@@ -97,15 +98,6 @@ def audited(apart: Apart) -> list[dict[str, object]]:
     done = apart.run("journalctl", "--no-pager", "--output=json", "SYSLOG_FACILITY=10")
     found = [json.loads(line)["MESSAGE"] for line in done.stdout.splitlines()]
     return [json.loads(one) for one in found if one.startswith("{")]
-
-
-def until(condition: object, wait: float = PATIENCE) -> None:
-    """Wait until ``condition()`` is true."""
-    assert callable(condition)
-    end = time.monotonic() + wait
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def said(process: subprocess.Popen[bytes]) -> bytes:

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from git_credential_bbjwt.system import shell
 from git_credential_bbjwt.vendors.printed_secrets import shown_lines
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, finish, request, start
+from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, finish, is_running, request, start
 
 
 @pytest.fixture
@@ -201,13 +200,6 @@ touch "$HOME/ready"
 
 def pids(scene: Workspace) -> list[int]:
     return [int(line) for line in (scene.machine.home / "pids").read_text().split()]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def until_ended(numbers: list[int]) -> list[int]:
