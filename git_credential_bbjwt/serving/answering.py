@@ -165,7 +165,7 @@ class Answering:
 
 
 def _requested_name(request: Request) -> str:
-    """``workspace/slug`` of a request, empty if it names no repository."""
+    """Return ``workspace/slug`` of a request; empty if it names no repository."""
     try:
         return parse_path("", request.path or b"").full_name
     except NotARepositoryError:
@@ -216,7 +216,7 @@ def _named(repository: Repository, candidates: list[Candidate], asking: Asking) 
 
 
 def _known_name(asking: Asking, requested: Repository) -> str | None:
-    """``workspace/slug`` of a repository named by UUIDs, if it was looked up within the last two hours."""
+    """Return ``workspace/slug`` of a repository named by UUIDs; None if it was not looked up within two hours."""
     known = (asking.cache.read(asking.slot(requested).name + NAMED) or b"").decode("ascii", "replace").split(" ")
     if len(known) == 2 and known[1].isdigit() and 0 < int(known[1]) - time.time() <= _NAME_LIFE:
         return known[0]

@@ -1,4 +1,4 @@
-"""What a rule of the https broker says about a token's claims: is it sound, and does a token match it?
+"""The claims that a rule of the https broker names: whether the rule is safe, and whether a token matches it.
 
 Source of the rules: the operators' page (README.md in this folder), "Rules". A regular expression is not used on
 purpose: six stars and a branch name of 250 characters took 25 s, and whoever names a branch chooses the name.

@@ -50,7 +50,7 @@ def isolate() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The variables that may be used, and those that follow from the password database."""
+    """Return the variables that may be used, and those that follow from the password database."""
     kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)}
     if "SSH_CONNECTION" not in kept:
         kept |= {name: os.environ[name] for name in _KEPT_WITHOUT_SSH if name in os.environ}
@@ -78,7 +78,7 @@ def _leave_terminal() -> None:
 
 
 def _is_own_folder(path: str) -> bool:
-    """Whether nobody but root and this user can write the folder ``path``, or replace it."""
+    """Return whether nobody but root and this user can write the folder ``path``, or replace it."""
     try:
         return os.path.isabs(path) and os.path.isdir(path) and why_not_trusted(path, strict=True) is None
     except OSError:

@@ -43,7 +43,7 @@ def check_own_file(path: str, what: str) -> None:
 
 
 def read_own_file(path: str, what: str, longest: int) -> bytes:
-    """Return the content of a file as `check_own_file` does. Raises CredentialError, also if it has more bytes."""
+    """Return the content of a file that `check_own_file` accepts. Raises CredentialError, also if it is longer."""
     check_own_file(path, what)
     try:
         with os.fdopen(open_to_read(path), "rb") as file:

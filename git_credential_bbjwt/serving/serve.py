@@ -87,13 +87,13 @@ def _end_in(seconds: float) -> None:
 
 
 def _is_shared_socket() -> bool:
-    """Whether standard error is the very socket of the answers."""
+    """Return whether standard error is the socket of the answers."""
     answers, errors = os.fstat(1), os.fstat(2)
     return stat.S_ISSOCK(answers.st_mode) and os.path.samestat(answers, errors)
 
 
 def _read_request() -> bytes:
-    """The request on standard input, which is not trusted. Raises MalformedRequestError."""
+    """Return the request on standard input, which is not trusted. Raises MalformedRequestError."""
     end = time.monotonic() + _LONGEST_WAIT
     data = b""
     while not (data.startswith(b"\n") or b"\n\n" in data):
