@@ -378,7 +378,8 @@ BAD: dict[str, tuple[int, dict[str, str], bytes]] = {
 def test_bad_answers(client: Client, fake: FakeBroker, what: str) -> None:
     fake.respond = lambda *_: BAD[what]
 
-    client.error("the broker gives no token for acme/widgets: ", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
+    error = client.error("the broker gives no token for acme/widgets: ", BBJWT_ID_TOKEN=Issuer().token(aud=fake.url))
+    assert "it gave no reason" not in error.what  # As if a broker had refused.
     assert len(fake.seen) == 1
 
 
