@@ -158,7 +158,7 @@ def http_response(data: bytes) -> None:
     """Any bytes of a server are a response with a limited body, or one of three errors without its words."""
     stream: Any = Received(data)
     try:
-        response = send_request(stream, "GET", "/", "bitbucket.org")
+        response = send_request(stream, "GET", "/", "bitbucket.org", {})
         body = read_body(response, 200)
     except TooLongError:
         return

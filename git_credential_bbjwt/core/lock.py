@@ -29,6 +29,15 @@ _LONGEST_GAP = 0.5
 _FIRST_LOOK, _LONGEST_LOOK = 0.002, 0.05
 
 
+def _try_until_locked(try_to_lock: Callable[[], bool], may_wait: Callable[[], object] | None) -> None:
+    pause = _FIRST_LOOK
+    while not try_to_lock():
+        if may_wait is not None:
+            may_wait()
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_LOOK)
+
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -48,12 +57,7 @@ if sys.platform == "win32":
             self._fd = -1
 
         def __enter__(self) -> None:
-            pause = _FIRST_LOOK
-            while not self._try():
-                if self._may_wait is not None:
-                    self._may_wait()
-                time.sleep(pause)
-                pause = min(pause * 1.5, _LONGEST_LOOK)
+            _try_until_locked(self._try, self._may_wait)
 
         def _try(self) -> bool:
             try:
@@ -111,12 +115,7 @@ else:
             self._looked_at = self._unrenewed = 0.0
 
         def __enter__(self) -> None:
-            pause = _FIRST_LOOK
-            while not self._try():
-                if self._may_wait is not None:
-                    self._may_wait()
-                time.sleep(pause)
-                pause = min(pause * 1.5, _LONGEST_LOOK)
+            _try_until_locked(self._try, self._may_wait)
             self._renewal = threading.Thread(target=self._renew, daemon=True)
             self._renewal.start()
 

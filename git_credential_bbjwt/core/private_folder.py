@@ -35,20 +35,15 @@ else:
                 _make(path, mode)
             super().__init__(path, mode=mode)
 
-        def write(
-            self, name: str, data: bytes, *, mode: int = 0o600, durable: bool = False, date: float | None = None
-        ) -> None:
-            """Put ``data`` in place of the file in one step. Only one process at a time may write the same name.
-
-            ``durable`` also waits for the disk, for content that cannot be made again. ``date`` becomes the time of the
-            file, in Unix time, by default the present. If it raises OSError, the old file is unchanged.
-            """
-            self.write_many({name: data}, mode=mode, durable=durable, date=date)
-
         def write_many(
             self, files: "dict[str, bytes]", *, mode: int = 0o600, durable: bool = False, date: float | None = None
         ) -> None:
-            """Do the same for several files, each in one step of its own, in the order given."""
+            """Put each content in place of the file of this name, each in one step, in the order given.
+
+            Only one process at a time may write the same name. ``durable`` also waits for the disk, for content that
+            cannot be made again. ``date`` becomes the time of the files, in Unix time, by default the present. If it
+            raises OSError, the file at which it failed, and those after it, are unchanged.
+            """
             is_synced = durable and len(files) <= _MANY
             made: list[str] = []
             try:

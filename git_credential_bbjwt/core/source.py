@@ -47,9 +47,9 @@ class Source:
     exposed = False
     remedy = ""
 
-    def __init__(self, where: str, problem: str | None = None) -> None:
+    def __init__(self, where: str) -> None:
         self.where = where
-        self.problem = problem
+        self.problem: str | None = None
 
     def is_there(self) -> bool:
         """Return whether the source has an installation, a command, a broker or a problem."""
@@ -75,19 +75,15 @@ class Source:
 class Text(Source):
     """A source that is read whole. ``data`` is its content; None if there is none."""
 
-    data: bytes | None = None
-    _found: os.stat_result | None = None
+    _found: "os.stat_result | None" = None
     _longest = _LONGEST_PAYLOAD
+
+    def __init__(self, where: str, data: "bytes | None" = None) -> None:
+        super().__init__(where)
+        self.data = data
 
     def is_there(self) -> bool:
         return self.data is not None or self.problem is not None
-
-    @classmethod
-    def of(cls: "type[_Text]", where: str, data: bytes) -> "_Text":
-        """Return a text that did not come from a file."""
-        source = cls(where)
-        source.data = data
-        return source
 
     @classmethod
     def in_file(cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "") -> "_Text":

@@ -61,14 +61,14 @@ def _payload_in_variable(variable: str) -> Source:
         source = Payload(where)
         source.problem, source.remedy = remedy_for_value(value)
         return source
-    return Payload.of(where, payload)
+    return Payload(where, payload)
 
 
 def _jwt_in_variable() -> Text | None:
     environ = os.environ
     if environ.get("BBJWT_JWT"):
         data = environ["BBJWT_JWT"].encode("utf-8", "surrogateescape")
-        return Text.of("the variable BBJWT_JWT", data)
+        return Text("the variable BBJWT_JWT", data)
     if environ.get("BBJWT_JWT_FILE"):
         return Text.in_file(environ["BBJWT_JWT_FILE"], named_by="BBJWT_JWT_FILE")
     return None

@@ -4,7 +4,6 @@ Errors of ``http.client`` repeat a server's words, so they are replaced by error
 """
 
 import socket
-from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL, RemoteDisconnected
 
 from git_credential_bbjwt.network.response import BrokenResponseError, TooLongError, UnsendableError
@@ -42,7 +41,7 @@ def send_request(
     method: str,
     target: str,
     host: str,
-    headers: Mapping[str, str] | None = None,
+    headers: dict[str, str],
     body: bytes | None = None,
 ) -> FinalResponse:
     """Send a request for ``host`` (with its port, if it has one); return the response with its head read.
@@ -53,7 +52,7 @@ def send_request(
     connection.sock = stream
     try:
         # http.client requests "identity", so no response is decompressed and grows beyond the limit in this way.
-        connection.request(method, target, body, dict(headers or {}))
+        connection.request(method, target, body, headers)
     except (ValueError, InvalidURL) as problem:  # The error's text has the value.
         raise UnsendableError from problem
     response = FinalResponse(stream, method=method)

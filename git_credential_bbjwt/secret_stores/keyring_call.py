@@ -54,17 +54,18 @@ class KeyringCall:
             reason = f"its process could not be started: {problem.strerror}"
             self._reply = KeyringReply(Outcome.FAILED, reason=reason)
 
-    def reply(self, wait: float = _UNPROMPTED_WAIT) -> KeyringReply:
-        """Return the process's reply, waiting at most ``wait`` seconds unless a person may be prompted."""
+    def reply(self) -> KeyringReply:
+        """Return the process's reply. Unless a person may be prompted, wait at most 20 s."""
         if self._reply is None:
-            self._reply = self._awaited(wait)
+            self._reply = self._awaited()
         return self._reply
 
-    def _awaited(self, wait: float) -> KeyringReply:
+    def _awaited(self) -> KeyringReply:
         try:
-            _, output = self._process.finish(None if self._prompt else wait)
+            _, output = self._process.finish(None if self._prompt else _UNPROMPTED_WAIT)
         except TimeoutError:
-            return KeyringReply(Outcome.FAILED, reason=f"the keyring did not answer within {wait:.0f} s")
+            reason = f"the keyring did not answer within {_UNPROMPTED_WAIT:.0f} s"
+            return KeyringReply(Outcome.FAILED, reason=reason)
         try:
             found = {str(field): str(value) for field, value in json.loads(output).items()}
             # A backend's message can contain anything, even a secret.

@@ -109,7 +109,7 @@ def write(folder: PrivateFolder, name: str, data: bytes, *, until: float | None 
     """Write the file ``name`` in ``folder``; ``until``, its end in Unix time, becomes its time. Raises OSError."""
     if "/" in name:
         folder.make_folders(name.rpartition("/")[0])
-    folder.write(name, data, date=until)
+    folder.write_many({name: data}, date=until)
 
 
 def every_folder() -> list[PrivateFolder]:

@@ -108,7 +108,7 @@ def test_a_payload_is_read_up_to_its_limit_and_no_further(acme: Workspace) -> No
     ],
 )
 def test_text_that_may_name_the_host_by_escapes_needs_a_parser(text: bytes, holds: bool) -> None:
-    assert Payload.of("here", text).may_name("host") == holds
+    assert Payload("here", text).may_name("host") == holds
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_registry_that_is_not_trusted_concerns_no_host(tmp_path: Path) -> None:
 
 
 def test_payload_may_name_only_the_hosts_in_it() -> None:
-    payload = Payload.of("here", b'{"baseUrl": "https://bitbucket.example:8443", "baseApiUrl": "https://[::1]:8444"}')
+    payload = Payload("here", b'{"baseUrl": "https://bitbucket.example:8443", "baseApiUrl": "https://[::1]:8444"}')
 
     for host in ("bitbucket.example:8443", "bitbucket.example", "[::1]:8444", "[::1]"):
         assert payload.may_name(host), host

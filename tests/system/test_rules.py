@@ -369,10 +369,10 @@ def test_age_of_a_file_that_is_written_concurrently_is_not_negative(
 
     def rewritten_meanwhile(*arguments: Any, **options: Any) -> os.stat_result:
         time.sleep(0.05)
-        folder.write("name", b"new")
+        folder.write_many({"name": b"new"})
         return asked(*arguments, **options)
 
-    folder.write("name", b"old")
+    folder.write_many({"name": b"old"})
     monkeypatch.setattr(os, "stat", rewritten_meanwhile)
     assert 0 <= folder.age("name") < LATE
 
