@@ -108,7 +108,7 @@ def _alert(stream: socket.socket) -> ssl.SSLError | None:
     except ssl.SSLError as alert:
         return alert
     except OSError:
-        return None
+        pass
     return None
 
 

@@ -237,26 +237,30 @@ def _get(request: dict[str, Any]) -> KeyringReply:
     if first is not None and first.outcome not in (Outcome.ABSENT, Outcome.UNUSABLE):
         return first
     in_use = _InUse()
-    others = []
-    for backend in in_use.links:
-        if _name(backend) != noted:
-            others.append(_attempt(backend, request))
-            if others[-1].outcome in (Outcome.OK, Outcome.LOST):
-                return others[-1]
-    gravest = _gravest(others, in_use)
-    if first is None or (first.outcome is Outcome.ABSENT and gravest.outcome in (Outcome.LOCKED, Outcome.ITEM_LOCKED)):
-        return gravest
+    other = _in_turn(in_use, request, apart_from=noted)
+    if first is None or other.outcome in (Outcome.OK, Outcome.LOST):
+        return other
+    if first.outcome is Outcome.ABSENT and other.outcome in (Outcome.LOCKED, Outcome.ITEM_LOCKED):
+        return other
     return _beside(first, in_use)
 
 
 def _set(request: dict[str, Any]) -> KeyringReply:
     """Store the secret in the first backend that accepts it."""
-    in_use = _InUse()
+    return _in_turn(_InUse(), request)
+
+
+def _in_turn(in_use: _InUse, request: dict[str, Any], *, apart_from: str = "") -> KeyringReply:
+    """Ask the backends in use, except ``apart_from``, until one has the secret or stores it.
+
+    If none does, return the gravest reply.
+    """
     replies = []
     for backend in in_use.links:
-        replies.append(_attempt(backend, request))
-        if replies[-1].is_ok:
-            return replies[-1]
+        if _name(backend) != apart_from:
+            replies.append(_attempt(backend, request))
+            if replies[-1].outcome in (Outcome.OK, Outcome.LOST):
+                return replies[-1]
     return _gravest(replies, in_use)
 
 

@@ -147,22 +147,22 @@ class _Mint:
 
     def token(self) -> Token:
         """Return a new token. Raises CredentialError."""
-        repository, session = self._repository, self._session
-        needs_api = repository.uuid is None or not self._installation.names(repository.workspace)
-        known = self._known
-        if self.skips_look_up:
-            assert known is not None
-            with session.bitbucket(self._installation, repository, needs_api=False) as bitbucket:
-                return self._unconfirmed(bitbucket.swap(self._scope, known), known, "its last look-up failed")
-        with session.bitbucket(self._installation, repository, needs_api=needs_api) as bitbucket:
-            if not needs_api:
-                assert repository.uuid is not None
-                return self._token(bitbucket.swap(self._scope, repository.uuid), repository.uuid)
-            return self._looked_up(bitbucket, known)
-
-    def _looked_up(self, bitbucket: "Bitbucket", known: str | None) -> Token:
-        """Return a token, swapped after or during the look-up. ``known`` is the UUID that may be used in an outage."""
         repository = self._repository
+        is_confirmed = repository.uuid is not None and self._installation.names(repository.workspace)
+        uuid = repository.uuid if is_confirmed else None
+        if self.skips_look_up:
+            uuid = self._known
+        with self._session.bitbucket(self._installation, repository, needs_api=uuid is None) as bitbucket:
+            if uuid is None:
+                return self._looked_up(bitbucket)
+            found = bitbucket.swap(self._scope, uuid)
+        if is_confirmed:
+            return self._token(found, uuid)
+        return self._unconfirmed(found, uuid, "its last look-up failed")
+
+    def _looked_up(self, bitbucket: "Bitbucket") -> Token:
+        """Return a token, swapped after or during the look-up."""
+        repository, known = self._repository, self._known
         # The REST API may refuse a JWT that was signed elsewhere. The look-up then needs a swap of its own.
         guess = repository.uuid or self._session.uuids.find(repository) if bitbucket.signs_each else None
         ahead = None if guess is None else _Ahead(lambda: bitbucket.swap(self._scope, guess))
