@@ -76,7 +76,6 @@ class Text(Source):
     """A source that is read whole. ``data`` is its content; None if there is none."""
 
     _found: "os.stat_result | None" = None
-    _longest = _LONGEST_PAYLOAD
 
     def __init__(self, where: str, data: "bytes | None" = None) -> None:
         super().__init__(where)
@@ -86,8 +85,10 @@ class Text(Source):
         return self.data is not None or self.problem is not None
 
     @classmethod
-    def in_file(cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "") -> "_Text":
-        """Read a file.
+    def in_file(
+        cls: "type[_Text]", path: str, *, optional: bool = False, named_by: str = "", longest: int = _LONGEST_PAYLOAD
+    ) -> "_Text":
+        """Read a file of at most ``longest`` bytes.
 
         If the file does not exist, errors show ``named_by`` and not the path, which may be a secret by mistake.
         """
@@ -102,14 +103,14 @@ class Text(Source):
             source._cannot_be_read(problem)
             return source
         try:
-            source._read(fd)
+            source._read(fd, longest)
         except OSError as problem:
             source._cannot_be_read(problem)
         finally:
             os.close(fd)
         return source
 
-    def _read(self, fd: int) -> None:
+    def _read(self, fd: int, longest: int) -> None:
         self._found = found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             self._cannot_be_read(found)
@@ -120,7 +121,7 @@ class Text(Source):
         data = b""
         while chunk := os.read(fd, 65_536):
             data += chunk
-            if len(data) > self._longest:
+            if len(data) > longest:
                 self.problem, self.remedy = "far too large", "it must hold one payload"
                 return
         if not data.strip():

@@ -15,16 +15,8 @@ from git_credential_bbjwt.system import terminal
 _MAX_PASTED = 1024 * 1024
 
 
-class _GivenFile(Payload):
-    """A file on the command line, of any length."""
-
-    _longest = sys.maxsize
-
-
-class _SecretFile(Payload):
-    """The file of --secret-file. Bitbucket's secrets have up to 128 characters."""
-
-    _longest = 4096
+# Bitbucket's secrets have up to 128 characters. Bytes.
+_LONGEST_SECRET_FILE = 4096
 
 
 def read_payloads(path: str) -> tuple[list[bytes], str]:
@@ -32,13 +24,13 @@ def read_payloads(path: str) -> tuple[list[bytes], str]:
     if path == "-":
         data, where = (_read_unseen() if os.isatty(0) else sys.stdin.buffer.read()), "standard input"
     else:
-        data, where = _content(_GivenFile, path, "FILE"), path
+        data, where = _content(path, "FILE", longest=sys.maxsize), path
     return split_payloads(unpacked(data) or data), where
 
 
 def read_secret(path: str) -> str:
     """Return the secret in the file of --secret-file. Raises InstallationError."""
-    data = _content(_SecretFile, path, "--secret-file")
+    data = _content(path, "--secret-file", longest=_LONGEST_SECRET_FILE)
     secret = data.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     hide(secret)
     if not secret.isprintable() or "\ufffd" in secret:
@@ -48,11 +40,11 @@ def read_secret(path: str) -> str:
     return secret
 
 
-def _content(kind: type[Payload], path: str, named_by: str) -> bytes:
+def _content(path: str, named_by: str, *, longest: int) -> bytes:
     if _is_pipe(path):
         with open(path, "rb") as pipe:
             return pipe.read()
-    source = kind.in_file(path, named_by=named_by)
+    source = Payload.in_file(path, named_by=named_by, longest=longest)
     if source.problem is not None:
         raise InstallationError(f"cannot use {source.where}: {source.problem}", source.remedy)
     if source.exposed:
