@@ -66,12 +66,9 @@ class _Registered(Level):
         return self.problem is None and self._registry.names(host)
 
     def of_workspace(self, workspace: str, host: str = "") -> list[Installation]:
-        found: list[Installation] = []
         if not is_name(workspace) and not is_uuid(workspace):
-            return found  # Such a name could lead out of the registry.
-        for one in [host] if host else self.hosts():
-            for slug, data, _ in self._registry.entries(one, workspace):
-                found += _in_order(parse_entries(data, slug, self._registry.where))
+            return []  # Such a name could lead out of the registry.
+        found = [one for at in ([host] if host else self.hosts()) for one in self._entries(at, workspace)]
         if self._registry.problem is not None:
             raise unreadable(self._registry)
         return [one for one in found if one.names(workspace)]
@@ -79,19 +76,23 @@ class _Registered(Level):
     def __iter__(self) -> Iterator[Installation]:
         for host in self.hosts():
             for slug in registered_slugs(self._registry.where, host):
-                for _, data, _ in self._registry.entries(host, slug):
-                    yield from _in_order(parse_entries(data, slug, self._registry.where))
-                if self._registry.problem is not None:
-                    raise unreadable(self._registry)
+                yield from self._entries(host, slug)
 
     def hosts(self) -> list[str]:
         return [] if self.problem is not None else registered_hosts(self._registry.where)
 
+    def _entries(self, host: str, workspace: str) -> list[Installation]:
+        """Return a workspace's entries: apps before consumers, the newest of each kind first.
 
-def _in_order(entries: list[Installation]) -> list[Installation]:
-    """Sort a workspace's entries: apps before consumers, and the newest of each kind first."""
-    newest_first = entries[::-1]
-    return sorted(newest_first, key=lambda one: (one.is_consumer, one.after_connect))
+        Raises InstallationError.
+        """
+        found: list[Installation] = []
+        for slug, data, _ in self._registry.entries(host, workspace):
+            newest_first = parse_entries(data, slug, self._registry.where)[::-1]
+            found += sorted(newest_first, key=lambda one: (one.is_consumer, one.after_connect))
+        if self._registry.problem is not None:
+            raise unreadable(self._registry)
+        return found
 
 
 def unreadable(source: Source) -> InstallationError:
