@@ -125,9 +125,9 @@ def test_oauth_consumer_without_a_terminal_is_a_usage_error(unregistered: Worksp
     assert ("pipe {" in done.stderr) == (words == ["--workspace=acme"])
 
 
-def test_secret_file_beside_an_oauth_consumer_is_refused_before_anything_is_asked(vendor: Workspace) -> None:
+def test_secret_file_beside_an_oauth_consumer_is_refused_before_anything_is_asked(unregistered: Workspace) -> None:
     words = ("register", "--oauth-consumer", "--workspace=acme", "--secret-file=/etc/hostname")
-    done = vendor.machine.bbjwt(*words, check=False)
+    done = unregistered.machine.bbjwt(*words, check=False)
 
     assert done.returncode == 2
     assert "--secret-file is for the payloads of Connect apps" in done.stderr
