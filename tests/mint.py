@@ -19,17 +19,7 @@ from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.session import Session
 from tests.conftest import Machine
-from tests.emulator import App, Emulator, Fault, HostedRepository
-
-
-def answers(**changes: Any) -> Fault:
-    """Return a response to a swap with other values. None leaves a field out."""
-
-    def change(good: dict[str, Any]) -> dict[str, Any]:
-        changed = good | changes
-        return {name: value for name, value in changed.items() if value is not None}
-
-    return Fault(change=change)
+from tests.emulator import App, Emulator, HostedRepository
 
 
 class Mint:

@@ -144,17 +144,6 @@ def test_server_cannot_add_lines_to_the_protocol(acme: Workspace, kind: str, sta
     assert done.stderr.count("\n") <= 2
 
 
-@pytest.mark.parametrize(
-    "location", ["https://evil.example/", "http://{host}/", "//evil.example/x", "https://a:b@{host}/"]
-)
-@pytest.mark.parametrize("kind", ["api", "token"])
-def test_redirect_gets_no_credential(mint: Mint, kind: str, location: str) -> None:
-    mint.bitbucket.misbehave(kind, Fault(status=302, headers={"Location": location.format(host=mint.bitbucket.host)}))
-
-    assert "never followed" in mint.error().what
-    assert len(mint.bitbucket.seen) == (1 if kind == "api" else 2)
-
-
 def test_a_hostile_submodule_gets_nothing(acme: Workspace) -> None:
     machine, bitbucket = acme.machine, acme.bitbucket
     secret = bitbucket.host_repository("other/secret")

@@ -14,7 +14,7 @@ from git_credential_bbjwt.bitbucket.assertion import query_string_hash
 from tests.conftest import LATE, Workspace, answer, assert_quits
 from tests.emulator import Fault
 from tests.emulator.jwt import query_string_hash as query_string_hash_of_the_emulator
-from tests.mint import Mint, answers
+from tests.mint import Mint
 
 # Responses that are accepted: `test_answers` has all cases.
 
@@ -22,7 +22,7 @@ from tests.mint import Mint, answers
 @pytest.mark.parametrize(
     ("kind", "fault"),
     [
-        ("token", answers(access_token="abc\nhost=evil.example")),
+        ("token", Fault(change=lambda good: good | {"access_token": "abc\nhost=evil.example"})),
         ("token", Fault(status=200, body=b"access_token=abc&token_type=bearer")),
         ("token", Fault(status=201, body=b'{"access_token": "abc", "token_type": "bearer"}')),
         ("api", Fault(change=lambda good: good | {"full_name": "acme/gadgets"})),
@@ -139,14 +139,20 @@ def test_other_errors_are_not_tried_again(mint: Mint, kind: str, status: int) ->
     assert len(mint.statuses()) == (1 if kind == "api" and status != 401 else 2)
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308, 399])
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [
+        *((status, "{base}/evil?token=1") for status in (300, 301, 302, 303, 307, 308, 399)),
+        *((302, location) for location in ("https://evil.example/", "//evil.example/x", "https://a:b@{host}/")),
+    ],
+)
 @pytest.mark.parametrize("kind", ["api", "token"])
-def test_no_redirect_is_followed(mint: Mint, kind: str, status: int) -> None:
-    location = f"{mint.bitbucket.base_url}/evil?token=1"
+def test_no_redirect_is_followed(mint: Mint, kind: str, status: int, location: str) -> None:
+    location = location.format(base=mint.bitbucket.base_url, host=mint.bitbucket.host)
     mint.bitbucket.misbehave(kind, Fault(status=status, headers={"Location": location}))
 
     assert re.search("redirect.*never followed", mint.error().what)
-    assert len(mint.statuses()) == (1 if kind == "api" else 2)
+    assert len(mint.bitbucket.seen) == (1 if kind == "api" else 2)
     assert not any("evil" in seen.path for seen in mint.bitbucket.seen)
 
 

@@ -36,16 +36,6 @@ def test_fetch_uses_the_cached_token(acme: Workspace) -> None:
     assert len(acme.bitbucket.helper_requests()) == 2
 
 
-def test_push_is_refused_by_the_token(acme: Workspace) -> None:
-    acme.machine.git("clone", "-q", acme.url, "w")
-    clone = acme.machine.home / "w"
-    acme.machine.git("commit", "-q", "--allow-empty", "-m", "no", cwd=clone)
-    pushed = acme.machine.git("push", cwd=clone, check=False)
-
-    assert pushed.returncode != 0
-    assert "403" in pushed.stderr
-
-
 def test_push_works_with_the_scope_that_allows_it(acme: Workspace) -> None:
     acme.app.scopes = {"repository:write"}
     acme.machine.git(

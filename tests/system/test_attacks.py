@@ -261,15 +261,6 @@ def test_folder_that_others_can_enter_is_not_changed(acme: Workspace) -> None:
     assert (folder / "not-ours").read_text() == "precious"
 
 
-def test_forget_all_removes_only_files_with_the_helpers_names(acme: Workspace) -> None:
-    acme.get()
-    folder = acme.machine.runtime / "git-credential-bbjwt"
-    (folder / "notes.txt").write_text("precious")
-    acme.machine.bbjwt("forget", "--all")
-
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-
-
 @pytest.mark.parametrize(
     "slip", ["folder is a link", "others can write to the folder", "others can replace the folder"]
 )

@@ -367,18 +367,6 @@ def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> No
     finish(slow)
 
 
-def test_nobody_waits_for_a_killed_process(acme: Workspace) -> None:
-    acme.bitbucket.misbehave("api", Fault(delay=30))
-    stuck = start(acme.machine, acme.url)
-    until_asked(acme.bitbucket)
-    waiting = start(acme.machine, acme.url, "--timeout=3600")
-    time.sleep(0.3)
-    stuck.kill()
-
-    assert b"password=" in finish(waiting)
-    finish(stuck)
-
-
 def test_kills_at_random_moments_leave_no_broken_record(acme: Workspace) -> None:
     chance = random.Random(4)  # noqa: S311  # moments, not keys
     for _ in range(4):
@@ -392,17 +380,6 @@ def test_kills_at_random_moments_leave_no_broken_record(acme: Workspace) -> None
         assert "password" in answer(acme.get("--timeout", "10"))
         (record,) = acme.machine.records()
         assert record.read_bytes().endswith(b"\nend\n")
-
-
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_process_that_a_signal_ends_is_quiet(acme: Workspace, end: signal.Signals) -> None:
-    acme.bitbucket.misbehave("api", Fault(delay=30))
-    stuck = start(acme.machine, acme.url)
-    until_asked(acme.bitbucket)
-    stuck.send_signal(end)
-
-    assert finish(stuck) in (b"", b"quit=1\n")
-    assert "password" in answer(acme.get())
 
 
 # Healing.
@@ -479,17 +456,6 @@ def test_state_does_not_reveal_the_token(acme: Workspace) -> None:
     state = state_of(acme.get(extra="capability[]=state\n"))
 
     assert not any(token[at : at + 6] in state for at in range(len(token) - 6))
-
-
-def test_revoked_token_is_replaced(acme: Workspace, each_git: tuple[int, ...]) -> None:
-    acme.machine.git("clone", "-q", acme.url, "w")
-    acme.bitbucket.revoke_tokens()
-    clone = acme.machine.home / "w"
-    if each_git < (2, 46):
-        assert acme.machine.git("fetch", "-q", cwd=clone, check=False).returncode != 0
-
-    acme.machine.git("fetch", "-q", cwd=clone)
-    assert acme.bitbucket.mints() == 2
 
 
 def test_forget_one_and_forget_all(acme: Workspace) -> None:
