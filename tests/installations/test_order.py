@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.option_table import OPTIONS
 from git_credential_bbjwt.core.options import HelperOptions
+from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.core.sources import read_sources
+from git_credential_bbjwt.core.source import REGISTRY_FOLDER
+from git_credential_bbjwt.core.sources import VARIABLES, Sources, read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue, chosen
 from git_credential_bbjwt.installations.payload import parse_payload
+from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.vendors.choice import vendor_for
+from git_credential_bbjwt.vendors.session import Session
 from tests.conftest import Workspace, answer
 from tests.installations.test_payload import APP, CONSUMER, UUID
 from tests.installations.test_register import register
+from tests.options import MAN_PAGE
 
 ACME = Repository("bitbucket.org", "acme", "widgets")
 
@@ -230,3 +242,68 @@ def test_last_registered_consumer_is_used(acme: Workspace) -> None:
         asked.append(base64.b64decode(basic).decode().partition(":")[0])
 
     assert asked == [first.key, second.key, first.key]
+
+
+class EveryVariable(dict[str, str]):
+    """An environment in which each of the helper's variables has a value. ``used`` has those that were read."""
+
+    def __init__(self, variables: dict[str, str]) -> None:
+        super().__init__(variables)
+        self.used: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name.startswith("BBJWT_") else super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        if not name.startswith("BBJWT_"):
+            return super().__getitem__(name)
+        self.used.add(name)
+        return "/missing"
+
+
+@pytest.fixture
+def all_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Sources, EveryVariable]:
+    """The sources of a machine with every option, every variable, a credential of systemd and both registries."""
+    for name, folder in (("XDG_CONFIG_HOME", "user"), ("XDG_CONFIG_DIRS", "system")):
+        (tmp_path / folder / "git-credential-bbjwt" / REGISTRY_FOLDER).mkdir(parents=True)
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    environment = EveryVariable(dict(os.environ))
+    monkeypatch.setattr(os, "environ", environment)
+    given = {one.attribute: ("localhost",) if one.is_repeatable else "/missing" for one in OPTIONS.values()}
+    return read_sources(HelperOptions().replaced(**given)), environment
+
+
+def test_man_page_lists_every_source_in_its_order(all_sources: tuple[Sources, EveryVariable]) -> None:
+    page = MAN_PAGE.read_text(encoding="utf-8").partition(".SH INSTALLATIONS\n")[2]
+    text = re.sub(r"^\.BR? ", "", page, flags=re.MULTILINE).replace("\\-", "-").replace("\n", " ")
+    listed = text.partition("serves the repository: ")[2].partition(". In one source")[0].split("; ")
+    credentials = os.environ["CREDENTIALS_DIRECTORY"]
+    folders = {
+        f"{user_config_folder()}/{REGISTRY_FOLDER}": "the user registry",
+        f"{site_config_folder()}/{REGISTRY_FOLDER}": "the system registry",
+        f"{credentials}/bbjwt-installation": "the file bbjwt-installation in $CREDENTIALS_DIRECTORY",
+    }
+
+    names = [re.sub(r"^the file that (\S+) names$|^the variable ", r"\1", one.where) for one in all_sources[0].sources]
+    assert [one.strip() for one in listed] == [folders.get(name, name) for name in names]
+
+
+def test_variables_of_sources_are_listed(all_sources: tuple[Sources, EveryVariable]) -> None:
+    # `doctor` reports those that are empty, and `exec` makes their paths absolute.
+    assert all_sources[1].used <= set(VARIABLES)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_list_takes_every_option_that_names_a_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, name: str) -> None:
+    given = {OPTIONS[name].attribute: ("localhost",) if OPTIONS[name].is_repeatable else "/missing"}
+    asked = catalogue_of(monkeypatch, tmp_path, {}, **given)
+
+    assert name in COMMANDS["list"].options or not (asked.to_ask() or asked.problems())
+
+
+@pytest.mark.parametrize("kind", Asked.__subclasses__(), ids=lambda kind: kind.kind)
+def test_every_source_that_is_asked_has_a_vendor(kind: type[Asked]) -> None:
+    session = Session(Budget(1), TokenCache.open(create=False), for_person=True)
+
+    assert vendor_for(kind("here", "true", ("localhost",)), session).identity

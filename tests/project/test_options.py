@@ -33,10 +33,10 @@ def test_readme_names_each_command_and_the_man_page_each_of_its_options(command:
     page = options.MAN_PAGE.read_text(encoding="utf-8").replace("\\-", "-").partition(".SH COMMANDS\n")[2]
     entry = re.search(rf"^\\fB{command}\\fR.*", page, re.MULTILINE)
 
-    assert row is not None
-    assert entry is not None
+    assert row is not None, "README 'Commands' has no row for it"
+    assert entry is not None, "the man page's COMMANDS has no entry for it"
     for option in own_options(command):
-        assert option in entry[0], option
+        assert option in entry[0], f"its entry in the man page's COMMANDS lacks {option}"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

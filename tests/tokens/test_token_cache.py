@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import stat
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.core.record import MIN_REMAINING
+from git_credential_bbjwt.core.record import MIN_REMAINING, token_paths
 from tests.conftest import (
     COMMAND,
     LATE,
@@ -29,6 +30,7 @@ from tests.conftest import (
     until_asked,
 )
 from tests.emulator import Fault
+from tests.options import MAN_PAGE
 from tests.properties import whole_record
 
 
@@ -589,3 +591,14 @@ def test_record_is_in_time_with_5_minutes_left_and_a_clock_that_was_not_set_back
     record = whole_record(minted=now + minted, expires=now + expires)
 
     assert record.is_in_time() == in_time
+
+
+def test_man_page_names_every_folder_for_tokens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    paths = [path.replace(str(tmp_path), "$XDG_RUNTIME_DIR") for path in token_paths()]
+
+    page = MAN_PAGE.read_text(encoding="utf-8").replace("\\-", "-").partition(".SH FILES\n")[2].partition(".SH ")[0]
+    named = re.findall(r"^\.I (\S+)/$", page, re.MULTILINE)
+    assert paths[0] == "$XDG_RUNTIME_DIR/git-credential-bbjwt"
+    assert {re.sub(r"-\d+$", "-UID", path) for path in paths} <= set(named)
