@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from tests.emulator import Emulator, Seen
@@ -27,8 +28,10 @@ class Story:
         print(f"\n{self._bold}{self._step}. {title}{self._plain}", flush=True)
 
     def say(self, text: str) -> None:
-        """Say a line within a step."""
-        print(f"   {text}", flush=True)
+        """Say a line within a step. It is wrapped at 80 columns and keeps its indentation."""
+        indent = " " * (3 + len(text) - len(text.lstrip()))
+        lines = textwrap.wrap(text.strip(), 80 - len(indent), break_long_words=False, break_on_hyphens=False)
+        print(textwrap.indent("\n".join(lines), indent), flush=True)
 
 
 class Machine:
@@ -70,10 +73,9 @@ class Machine:
 
 def shown(seen: Seen) -> list[str]:
     """Return a request as the demo shows it, without the proof of the app's identity."""
-    query = "?" + "&".join(f"{name}={value}" for name, value in seen.query) if seen.query else ""
     origin = "bitbucket.org" if seen.origin == "base" else "api.bitbucket.org"
-    lines = [f"{seen.method} https://{origin}{seen.path}{query}", "    Authorization: JWT [redacted]"]
-    return lines + [f"    {name}={value}" for name, value in seen.form.items()]
+    lines = [f"{seen.method} https://{origin}{seen.path}", "    Authorization: JWT [redacted]"]
+    return lines + [f"    {name}={value}" for name, value in [*seen.query, *seen.form.items()]]
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:
@@ -95,8 +97,10 @@ def tell(place: Path) -> None:
         machine = Machine(place, bitbucket, bitbucket.payload(app))
 
         story.step("A workspace, an app, a private repository")
-        story.say(f"The app {app.key} is installed on the workspace acme; this machine holds its `installed` payload,")
-        story.say("whose shared secret opens every repository of the workspace. acme/widgets is private:")
+        story.say(
+            f"The app {app.key} is installed on the workspace acme; this machine holds its `installed` payload, "
+            "whose shared secret opens every repository of the workspace. acme/widgets is private:"
+        )
         anonymous = machine.run("git", "clone", "-q", bitbucket.url(widgets), "no")
         story.say("git clone, as it is: " + refusal(anonymous))
 

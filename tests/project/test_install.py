@@ -446,6 +446,7 @@ def test_the_demo_leaves_nothing_behind(fresh: Machine, wheelhouse: Path, checko
     assert git_3.exists()  # It works with git 3.0's defaults.
     assert "cloned: Hello from a private repository." in done.stdout
     assert done.stdout.count("error: 403") == 2
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     assert tree(fresh.home) == []
     assert tree(checkout) == before
 
