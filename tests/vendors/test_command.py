@@ -191,8 +191,8 @@ def test_error_for_a_command_that_a_signal_ended_names_the_signal(scene: Workspa
 #: The third process is the command itself.
 STARTS = """trap '' TERM INT HUP
 echo $$ >"$HOME/pids"
-sh -c 'echo $$ >>"$HOME/pids"; sleep 301; true' &
-setsid sh -c 'echo $$ >>"$HOME/pids"; sleep 302; true' &
+sh -c 'echo $$ >>"$HOME/pids"; exec sleep 301' &
+setsid sh -c 'echo $$ >>"$HOME/pids"; exec sleep 302' &
 while [ "$(wc -l <"$HOME/pids")" -lt 3 ]; do sleep 0.01; done
 touch "$HOME/ready"
 """
