@@ -194,10 +194,9 @@ class Emulator(Answers):
     ) -> HostedRepository:
         """Create a private repository with one commit; or serve the repository at ``path`` by this name, too."""
         workspace, slug = full_name.split("/")
-        if path is None:
-            path = self.folder / "repositories" / f"{workspace}-{slug}.git"
-            make_bare_repository(path, files or {"README.md": f"# {slug}\n"})
-        repository = HostedRepository(workspace, self._uuid_of(workspace), slug, braced_uuid(), path)
+        new = None if path else files or {"README.md": f"# {slug}\n"}
+        folder = path or self.folder / "repositories" / f"{workspace}-{slug}.git"
+        repository = HostedRepository(workspace, self._uuid_of(workspace), slug, braced_uuid(), folder, new)
         self.repositories.append(repository)
         return repository
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any
+
+from tests.emulator.repositories import make_bare_repository
 
 GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 CONSUMER_GRANT_TYPE = "client_credentials"
@@ -46,13 +49,14 @@ class Consumer:
 
 @dataclass
 class HostedRepository:
-    """A repository; ``path`` is the bare repository that git's own http-backend serves."""
+    """A repository. ``files`` are those of its one commit, or None for a ``folder`` that is made already."""
 
     workspace: str
     workspace_uuid: str
     slug: str
     uuid: str
-    path: Path
+    folder: Path
+    files: dict[str, str] | None
     old_slugs: set[str] = field(default_factory=set)
     #: Git may read it without a password, but a wrong password is refused.
     is_public: bool = False
@@ -60,6 +64,19 @@ class HostedRepository:
     @property
     def full_name(self) -> str:
         return f"{self.workspace}/{self.slug}"
+
+    @property
+    def path(self) -> Path:
+        """The bare repository for git's http-backend, made when it is first needed, because most tests need none."""
+        with _MAKING:
+            if self.files is not None:
+                make_bare_repository(self.folder, self.files)
+                self.files = None
+        return self.folder
+
+
+# Two requests may need a repository at once.
+_MAKING = threading.Lock()
 
 
 @dataclass
