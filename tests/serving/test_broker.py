@@ -242,7 +242,7 @@ def test_tokens_of_a_broker_are_printed_by_the_commands_too(acme: Workspace, bro
     assert acme.get(*options, "--scope=repository", check=False).returncode == 2
     acme.machine.bbjwt("--host", acme.bitbucket.host, "token", acme.url, BBJWT_BROKER=broker.where())
     acme.machine.bbjwt(*options, "exec", "--", "git", "clone", "-q", acme.url, "w")
-    assert "the broker gives one" in acme.machine.bbjwt(*options, "doctor", acme.url, check=False).stdout
+    assert "the broker returned a token" in acme.machine.bbjwt(*options, "doctor", acme.url, check=False).stdout
 
 
 # A client chooses the repository and nothing else.
@@ -744,7 +744,7 @@ def test_the_commands_find_the_broker_in_gits_configuration(acme: Workspace, bro
     configure_asker(acme, broker.where())
     token = acme.machine.bbjwt("token", acme.url).stdout.strip()
     assert token in acme.bitbucket.tokens
-    assert "the broker gives one" in acme.machine.bbjwt("doctor", acme.url, check=False).stdout
+    assert "the broker returned a token" in acme.machine.bbjwt("doctor", acme.url, check=False).stdout
     listed = json.loads(acme.machine.bbjwt("--broker", broker.where(), "list", "--json").stdout)
     assert [one["secret"] for one in listed] == ["broker"]
 

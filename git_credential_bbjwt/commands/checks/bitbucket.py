@@ -67,7 +67,7 @@ def _hosts(session: Session, installations: list[Installation]) -> Generator[Che
 def _consumer(one: Installation, subject: Subject) -> str:
     token = subject.session.consumer_token(one, None)
     check_scope(token.scope, subject.options.scope)
-    return f"Bitbucket gives the {one.name} a token of scope {token.scope}"
+    return f"Bitbucket returned a token for the {one.name}, scope {token.scope}"
 
 
 def _connect(one: Installation, session: Session, successor: Installation | None) -> tuple[Check, int]:
@@ -94,7 +94,7 @@ def _connect(one: Installation, session: Session, successor: Installation | None
 
 def _end_of_connect(*, has_consumer: bool) -> Check:
     left = days_left(time.time())
-    when = f"{day_of_the_end()} ({f'{left} days left' if left >= 0 else f'{-left} days ago'})"
+    when = f"{left} days left" if left >= 0 else f"{-left} days ago"
     before = f"before it, run {APP_NAME} register --oauth-consumer --after-connect --workspace SLUG, or use --broker"
     if has_consumer:
         before = "an OAuth consumer is registered for the time after it"

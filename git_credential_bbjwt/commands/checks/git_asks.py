@@ -23,9 +23,9 @@ _OLDEST = (2, 24)
 
 # Features of newer versions that people may miss.
 _ADDED = (
-    (SECTIONS_FOR_PATHS, "knows configure --workspace"),
-    (SETTINGS_BY_ENVIRONMENT, "knows exec"),
-    ((2, 40), "heeds the end of a token that another helper keeps"),
+    (SECTIONS_FOR_PATHS, "is needed for configure --workspace"),
+    (SETTINGS_BY_ENVIRONMENT, "is needed for exec"),
+    ((2, 40), "does not use expired tokens that another helper stored"),
     (PROACTIVE, "asks again in the same command if the server refuses a token"),
 )
 

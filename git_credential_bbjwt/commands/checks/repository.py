@@ -53,21 +53,21 @@ def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]
         # Remedies for clients whose errors hide the cause.
         cure = f"git config lfs.{repository.url}.git/info/lfs.access basic"
         yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
-        yield note("trace", "if a client hides what this helper says, as cargo does", "set BBJWT_TRACE=/FILE")
+        yield note("trace", "if a client such as cargo hides this helper's messages", "set BBJWT_TRACE=/FILE")
         if asking.session.announcement is not None:
             yield passed("announcement", str(asking.session.announcement))
 
 
 def _described(repository: Repository, options: HelperOptions, token: Token, took: float) -> str:
-    end = "without an end that is known"
+    end = "its end is not known"
     if token.expires is not None:
-        end = f"until {time.strftime('%H:%M:%S UTC', time.gmtime(token.expires))}"
+        end = f"expires at {time.strftime('%H:%M:%S UTC', time.gmtime(token.expires))}"
     if token.opens_workspace:
         scope = f", scope {token.granted}" if token.granted else ""
-        return f"one that opens every repository of {repository.workspace}{scope}, {end}"
+        return f"it opens every repository of {repository.workspace}{scope}, {end}"
     if not token.uuid:
-        return f"the broker gives one for {repository.full_name} in {took:.2f} s, {end}"
-    return f"Bitbucket gives one for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
+        return f"the broker returned a token for {repository.full_name} in {took:.2f} s, {end}"
+    return f"Bitbucket returned a token for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
 
 
 def _access(repository: Repository, token: Token, asking: Asking) -> Check:
@@ -88,7 +88,7 @@ def _access(repository: Repository, token: Token, asking: Asking) -> Check:
 def cache(options: HelperOptions) -> Iterator[Check]:
     """Check that tokens can be kept."""
     if options.token_store == "none":
-        yield note("token cache", "no token is kept (--token-store none)")
+        yield note("token cache", "tokens are not cached (--token-store none)")
         return
     for path in token_paths():
         try:
@@ -104,5 +104,6 @@ def cache(options: HelperOptions) -> Iterator[Check]:
         yield passed("token cache", path)
         return
     yield note(
-        "token cache", "no token is kept: there is no private runtime folder (XDG_RUNTIME_DIR), and no usable tmpfs"
+        "token cache",
+        "tokens are not cached, because there is no private runtime folder (XDG_RUNTIME_DIR) and no usable tmpfs",
     )
