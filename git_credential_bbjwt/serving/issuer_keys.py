@@ -150,7 +150,7 @@ class Fetched(NamedTuple):
 
 
 class IssuerKeys:
-    """The keys of one issuer, in memory. Any number of threads may ask; one thread of its own fetches.
+    """The keys of one issuer, in memory, for any number of threads. A separate thread fetches them.
 
     Anybody can send a token that names this issuer and a key of any name, before anything is verified. So an unknown
     key leads to one fetch a minute, a failed fetch is not repeated for 10 s, and no more than three requests wait for a

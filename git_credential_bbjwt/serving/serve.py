@@ -73,9 +73,9 @@ def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], 
 
 
 def _end_in(seconds: float) -> None:
-    """End this process and its children in so many seconds if it still waits for the audit's disk, or for a reader.
+    """End this process and its children after ``seconds``, whatever it is waiting for: the audit's disk, or a reader.
 
-    A signal needs no thread, for which there may be no room.
+    It uses a signal, because a thread cannot always be started.
     """
 
     def end(*_: object) -> None:
