@@ -1,4 +1,4 @@
-"""Refusals by Bitbucket, remembered for 30 s, so that the next process does not repeat a refused request.
+"""Refusals by Bitbucket, remembered for `REFUSAL_LIFE`, so that the next process does not repeat a refused request.
 
 Otherwise, a wrong secret in a clone with 200 submodules would lead to 400 refused requests. Each refusal is remembered
 as narrowly as possible (`connect.RefusalKeys`), in its own file among the notes of the token cache. The file contains
@@ -20,7 +20,7 @@ MOST = 1000
 
 
 class RecentFailures:
-    """The refusals that this user's processes have received in the last 30 s."""
+    """The refusals that this user's processes have received within `REFUSAL_LIFE`."""
 
     def __init__(self, cache: TokenCache, *, for_person: bool) -> None:
         """With ``for_person``, ignore refusals from before this call, because a person's command tries again."""
