@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.core.failures import BadAnswerError
@@ -16,11 +16,12 @@ _LONGEST_OFFSET = 7 * 86_400
 Query = tuple[tuple[str, str], ...]
 
 
-class Signed(NamedTuple):
+class Signed:
     """A JWT, and the seconds by which the clock that it was signed with is ahead of this machine's."""
 
-    jwt: str
-    offset: float
+    def __init__(self, jwt: str, offset: float) -> None:
+        self.jwt = jwt
+        self.offset = offset
 
 
 class Signer(Protocol):

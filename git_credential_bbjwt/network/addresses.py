@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable
 from itertools import chain, zip_longest
-from typing import NamedTuple
 
 # RFC 8305, section 8: the delay between two attempts. Seconds.
 _NEXT = 0.25
@@ -21,11 +20,12 @@ _NEXT = 0.25
 _UNDER_WAY = (0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 
-class Address(NamedTuple):
+class Address:
     """An address to connect to, as `socket.getaddrinfo` returns it."""
 
-    family: int
-    place: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+    def __init__(self, family: int, place: "tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]") -> None:
+        self.family = family
+        self.place = place
 
 
 def addresses_of(host: str, port: int) -> list[Address]:

@@ -7,7 +7,6 @@ for every value of a ``sharedSecret`` or ``secret`` member, and drops any base64
 import json
 import re
 from base64 import b64decode
-from itertools import groupby
 
 from git_credential_bbjwt.core.output import REDACTED, hide
 from git_credential_bbjwt.core.server_text import safe_text
@@ -148,22 +147,15 @@ def _spellings(secret: str) -> set[str]:
 
 def _base64_in(text: str) -> list[tuple[list[re.Match[str]], set[str]]]:
     """Return the blocks of ``text`` that may be base64, each with its possible readings."""
-    found = []
     # Words on the same line are separate. Words at the ends of lines may be one text that was broken into lines.
-    block = 0
-    blocks = []
-    end = 0
+    blocks: list[list[re.Match[str]]] = []
     for word in _BASE64.finditer(text):
-        between = text[end : word.start()]
-        if between.strip() or "\n" not in between:
-            block += 1
-        end = word.end()
-        blocks.append((block, word))
-    for _, numbered in groupby(blocks, key=lambda pair: pair[0]):
-        words = _without_neighbours([word for _, word in numbered])
-        if words:
-            found.append((words, _readings(words)))
-    return found
+        between = text[blocks[-1][-1].end() : word.start()] if blocks else "the beginning"
+        if "\n" in between and not between.strip():
+            blocks[-1].append(word)
+        else:
+            blocks.append([word])
+    return [(words, _readings(words)) for words in map(_without_neighbours, blocks) if words]
 
 
 def _without_neighbours(words: list[re.Match[str]]) -> list[re.Match[str]]:
