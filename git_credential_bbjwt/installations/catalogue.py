@@ -174,7 +174,7 @@ def _with_jwt(levels: list[Level], jwt: Text) -> Iterator[Level]:
     """Use the JWT in place of each injected installation's secret; if none is injected, for Bitbucket Cloud."""
     injected = [level for level in levels if isinstance(level.source, Payload) and (level.problem or list(level))]
     if not injected:
-        cloud = Installation("", "", CLOUD_BASE_URL, CLOUD_API_URL, (), "", SecretPlace.ELSEWHERE, "", jwt.where)
+        cloud = Installation("", CLOUD_BASE_URL, CLOUD_API_URL, jwt.where, secret_place=SecretPlace.ELSEWHERE)
         injected = [Level(Source(jwt.where), lambda: [cloud])]
     consumer = next((one for level in injected for one in level if one.is_consumer), None)
     for level in injected:

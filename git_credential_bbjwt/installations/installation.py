@@ -54,14 +54,14 @@ class Installation(NamedTuple):
     """
 
     app_key: str
-    client_key: str
     base_url: str
     base_api_url: str
-    workspaces: tuple[str, ...]
-    workspace_uuid: str
-    secret_place: SecretPlace
-    registration: str
     where: str
+    client_key: str = ""
+    workspaces: tuple[str, ...] = ()
+    workspace_uuid: str = ""
+    secret_place: SecretPlace = SecretPlace.PAYLOAD
+    registration: str = ""
     shared_secret: str = ""
     jwt: str = ""
     keyring_backend: str = ""

@@ -14,7 +14,6 @@ from git_credential_bbjwt.installations.installation import (
     CLOUD_BASE_URL,
     Installation,
     Kind,
-    SecretPlace,
 )
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER, unwrapped
 
@@ -54,8 +53,6 @@ def _connect(payload: dict[str, Any], where: str) -> Installation:
         base_api_url=base_api_url,
         workspaces=tuple(_workspace_slugs(principal)),
         workspace_uuid=_workspace_uuid(principal) or _uuid_of_client(text_of(payload, "clientKey", where)),
-        secret_place=SecretPlace.PAYLOAD,
-        registration="",
         where=where,
         shared_secret=text_of(payload, "sharedSecret", where),
     )
@@ -83,13 +80,10 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     base_url, base_api_url = _base_urls(fields, where_in, needs_api=False)
     return Installation(
         app_key=key,
-        client_key="",
         base_url=base_url,
         base_api_url=base_api_url,
         workspaces=(workspace.lower(),),
         workspace_uuid=uuid,
-        secret_place=SecretPlace.PAYLOAD,
-        registration="",
         where=where,
         shared_secret=secret,
         kind=Kind.OAUTH_CONSUMER,
