@@ -6,11 +6,11 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
-from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError, CredentialError
+from git_credential_bbjwt.core.failures import ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
-from git_credential_bbjwt.network.connection import MOST_BYTES, Connection, Network, SilentError
-from git_credential_bbjwt.network.response import Response, TooLongError, UnsendableError
+from git_credential_bbjwt.network.connection import Connection, Network, SilentError
+from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.system.budget import Budget
 
 # Seconds without a byte after which an attempt is given up: the first attempt; the first attempt, if a request of this
@@ -133,9 +133,12 @@ class Origin:
                 self.close()
                 raise
             except Exception as problem:  # DNS, TCP, TLS, proxies and broken responses raise different errors.
-                final: ConnectionFailedError | Response = self._failure(problem)
-                attempts, wait = _ATTEMPTS, None
                 self.close()
+
+                from git_credential_bbjwt.network.request_errors import attempt_error
+
+                final: ConnectionFailedError | Response = attempt_error(problem, self.host, self.base_url)
+                attempts, wait = _ATTEMPTS, None
             else:
                 self.is_idle = True
                 if response.status not in _TRANSIENT or is_final(response):
@@ -148,7 +151,8 @@ class Origin:
                 if isinstance(final, Response):
                     return final
                 raise final
-            trace(f"{_in_words(final)}; next attempt in {pause:.1f} s")
+            what = f"status {final.status}" if isinstance(final, Response) else final.what
+            trace(f"{what}; next attempt in {pause:.1f} s")
             self._budget.doing = f"waiting for {self.host} to recover"
             time.sleep(pause)
 
@@ -160,14 +164,16 @@ class Origin:
 
     def _remaining(self, limit: float | None) -> Callable[[], float]:
         """Return a function for the seconds that are left. It raises BudgetSpentError or ConnectionFailedError."""
-        end = None if limit is None else time.monotonic() + limit
+        if limit is None:
+            return self._budget.remaining
+        end = time.monotonic() + limit
 
         def remaining() -> float:
             left = self._budget.remaining()
-            if end is None:
-                return left
             if end <= time.monotonic():
-                raise ConnectionFailedError(f"no response from {self.host} within {limit:g} s", _NETWORK_HINT)
+                from git_credential_bbjwt.network.request_errors import no_response_within
+
+                raise no_response_within(limit, self.host)
             return min(left, end - time.monotonic())
 
         return remaining
@@ -187,49 +193,10 @@ class Origin:
         except SilentError:
             connection.distrust()
             raise
-        except UnsendableError as problem:
-            raise ConnectionFailedError(
-                f"the request to {self.host} has a value with a character that HTTP does not allow",
-                "check the values that the request was made of",
-            ) from problem
-        except TooLongError as problem:
-            raise BadAnswerError(
-                f"the response of {self.host} is longer than {MOST_BYTES} bytes",
-                "check for a proxy that answers in its place",
-            ) from problem
         if not keeps_open:
             self.close()
         trace(f"{method} {self.base_url}{target}: {response.status} in {time.monotonic() - started:.3f} s")
         return response
-
-    def _failure(self, problem: Exception) -> ConnectionFailedError:
-        """Return the error for a failed attempt; raise it if another attempt cannot help."""
-        import ssl  # `connection` has already imported it.
-
-        reason = _reason(problem)
-        if isinstance(problem, ssl.SSLCertVerificationError):
-            raise ConnectionFailedError(
-                f"the certificate of {self.host} cannot be verified: {reason}",
-                "if your network has its own certificate authority, name its file: git config --global "
-                f"http.{self.base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
-            ) from problem
-        if isinstance(problem, ssl.SSLError) and _wants_certificate(problem.reason):
-            raise ConnectionFailedError(
-                f"{self.host}, or a proxy, wants a client certificate: {reason}",
-                "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
-            ) from problem
-        hint = _NETWORK_HINT
-        if isinstance(problem, (ConnectionError, ssl.SSLEOFError)):
-            hint += "; a server that hangs up like this may want a client certificate (http.sslCert)"
-        return ConnectionFailedError(f"no response from {self.host}: {reason}", hint)
-
-
-# Characters of a failure's reason that are shown.
-_LONGEST_REASON = 300
-
-_NETWORK_HINT = (
-    "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each attempt"
-)
 
 
 def _patience(network: Network, lost: int, left: float) -> float:
@@ -243,29 +210,8 @@ def _patience(network: Network, lost: int, left: float) -> float:
     return min(_SECOND_PATIENCE, left / 2) if lost == 1 else left
 
 
-def _in_words(final: ConnectionFailedError | Response) -> str:
-    return f"status {final.status}" if isinstance(final, Response) else final.what
-
-
-def _reason(problem: Exception) -> str:
-    """Return the words of the system, OpenSSL or a proxy library for a failure."""
-    from git_credential_bbjwt.core.server_text import safe_text  # Only a failure needs it.
-
-    text = getattr(problem, "verify_message", None) or getattr(problem, "strerror", None) or str(problem)
-    return safe_text(str(text), _LONGEST_REASON) or type(problem).__name__
-
-
 def _jitter() -> float:
     """Return a factor around 1, so that many processes that failed together do not retry at the same time."""
     from random import uniform
 
     return uniform(0.5, 1.5)  # noqa: S311  # no key
-
-
-def _wants_certificate(reason: str) -> bool:
-    """Return whether a server wanted a certificate (RFC 8446, section 6.2; before TLS 1.3, alerts are less exact).
-
-    ``reason`` is OpenSSL's.
-    """
-    alerts = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNKNOWN_CA", "HANDSHAKE_FAILURE")
-    return any(f"ALERT_{alert}" in str(reason) for alert in alerts)
