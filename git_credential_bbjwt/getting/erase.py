@@ -1,6 +1,7 @@
 """The operation ``erase``: git names a token that the server refused, so the helper does not return it again."""
 
 import time
+from functools import partial
 
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -45,14 +46,15 @@ def erase(options: HelperOptions) -> int:
     budget = Budget(options.timeout)
     budget.watch(say_that_time_is_up)
     is_known = False
-    for one, drop in ((slot, _drop), (_workspace_slot(cache, repository, options.app, refused), _drop_workspaces)):
-        if _refused_record(one, refused) is not None:
+    of_workspace = _workspace_slot(cache, repository, options.app, refused)
+    for holder, drop in ((slot, _drop), (of_workspace, partial(_drop_workspaces, of_repository=slot))):
+        if _refused_record(holder, refused) is not None:
             is_known = True
-            with one.lock(budget):
+            with holder.lock(budget):
                 # Check again under the lock, because a token that another process minted meanwhile must stay.
-                record = _refused_record(one, refused)
+                record = _refused_record(holder, refused)
                 if record is not None:
-                    drop(slot, one, record, is_refused=refused is not None)
+                    drop(holder, record, is_refused=refused is not None)
     if not is_known and refused is not None:
         if options.broker:
             slot.refuse(refused, None)
@@ -88,7 +90,7 @@ def _refused_record(slot: Slot, refused: str | None) -> Record | None:
     return record if record is not None and refused in (None, record.fingerprint) else None
 
 
-def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
+def _drop(slot: Slot, record: Record, *, is_refused: bool) -> None:
     """Drop the record, unless the server has refused too many tokens."""
     if is_refused:
         try:
@@ -101,12 +103,12 @@ def _drop(slot: Slot, _: Slot, record: Record, *, is_refused: bool) -> None:
     trace(f"{slot.repository.full_name}: dropped the cached token")
 
 
-def _drop_workspaces(slot: Slot, workspace: Slot, record: Record, *, is_refused: bool) -> None:
+def _drop_workspaces(of_workspace: Slot, record: Record, *, of_repository: Slot, is_refused: bool) -> None:
     """Drop the workspace's token if it may be replaced; otherwise close the repository."""
-    if is_refused and not may_be_replaced(workspace, record):
-        trace(f"{slot.repository.full_name}: the workspace's token stays for the other repositories")
-        slot.close(None)
+    if is_refused and not may_be_replaced(of_workspace, record):
+        trace(f"{of_repository.repository.full_name}: the workspace's token stays for the other repositories")
+        of_repository.close(None)
         return
-    slot.reopen()
-    workspace.drop()
+    of_repository.reopen()
+    of_workspace.drop()
     trace(f"{record.workspace}: dropped the cached token of the workspace")
