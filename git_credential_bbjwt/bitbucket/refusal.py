@@ -62,17 +62,15 @@ def refuse(response: Response, host: str, request: Request, remedy: str = "") ->
     # The body of a response below 400 is not shown, because it may contain a token.
     code, words = server_words(response.body) if response.status >= 400 else ("", "")
     what, hint = _named_cause(response, host) or _meaning(response, host, request, code, remedy)
-    refusal = RefusedError(
+    raise RefusedError(
         f"{what}: {words}" if words else what,
         hint,
         status=response.status,
-        server_time=response.date,
         is_about_repository=request is Request.LOOK_UP and response.status in (403, 404),
         is_used_up=response.status == 429 and response.retry_after is None,
+        is_of_swap=request is Request.SWAP,
+        is_unknown_grant=response.status == 400 and _says(response, "unsupported grant type"),
     )
-    refusal.is_of_swap = request is Request.SWAP
-    refusal.is_unknown_grant = response.status == 400 and _says(response, "unsupported grant type")
-    raise refusal
 
 
 def _meaning(response: Response, host: str, request: Request, code: str, remedy: str) -> tuple[str, str]:

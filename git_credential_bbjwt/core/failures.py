@@ -80,16 +80,13 @@ class BrokerError(CredentialError):
 class RefusedError(CredentialError):
     """Bitbucket refused a request.
 
-    ``status`` is the HTTP status; ``server_time`` is the Unix time of the response's ``Date`` header, if it has one.
-    ``is_about_repository``: only the requested repository does not exist or is closed to the app. ``is_used_up``: the
-    hour's allowance is used up. ``is_of_swap``: the request was the swap and not the look-up. ``is_unknown_grant``: the
-    token endpoint does not know the grant. ``is_remembered``: an earlier call was refused. ``installation`` is the key
-    under which a refusal of all of an installation's requests is remembered.
+    ``status`` is the HTTP status. ``is_about_repository``: only the requested repository does not exist or is closed to
+    the app. ``is_used_up``: the hour's allowance is used up. ``is_of_swap``: the request was the swap and not the
+    look-up. ``is_unknown_grant``: the token endpoint does not know the grant. ``is_remembered``: an earlier call was
+    refused. ``installation`` is the key under which a refusal of all of an installation's requests is remembered.
     """
 
     installation = ""
-    is_of_swap = False
-    is_unknown_grant = False
     is_remembered = False
 
     def __init__(
@@ -98,15 +95,17 @@ class RefusedError(CredentialError):
         hint: str = "",
         *,
         status: int,
-        server_time: float | None = None,
         is_about_repository: bool = False,
         is_used_up: bool = False,
+        is_of_swap: bool = False,
+        is_unknown_grant: bool = False,
     ) -> None:
         super().__init__(what, hint)
-        self.is_used_up = is_used_up
         self.status = status
-        self.server_time = server_time
         self.is_about_repository = is_about_repository
+        self.is_used_up = is_used_up
+        self.is_of_swap = is_of_swap
+        self.is_unknown_grant = is_unknown_grant
 
 
 class WholeWorkspaceError(CredentialError):

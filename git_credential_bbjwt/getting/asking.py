@@ -47,7 +47,6 @@ class Asking:
         self.must_keep = cache is not None
         self.keeps = options.token_store != "none"
         self.cache = cache or TokenCache.open(create=self.keeps)
-        self.for_person = for_person
         self.whole_workspace = whole_workspace
         allows_names = self.must_keep or bool(options.allow)
         uuids_within = _UUIDS_OF_ALLOWED_NAMES if allows_names else UUID_LIFE

@@ -79,7 +79,7 @@ def obtain(
 
 def _check_not_closed(asking: Asking, slot: Slot, vendors: list[Vendor | Chooser]) -> None:
     """Raise TooManyRefusedError if the server has refused the newest token, too, within `CLOSED_FOR`."""
-    seconds = 0 if asking.for_person else slot.closed_for()
+    seconds = 0 if asking.session.for_person else slot.closed_for()
     if seconds:
         opens_workspace = isinstance(vendors[-1], Vendor) and vendors[-1].opens_workspace
         raise closed_error(slot.repository, seconds, opens_workspace=opens_workspace)

@@ -18,6 +18,9 @@ from git_credential_bbjwt.tokens.names import REFUSAL_LIFE, REFUSALS
 #: Limit of the remembered refusals.
 MOST = 1000
 
+# What is remembered of a RefusedError's kind.
+_KINDS = ("is_about_repository", "is_of_swap", "is_unknown_grant")
+
 
 class RecentFailures:
     """The refusals that this user's processes have received within `REFUSAL_LIFE`."""
@@ -48,10 +51,8 @@ class RecentFailures:
             hint = f"git-credential-bbjwt token URL asks at once; {found['hint']}"
             if found["is_broader"]:
                 return BroaderScopeError(what, hint)
-            refusal = RefusedError(
-                what, hint, status=int(found["status"]), is_about_repository=bool(found["is_about_repository"])
-            )
-            refusal.is_of_swap, refusal.is_unknown_grant = bool(found["is_of_swap"]), bool(found["is_unknown_grant"])
+            kinds = {name: bool(found[name]) for name in _KINDS}
+            refusal = RefusedError(what, hint, status=int(found["status"]), **kinds)
         except (ValueError, KeyError, TypeError):
             return None
         refusal.is_remembered = True
@@ -63,13 +64,8 @@ class RecentFailures:
         if isinstance(refusal, RefusedError):
             if refusal.is_remembered:
                 return
-            content |= {
-                "is_broader": False,
-                "status": refusal.status,
-                "is_about_repository": refusal.is_about_repository,
-                "is_of_swap": refusal.is_of_swap,
-                "is_unknown_grant": refusal.is_unknown_grant,
-            }
+            content |= {"is_broader": False, "status": refusal.status}
+            content |= {name: getattr(refusal, name) for name in _KINDS}
         folder = self._cache.make_notes()
         if folder is None:
             return

@@ -253,9 +253,7 @@ def test_hint_for_a_refused_injected_consumer_names_its_source(acme: Workspace) 
 
 def refusal(status: int, *, swap: bool = True, unknown_grant: bool = False) -> RefusedError:
     """A refusal."""
-    found = RefusedError("no", status=status)
-    found.is_of_swap, found.is_unknown_grant = swap, unknown_grant
-    return found
+    return RefusedError("no", status=status, is_of_swap=swap, is_unknown_grant=unknown_grant)
 
 
 @pytest.mark.parametrize(
