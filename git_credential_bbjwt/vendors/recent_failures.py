@@ -18,7 +18,7 @@ from git_credential_bbjwt.tokens.names import REFUSAL_LIFE, REFUSALS
 #: Limit of the remembered refusals.
 MOST = 1000
 
-# What is remembered of a RefusedError's kind.
+# The members of a RefusedError that are remembered, besides its text and status.
 _KINDS = ("is_about_repository", "is_of_swap", "is_unknown_grant")
 
 
