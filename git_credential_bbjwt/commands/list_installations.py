@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from git_credential_bbjwt.commands.command_line import with_broker
-from git_credential_bbjwt.core.asked import Asked
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note, one_line
 from git_credential_bbjwt.core.places import site_config_folder
@@ -79,7 +79,7 @@ def _print_json(catalogue: Catalogue) -> int:
     """Print a JSON array, as they are read; return how many."""
     print("[", end="")
     count = 0
-    for fields in chain(map(_fields, catalogue), map(_fields_of_asked, catalogue.to_ask())):
+    for fields in chain(map(_fields, catalogue), map(_fields_on_demand, catalogue.to_ask())):
         print(",\n" if count else "\n", json.dumps(fields, indent=2), sep="", end="")
         count += 1
     print("\n]" if count else "]")
@@ -120,7 +120,7 @@ def _fields(one: Installation) -> dict[str, object]:
     }
 
 
-def _fields_of_asked(one: Asked) -> dict[str, object]:
+def _fields_on_demand(one: OnDemandSource) -> dict[str, object]:
     return {
         "kind": None,
         "after_connect": False,

@@ -47,7 +47,7 @@ CLOSED = "~closed"
 # The last part of the name of a broker's slot, so that a broker and a client of the same user do not share locks.
 _BROKERS = "broker"
 
-_FORMAT = "bbjwt-token-record 5"
+_FORMAT = "bbjwt-token-record 6"
 _END = "end"
 
 _TEXT_FIELDS = (
@@ -61,7 +61,7 @@ _TEXT_FIELDS = (
     "uuid",
     "opens",
     "granted",
-    "asked",
+    "requested_scope",
     "fingerprint",
     "username",
     "token",
@@ -77,8 +77,8 @@ class Record:
     ``host``, ``workspace``, ``name``, ``scope`` and ``app`` are those of its slot (`tokens.slot`). ``minted`` and
     ``expires`` are Unix times. ``stamp`` is that of all sources of installations at the time of the mint, ``identity``
     a digest of the vendor. ``fingerprint`` identifies the token in ``state[]``. ``opens`` is ``workspace`` for a token
-    that opens more than one repository. ``granted`` then names the token's scopes, and ``asked`` the requested scope
-    that they were compared with.
+    that opens more than one repository. ``granted`` then names the token's scopes, which were compared with
+    ``requested_scope``.
     """
 
     __slots__ = (*_TEXT_FIELDS, "expires", "minted")
@@ -93,7 +93,7 @@ class Record:
     uuid: str
     opens: str
     granted: str
-    asked: str
+    requested_scope: str
     fingerprint: str
     username: str
     token: str
@@ -211,7 +211,7 @@ def cached_record(repository: Repository, scope: str, app: str) -> Record | None
         return record
     workspace = Repository(repository.host, repository.workspace, "")
     record = read_record(folder, slot_name(workspace, "", app), workspace, "", app)
-    if record is None or record.asked != scope or folder.read(name + CLOSED) is not None:
+    if record is None or record.requested_scope != scope or folder.read(name + CLOSED) is not None:
         return None
     return record
 

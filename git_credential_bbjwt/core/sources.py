@@ -75,9 +75,9 @@ def _jwt_in_variable() -> Text | None:
 
 
 def _command(where: str, command: str, hosts: tuple[str, ...]) -> Source:
-    from git_credential_bbjwt.core.asked import Command
+    from git_credential_bbjwt.core.on_demand import CommandSource
 
-    return Command(where, command, hosts)
+    return CommandSource(where, command, hosts)
 
 
 def _registry(folder: str | None) -> "Iterator[Source]":
@@ -105,9 +105,9 @@ def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Sourc
     if environ.get("CREDENTIALS_DIRECTORY"):
         yield Payload.in_file(environ["CREDENTIALS_DIRECTORY"] + "/bbjwt-installation", optional=True)
     if options.broker is not None:
-        from git_credential_bbjwt.core.asked import Broker
+        from git_credential_bbjwt.core.on_demand import BrokerSource
 
-        yield Broker("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
+        yield BrokerSource("the broker", options.broker, hosts, options.id_token_command, options.id_token_file)
     yield from _registry(user_config_folder())
     yield from _registry(site_config_folder())
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import BrokerError, InstallationError, TooManyRefusedError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.options import HelperOptions, check_allowed
 from git_credential_bbjwt.core.record import BROKERED, Record
 from git_credential_bbjwt.core.repository import Repository
@@ -32,7 +32,7 @@ def obtain_for_person(asking: Asking, repository: Repository) -> Token:
     check_allowed(asking.options.allow, repository)
     token = obtain(asking, repository, asking.vendors(candidates)) if candidates else None
     if token is None:
-        asked = [one.where for one in candidates if isinstance(one, Asked)]
+        asked = [one.where for one in candidates if isinstance(one, OnDemandSource)]
         if asked and len(asked) == len(candidates):
             raise InstallationError(
                 f"{' and '.join(asked)} has no token for {repository.full_name}",

@@ -48,7 +48,7 @@ def cached_workspace_token(asking: Asking, slot: Slot, record: Record, *, is_onl
         from git_credential_bbjwt.bitbucket.consumer import check_scope
 
         check_scope(record.granted, scope)
-    record.asked = scope
+    record.requested_scope = scope
     return use(asking, slot, record, is_settled=is_only)
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.source import Payload, Registry, Source, Text
@@ -17,7 +17,7 @@ from git_credential_bbjwt.installations.installation import (
 from git_credential_bbjwt.installations.levels import Level, level_of, unreadable
 
 #: An installation, or a command or broker that is asked when a token is needed.
-Candidate = Installation | Asked
+Candidate = Installation | OnDemandSource
 
 
 class Catalogue:
@@ -51,9 +51,9 @@ class Catalogue:
                 level.problem = problem
         return found
 
-    def to_ask(self) -> list[Asked]:
+    def to_ask(self) -> list[OnDemandSource]:
         """Return the commands and brokers."""
-        return [level.source for level in self._levels if isinstance(level.source, Asked)]
+        return [level.source for level in self._levels if isinstance(level.source, OnDemandSource)]
 
     def problems(self) -> list[InstallationError]:
         """Return the problems of the sources that could not be used."""
@@ -88,7 +88,7 @@ class Catalogue:
         found: Installation | None = None
         successors: list[Installation] = []
         for level in self._levels:
-            if isinstance(level.source, Asked):
+            if isinstance(level.source, OnDemandSource):
                 if found is None and level.names(repository.host):
                     asked.append(level.source)
                 continue

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import Payload, Registry, Source, file_of, host_folder, host_of
 from git_credential_bbjwt.installations.installation import Installation
@@ -123,7 +123,7 @@ def registered_slugs(where: str, host: str) -> list[str]:
 
 def level_of(source: Source) -> Level:
     """Return the level for ``source``, chosen by its class."""
-    if isinstance(source, Asked):
+    if isinstance(source, OnDemandSource):
         return Level(source, hosts=source.hosts)
     if isinstance(source, Registry):
         return _Registered(source)

@@ -13,7 +13,7 @@ class Token(NamedTuple):
     ``value`` is git's password, and ``identity`` is the vendor's. ``expires`` is the Unix time of its end, None if that
     is not known. ``minted`` is the Unix time at which it was requested. ``uuid`` is the UUID of the one repository that
     it opens, None if it came from a broker or ``opens_workspace``. ``granted`` names the scopes of a token that opens a
-    workspace, and ``asked`` the requested scope that they were compared with.
+    workspace, which were compared with ``requested_scope``.
     """
 
     value: str
@@ -24,7 +24,7 @@ class Token(NamedTuple):
     username: str = USERNAME
     opens_workspace: bool = False
     granted: str = ""
-    asked: str = ""
+    requested_scope: str = ""
     #: Whether it comes from the token cache. Git gets such a token with a ``state[]`` to refuse it by.
     is_cached: bool = False
     #: Whether the token cache may keep it.
@@ -44,7 +44,7 @@ def record_of(token: Token, repository: Repository, scope: str, app: str, *, sta
     record.scope, record.app, record.stamp, record.identity = scope, app, stamp, token.identity
     record.uuid, record.username, record.token = token.uuid or "", token.username, token.value
     record.opens, record.granted = WORKSPACE if token.opens_workspace else "", token.granted
-    record.asked = token.asked
+    record.requested_scope = token.requested_scope
     record.fingerprint = token.fingerprint
     record.minted, record.expires = token.minted, token.expires
     return record
@@ -60,7 +60,7 @@ def cached_token(record: Record) -> Token:
         username=record.username,
         opens_workspace=record.opens_workspace,
         granted=record.granted,
-        asked=record.asked,
+        requested_scope=record.requested_scope,
         identity=record.identity,
         is_cached=True,
     )

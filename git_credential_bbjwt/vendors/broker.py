@@ -10,8 +10,8 @@ import stat
 import sys
 import time
 
-from git_credential_bbjwt.core.asked import Broker as BrokerSource
 from git_credential_bbjwt.core.digest import digest
+from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import format_answer, state_entry
 from git_credential_bbjwt.core.record import BROKERED

@@ -1,15 +1,14 @@
 """The choice of the vendor for a source. Each vendor is imported only when it is used."""
 
-from git_credential_bbjwt.core.asked import Asked, Command
-from git_credential_bbjwt.core.asked import Broker as BrokerSource
+from git_credential_bbjwt.core.on_demand import BrokerSource, CommandSource, OnDemandSource
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
 
 
-def vendor_for(source: Installation | Asked, session: Session) -> Vendor | Chooser:
+def vendor_for(source: Installation | OnDemandSource, session: Session) -> Vendor | Chooser:
     """Return the vendor of an installation, or of an installation command or broker that is asked."""
-    if isinstance(source, Command):
+    if isinstance(source, CommandSource):
         from git_credential_bbjwt.vendors.command import InstallationCommand
 
         return InstallationCommand(source, session)

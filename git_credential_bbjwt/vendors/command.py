@@ -1,8 +1,8 @@
 """Installation commands, which print a payload from a secret store for one mint. It is never in a file."""
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.source import unpacked
@@ -30,25 +30,25 @@ class InstallationCommand:
     Their tokens have the command's identity, so a cached token is used until its end without running the command again.
     """
 
-    def __init__(self, asked: Asked, session: Session) -> None:
-        self.identity = digest("command", asked.how)
-        self._asked = asked
+    def __init__(self, source: OnDemandSource, session: Session) -> None:
+        self.identity = digest("command", source.how)
+        self._source = source
         self._session = session
 
     def vendors(self, repository: Repository) -> list[Vendor]:
         """Return the vendors of the printed installations; none if nothing is printed. Raises CredentialError."""
         self._session.has_asked = True
-        self._session.budget.doing = f"waiting for {self._asked.where}"
+        self._session.budget.doing = f"waiting for {self._source.where}"
         found: list[Vendor] = [
             OAuthConsumer(one, self._session) if one.is_consumer else Connect(one, self._session)
-            for one in ask_command(self._asked, repository, self._session.budget)
+            for one in ask_command(self._source, repository, self._session.budget)
         ]
         for one in found:
             one.identity = self.identity
         return found
 
 
-def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[Installation]:
+def ask_command(source: OnDemandSource, repository: Repository, budget: Budget) -> list[Installation]:
     """Run the command for ``repository``; return the installations to ask, none if the command prints nothing.
 
     Raises CredentialError if the command fails or prints another workspace's payload. Raises InstallationError if it
@@ -60,9 +60,9 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
         "BBJWT_WORKSPACE": repository.workspace,
         "BBJWT_REPOSITORY": repository.name,
     }
-    done = shell.run(asked.how, b"", most=_LONGEST_PAYLOAD, env=environment, seconds=budget.remaining())
+    done = shell.run(source.how, b"", most=_LONGEST_PAYLOAD, env=environment, seconds=budget.remaining())
     budget.remaining()  # If the budget has ended the command, its output is incomplete.
-    where = f"the output of {asked.where}"
+    where = f"the output of {source.where}"
     for line in shown_lines(done.errors, done.output, _MOST_LINES):
         note(line)
     if len(done.output) > _LONGEST_PAYLOAD:
@@ -70,7 +70,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
     if done.status != 0:
         status = f"failed with exit status {done.status}" if done.status > 0 else f"was ended by signal {-done.status}"
         raise CredentialError(
-            f"{asked.where} {status}",
+            f"{source.where} {status}",
             "run it by hand to see why; BBJWT_HOST, BBJWT_WORKSPACE and BBJWT_REPOSITORY name the repository",
         )
     if not done.output.strip():
@@ -81,7 +81,7 @@ def ask_command(asked: Asked, repository: Repository, budget: Budget) -> list[In
     serving = [one for one in printed if one.serves(repository)]
     if not serving:
         raise CredentialError(
-            f"{asked.where} printed the payload of another workspace than {repository.workspace}",
+            f"{source.where} printed the payload of another workspace than {repository.workspace}",
             "it must print the payload of BBJWT_WORKSPACE, or nothing and exit with 0",
         )
     first = chosen(serving, repository.workspace, "") or serving[0]

@@ -4,9 +4,9 @@ The response is not trusted: only text in git's format is taken, no redirect is 
 broker's exact origin only. Sources: RFC 6750 section 2.1 (``Bearer``), git-credential(1), "INPUT/OUTPUT FORMAT".
 """
 
-from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError, RefusedError
+from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.network.response import Response
@@ -26,7 +26,7 @@ _HINTS = {
 
 
 def ask_by_https(
-    broker: Broker, where: Where, repository: Repository, request: bytes, session: Session, identity: str
+    broker: BrokerSource, where: Where, repository: Repository, request: bytes, session: Session, identity: str
 ) -> Token | None:
     """Return the token of the broker at ``where``; None if it has nothing to say about ``repository``.
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
-from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
+from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.where import Where
@@ -44,7 +44,7 @@ _PLATFORMS = {
 _ANYWHERE = "set BBJWT_ID_TOKEN, BBJWT_ID_TOKEN_FILE or BBJWT_ID_TOKEN_COMMAND"
 
 
-class Source(NamedTuple):
+class IdTokenSource(NamedTuple):
     """Where the ID token for ``audience`` comes from.
 
     ``identity`` is a digest that is another for another identity, and costs no request. ``read`` returns the token's
@@ -57,7 +57,7 @@ class Source(NamedTuple):
     read: Callable[[], str]
 
 
-def find_source(broker: Broker, session: Session) -> Source:
+def find_source(broker: BrokerSource, session: Session) -> IdTokenSource:
     """Return the first source of a token for ``broker`` that is present. If it fails, no other is tried.
 
     Raises BrokerError.
@@ -68,8 +68,8 @@ def find_source(broker: Broker, session: Session) -> Source:
         hide(environ.get(name, "").strip())
     audience = environ.get("BBJWT_AUDIENCE", "") or Where.parse(broker.how).text
 
-    def source(name: str, identity: tuple[str, ...], read: Callable[[], str]) -> Source:
-        return Source(name, digest(*identity), audience, read)
+    def source(name: str, identity: tuple[str, ...], read: Callable[[], str]) -> IdTokenSource:
+        return IdTokenSource(name, digest(*identity), audience, read)
 
     command = broker.id_token_command or environ.get("BBJWT_ID_TOKEN_COMMAND", "")
     if command.strip():
@@ -91,7 +91,7 @@ def find_source(broker: Broker, session: Session) -> Source:
     raise BrokerError("the broker needs an ID token, and there is none", how.format(audience=audience))
 
 
-def get(source: Source) -> tuple[str, dict[str, object]]:
+def get(source: IdTokenSource) -> tuple[str, dict[str, object]]:
     """Return the token of ``source`` and its claims. Raises BrokerError for a token that must not be sent."""
     text = source.read().strip()
     hide(text)
@@ -115,7 +115,7 @@ def get(source: Source) -> tuple[str, dict[str, object]]:
     return text, claims
 
 
-def _claims(text: str, source: Source) -> dict[str, object]:
+def _claims(text: str, source: IdTokenSource) -> dict[str, object]:
     """Return the claims of a token, which nobody has verified. Raises BrokerError, without the token."""
     if len(text) > _LONGEST_TOKEN:
         why = f"is over {_LONGEST_TOKEN} bytes long"

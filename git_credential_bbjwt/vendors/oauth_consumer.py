@@ -57,7 +57,7 @@ class OAuthConsumer:
             minted=found.minted,
             opens_workspace=True,
             granted=found.scope,
-            asked=scope,
+            requested_scope=scope,
             identity=self.identity,
             may_be_kept=self.may_be_kept,
         )

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.option_table import OPTIONS
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
@@ -72,7 +72,9 @@ def order(
 ) -> list[str]:
     """Return the keys of those that are asked for ``repository``, in their order."""
     catalogue = catalogue_of(monkeypatch, tmp_path, sources)
-    return [one.kind if isinstance(one, Asked) else one.app_key for one in catalogue.candidates(repository, app)]
+    return [
+        one.kind if isinstance(one, OnDemandSource) else one.app_key for one in catalogue.candidates(repository, app)
+    ]
 
 
 BOTH = {"clientInfo": APP} | consumer()
@@ -302,8 +304,8 @@ def test_list_takes_every_option_that_names_a_source(monkeypatch: pytest.MonkeyP
     assert name in COMMANDS["list"].options or not (asked.to_ask() or asked.problems())
 
 
-@pytest.mark.parametrize("kind", Asked.__subclasses__(), ids=lambda kind: kind.kind)
-def test_every_source_that_is_asked_has_a_vendor(kind: type[Asked]) -> None:
+@pytest.mark.parametrize("kind", OnDemandSource.__subclasses__(), ids=lambda kind: kind.kind)
+def test_every_source_that_is_asked_has_a_vendor(kind: type[OnDemandSource]) -> None:
     session = Session(Budget(1), TokenCache.open(create=False), for_person=True)
 
     assert vendor_for(kind("here", "true", ("localhost",)), session).identity

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from git_credential_bbjwt.core.asked import Broker
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
@@ -115,7 +115,7 @@ class Client:
         for name, value in variables.items():
             self._monkeypatch.setenv(name, value)
         session = Session(Budget(20), TokenCache(None, None, None), for_person=False)
-        vendor = Vendor(Broker("the broker", self._fake.url, ()), session)
+        vendor = Vendor(BrokerSource("the broker", self._fake.url, ()), session)
         try:
             return vendor.token(WIDGETS, "repository", [])
         finally:

@@ -204,7 +204,7 @@ BROKEN_RECORDS: dict[str, Callable[[Path], object]] = {
     "empty": lambda record: record.write_bytes(b""),
     "truncated": truncate,
     "garbage": lambda record: record.write_bytes(os.urandom(500)),
-    "another format": lambda record: replaced(record, b"record 5", b"record 1"),
+    "another format": lambda record: replaced(record, b"record 6", b"record 1"),
     "expiry is not a number": lambda record: replaced(record, b"expires=", b"expires=x"),
     "a line break in the token": lambda record: replaced(record, b"token=", b"token=a\nhost=b\ntoken="),
     "an escape in the token": lambda record: replaced(record, b"token=", b"token=\x1b"),

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple, ParamSpec
 
-from git_credential_bbjwt.core.asked import Asked
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.repository import Repository
@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     session: Session
 
     @property
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[OnDemandSource]:
         """The commands and brokers that are asked about the host."""
         everyone = self.catalogue.to_ask()
         return [one for one in everyone if self.repository is None or self.repository.host in one.hosts]

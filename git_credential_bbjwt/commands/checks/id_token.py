@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from git_credential_bbjwt.commands.checks.check import Check, checked
-from git_credential_bbjwt.core.asked import Broker
+from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.where import HTTPS, Where
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.system.budget import Budget
@@ -15,11 +15,11 @@ from git_credential_bbjwt.vendors.session import Session
 def id_tokens(catalogue: Catalogue, budget: Budget) -> Iterator[Check]:
     """Check that there is an ID token for each broker that is asked by https."""
     for broker in catalogue.to_ask():
-        if isinstance(broker, Broker) and Where.parse(broker.how).way == HTTPS:
+        if isinstance(broker, BrokerSource) and Where.parse(broker.how).way == HTTPS:
             yield checked("ID token", _id_token, broker, budget)
 
 
-def _id_token(broker: Broker, budget: Budget) -> str:
+def _id_token(broker: BrokerSource, budget: Budget) -> str:
     from git_credential_bbjwt.vendors import id_token
 
     session = Session(budget, TokenCache.open(create=False), for_person=True)

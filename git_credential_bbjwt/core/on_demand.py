@@ -4,8 +4,11 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.source import Source
 
 
-class Asked(Source):
-    """A source that is asked about repositories of ``hosts``. ``how`` is its command line or address."""
+class OnDemandSource(Source):
+    """A source that is asked about repositories of ``hosts`` when a token is needed.
+
+    ``how`` is its command line or address.
+    """
 
     #: Its name in ``list --json``.
     kind = ""
@@ -22,13 +25,13 @@ class Asked(Source):
         return self.kind + ascii(self.how)
 
 
-class Command(Asked):
+class CommandSource(OnDemandSource):
     """A command that prints a payload."""
 
     kind = "command"
 
 
-class Broker(Asked):
+class BrokerSource(OnDemandSource):
     """A broker that returns tokens. ``id_token_command`` and ``id_token_file`` are used only for an https broker."""
 
     kind = "broker"
