@@ -37,7 +37,7 @@ from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.serving.audit import audit_line
 from git_credential_bbjwt.serving.client import key_of
 from git_credential_bbjwt.tokens.token import Token, record_of
-from git_credential_bbjwt.vendors.broker_answer import checked
+from git_credential_bbjwt.vendors.broker_answer import parse_answer
 
 _HOST = "bitbucket.org"
 _NAME = re.compile(r"[a-z0-9._-]{1,128}|\{[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}")
@@ -252,7 +252,7 @@ def broker_answer(data: bytes) -> None:
     widgets = Repository(_HOST, "acme", "widgets")
     answer, _, errors = data.partition(b"\0\0")
     try:
-        found = checked(answer, errors, widgets, "broker-x")
+        found = parse_answer(answer, errors, widgets, "broker-x")
     except CredentialError as problem:
         _is_one_line(problem, without="eyJhbGciOiJ")
         return

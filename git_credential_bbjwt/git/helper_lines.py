@@ -122,7 +122,7 @@ def options_for(url: str) -> Iterator[HelperOptions]:
 
 
 def use_http_path(url: str) -> bool:
-    """Whether git sends the path with requests for ``url``. Raises GitError."""
+    """Return whether git sends the path with requests for ``url``. Raises GitError."""
     return any(not is_false(setting.value) for setting in _settings("usehttppath", url)[-1:])
 
 

@@ -1,4 +1,4 @@
-"""Asking a broker for a token: a socket, or a command that answers one request in git's credential format.
+"""Get tokens from a broker: by a socket, or by a command that answers one request in git's credential format.
 
 Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; ssh(1), "EXIT STATUS" (255 for an error of ssh itself); unix(7).
 """
@@ -20,13 +20,20 @@ from git_credential_bbjwt.core.where import HTTPS, SOCKET, Where
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.token import Token
-from git_credential_bbjwt.vendors.broker_answer import HINT, LONGEST_ANSWER, checked, is_complete, last_words, no_token
+from git_credential_bbjwt.vendors.broker_answer import (
+    HINT,
+    LONGEST_ANSWER,
+    is_complete,
+    last_words,
+    no_token,
+    parse_answer,
+)
 from git_credential_bbjwt.vendors.session import Session
 
-# How many refused tokens are named: the newest ones.
+# Limit of the refused tokens that a request names. The newest are named.
 _NAMED = 16
 
-# Seconds for which a broker that was not reached is asked again, and for which a socket is waited for.
+# Seconds for which the helper tries again if a broker is not reached, or if its socket does not exist yet.
 _FOR_BROKER = 20.0
 _FOR_SOCKET = 10.0
 
@@ -41,7 +48,7 @@ _SSH_FAILED = 255
 _KEY_REFUSED = b"Permission denied"
 _UNKNOWN_HOST = b"Host key verification failed"
 
-# A command line that is shown. Another one may have a secret in it.
+# A command line that errors may show. Any other command line may contain a secret.
 _PLAIN_SSH = re.compile(r"ssh( [A-Za-z0-9@._-]+)+")
 
 # The exit status of a shell that does not find the command.
@@ -61,7 +68,7 @@ class Broker:
         self._session = session
 
     def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
-        """Return the broker's token; None if it has nothing to say about ``repository``.
+        """Return the broker's token; None if the broker answers nothing for ``repository``.
 
         ``refused`` are the fingerprints of tokens that git's server refused, the newest last. Raises BrokerError, and
         ConnectionFailedError for a broker by https.
@@ -80,11 +87,11 @@ class Broker:
             answer, errors = _ask(where, request, self._session.budget)
         except _FailedError as problem:
             raise no_token(repository, problem.reason, problem.hint) from problem
-        return checked(answer, errors, repository, self.identity)
+        return parse_answer(answer, errors, repository, self.identity)
 
 
 class _FailedError(Exception):
-    """The broker failed. If it was not reached, it is asked again for ``seconds``."""
+    """The broker failed. ``seconds`` is the time for which another attempt may help; 0 if none helps."""
 
     def __init__(self, reason: str, hint: str = HINT, seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -96,8 +103,7 @@ class _FailedError(Exception):
 def _ask(where: Where, request: bytes, budget: Budget) -> tuple[bytes, bytes]:
     """Return the broker's answer and its standard error. Raises _FailedError.
 
-    A broker that is not reached is asked again for a while, because a socket that restarts and a busy sshd refuse
-    connections.
+    If the broker is not reached, try again for a while, because a restarting socket or a busy sshd refuses connections.
     """
     budget.doing = "waiting for the broker"
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A broker's answer, which is not trusted: checked, and made a token or an error.
+"""Parse the answer of a broker, which is not trusted, into a token or an error.
 
 Sources: git-credential(1), "INPUT/OUTPUT FORMAT"; RFC 7519 section 4.1.4 (``exp``).
 """
@@ -14,19 +14,19 @@ from git_credential_bbjwt.core.repository import Repository, normal_host, parse_
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.tokens.token import Token
 
-#: No token and no error comes near this. Bytes.
+#: Limit of an answer in bytes. Real answers are much shorter.
 LONGEST_ANSWER = 64 * 1024
 
-# Seconds that a token is kept at most, even if the broker names a later end.
+# Seconds for which a token is kept at most, even if the broker names a later end.
 _LONGEST_LIFE = 86_400
 
-# Characters of a broker's reason that are shown, and bytes at the end of its standard error that are looked at.
+# Characters of a broker's reason that are shown, and bytes at the end of its standard error that are searched for it.
 _LONGEST_REASON = 500
 _LAST_ERRORS = 8192
 
 _BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
-# Attributes that must not be there twice.
+# Attributes that an answer must not have twice.
 _SINGLE = frozenset({"username", "password", "password_expiry_utc", "quit", "protocol", "host", "path", "bbjwt-opens"})
 
 #: The next step after a broker's failure that has no hint of its own.
@@ -41,14 +41,14 @@ def no_token(repository: Repository, reason: str, hint: str = HINT) -> BrokerErr
 
 
 def is_complete(answer: bytes) -> bool:
-    """Whether an answer has its blank line, or is longer than any may be."""
+    """Return whether ``answer`` has its blank line, or is longer than the limit."""
     return answer.startswith(b"\n") or b"\n\n" in answer or len(answer) > LONGEST_ANSWER
 
 
-def checked(answer: bytes, errors: bytes, repository: Repository, identity: str) -> Token | None:
-    """Return the token in ``answer``; None for a broker that has nothing to say. Raises BrokerError.
+def parse_answer(answer: bytes, errors: bytes, repository: Repository, identity: str) -> Token | None:
+    """Return the token in ``answer``; None if the answer is empty. Raises BrokerError if there is no usable token.
 
-    ``errors`` is what the broker printed to standard error, ``identity`` that of its vendor.
+    ``errors`` is the broker's standard error. ``identity`` is that of the broker's vendor.
     """
     if len(answer) > LONGEST_ANSWER:
         raise no_token(repository, f"its answer has more than {LONGEST_ANSWER} bytes")
@@ -89,7 +89,7 @@ def _fields(answer: bytes, repository: Repository) -> dict[str, str]:
 
 
 def _check_same(fields: dict[str, str], repository: Repository) -> None:
-    """Raise BrokerError if the answer is about something else than was requested: its token opens that instead."""
+    """Raise BrokerError if the answer names another repository, because its token would be for that repository."""
     is_same = {
         "protocol": fields.get("protocol", "https") == "https",
         "host": normal_host(fields.get("host", repository.host)) == repository.host,
@@ -108,7 +108,10 @@ def _is_path_of(path: str, repository: Repository) -> bool:
 
 
 def _end_of(stated: str | None, token: str, repository: Repository) -> int | None:
-    """The Unix time at which the token ends, at most in a day. Raises BrokerError for one that has ended."""
+    """Return the Unix time of the token's end, at most a day from now; None if it is not known.
+
+    Raises BrokerError if the token has expired.
+    """
     now = int(time.time())
     if stated is not None:
         if not stated.isascii() or not stated.isdigit() or len(stated) > 18:
@@ -134,7 +137,7 @@ def _expiry_claim(token: str) -> int | None:
 
 
 def claims_in(token: str) -> dict[str, object]:
-    """Return the claims of a JWT, which nobody has verified. Raises ValueError."""
+    """Return the claims of a JWT without verifying them. Raises ValueError."""
     parts = token.split(".")
     if len(parts) != 3 or not all(part and _BASE64URL.issuperset(part) for part in parts):
         raise ValueError("it is not a JWT")
@@ -143,19 +146,19 @@ def claims_in(token: str) -> dict[str, object]:
     except RecursionError as problem:
         raise ValueError("it is not a JWT") from problem
     if not isinstance(claims, dict):
-        raise ValueError("it is not a JWT")  # for the caller, all of these are one
+        raise ValueError("it is not a JWT")
     return claims
 
 
 def last_words(errors: bytes) -> str:
-    """Return the last line that says ``error:``, else the last line."""
+    """Return the last line that contains ``error:``, or if there is none, the last line."""
     lines = [line.strip() for line in errors[-_LAST_ERRORS:].decode("utf-8", "replace").splitlines() if line.strip()]
     telling = [line for line in lines if "error:" in line]
     return _shown((telling or lines or [""])[-1])
 
 
 def _shown(text: str) -> str:
-    """A broker's words as one line of bounded length, without its secrets, which this helper may never have seen."""
+    """Return a broker's words as one short line, without secrets, even those that this helper has never seen."""
     text = text.removeprefix("git-credential-bbjwt: error: ")
     shown = safe_text(text, len(text))
     if REDACTED in shown:

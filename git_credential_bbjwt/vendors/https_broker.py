@@ -1,4 +1,4 @@
-"""Asking a broker by https, with an ID token that proves this job's identity.
+"""Get tokens from a broker by https, with an ID token that proves this job's identity.
 
 The response is not trusted: only text in git's format is taken, no redirect is followed, and the ID token goes to the
 broker's exact origin only. Sources: RFC 6750 section 2.1 (``Bearer``), git-credential(1), "INPUT/OUTPUT FORMAT".
@@ -12,7 +12,7 @@ from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors import id_token
-from git_credential_bbjwt.vendors.broker_answer import LONGEST_ANSWER, checked, no_token
+from git_credential_bbjwt.vendors.broker_answer import LONGEST_ANSWER, no_token, parse_answer
 from git_credential_bbjwt.vendors.session import Session
 
 _PATH = "/git-credentials"
@@ -28,7 +28,7 @@ _HINTS = {
 def ask_by_https(
     broker: BrokerSource, where: Where, repository: Repository, request: bytes, session: Session, identity: str
 ) -> Token | None:
-    """Return the token of the broker at ``where``; None if it has nothing to say about ``repository``.
+    """Return the token of the broker at ``where``; None if the broker answers nothing for ``repository``.
 
     A refusal is remembered for this identity: a 401 for the broker, a 403 for the repository. Raises BrokerError,
     ConnectionFailedError.
@@ -52,7 +52,7 @@ def ask_by_https(
     if not _is_refusal(response):
         _check(response, where, repository)
     try:
-        return checked(response.body, b"", repository, identity)
+        return parse_answer(response.body, b"", repository, identity)
     except BrokerError as problem:
         if response.status not in keys:
             raise
@@ -62,7 +62,7 @@ def ask_by_https(
 
 
 def _check(response: Response, where: Where, repository: Repository) -> None:
-    """Raise BrokerError for a response that is neither a good one nor a refusal."""
+    """Raise BrokerError if ``response`` is not a complete answer of a broker."""
     if 300 <= response.status < 400:
         trouble = f"{where.text} answered with a redirect ({response.status}), which the ID token does not follow"
     elif response.status != 200:
@@ -82,5 +82,5 @@ def _is_text(response: Response) -> bool:
 
 
 def _is_refusal(response: Response) -> bool:
-    """Return whether a broker said no, and not a proxy in front of it: the broker itself has tried again already."""
+    """Return whether the broker itself refuses, and not a proxy in front of it. Then no further attempt helps."""
     return response.status != 200 and _is_text(response) and response.body.startswith(b"quit=1\n")

@@ -26,7 +26,7 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.serving import audit
 from git_credential_bbjwt.serving.answer import Answer
 from git_credential_bbjwt.tokens.names import LOOKUPS
-from git_credential_bbjwt.vendors.broker_answer import _end_of, checked
+from git_credential_bbjwt.vendors.broker_answer import _end_of, parse_answer
 from tests.conftest import COMMAND, INSTALLED, LATE, PATIENCE, Workspace, answer, assert_quits, finish, request, start
 from tests.emulator import Fault
 from tests.proxy import Proxy
@@ -520,7 +520,7 @@ REASON = "no " * 200
 )
 def test_bad_answer_gives_no_token(said: str, words: str) -> None:
     with pytest.raises(BrokerError, match=words) as raised:
-        checked(f"{said}\n\n".replace("NOW", str(int(time.time()))).encode(), b"", WIDGETS, "")
+        parse_answer(f"{said}\n\n".replace("NOW", str(int(time.time()))).encode(), b"", WIDGETS, "")
     assert raised.value.what.startswith("the broker gives no token for acme/widgets: ")
 
 
@@ -777,7 +777,7 @@ def test_a_refused_token_that_is_not_stored_does_not_come_back(acme: Workspace, 
 
 @pytest.mark.parametrize("token", ["!~", "a!", "~"])
 def test_every_visible_character_may_be_in_a_token(token: str) -> None:
-    found = checked(f"password={token}\n\n".encode(), b"", WIDGETS, "broker-x")
+    found = parse_answer(f"password={token}\n\n".encode(), b"", WIDGETS, "broker-x")
 
     assert found is not None
     assert found.value == token
