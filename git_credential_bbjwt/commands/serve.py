@@ -19,7 +19,7 @@ from git_credential_bbjwt.core.patterns import Pattern
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from git_credential_bbjwt.serving.answering import Rules
+    from git_credential_bbjwt.serving.answering import OperatorSettings
 
 # A list of a hundred thousand repositories is a few megabytes. Bytes.
 _LONGEST_FILE = 64 * 1024 * 1024
@@ -47,7 +47,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
     A file that cannot be used is reported in the answer instead, because a client is waiting.
     """
-    from git_credential_bbjwt.serving.answering import Rules
+    from git_credential_bbjwt.serving.answering import OperatorSettings
     from git_credential_bbjwt.serving.audit import audit_to
     from git_credential_bbjwt.serving.operators_files import check_own_file, operators_folder
     from git_credential_bbjwt.serving.serve import serve
@@ -62,16 +62,16 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if options.installation is not None:
         _check_absolute("--installation", options.installation)
 
-    def find_rules(options: HelperOptions) -> "Rules":
+    def read_settings(options: HelperOptions) -> "OperatorSettings":
         allowed = patterns
         for path in arguments.allow_file:
             allowed += _patterns_in(path)
         if options.installation is not None:
             check_own_file(options.installation, "--installation")
         # A request by UUIDs is looked up before it is compared with the patterns, so they are not the helper's --allow.
-        return Rules(options.replaced(allow=()), allowed, arguments.whole_workspace, operators_folder())
+        return OperatorSettings(options.replaced(allow=()), allowed, arguments.whole_workspace, operators_folder())
 
-    return serve(options, find_rules, audit_to(arguments.audit), arguments.asker)
+    return serve(options, read_settings, audit_to(arguments.audit), arguments.asker)
 
 
 def _check_absolute(option: str, path: str) -> None:

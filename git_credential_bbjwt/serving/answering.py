@@ -35,7 +35,7 @@ from git_credential_bbjwt.serving.answer import (
     not_allowed,
     refusal,
 )
-from git_credential_bbjwt.serving.limits import CannotLimitError, announced, lookup, with_room
+from git_credential_bbjwt.serving.limits import CannotLimitError, lookup, noting_mint, with_room
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MISSES, NAMED
@@ -55,8 +55,8 @@ _DIGEST = 12
 _GRACE = 0.05
 
 
-class Rules(NamedTuple):
-    """The operator's decisions. ``options`` has scope, app, installation, store, hosts and budget.
+class OperatorSettings(NamedTuple):
+    """The settings that the broker's operator chose. ``options`` has scope, app, installation, store, hosts and budget.
 
     ``folder`` is the absolute path of the broker's own folder, None if the operator named none.
     """
@@ -76,22 +76,22 @@ class _NothingToSayError(CredentialError):
 
 
 class Answering:
-    """The answer to one request, by `Rules` and within a budget.
+    """The work on one request, with the operator's settings and within a budget.
 
-    ``find_rules`` is called when the request has arrived, and may raise CredentialError.
+    ``read_settings`` is called after the request was read. It may raise CredentialError.
     """
 
-    def __init__(self, find_rules: Callable[[], Rules], budget: Budget) -> None:
-        self._find_rules = find_rules
+    def __init__(self, read_settings: Callable[[], OperatorSettings], budget: Budget) -> None:
+        self._read_settings = read_settings
         self._budget = budget
         self._repository = ""
         self._session: Session | None = None
 
     def answer(self, read: Callable[[], bytes]) -> Answer:
-        """Return the answer to the request that ``read`` returns, or that there is none when the budget ends.
+        """Return the answer to the request that ``read`` returns; an error if the budget is over before.
 
-        Another thread does the work, so that nothing it waits for can delay the end. Nobody receives a token that it
-        gets afterwards. Raises RuntimeError if there is no room for a thread.
+        Another thread does the work, so that nothing that it waits for can delay this answer. A token that the thread
+        gets after the budget's end is not sent to anyone. Raises RuntimeError if there is no room for a thread.
         """
         found: list[Answer] = []
         work = threading.Thread(target=lambda: found.append(self._outcome(read)), daemon=True)
@@ -109,7 +109,7 @@ class Answering:
             self._budget.doing = WAITING_FOR_REQUEST
             request = parse_request(read())
             self._repository = _requested_name(request)  # For the audit, whatever fails next.
-            token = self._token(request, self._find_rules())
+            token = self._token(request, self._read_settings())
             opens = [("bbjwt-opens", "workspace")] if token.opens_workspace else []
             return Answer(
                 200,
@@ -123,14 +123,14 @@ class Answering:
             return Answer(200, b"\n", nothing.repository, cause=nothing.what)
         except CredentialError as problem:
             return self._refusal(problem)
-        except Exception as problem:  # Whatever it is: the client gets an answer, and the audit its line.
+        except Exception as problem:  # The client must get an answer, and the audit a line.
             return internal_error(problem, self._repository)
 
     def _refusal(self, problem: CredentialError) -> Answer:
         return refusal(problem, self._repository, self._budget.doing)
 
-    def _token(self, request: Request, rules: Rules) -> Token:
-        options = rules.options
+    def _token(self, request: Request, settings: OperatorSettings) -> Token:
+        options = settings.options
         sources = read_sources(options)
         catalogue = Catalogue(sources)
         repository = requested = _repository_of(request, catalogue)
@@ -138,28 +138,29 @@ class Answering:
         candidates = catalogue.candidates(repository, options.app)
         if not candidates:
             raise _NothingToSayError("no installation names the workspace", repository.full_name)
-        cache = TokenCache.open(create=True, is_brokers=True, operators_folder=rules.folder)
+        cache = TokenCache.open(create=True, is_brokers=True, operators_folder=settings.folder)
         if cache.tokens is None or options.token_store == "none":
             raise CannotLimitError("this broker has no token cache, which it needs to limit requests")
         try:
             asking = Asking(
-                options, sources, catalogue, self._budget, cache=cache, whole_workspace=rules.whole_workspace
+                options, sources, catalogue, self._budget, cache=cache, whole_workspace=settings.whole_workspace
             )
             self._session = asking.session
             if repository.uuid is not None or repository.workspace.startswith("{"):
                 repository = _named(repository, candidates, asking)
                 self._repository = repository.full_name
-            if not any(pattern.allows(repository) for pattern in rules.patterns):
+            if not any(pattern.allows(repository) for pattern in settings.patterns):
                 raise not_allowed()
             if repository != requested:
-                # Only now: what is not allowed must take as long as what is not there, the second time too.
+                # Only the name of an allowed repository is remembered. Otherwise, the second request for a repository
+                # that is not allowed would be faster, and so reveal that it exists.
                 _remember_name(asking, requested, repository)
             token = _obtain(asking, repository, candidates, refused_fingerprints(request))
         finally:
             cache.close()
         if token is None:
-            raise _NothingToSayError("nobody asked has anything to say", repository.full_name)
-        if token.opens_workspace and not rules.whole_workspace:  # Another broker's.
+            raise _NothingToSayError("no installation, command or broker serves the repository", repository.full_name)
+        if token.opens_workspace and not settings.whole_workspace:  # The token is another broker's.
             raise WholeWorkspaceError
         return token
 
@@ -193,12 +194,13 @@ def _repository_of(request: Request, catalogue: Catalogue) -> Repository:
 
 
 def _named(repository: Repository, candidates: list[Candidate], asking: Asking) -> Repository:
-    """Return a repository that was requested by UUIDs by its one name.
+    """Return the repository with its slugs, if it was requested by UUIDs.
 
-    Raises DeniedError, the same if it is not there and if it may not be seen, and for too many look-ups.
+    Raises DeniedError, which is the same for a repository that does not exist and one that the app may not read; and
+    TooManyError for too many look-ups.
     """
     apps = [one for one in candidates if isinstance(one, Installation) and not one.is_consumer]
-    if not apps:  # Nobody else can look it up.
+    if not apps:  # Only a Connect app can look up the name.
         raise not_allowed()
     full_name = _known_name(asking, repository)
     if full_name is None:
@@ -230,7 +232,7 @@ def _remember_name(asking: Asking, requested: Repository, found: Repository) -> 
 
 
 def _obtain(asking: Asking, repository: Repository, candidates: list[Candidate], refused: list[str]) -> Token | None:
-    """Return the cached token, found without the lock that a mint holds for seconds; else a new one."""
+    """Return the cached token if it may be used, without waiting for the slot's lock; otherwise get a new token."""
     vendors = asking.vendors(candidates)
     record = asking.slot(repository).find()
     if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
@@ -238,18 +240,18 @@ def _obtain(asking: Asking, repository: Repository, candidates: list[Candidate],
 
     def supervise(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
         if all(isinstance(one, Vendor) and one.opens_workspace for one in vendors):
-            return mint()  # Nothing is looked up, and a workspace's token has limits of its own.
-        with announced(asking.cache, slot, record, refused):
+            return mint()  # There is no look-up, and a workspace's token has its own limits.
+        with noting_mint(asking.cache, slot, record, refused):
             return _mint_within_limits(asking, slot, mint)
 
     return obtain(asking, repository, vendors, refused, supervise=supervise)
 
 
 def _mint_within_limits(asking: Asking, slot: Slot, mint: Callable[[], Token | None]) -> Token | None:
-    """Mint; a look-up that finds nothing is counted."""
+    """Get a new token, and count a look-up that finds nothing."""
     session = asking.session
     if session.uuids.find(slot.repository) is not None:
-        return mint()  # It was there lately: a flood of other names does not stop it.
+        return mint()  # It existed in the last 30 days, so requests for other names do not limit it.
     what = "too many requests for repositories that are not there in a minute"
     with lookup(asking.cache, MISSES, what, asking.budget) as place:
         try:

@@ -21,7 +21,7 @@ from git_credential_bbjwt.serving.answer import (
     not_allowed,
     refusal,
 )
-from git_credential_bbjwt.serving.answering import Answering, Rules
+from git_credential_bbjwt.serving.answering import Answering, OperatorSettings
 from git_credential_bbjwt.serving.identities import identify
 from git_credential_bbjwt.serving.limits import MinuteCounter, tidy_folder
 from git_credential_bbjwt.serving.operators_files import OPERATORS_FOLDERS, check_own_file, operators_folder
@@ -115,11 +115,13 @@ class Application:
         budget = Budget(policy.options.timeout)
         body = read_body(environ)
 
-        def find_rules() -> Rules:
+        def read_settings() -> OperatorSettings:
             _check_installation(policy)
-            return Rules(policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS))
+            return OperatorSettings(
+                policy.options, identity.patterns, policy.whole_workspace, operators_folder(_FOLDERS)
+            )
 
-        return Answering(find_rules, budget).answer(lambda: body)
+        return Answering(read_settings, budget).answer(lambda: body)
 
 
 def _is_healthy(policy: Policy) -> bool:

@@ -1,7 +1,7 @@
-"""The cost of one client to a broker: look-ups that find nothing, and mints because a token was refused.
+"""Limits of a broker's clients: on look-ups that find nothing, and on mints because a token was refused.
 
-All of it is in the broker's own folder, so that it holds for every process and every thread that answers. A limit that
-cannot be written down is a refusal: nothing would bound the client.
+The counts are in the broker's own folder, so that all processes and threads of the broker share them. If a count cannot
+be written, the request is refused, because the client could otherwise make any number of requests.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from git_credential_bbjwt.tokens.tidying import tidy
 
 _Result = TypeVar("_Result")
 
-# Seconds between two mints for one repository that refused tokens are the reason of.
+# Seconds between two mints for one repository because a token was refused.
 _BETWEEN_REFUSALS = 60
 
 # Seconds for which a look-up is counted.
@@ -39,7 +39,7 @@ _PAUSE = 0.05
 
 
 class CannotLimitError(DeniedError):
-    """The broker cannot write to its own folder, so nothing would bound the client."""
+    """The broker cannot write to its own folder, so it cannot limit its clients."""
 
     status = 502
     usual_hint = (
@@ -119,7 +119,7 @@ class Place:
         self._fd = os.open(name, flags, 0o600, dir_fd=folder.fd)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.fstat(self._fd).st_size:  # A look-up that cannot be counted must not be made: take the room now.
+            if not os.fstat(self._fd).st_size:  # If there is no room to count the look-up, it must not be made.
                 os.pwrite(self._fd, b"0" * _LENGTH, 0)
         except BaseException:
             os.close(self._fd)
@@ -144,8 +144,8 @@ class Place:
 
 
 @contextmanager
-def announced(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> Iterator[None]:
-    """Note while a token is requested that it is, and hold refused tokens to one mint a minute.
+def noting_mint(cache: TokenCache, slot: Slot, record: Record | None, refused: list[str]) -> Iterator[None]:
+    """Note that a token is being requested, and limit mints because of refused tokens to one a minute.
 
     ``refused`` are fingerprints. Raises TooManyError, CannotLimitError.
     """
@@ -182,7 +182,7 @@ def with_room(cache: TokenCache, write: Callable[[], _Result], *, may_tidy: bool
 
 
 def tidy_folder(path: str | None) -> None:
-    """Remove what is past its end in the broker's folder, `Rules.folder`; after an answer, a part at a time."""
+    """Remove expired files from the broker's folder ``path``, a part at a time. Call this after the answer."""
     cache = TokenCache.open(create=False, is_brokers=True, operators_folder=path)
     try:
         tidy(cache)

@@ -17,7 +17,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import PREFIX, divert
 from git_credential_bbjwt.core.protocol import write_answer
 from git_credential_bbjwt.serving.answer import internal_error
-from git_credential_bbjwt.serving.answering import Answering, Rules
+from git_credential_bbjwt.serving.answering import Answering, OperatorSettings
 from git_credential_bbjwt.serving.audit import LONGEST_VALUE, Audit, Write
 from git_credential_bbjwt.serving.client import identify_client
 from git_credential_bbjwt.serving.limits import tidy_folder
@@ -25,28 +25,30 @@ from git_credential_bbjwt.serving.operators_files import operators_folder
 from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.budget import Budget
 
-# Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the asker's own budget, so that
-# the reason reaches the asker.
+# Seconds for the whole answer, unless ``--timeout`` says otherwise. It is less than the client's own budget, so that
+# the reason reaches the client.
 _DEFAULT_TIMEOUT = 45.0
 
 # A request is a few hundred bytes, and git writes it at once. Bytes, seconds.
 _LONGEST_REQUEST = 64 * 1024
 _LONGEST_WAIT = 10.0
 
-# Seconds for the audit's line and for whoever reads the answer and standard error, if the budget leaves less.
+# Seconds for writing the audit's line, the answer and standard error, if the budget leaves less.
 _LONGEST_END = 4.5
 
 
-def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], write: Write, label: str) -> int:
+def serve(
+    options: HelperOptions, read_settings: Callable[[HelperOptions], OperatorSettings], write: Write, label: str
+) -> int:
     """Answer the request on standard input; return the exit status.
 
-    ``find_rules`` reads what the operator decided, and may raise CredentialError. ``write`` is that of `audit_to`.
+    ``read_settings`` reads the operator's settings, and may raise CredentialError. ``write`` is from `audit_to`.
     Every answer ends with a blank line.
     """
     if "--timeout" not in options.given:
         options = options.replaced(timeout=_DEFAULT_TIMEOUT)
     warnings: list[str] = []
-    # A client reads standard error, and may not read it at all: nothing is written there before the answer.
+    # Nothing is written to standard error before the answer, because the client may never read it.
     divert(lambda line: warnings.append(line.partition("warning: ")[2]) if "warning: " in line else None)
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
@@ -55,8 +57,8 @@ def serve(options: HelperOptions, find_rules: Callable[[HelperOptions], Rules], 
 
         end_children_on_signals()  # The thread that runs the command cannot set this.
     try:
-        answer = Answering(lambda: find_rules(options), budget).answer(_read_request)
-    except Exception as problem:  # Such as no room for a thread: the client gets an answer.
+        answer = Answering(lambda: read_settings(options), budget).answer(_read_request)
+    except Exception as problem:  # For example, no thread can be started. The client must get an answer.
         answer = internal_error(problem)
     answer = answer._replace(cause="; ".join(filter(None, [answer.cause, *warnings])))
     asker = identify_client() | ({"label": label} if label else {})

@@ -70,7 +70,7 @@ def test_look_up_that_finds_all_places_held_waits_for_its_budget(kept: TokenCach
 def announce(kept: TokenCache, *, refused: bool, expires: float = 7200) -> None:
     """Announce a mint that replaces a token with ``expires`` seconds left."""
     before = record(WIDGETS, expires=expires)
-    with limits.announced(kept, slot(kept), before, [before.fingerprint] if refused else []):
+    with limits.noting_mint(kept, slot(kept), before, [before.fingerprint] if refused else []):
         assert kept.read(slot(kept).name + MINTING)
 
 
@@ -91,7 +91,7 @@ def test_a_mint_for_another_reason_is_not_delayed(kept: TokenCache) -> None:
     kept.write(slot(kept).name + MINTING, str(NOW - 1).encode())
     announce(kept, refused=False)
     announce(kept, refused=True, expires=10)  # The token was about to expire.
-    with limits.announced(kept, slot(kept), None, ["0" * 16]):
+    with limits.noting_mint(kept, slot(kept), None, ["0" * 16]):
         pass
 
     assert written(kept, slot(kept).name + MINTING) == str(NOW - 1)
