@@ -20,7 +20,7 @@ from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import BudgetSpentError, CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.output import is_coloured
+from git_credential_bbjwt.core.output import is_coloured, pasteable
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -75,6 +75,7 @@ class _Report:
 
     def add(self, check: Check) -> None:
         """Add a result. Each problem is said once: the first check that meets it is the nearest to its cause."""
+        check = check._replace(remedy=pasteable(check.remedy))
         if any(check == one or (check.ok is False and check[1:3] == one[1:3]) for one in self._found):
             return
         self._found.append(check)
@@ -106,6 +107,7 @@ class _Report:
 def _all(options: HelperOptions, url: str, budget: Budget) -> Iterator[Check]:
     """Make all checks, in an order in which the first that fails is the cause of those after it."""
     repository = parse_url(url) if url else None
+    yield from git_asks.python()
     has_git = yield from git_asks.version()
     yield from git_asks.variables()
     if has_git:

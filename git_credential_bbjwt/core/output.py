@@ -1,6 +1,7 @@
 """Lines for people: errors, warnings and notes on standard error, and the trace. They never contain a secret."""
 
 import os
+import sys
 
 from git_credential_bbjwt.core.failures import CredentialError
 
@@ -116,7 +117,20 @@ def error(what: str, hint: str = "") -> None:
     """Print what failed, and then the next step."""
     _write(2, what, mark=f"{PREFIX}error: ", colour=_RED)
     if hint:
-        _write(2, hint, mark="hint: ", colour=_YELLOW)
+        _write(2, pasteable(hint), mark="hint: ", colour=_YELLOW)
+
+
+def pasteable(hint: str) -> str:
+    """Return ``hint`` with the path of the running command if a shell would not find the command by its name."""
+    program = sys.argv[0]
+    name = os.path.basename(program)
+    if _sink is not None or f"{name} " not in hint or f"{name}: " != PREFIX or not os.path.isabs(program):
+        return hint
+    if any(os.access(f"{folder}/{name}", os.X_OK) for folder in os.environ.get("PATH", "").split(os.pathsep)):
+        return hint
+    from shlex import quote
+
+    return hint.replace(f"{name} ", f"{quote(program)} ")
 
 
 def warning(what: str) -> None:

@@ -234,7 +234,7 @@ class Registry(Source):
             if os.path.lexists(path):
                 self._distrust(why_not_trusted(os.path.dirname(path)) or _why_not_itself(path))
         except OSError as problem:
-            self._distrust((f"{path}: {problem.strerror}", f"check who owns {path}, and its mode"))
+            self.cannot_be_read(problem)
         self._read: dict[tuple[str, str], list[tuple[str, bytes, os.stat_result]]] = {}
 
     def is_there(self) -> bool:
@@ -246,12 +246,18 @@ class Registry(Source):
             return True
 
     def may_name(self, host: str) -> bool:
-        return super().may_name(host) or self.names(host)
+        return self.names(host) or super().may_name(host)
 
     def names(self, host: str) -> bool:
-        """Return whether an installation is for ``host``."""
+        """Return whether an installation is for ``host``. If that cannot be read, ``problem`` says why."""
         folder = host_folder(host)
-        return folder != "" and os.path.lexists(f"{self.where}/{folder}")
+        try:
+            return folder != "" and os.lstat(f"{self.where}/{folder}") is not None
+        except PermissionError as problem:
+            self.cannot_be_read(problem)
+        except OSError:
+            pass
+        return False
 
     def concerns(self, host: str) -> bool:  # noqa: ARG002  # a subclass needs it
         return False  # If a registry cannot be trusted, neither can the hosts that it names.
@@ -279,7 +285,7 @@ class Registry(Source):
         except FileNotFoundError:
             return []
         except OSError as problem:
-            self._distrust((f"{path}: {problem.strerror}", f"check who owns {path}, and its mode"))
+            self.cannot_be_read(problem)
             return []
         try:
             found = os.fstat(fd)
@@ -291,6 +297,11 @@ class Registry(Source):
             return [(name, os.read(fd, found.st_size), found)]
         finally:
             os.close(fd)
+
+    def cannot_be_read(self, cause: OSError) -> None:
+        """Set ``problem``: the registry, or the part of it that ``cause`` names, cannot be read."""
+        path = cause.filename or self.where
+        self._distrust((f"{path}: {cause.strerror}", f"check who owns it, and its mode: ls -ld {path}"))
 
     def _distrust(self, why_not: "tuple[str, str] | None") -> bool:
         if why_not is not None:

@@ -74,12 +74,23 @@ class _Registered(Level):
         return [one for one in found if one.names(workspace)]
 
     def __iter__(self) -> Iterator[Installation]:
-        for host in self.hosts():
-            for slug in registered_slugs(self._registry.where, host):
-                yield from self._entries(host, slug)
+        try:
+            for host in self.hosts():
+                for slug in registered_slugs(self._registry.where, host):
+                    yield from self._entries(host, slug)
+        except OSError as problem:
+            raise self._unreadable(problem) from problem
 
     def hosts(self) -> list[str]:
-        return [] if self.problem is not None else registered_hosts(self._registry.where)
+        try:
+            return [] if self.problem is not None else registered_hosts(self._registry.where)
+        except OSError as problem:
+            self.problem = self._unreadable(problem)
+            return []
+
+    def _unreadable(self, cause: OSError) -> InstallationError:
+        self._registry.cannot_be_read(cause)
+        return unreadable(self._registry)
 
     def _entries(self, host: str, workspace: str) -> list[Installation]:
         """Return a workspace's entries: apps before consumers, the newest of each kind first.
@@ -101,7 +112,7 @@ def unreadable(source: Source) -> InstallationError:
 
 
 def registered_hosts(where: str) -> list[str]:
-    """Return the hosts of the registry's folder ``where``."""
+    """Return the hosts of the registry's folder ``where``. Raises OSError."""
     try:
         with os.scandir(where) as found:
             # A link is listed too, so that reading it reports an error.

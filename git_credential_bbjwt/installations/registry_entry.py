@@ -1,13 +1,12 @@
 """Entries of the registry: an installation without its secret, as a line of JSON."""
 
 import json
+from shlex import quote
 
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.core.repository import is_uuid
 from git_credential_bbjwt.installations.installation import Installation, Kind, SecretPlace
 from git_credential_bbjwt.installations.payload import checked_base, text_of
-
-BROKEN_ENTRY_HINT = "move the file away and register again"
 
 
 def parse_entries(data: bytes, workspace: str, where: str) -> list[Installation]:
@@ -25,7 +24,8 @@ def _parse_entry(line: bytes, workspace: str, where: str) -> Installation:
             raise ValueError
         place, kind = SecretPlace(entry.get("secretPlace")), Kind(entry.get("kind"))
     except (ValueError, RecursionError) as broken:
-        raise InstallationError(f"{where}: the entry of {workspace} is broken", BROKEN_ENTRY_HINT) from broken
+        hint = f"remove the entry, and register again: rm {quote(where)}/*/{workspace}"
+        raise InstallationError(f"{where}: the entry of {workspace} is broken", hint) from broken
     uuid = text_of(entry, "workspaceUuid", where)
     return Installation(
         app_key=text_of(entry, "key", where),

@@ -1,13 +1,16 @@
 """Store, read and remove shared secrets: in the keyring, or in a file if the user chose that."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import cache
+from shlex import quote
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
+from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.private_folder import PrivateFolder, remove_if_empty
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 
@@ -26,16 +29,20 @@ def _read_file(installation: Installation) -> str:
     """Return the secret in the installation's file. Raises SecretError if it is missing or others could read it."""
     folder_path, name = _place_of(installation)
     path = f"{folder_path}/{name}"
-    hint = f"run chmod 600 {path} as its owner, or register again"
+    again = f"register again: {APP_NAME} register --insecure-storage FILE"
     try:
-        if os.stat(path).st_mode & 0o077:
-            raise SecretError(f"others can read the shared secret in {path}: it is not used", hint)
+        found = os.stat(path)
+        others_can = found.st_mode & 0o077
+        if stat.S_ISREG(found.st_mode) and (others_can or not found.st_mode & 0o400):
+            why = "others can read it" if others_can else "its mode lets nobody read it"
+            raise SecretError(f"cannot use the shared secret in {path}: {why}", f"run: chmod 600 {quote(path)}")
         with closing(PrivateFolder(folder_path, create=False)) as folder:
             data = folder.read(name)
     except OSError as problem:
-        raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", hint) from problem
+        raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", again) from problem
     if not data:
-        raise SecretError(f"the shared secret in {path} cannot be used", hint)
+        why = "it is not a file of this user's" if data is None else "it is empty"
+        raise SecretError(f"cannot use the shared secret in {path}: {why}", f"run: rm -r {quote(path)}; then {again}")
     secret = data.decode("utf-8", "replace")
     hide(secret)
     return secret

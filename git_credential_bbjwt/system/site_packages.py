@@ -12,10 +12,13 @@ def load() -> None:
     global _loaded
     if sys.flags.no_site and not _loaded:
         _loaded = True
-        del sys.path[0]  # The command's file put the packages first; `site` adds them after Python's own library.
+        packages = sys.path.pop(0)  # The command's file put them first; `site` adds them after Python's own library.
         import site
 
         site.main()
+        if packages not in sys.path:
+            # An upgrade of the system has replaced Python, and `site` looks into a folder with the new version's name.
+            site.addsitedir(packages)
 
 
 _loaded = False

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +19,7 @@ from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.git import settings
 from tests import desktop
 from tests.commands.test_command_line import in_terminal
-from tests.conftest import COMMAND, Machine, Workspace, answer, pretend_git
+from tests.conftest import COMMAND, Machine, Workspace, answer, need, pretend_git, request
 from tests.emulator import Fault
 from tests.mint import be_the_helper
 
@@ -407,6 +411,71 @@ def test_a_helper_that_git_does_not_find(acme: Workspace) -> None:
 
 
 # Installations and Bitbucket
+
+
+def test_remedy_has_the_path_of_a_command_that_is_not_on_path(acme: Workspace) -> None:
+    acme.machine.git("config", "--global", f"credential.{base(acme)}.useHttpPath", "false")
+    acme.machine.git("config", "--global", f"credential.{base(acme)}.helper", str(COMMAND))
+    assert only_failure(acme.machine)[2] == "run: git-credential-bbjwt configure"
+    acme.machine.environment["PATH"] = only_git = str(acme.machine.home / "bin")
+    Path(only_git).mkdir()
+    Path(only_git, "git").symlink_to(shutil.which("git") or "")
+
+    remedy = only_failure(acme.machine)[2]
+    assert remedy == f"run: {shlex.quote(str(COMMAND))} configure"
+    acme.machine.run("/bin/sh", "-c", remedy.removeprefix("run: "))
+    assert failures(acme.machine) == []
+
+
+@pytest.mark.parametrize("where", [".gitconfig", ".config/git/config"])
+def test_settings_that_git_cannot_read(acme: Workspace, where: str) -> None:
+    config = acme.machine.home / where
+    config.parent.mkdir(parents=True, exist_ok=True)
+    (acme.machine.home / ".gitconfig").rename(config)
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    config.chmod(0)
+    doctor = json.loads(as_nobody_special(acme.machine, "doctor", "--json").stdout)
+
+    (problem,) = [check for check in doctor["checks"] if check["ok"] is False]
+    assert f"because it cannot read {config}" in problem["detail"]
+    assert problem["remedy"].endswith(f"ls -l {config}")
+
+
+def test_home_is_not_set(acme: Workspace) -> None:
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    folder = str(acme.machine.home / ".config")
+    changes = {"HOME": None, "XDG_CONFIG_HOME": folder, "BBJWT_INSTALLATION": None}
+
+    assert "because HOME is not set" in only_failure(acme.machine, **changes)[1]
+
+
+def test_registry_that_cannot_be_read(acme: Workspace) -> None:
+    machine = acme.machine
+    machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del machine.environment["BBJWT_INSTALLATION"]
+    registry = machine.home / ".config/git-credential-bbjwt/installations"
+    for part in (registry, next(registry.iterdir())):
+        part.chmod(0)
+        for words in (["doctor", "--json"], ["doctor", "--json", acme.url]):
+            doctor = json.loads(as_nobody_special(machine, *words).stdout)
+            (problem,) = [
+                check for check in doctor["checks"] if (check["name"], check["ok"]) == ("installation", False)
+            ]
+            assert "Permission denied" in problem["detail"]
+            assert f"ls -ld {part}" in problem["remedy"]
+        assert "ls -ld" in as_nobody_special(machine, "list").stderr
+        done = as_nobody_special(machine, "get", data=request(acme.url) + "\n")
+        assert "password" not in done.stdout
+        assert done.stderr.count("Permission denied") == 1
+        part.chmod(0o700)
+    assert "password" in answer(acme.get())
+
+
+def as_nobody_special(machine: Machine, *words: str, data: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command without root's power to read every file."""
+    powerless = [need("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    return machine.run(*powerless, COMMAND, *words, data=data, check=False)
 
 
 @pytest.mark.parametrize("locked", [False, True])

@@ -376,8 +376,12 @@ def test_broken_entry_stops_only_its_own_workspace(acme: Workspace) -> None:
         assert (done.returncode, done.stdout) == (1, "quit=1\n")
         assert "the entry of acme is broken" in done.stderr
     assert "password" in answer(acme.get())
+    remedy = done.stderr.partition("register again: ")[2].splitlines()[0]
     elsewhere = acme.machine.get(f"{acme.bitbucket.base_url}/beta/tools", BBJWT_INSTALLATION=None)
     assert (elsewhere.stdout, elsewhere.stderr) == ("", "")
+    acme.machine.run("sh", "-c", remedy)
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    assert "password" in answer(acme.get("--token-store=none", BBJWT_INSTALLATION=None))
 
 
 @pytest.mark.parametrize(

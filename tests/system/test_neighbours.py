@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
+import shutil
 import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import (
     COMMAND,
+    INSTALLED,
     LATE,
     PATIENCE,
     Machine,
@@ -99,7 +103,39 @@ def test_a_secret_file_others_can_read_is_refused(acme: Workspace, mode: int) ->
     done = acme.get(check=False)
 
     assert done.stdout == "quit=1\n"
-    assert "chmod 600" in done.stderr
+    assert "others can read it" in done.stderr
+    acme.machine.run("sh", "-c", done.stderr.partition("hint: run: ")[2].splitlines()[0])
+    assert "password" in answer(acme.get())
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "why"),
+    [
+        ("missing", "No such file"),
+        ("empty", "it is empty"),
+        ("folder", "it is not a file of this user's"),
+        ("mode 0000", "its mode lets nobody read it"),
+    ],
+)
+def test_secret_file_that_cannot_be_used_has_its_reason_and_remedy(acme: Workspace, spoilt: str, why: str) -> None:
+    again = acme.machine.home / "again.json"
+    shutil.copy(acme.installation, again)
+    folder = register(acme)
+    (secret,) = (folder / "shared-secrets").iterdir()
+    if spoilt == "mode 0000":
+        secret.chmod(0)
+    else:
+        secret.unlink()
+    if spoilt == "empty":
+        secret.touch(0o600)
+    elif spoilt == "folder":
+        secret.mkdir()
+    done = acme.get(check=False)
+
+    assert why in done.stderr
+    for command in re.findall("(?:run|again): ([^;\n]+)", done.stderr.partition("hint: ")[2]):
+        acme.machine.run("sh", "-c", command.replace(" FILE", f" {again}"))
+    assert "password" in answer(acme.get())
 
 
 def test_a_secret_file_of_another_user_is_refused(acme: Workspace, another_user: int) -> None:
@@ -135,6 +171,24 @@ def test_trace_file_may_be_a_fifo_without_a_reader(acme: Workspace, tmp_path: Pa
 
 
 # Odd environments.
+
+
+def test_system_has_upgraded_python(acme: Workspace, tmp_path: Path) -> None:
+    """An environment names its folder of packages by the version of Python, as in Debian's upgrades."""
+    packages = tmp_path / "lib/python3.9/site-packages"
+    packages.mkdir(parents=True)
+    for one in Path(INSTALLED).iterdir():
+        (packages / one.name).symlink_to(one)
+    (packages / "git_credential_bbjwt").unlink()
+    shutil.copytree(Path(INSTALLED) / "git_credential_bbjwt", packages / "git_credential_bbjwt")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    run = f"import sys; sys.path.insert(0, {str(packages)!r}); from git_credential_bbjwt.entry import main; "
+    command = (f"{sys.base_prefix}/bin/python{version}", "-ISXutf8", "-c", f"{run}main(sys.argv[1:])")
+
+    done = acme.machine.run(*command, "get", data=request(acme.url) + "\n")
+    assert "password" in answer(done)
+    report = acme.machine.run(*command, "doctor", acme.url).stdout
+    assert f"– Python: the helper was installed for Python 3.9 and runs on {version}" in report
 
 
 @pytest.mark.parametrize(

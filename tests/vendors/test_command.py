@@ -233,7 +233,7 @@ def test_command_and_all_it_started_end_with_the_helper(scene: Workspace, number
 
 
 def test_command_itself_ends_even_if_the_helper_is_killed(scene: Workspace) -> None:
-    running = started(scene, f"{STARTS}\nsleep 300")
+    running = started(scene, f"{STARTS}\nexec sleep 300")
     running.kill()
     assert running.stdout is not None
     assert running.stderr is not None

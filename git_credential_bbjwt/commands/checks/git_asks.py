@@ -1,7 +1,9 @@
 """Checks that git asks this helper as it should: git's version, the helper line, the helpers beside it."""
 
 import os
+import re
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from shlex import quote
 
@@ -9,7 +11,7 @@ from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, n
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.option_table import merged
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.places import APP_NAME, git_home
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
@@ -55,6 +57,15 @@ def variables() -> Iterator[Check]:
     for name in VARIABLES:
         if os.environ.get(name) == "":
             yield note("environment", f"{name} is empty, and is treated as not set")
+
+
+def python() -> Iterator[Check]:
+    """Note that the system's Python was upgraded after the helper was installed."""
+    made_for = re.search(r"/python(\d+\.\d+)/site-packages/", __file__)
+    this = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    if made_for is not None and made_for[1] != this:
+        what = f"the helper was installed for Python {made_for[1]} and runs on {this}, where keyring backends may fail"
+        yield note("Python", what, "install it again: ./install.sh")
 
 
 def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
@@ -140,12 +151,29 @@ def _not_asked(url: str, *, is_injected: bool) -> Check:
         )
     remedy = _CONFIGURE + (f"; or for one command: {APP_NAME} exec -- git clone {url}" if is_injected else "")
     reset = helper_lines.reset_after_this_one(url)
-    if reset is not None:
+    unread = _why_settings_are_not_read()
+    if unread is not None:
+        why, remedy = unread
+        what += f", because {why}"
+    elif reset is not None:
         what += f", because an empty helper in {reset.file} resets it"
         remedy = f"remove the reset: git config --file {quote(reset.file)} --unset-all {quote(reset.key)} '^$'"
     elif named:
         what += f"; {named[0].file} names it for other URLs"
     return failed(_NAME, what, remedy)
+
+
+def _why_settings_are_not_read() -> tuple[str, str] | None:
+    """Return the reason and the remedy if git cannot read this user's settings; None if it can."""
+    home = git_home()
+    if not home:
+        return "HOME is not set, so it reads no settings of this user", "run: export HOME=~"
+    above = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    files = [os.environ.get("GIT_CONFIG_GLOBAL") or f"{home}/.gitconfig", f"{above}/git/config"]
+    for file in files:
+        if os.path.lexists(file) and not os.access(file, os.R_OK):
+            return f"it cannot read {file}", f"check who owns it, and its mode: ls -l {quote(file)}"
+    return None
 
 
 def _proactive(workspace_url: str) -> Iterator[Check]:
