@@ -83,7 +83,7 @@ def dispatch(arguments: "list[str]") -> int:
         if operation in OPERATIONS:
             _keep_out_of_core_dumps()
             return _OPERATIONS[operation](options)
-    _make_ready_for_all()
+    _prepare_process()
     gc.enable()
     from git_credential_bbjwt.commands import command_line
 
@@ -95,11 +95,11 @@ def _get(options: HelperOptions) -> int:
 
     Return the exit status. Raises CredentialError; if the request was for this helper, git was told to quit before.
     """
-    from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_all, write_answer
+    from git_credential_bbjwt.core.protocol import cached_answer, parse_request, read_request, write_answer
     from git_credential_bbjwt.core.repository import CLOUD_HOST
     from git_credential_bbjwt.core.sources import read_sources
 
-    request = parse_request(read_all(0))
+    request = parse_request(read_request())
     host = request.host
     sources = read_sources(options)
     if not sources.may_name(host):
@@ -115,7 +115,7 @@ def _get(options: HelperOptions) -> int:
         return 0
     record = _cached(request, options, sources)
     if record is None:
-        _make_ready_for_all()
+        _prepare_process()
         from git_credential_bbjwt.getting.get import get_new
 
         return get_new(request, options, sources)
@@ -152,7 +152,7 @@ def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "
     return record if may_answer else None
 
 
-def _make_ready_for_all() -> None:
+def _prepare_process() -> None:
     """Forbid core dumps, make all packages importable, and make sure that children can be waited for."""
     from git_credential_bbjwt.system import core_dumps, site_packages
 
@@ -177,9 +177,9 @@ def _trace(decision: str) -> None:
 
 def _store(options: HelperOptions) -> int:  # noqa: ARG001  # all operations have the same parameter
     """Read the request and keep nothing, because tokens are cached when they are minted."""
-    from git_credential_bbjwt.core.protocol import read_all
+    from git_credential_bbjwt.core.protocol import read_request
 
-    read_all(0)
+    read_request()
     return 0
 
 

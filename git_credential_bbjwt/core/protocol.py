@@ -43,13 +43,13 @@ class Request:
         self.state = state
 
 
-def read_all(fd: int) -> bytes:
-    """Read up to the blank line or the end of file that ends a request.
+def read_request() -> bytes:
+    """Return the request on standard input, up to its blank line or the end of file.
 
     Raises MalformedRequestError when the request is longer than any git would send.
     """
     data = b""
-    while chunk := _read(fd):
+    while chunk := _read():
         data += chunk
         if data.startswith(b"\n") or b"\n\n" in data:
             break
@@ -58,9 +58,9 @@ def read_all(fd: int) -> bytes:
     return data
 
 
-def _read(fd: int) -> bytes:
+def _read() -> bytes:
     try:
-        return os.read(fd, 65_536)
+        return os.read(0, 65_536)
     except OSError as problem:
         raise _malformed(f"cannot read the credential request: {problem.strerror}") from problem
 

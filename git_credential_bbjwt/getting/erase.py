@@ -6,7 +6,7 @@ from functools import partial
 from git_credential_bbjwt.core.failures import NotARepositoryError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.protocol import fingerprint_of, parse_request, read_all
+from git_credential_bbjwt.core.protocol import fingerprint_of, parse_request, read_request
 from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.core.sources import read_sources
@@ -25,7 +25,7 @@ from git_credential_bbjwt.tokens.tidying import forget, workspace_records
 
 def erase(options: HelperOptions) -> int:
     """Drop the cached token that the server refused; a newer one stays, as does every registered secret."""
-    request = parse_request(read_all(0))
+    request = parse_request(read_request())
     if request.protocol != b"https":
         return 0
     refused = None if request.password is None else fingerprint_of(request.password)
