@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from git_credential_bbjwt.bitbucket.refusal import server_words
 from git_credential_bbjwt.bitbucket.responses import checked_token, checked_uuid
-from git_credential_bbjwt.commands.registration.given import app_of, split_payloads
+from git_credential_bbjwt.commands.registration.payload_input import app_of, split_payloads
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line

@@ -18,7 +18,7 @@ Examples:
 import argparse
 
 from git_credential_bbjwt.commands.command_line import slug
-from git_credential_bbjwt.commands.registration import given
+from git_credential_bbjwt.commands.registration import payload_input
 from git_credential_bbjwt.commands.registration.registration import Registration, check_secret
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
@@ -62,14 +62,14 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         RegistryFolder(system=arguments.system),
         SecretPlace.FILE if arguments.insecure_storage else SecretPlace.KEYRING,
         arguments.workspace,
-        given.read_secret(arguments.secret_file) if arguments.secret_file is not None else "",
+        payload_input.read_secret(arguments.secret_file) if arguments.secret_file is not None else "",
         arguments.after_connect,
         options.timeout,
     )
     if arguments.oauth_consumer:
-        payloads, where = [given.ask_consumer(arguments.workspace)], "the values given"
+        payloads, where = [payload_input.ask_consumer(arguments.workspace)], "the values given"
     else:
-        payloads, where = given.read_payloads(arguments.file)
+        payloads, where = payload_input.read_payloads(arguments.file)
     if len(payloads) > 1 and (arguments.workspace or arguments.repository):
         raise UsageError(
             "--workspace and --repository go with one payload, and these are several", "register them one by one"

@@ -165,11 +165,10 @@ class Change:
                 found += self._entries(host, slug)
         return [one for one in found if one.keyring_user == installation.keyring_user]
 
-    def stored(self, installation: Installation) -> list[Installation]:
-        """Drop the planned change and return the stored entries with the same secret. Raises InstallationError."""
+    def reset(self) -> None:
+        """Drop what was planned and read, so that entries are read again as they are stored."""
         self._before.clear()
         self._after.clear()
-        return self.same(installation)
 
     def put(self, installations: list[Installation]) -> list[Installation]:
         """Plan to register ``installations``, each with one workspace; return the entries that they replace.
@@ -186,7 +185,7 @@ class Change:
                     self.take_out(old)
                     gone.append(old)
             (workspace,) = new.workspaces
-            gone += [one for one in self._entries(new.host, workspace) if _are_one(one, new)]
+            gone += [one for one in self._entries(new.host, workspace) if _same_app(one, new)]
             self.take_out(new)
             self._after[new.host, workspace] += [new]
         return gone
@@ -195,7 +194,7 @@ class Change:
         """Plan to unregister ``installation``."""
         (workspace,) = installation.workspaces
         entries = self._entries(installation.host, workspace)
-        self._after[installation.host, workspace] = [one for one in entries if not _are_one(one, installation)]
+        self._after[installation.host, workspace] = [one for one in entries if not _same_app(one, installation)]
 
     def commit(self) -> None:
         """Write the planned change. Raises InstallationError if the lock was lost, and OSError."""
@@ -206,8 +205,7 @@ class Change:
             )
         for host in dict.fromkeys(host for host, _ in self._after):
             self._commit_host(self._folder(host, create=True), host)
-        self._before.clear()
-        self._after.clear()
+        self.reset()
 
     def _commit_host(self, folder: PrivateFolder, host: str) -> None:
         entries = {slug: some for (of_host, slug), some in self._after.items() if of_host == host}
@@ -289,7 +287,7 @@ class Change:
             folder.write_many(files, mode=self._file_mode, durable=True)
 
 
-def _are_one(one: Installation, other: Installation) -> bool:
+def _same_app(one: Installation, other: Installation) -> bool:
     """Return whether two installations for one workspace belong to the same app or consumer."""
     return (one.kind, one.app_key) == (other.kind, other.app_key)
 

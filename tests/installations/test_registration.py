@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from git_credential_bbjwt.commands.registration.given import split_payloads
+from git_credential_bbjwt.commands.registration.payload_input import split_payloads
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.installations.payload import parse_payload
 from tests import desktop

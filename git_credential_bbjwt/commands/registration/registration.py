@@ -1,4 +1,4 @@
-"""Registering what payloads describe: checked first, then stored, each installation whole or not at all."""
+"""Register the installations of payloads: check all, then store each one whole or not at all."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from concurrent import futures
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from git_credential_bbjwt.commands.registration import given
+from git_credential_bbjwt.commands.registration import payload_input
 from git_credential_bbjwt.core.failures import (
     BudgetSpentError,
     ConnectionFailedError,
@@ -37,7 +37,7 @@ _PATIENCE = 10.0
 
 
 class Wanted(NamedTuple):
-    """One installation to register, for one workspace: with its secret and its payload's ``position``, from 1."""
+    """One installation to register for one workspace, and its secret. ``position`` is its payload's number, from 1."""
 
     position: int
     installation: Installation
@@ -60,7 +60,7 @@ class Registration:
     _typed_secret: str = ""
 
     def check(self, payloads: list[bytes], where: str) -> list[Wanted]:
-        """Return what the payloads describe, if all of them are right. Raises InstallationError, UsageError."""
+        """Return the installations of all payloads. Raises InstallationError if one cannot be used, and UsageError."""
         wanted, wrong = [], []
         for number in _with_bar("checked", range(len(payloads))):
             try:
@@ -69,7 +69,7 @@ class Registration:
             except InstallationError as problem:
                 if len(payloads) == 1:
                     raise
-                wrong.append(f"payload {number + 1}{given.app_of(payloads[number])}: {problem.what}")
+                wrong.append(f"payload {number + 1}{payload_input.app_of(payloads[number])}: {problem.what}")
         for line in wrong:
             error(line)
         if wrong:
@@ -111,7 +111,7 @@ class Registration:
         return [Wanted(position, new._replace(workspaces=(slug,)), one.shared_secret) for slug in dict.fromkeys(slugs)]
 
     def _secret_of(self, app: Installation, where: str) -> str:
-        """Return the secret of --secret-file, of the payload, or typed at a terminal, once for all payloads."""
+        """Return the secret from --secret-file or the payload; otherwise a person types one secret for all payloads."""
         secret = self.secret_of_app or app.shared_secret
         if secret:
             return secret
@@ -123,11 +123,11 @@ class Registration:
                     f"{where}: sharedSecret is missing, as in payloads of apps that are registered under Develop apps",
                     "copy the app's secret from there to a file of mode 0600, and add: --secret-file FILE",
                 )
-            self._typed_secret = given.ask_secret(f"Secret of the app {app.app_key} (not shown): ")
+            self._typed_secret = payload_input.ask_secret(f"Secret of the app {app.app_key} (not shown): ")
         return self._typed_secret
 
     def _known_workspaces(self, one: Installation) -> list[str]:
-        """Return the slugs that an earlier registration gave a payload without one."""
+        """Return the slugs from an earlier registration of the same app, for a payload without a slug."""
         before = self.registry.of_workspace(one.workspace_uuid)
         return [slug for same in before if same.keyring_user == one.keyring_user for slug in same.workspaces]
 
@@ -143,15 +143,16 @@ class Registration:
         ]
 
     def store(self, wanted: Sequence[Wanted]) -> list[Installation]:
-        """Store the secrets, then register what they belong to, each whole or not at all. Raises CredentialError."""
+        """Store the secrets, then register their installations, each whole or not at all. Raises CredentialError."""
         with self.registry.changing() as change:
             new = self._store_secrets(wanted)
             try:
                 replaced = change.put(new)
                 change.commit()
             except (OSError, InstallationError):
-                for one in new:  # Without an entry, nothing would name its secret.
-                    if not any(old.secret_place is one.secret_place for old in change.stored(one)):
+                change.reset()
+                for one in new:  # No entry names its secret, so nobody would find the secret later.
+                    if not any(old.secret_place is one.secret_place for old in change.same(one)):
                         with contextlib.suppress(SecretError):
                             secret_store.remove_secret(one)
                 raise
@@ -170,9 +171,9 @@ class Registration:
         ]
 
     def store_many(self, wanted: Sequence[Wanted]) -> int:
-        """Store all that can be; return the exit status."""
+        """Store as many as possible; return the exit status."""
         failed: list[tuple[Wanted, CredentialError]] = []
-        # The keyring may refuse one secret and take the next.
+        # The keyring may refuse one secret and accept the next.
         size = BATCH if self.place is SecretPlace.FILE else 1
         for start in _with_bar("registered", range(0, len(wanted), size)):
             some = wanted[start : start + size]
@@ -196,20 +197,20 @@ def _ask_slug(app: Installation, where: str, timeout: float) -> str:
         return look_up_workspace(app, _session(timeout))
     except CredentialError as problem:
         raise InstallationError(
-            f"{where} does not name the workspace's slug, and Bitbucket does not tell it: {problem.what}", remedy
+            f"{where} does not name the workspace's slug, and a look-up of its UUID failed: {problem.what}", remedy
         ) from problem
 
 
 def check_secret(new: Installation, timeout: float, remedy: str) -> None:
     """Try the secret of ``new``, which is to replace a registered installation, by one signed request.
 
-    Raises InstallationError with the hint ``remedy`` if Bitbucket refuses it; if that stays open, a note says why.
+    Raises InstallationError with the hint ``remedy`` if Bitbucket refuses it. If it cannot be tried, a note says why.
     """
     if not new.workspace_uuid:
         note(f"the new secret of the {new.name} was not tried: the payload does not name the workspace's UUID")
         return
     seconds = min(_PATIENCE, timeout)
-    # A thread, because a name look-up cannot be ended. It ends with the process.
+    # A name look-up cannot be ended, so it is in a thread, which ends with the process.
     trial = futures.ThreadPoolExecutor(1).submit(look_up_workspace, new, _session(seconds))
     try:
         trial.result(seconds)

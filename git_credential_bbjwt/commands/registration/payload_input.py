@@ -1,4 +1,4 @@
-"""Input of `register`: payloads in a file or pasted, and secrets that are asked for."""
+"""The input of `register`: payloads from a file or the terminal, and secrets that a person types."""
 
 import os
 import stat
@@ -11,7 +11,7 @@ from git_credential_bbjwt.core.source import Payload, unpacked
 from git_credential_bbjwt.installations.wrappers import APP, CONSUMER
 from git_credential_bbjwt.system import terminal
 
-# One payload is pasted, of two kilobytes. Bytes.
+# Limit of a pasted payload in bytes. A real payload has about 2 kB.
 _MAX_PASTED = 1024 * 1024
 
 
@@ -20,7 +20,7 @@ _LONGEST_SECRET_FILE = 4096
 
 
 def read_payloads(path: str) -> tuple[list[bytes], str]:
-    """Return the payloads in FILE, and what to call it in errors. Raises InstallationError."""
+    """Return the payloads in the file ``path``, and the name of the file in errors. Raises InstallationError."""
     if path == "-":
         data, where = (_read_unseen() if os.isatty(0) else sys.stdin.buffer.read()), "standard input"
     else:
@@ -62,7 +62,7 @@ def _is_pipe(path: str) -> bool:
 
 
 def split_payloads(data: bytes) -> list[bytes]:
-    """Split a JSON array of payloads, or one payload per line; what is neither stays whole."""
+    """Split a JSON array of payloads, or one payload per line. Anything else is returned as one payload."""
     text = data.strip()
     lines = text.splitlines()
     if text.startswith(b"["):
@@ -70,14 +70,14 @@ def split_payloads(data: bytes) -> list[bytes]:
             return [dumps(one).encode() for one in loads(text)] or [text]
         except (ValueError, RecursionError):
             return [text]
-    # A payload in several lines is not whole after the first. If the first line is, each line is a payload.
+    # If the first line alone is JSON, each line is a payload. Otherwise, one payload has several lines.
     if len(lines) > 1 and _parsed(lines[0]) is not None:
         return [line for line in lines if line.strip()]
     return [text]
 
 
 def app_of(data: bytes) -> str:
-    """Return the key of a payload that is wrong otherwise, for an error."""
+    """Return the app of a payload that cannot be used, in words for an error; empty if the payload has no key."""
     found = _parsed(data)
     for wrapper in (APP, CONSUMER):
         found = found.get(wrapper, found) if isinstance(found, dict) else None
@@ -117,9 +117,9 @@ def ask_secret(question: str) -> str:
 
 
 def _read_unseen() -> bytes:
-    """Read what is pasted at the terminal, without showing it, until Ctrl-D or the end of the JSON."""
+    """Read a pasted payload from the terminal without showing it, up to Ctrl-D or the end of the JSON."""
     with terminal.unseen() as read:
-        # Not before: what is typed until then is dropped with the change.
+        # The note comes after the change of the terminal, which drops everything that was typed before.
         note("paste the payload (it is not shown), then press Ctrl-D")
         data = b""
         while len(data) <= _MAX_PASTED and (piece := read()):
@@ -130,7 +130,7 @@ def _read_unseen() -> bytes:
 
 
 def _parsed(data: bytes) -> object:
-    """Return what ``data`` is in JSON, or None."""
+    """Return the JSON value in ``data``; None if it is not JSON."""
     try:
         found: object = loads(data)
     except (ValueError, RecursionError):
