@@ -46,6 +46,7 @@ class Proxy(ThreadingTCPServer):
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection until it ends."""
         if self.context is not None:
+            connection.getpeername()  # See `Handler.setup` of the emulator.
             secured = self.context.wrap_socket(connection, server_side=True)
             self.shown.append(secured.getpeercert() or None)
             connection = secured

@@ -196,7 +196,11 @@ class Connection:
 
     def _dial(self, host: str, port: int, route: Route) -> socket.socket:
         stream = self._network.connect(host, port, route)
-        self._peer = str(stream.getpeername()[0])
+        try:
+            self._peer = str(stream.getpeername()[0])
+        except OSError:  # It has been reset already.
+            stream.close()
+            raise
         self._heard = time.monotonic()
         stream.settimeout(self._patience)
         return stream

@@ -39,6 +39,7 @@ class RawServer:
 
     def _secured(self, connection: socket.socket) -> socket.socket:
         assert self._context is not None
+        connection.getpeername()  # See `Handler.setup` of the emulator.
         return self._context.wrap_socket(connection, server_side=True)
 
     def _serve(self, connection: socket.socket) -> None:
