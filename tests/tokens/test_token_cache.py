@@ -9,8 +9,10 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from git_credential_bbjwt.core.record import MIN_REMAINING, token_paths
 from tests.conftest import (
     COMMAND,
     LATE,
+    PROJECT,
     Workspace,
     answer,
     cannot,
@@ -161,10 +164,19 @@ def test_no_token_is_kept_if_somebody_prepared_the_folder_in_dev_shm(
     shutil.rmtree(shared_memory.with_name("elsewhere"), ignore_errors=True)
 
 
-def test_no_token_is_kept_in_a_dev_shm_on_a_disk(acme: Workspace, shared_memory: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """A folder on a disk: /tmp is in memory on many systems, as on Debian 13."""
+    place = PROJECT / ".cache"
+    if subprocess.run(["stat", "-f", "-c", "%T", place], capture_output=True).stdout == b"tmpfs\n":
+        cannot("the project is not on a disk")
+    folder = Path(tempfile.mkdtemp(dir=place))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_no_token_is_kept_in_a_dev_shm_on_a_disk(acme: Workspace, shared_memory: Path, disk: Path) -> None:
     acme.machine.runtime.rmdir()
-    disk = tmp_path / "disk"
-    disk.mkdir()
     script = f'mount --bind {disk} /dev/shm && exec "$@"'
 
     def get() -> str:
