@@ -82,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         # In the connection's own thread, because a slow handshake must not delay other connections.
         self.server.emulator.count_connection()
-        # Before 3.13 Python leaves the new socket open if the client is gone (findings/), which pytest reports somewhere.
+        # Before 3.13 Python leaves the new socket open if the client is gone (findings/), which pytest reports.
         self.request.getpeername()
         self.request = self.server.context.wrap_socket(self.request, server_side=True)
         super().setup()
