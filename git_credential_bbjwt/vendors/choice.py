@@ -11,16 +11,21 @@ def vendor_for(source: Installation | OnDemandSource, session: Session) -> Vendo
     if isinstance(source, CommandSource):
         from git_credential_bbjwt.vendors.command import InstallationCommand
 
-        return InstallationCommand(source, session)
+        return InstallationCommand(source, session, vendor_of_installation)
     if isinstance(source, BrokerSource):
         from git_credential_bbjwt.vendors.broker import Broker
 
         return Broker(source, session)
     assert isinstance(source, Installation)
-    if source.is_consumer:
+    return vendor_of_installation(source, session)
+
+
+def vendor_of_installation(installation: Installation, session: Session) -> Vendor:
+    """Return the vendor of an installation, whatever source it is from."""
+    if installation.is_consumer:
         from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 
-        return OAuthConsumer(source, session)
+        return OAuthConsumer(installation, session)
     from git_credential_bbjwt.vendors.connect import Connect
 
-    return Connect(source, session)
+    return Connect(installation, session)

@@ -1,5 +1,7 @@
 """Installation commands, which print a payload from a secret store for one mint. It is never in a file."""
 
+from collections.abc import Callable
+
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import CredentialError, InstallationError
 from git_credential_bbjwt.core.on_demand import OnDemandSource
@@ -11,8 +13,6 @@ from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
-from git_credential_bbjwt.vendors.connect import Connect
-from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
 from git_credential_bbjwt.vendors.printed_secrets import shown_lines
 from git_credential_bbjwt.vendors.session import Session
 from git_credential_bbjwt.vendors.vendor import Vendor
@@ -30,19 +30,20 @@ class InstallationCommand:
     Their tokens have the command's identity, so a cached token is used until its end without running the command again.
     """
 
-    def __init__(self, source: OnDemandSource, session: Session) -> None:
+    def __init__(
+        self, source: OnDemandSource, session: Session, vendor_of: Callable[[Installation, Session], Vendor]
+    ) -> None:
         self.identity = digest("command", source.how)
         self._source = source
         self._session = session
+        self._vendor_of = vendor_of
 
     def vendors(self, repository: Repository) -> list[Vendor]:
         """Return the vendors of the printed installations; none if nothing is printed. Raises CredentialError."""
         self._session.has_asked = True
         self._session.budget.doing = f"waiting for {self._source.where}"
-        found: list[Vendor] = [
-            OAuthConsumer(one, self._session) if one.is_consumer else Connect(one, self._session)
-            for one in ask_command(self._source, repository, self._session.budget)
-        ]
+        installations = ask_command(self._source, repository, self._session.budget)
+        found = [self._vendor_of(one, self._session) for one in installations]
         for one in found:
             one.identity = self.identity
         return found
