@@ -45,7 +45,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Check, and print each result as it is known. Raises NotARepositoryError for a URL that names none."""
     url = arguments.url
     if "://" in url and not url.partition("://")[2].partition("/")[2]:
-        url = ""  # The base URL alone is what error messages name: it asks for no repository.
+        url = ""  # Error messages name the base URL. A person may paste it, but it names no repository.
     if url:
         parse_url(url)
     # The contract promises the marks in every locale.

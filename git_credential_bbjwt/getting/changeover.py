@@ -82,7 +82,7 @@ def _with_successor(
                 warning(_words(refusal, successor, token, asking.options.scope))
         return token
     if token is not None:
-        slot.drop()  # Tokens are limited to one repository again.
+        slot.drop()  # Connect works again, so the workspace's token is no longer needed.
     return token
 
 

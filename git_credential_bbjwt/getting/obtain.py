@@ -104,7 +104,7 @@ def _new_token(
             raise BrokerError(
                 "the broker returned a token that the server has already refused", "ask the broker's operator"
             )
-    elif token.opens_workspace:  # It is in the workspace's slot, so the refused token must go.
+    elif token.opens_workspace:  # It is kept in the workspace's slot. This slot must not keep the refused token.
         if is_refused:
             slot.drop()
         return token

@@ -125,7 +125,7 @@ class _InUse:
             backend = core.get_keyring()
         self.name = _name(backend)
         links = list(backend.backends) if isinstance(backend, ChainerBackend) else [backend]
-        if not self.chosen_by:  # Nobody chose to store secrets in a plain file.
+        if not self.chosen_by:  # A backend that stores plain text is used only if the user chose it.
             links = [link for link in links if "Plaintext" not in type(link).__name__]
         reason = "" if links else "the only keyring backend here stores secrets in a plain file and is not configured"
         if isinstance(backend, fail.Keyring):

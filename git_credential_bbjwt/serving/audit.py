@@ -93,7 +93,7 @@ class Audit:
             self._write(audit_line(answer, asker, scope, self._longest, **fields))
         except AuditError as problem:
             trouble = problem
-        except Exception as problem:  # Whatever it is: there is no line.
+        except Exception as problem:  # After any error, the line was not written.
             trouble = AuditError(getattr(problem, "strerror", None) or type(problem).__name__)
         else:
             return answer

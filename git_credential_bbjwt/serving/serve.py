@@ -65,7 +65,7 @@ def serve(
     _end_in(max(_LONGEST_END, end - time.monotonic()))
     answer = Audit(write, LONGEST_VALUE).record(answer, asker, options.scope)
     write_answer(answer.lines)
-    if answer.reason and not _is_shared_socket():  # It says no more than the answer.
+    if answer.reason and not _is_shared_socket():  # On a shared socket, the line would follow the answer.
         with contextlib.suppress(OSError):
             os.write(2, f"{PREFIX}error: {answer.reason}\n".encode())
     signal.setitimer(signal.ITIMER_REAL, 0)

@@ -62,7 +62,7 @@ def _application() -> Application:
 def _log(line: str) -> None:
     """Write a line to the server's standard error, but nothing of what a command that it ran printed there."""
     if line.startswith(_MARKS):
-        with contextlib.suppress(OSError):  # Nobody reads it.
+        with contextlib.suppress(OSError):  # Nobody reads standard error.
             os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -71,7 +71,7 @@ def _is_first() -> bool:
 
     If two workers end with this status at once, gunicorn 27.0.1 ends with a traceback and status 1 in every third case.
     """
-    with contextlib.suppress(ValueError):  # Not the main thread: the server does not end this process by a signal.
+    with contextlib.suppress(ValueError):  # In another than the main thread, no handler can be set, and none is needed.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with socket.socket(socket.AF_UNIX) as mark:
         try:

@@ -101,7 +101,7 @@ class _Reader(threading.Thread):
                         break
                     self._keep(piece)
         except OSError:
-            pass  # There is no more.
+            pass  # The output has ended.
         finally:
             with self._reading:
                 os.close(self._fd)

@@ -57,7 +57,7 @@ class TokenCache:
 
     def make_notes(self) -> PrivateFolder | None:
         """Return the folder of the notes; make it if it is missing, because refusals are kept even without tokens."""
-        if self.notes is None and not self.is_brokers:  # A broker has made its folder if it can.
+        if self.notes is None and not self.is_brokers:  # A broker has already tried to make its folder.
             self.notes = TokenCache.open(create=True).notes
         return self.notes
 

@@ -142,7 +142,7 @@ def clear_all() -> None:
 
 def _drop(folder: PrivateFolder, path: str, record: Record) -> None:
     slot = Slot(TokenCache(folder, folder, folder), record.repository, record.scope, record.app)
-    slot.name = path  # A broker's slot has another name.
+    slot.name = path  # The record may be in a broker's slot, which has another name.
     slot.forget(record)
 
 

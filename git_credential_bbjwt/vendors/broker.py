@@ -177,7 +177,7 @@ def _is_socket(path: str) -> bool:
     try:
         return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
-        return True  # It has just gone.
+        return True  # It was removed after the attempt.
 
 
 def _hint_for_group(path: str) -> str:
@@ -194,7 +194,7 @@ def _hint_for_group(path: str) -> str:
 
 def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
     done = shell.run(command, request, most=LONGEST_ANSWER, env=child_process.for_broker())
-    is_too_long = len(done.output) > LONGEST_ANSWER  # It was ended because of that.
+    is_too_long = len(done.output) > LONGEST_ANSWER  # Then the command was ended before its own end.
     if done.status == 0 or is_too_long or b"quit=1" in done.output.split(b"\n"):
         return done.output, done.errors
     reason = last_words(done.errors) or f"the broker failed with exit status {done.status}"

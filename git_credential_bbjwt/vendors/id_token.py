@@ -63,7 +63,7 @@ def find_source(broker: BrokerSource, session: Session) -> IdTokenSource:
     Raises BrokerError.
     """
     environ = os.environ
-    for name in child_process.ID_TOKEN_VARIABLES:  # No error may show what a platform put there.
+    for name in child_process.ID_TOKEN_VARIABLES:  # Their values may be secret, so no error may show them.
         hide(environ.get(name, ""))
         hide(environ.get(name, "").strip())
     audience = environ.get("BBJWT_AUDIENCE", "") or Where.parse(broker.how).text

@@ -73,7 +73,7 @@ def options_of_line(url: str, given: HelperOptions) -> HelperOptions:
     options = next(helper_lines.options_for(url), None)
     if options is None:
         return given
-    if given.broker is not None:  # A broker has the scope.
+    if given.broker is not None:  # The broker chooses the scope.
         names = tuple(name for name in options.given if name != "--scope")
         options = options.replaced(scope=HelperOptions().scope, given=names)
     return merged(options, given)
