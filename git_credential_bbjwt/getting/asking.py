@@ -1,4 +1,4 @@
-"""The state that all requests of a call share, and the rules for keeping a token."""
+"""The state of a call, and the rules for keeping a token."""
 
 from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -23,7 +23,7 @@ _UUIDS_OF_ALLOWED_NAMES = 7200
 
 
 class Asking:
-    """The state that all requests of a call share: the sources, the session with its budget, and the token cache.
+    """The state of a call: its options, the sources, the token cache, and the session of its vendors.
 
     ``for_person`` marks a command that a person runs. Only a broker passes a ``cache``, because it must keep every
     token that it returns. ``whole_workspace`` says whether it may return tokens that open more than one repository.

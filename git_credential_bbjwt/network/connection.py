@@ -43,8 +43,8 @@ class Network:
         self.budget = budget
         self.settings = settings
         self.distrusted: set[str] = set()
-        #: Whether an attempt of this call was lost without a byte.
-        self.loses = False
+        #: Whether an attempt of this call was given up because no data was received.
+        self.has_lost_attempt = False
         #: All connections of this call, for `Connections.abort`. They are closed when nobody else refers to them.
         self.connections: list[weakref.ref[Connection]] = []
         self._routes: dict[str, Route] = {}

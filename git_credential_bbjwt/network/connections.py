@@ -47,7 +47,7 @@ class Connections:
         """
         with self._lock:
             for origin in self._idle:
-                if origin.base_url == base_url and origin.goes_the_way_to(base_url + path):
+                if origin.base_url == base_url and origin.has_route_to(base_url + path):
                     self._idle.remove(origin)
                     return origin
         return Origin(base_url, self._network, path)
@@ -86,7 +86,7 @@ class Origin:
         patience = _patience(network, 0, network.budget.seconds)
         self._connection: Connection | None = Connection(self._url, network, patience)
 
-    def goes_the_way_to(self, url: str) -> bool:
+    def has_route_to(self, url: str) -> bool:
         """Return whether the route is the same as to ``url``."""
         return url == self._url or self._network.route(url) == self._network.route(self._url)
 
@@ -124,7 +124,7 @@ class Origin:
                 response = attempt(patience)
             except SilentError as silent:
                 lost += 1
-                self._network.loses = True
+                self._network.has_lost_attempt = True
                 self.close()
                 remaining()
                 trace(f"no data from {self.host} for {silent.seconds:.0f} s; starting another attempt")
@@ -205,7 +205,7 @@ def _patience(network: Network, lost: int, left: float) -> float:
     ``lost`` is the number of attempts of this request that were given up, ``left`` the seconds that are left for it.
     """
     if lost == 0:
-        longest = _FIRST_PATIENCE_ONCE_LOST if network.loses else _FIRST_PATIENCE
+        longest = _FIRST_PATIENCE_ONCE_LOST if network.has_lost_attempt else _FIRST_PATIENCE
         return min(longest, network.budget.seconds / 3, left)
     return min(_SECOND_PATIENCE, left / 2) if lost == 1 else left
 

@@ -161,11 +161,16 @@ class _Mint:
         return self._unconfirmed(found, uuid, "its last look-up failed")
 
     def _looked_up(self, bitbucket: "Bitbucket") -> Token:
-        """Return a token, swapped after or during the look-up."""
+        """Look up the UUID, and return a token for it.
+
+        ``guess`` is the UUID in the URL, or the UUID that any installation found earlier. The swap for ``guess`` is
+        sent together with the look-up, and its token is used only if the look-up returns the same UUID. ``known`` is
+        the UUID that this installation found earlier. If the look-up fails in an outage, a token for ``known`` is used.
+        """
         repository, known = self._repository, self._known
         # The REST API may refuse a JWT that was signed elsewhere. The look-up then needs a swap of its own.
         guess = repository.uuid or self._session.uuids.find(repository) if bitbucket.signs_each else None
-        ahead = None if guess is None else _Ahead(lambda: bitbucket.swap(self._scope, guess))
+        early = None if guess is None else _EarlySwap(lambda: bitbucket.swap(self._scope, guess))
         limit = None if known is None else min(_PATIENCE, self._session.budget.seconds / 2)
         try:
             uuid = bitbucket.look_up(repository, self._installation.workspace_uuid, limit)
@@ -173,15 +178,15 @@ class _Mint:
             if known is None or not _is_outage(failure):
                 raise
             self._session.failures.note_time(self._outage)
-            swapped = ahead.result() if ahead is not None and guess == known else bitbucket.swap(self._scope, known)
+            swapped = early.result() if early is not None and guess == known else bitbucket.swap(self._scope, known)
             return self._unconfirmed(swapped, known, failure.what)
         if repository.uuid is None:
             self._session.uuids.remember(repository, uuid, by=self._by)
-        if ahead is not None and guess == uuid:
-            return self._token(ahead.result(), uuid)
-        if ahead is not None:
+        if early is not None and guess == uuid:
+            return self._token(early.result(), uuid)
+        if early is not None:
             trace(f"{repository.full_name}: this name now belongs to another repository; dropping the old one's token")
-            ahead.wait()  # Both swaps use the same connection.
+            early.wait()  # Both swaps use the same connection.
         return self._token(bitbucket.swap(self._scope, uuid), uuid)
 
     def _token(self, found: "AccessToken", uuid: str, *, may_be_kept: bool = True) -> Token:
@@ -215,8 +220,8 @@ def _is_outage(failure: CredentialError) -> bool:
 _PATIENCE = 10.0
 
 
-class _Ahead:
-    """A swap in another thread."""
+class _EarlySwap:
+    """A swap in another thread, which is sent before the look-up has returned."""
 
     def __init__(self, work: "Callable[[], AccessToken]") -> None:
         self._work = work

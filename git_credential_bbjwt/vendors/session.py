@@ -1,4 +1,4 @@
-"""The state that all mints of a call share: budget, connections, signers, earlier refusals, UUIDs."""
+"""The state of a call that its vendors share: budget, connections, signers, earlier refusals, UUIDs."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The state that all mints of a call share.
+    """The state of a call that its vendors share.
 
     ``for_person`` marks a command that a person runs. It ignores refusals from before the call.
     """
@@ -89,7 +89,7 @@ class Session:
         return token
 
     def _begin(self, installation: Installation) -> "tuple[Callable[[], str], Connections]":
-        """Return a function for the installation's JWT or secret, which is fetched once per call; and connections."""
+        """Return a function for the installation's JWT or secret, its proof, which is fetched once; and connections."""
         self.has_asked = True
         with self._lock:
             if self._settings is None:

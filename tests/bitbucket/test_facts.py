@@ -353,7 +353,7 @@ def test_remembered_uuid_that_is_too_old_is_not_used(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(status=403, body=b"no"))
     erased_quietly(acme)
 
-    assert len(acme.bitbucket.helper_requests()) == 3  # No swap went ahead of the look-up.
+    assert len(acme.bitbucket.helper_requests()) == 3  # No swap was sent together with the look-up.
 
 
 def test_clock_that_is_off_while_both_requests_run(acme: Workspace) -> None:

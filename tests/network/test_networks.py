@@ -580,7 +580,7 @@ def test_a_connection_that_waited_for_its_request_is_not_given_up(
 )
 def test_attempts_are_given_up_one_after_the_other(budget: float, loses: bool, seconds: list[float]) -> None:
     network = network_of(Budget(budget))
-    network.loses = loses
+    network.has_lost_attempt = loses
     left = budget
     for lost, expected in enumerate(seconds):
         assert _patience(network, lost, left) == expected
