@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--whole-workspace",
         action="store_true",
-        help="hand out tokens that open every repository of the workspace, too",
+        help="also return tokens that open every repository of the workspace",
     )
 
 

@@ -45,7 +45,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
         steps.append(partial(unregister_all, system=level == "system"))
         steps.append(partial(unconfigure, level))
     failed = sum(map(_fails, [*steps, forget_all]))
-    note("still valid: tokens that were handed out, until their end; the app's secret and its payload, at Bitbucket")
+    note("still valid: tokens that other programs have, until they expire; the app's secret and payload, at Bitbucket")
     variables = [name for name in VARIABLES if os.environ.get(name)]
     if variables:
         note(f"still set in this environment: {', '.join(variables)}")

@@ -86,28 +86,28 @@ class Application:
 
     def _answer(self, environ: Environ) -> Answer:
         state = self._in_force.current()
-        asker: dict[str, object] = {"by": "oidc", "address": environ.get("REMOTE_ADDR", "")}
+        client: dict[str, object] = {"by": "oidc", "address": environ.get("REMOTE_ADDR", "")}
         if environ.get("HTTP_X_FORWARDED_FOR"):
-            asker["claimed"] = environ["HTTP_X_FORWARDED_FOR"]
+            client["claimed"] = environ["HTTP_X_FORWARDED_FOR"]
         try:
-            answer = self._answer_to_identity(environ, state, asker)
+            answer = self._answer_to_identity(environ, state, client)
         except CredentialError as problem:
             answer = refusal(problem)
         except Exception as problem:
             answer = internal_error(problem)
         if answer.status == 500:
             error(answer.cause)
-        answer = state.audit.record(answer, asker, state.policy.options.scope, status=answer.status)
+        answer = state.audit.record(answer, client, state.policy.options.scope, status=answer.status)
         if answer.digest and time.monotonic() >= self._next_tidying:
             self._next_tidying = time.monotonic() + _BETWEEN_TIDYING
             tidy_folder(operators_folder(_FOLDERS))
         return answer
 
-    def _answer_to_identity(self, environ: Environ, state: State, asker: dict[str, object]) -> Answer:
-        """Return the answer to whoever the ID token names; write into ``asker`` who that is. Raises DeniedError."""
+    def _answer_to_identity(self, environ: Environ, state: State, client: dict[str, object]) -> Answer:
+        """Return the answer to the identity in the ID token, and add the identity to ``client``. Raises DeniedError."""
         policy = state.policy
         identity = identify(environ.get("HTTP_AUTHORIZATION", ""), policy, state.keys)
-        asker.update(identity.described())
+        client.update(identity.described())
         if self._requests.count(hash((identity.token.issuer, identity.token.subject))) > policy.per_minute:
             raise TooManyError("too many requests", self._requests.seconds_left())
         if not identity.rules:

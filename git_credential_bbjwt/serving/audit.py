@@ -80,7 +80,7 @@ class Audit:
         self._anonymous = MinuteCounter()
         self._left_out = 0
 
-    def record(self, answer: Answer, asker: dict[str, object], scope: str, **fields: object) -> Answer:
+    def record(self, answer: Answer, client: dict[str, object], scope: str, **fields: object) -> Answer:
         """Return ``answer``, once its line is written; without the line, an answer without a token."""
         with self._lock:
             if answer.status in _ANONYMOUS and self._anonymous.count("") > _MOST_ANONYMOUS:
@@ -90,7 +90,7 @@ class Audit:
         if left_out:
             fields["left_out"] = left_out
         try:
-            self._write(audit_line(answer, asker, scope, self._longest, **fields))
+            self._write(audit_line(answer, client, scope, self._longest, **fields))
         except AuditError as problem:
             trouble = problem
         except Exception as problem:  # After any error, the line was not written.
@@ -115,12 +115,15 @@ def audit_to(where: str) -> Write:
 
 
 def audit_line(
-    answer: Answer, asker: dict[str, object], scope: str, longest: int = LONGEST_VALUE, **fields: object
+    answer: Answer, client: dict[str, object], scope: str, longest: int = LONGEST_VALUE, **fields: object
 ) -> bytes:
-    """Return one line, without its end; each value has at most ``longest`` characters, fewer in too long a line."""
+    """Return one line without its end. Each value has at most ``longest`` characters, or fewer to shorten the line.
+
+    ``client`` is what is known about the client: the member ``asker`` of the line.
+    """
     content: dict[str, object] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "asker": asker,
+        "asker": client,
         "repository": answer.repository,
         "scope": scope,
         "outcome": answer.outcome,
@@ -133,7 +136,7 @@ def audit_line(
         line = json.dumps(_bounded(content, cut)).encode()
         if len(line) < _LONGEST_LINE - 1:
             return line
-    content["asker"] = {name: asker[name] for name in asker if name not in ("claims", "rules")} | {"is_cut": True}
+    content["asker"] = {name: client[name] for name in client if name not in ("claims", "rules")} | {"is_cut": True}
     return json.dumps(_bounded(content, cut)).encode()
 
 

@@ -61,9 +61,9 @@ def serve(
     except Exception as problem:  # For example, no thread can be started. The client must get an answer.
         answer = internal_error(problem)
     answer = answer._replace(cause="; ".join(filter(None, [answer.cause, *warnings])))
-    asker = identify_client() | ({"label": label} if label else {})
+    client = identify_client() | ({"label": label} if label else {})
     _end_in(max(_LONGEST_END, end - time.monotonic()))
-    answer = Audit(write, LONGEST_VALUE).record(answer, asker, options.scope)
+    answer = Audit(write, LONGEST_VALUE).record(answer, client, options.scope)
     write_answer(answer.lines)
     if answer.reason and not _is_shared_socket():  # On a shared socket, the line would follow the answer.
         with contextlib.suppress(OSError):
