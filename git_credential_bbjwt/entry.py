@@ -106,10 +106,11 @@ def _get(options: HelperOptions) -> int:
         if request.protocol == b"https" and host in (CLOUD_HOST, *options.hosts) and sources.is_empty():
             from git_credential_bbjwt.core.output import note
 
-            note(
-                f"there is no token for {host}, because this machine has no installation: set BBJWT_INSTALLATION, or "
-                "run git-credential-bbjwt register FILE"
-            )
+            why = "this machine has no installation: set BBJWT_INSTALLATION, or run "
+            why += "git-credential-bbjwt register FILE"
+            if os.environ.get("BBJWT_BROKER"):
+                why = "git's settings do not name the broker of BBJWT_BROKER: run git-credential-bbjwt configure"
+            note(f"there is no token for {host}, because {why}")
         elif _is_traced(options):
             _trace(f"no installation names the host {host}")
         return 0

@@ -34,7 +34,8 @@ def context_for(certificates: Certificates) -> ssl.SSLContext:
 
 def _trusting(certificates: Certificates) -> ssl.SSLContext:
     ca_file, ca_path = certificates.ca_file, certificates.ca_path
-    named_by = "check GIT_SSL_CAINFO and git's settings: git config --show-origin --get-regexp 'sslca(info|path)'"
+    named_by = "check GIT_SSL_CAINFO, http.sslCAInfo and http.sslCAPath: "
+    named_by += "git config --show-origin --get-regexp 'sslca(info|path)'"
     if not (ca_file or ca_path) and (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         if sys.platform != "win32":
             return _with_openssls_defaults()  # OpenSSL reads the two variables itself.

@@ -125,7 +125,8 @@ def _claims(text: str, source: IdTokenSource) -> dict[str, object]:
         except ValueError:
             why = "is not a JWT of three base64url parts"
     raise BrokerError(
-        f"the ID token from {source.name} {why}", "git-credential-bbjwt doctor shows what the ID token says"
+        f"the ID token from {source.name} {why}",
+        'use the token that the CI platform signs for this job: README, "Jobs without the secret"',
     )
 
 

@@ -448,6 +448,32 @@ def test_home_is_not_set(acme: Workspace) -> None:
     changes = {"HOME": None, "XDG_CONFIG_HOME": folder, "BBJWT_INSTALLATION": None}
 
     assert "because HOME is not set" in only_failure(acme.machine, **changes)[1]
+    changes["HOME"] = "/nonexistent"
+    _, detail, remedy = only_failure(acme.machine, **changes)
+    assert "because HOME names no folder: /nonexistent" in detail
+    acme.machine.run("sh", "-euc", f'{remedy.removeprefix("run: ")}; [ -d "$HOME" ]', env=acme.machine.env(HOME=None))
+
+
+def test_broker_of_a_variable_that_git_does_not_use(acme: Workspace) -> None:
+    machine = acme.machine
+    line = f"{COMMAND} --host {acme.bitbucket.host}"
+    machine.git("config", "--global", f"credential.{base(acme)}.helper", line)
+    broker = machine.home / "broker"
+    broker.write_text(f"#!/bin/sh\nBBJWT_INSTALLATION={acme.installation} exec {COMMAND} get\n")
+    broker.chmod(0o755)
+    changes = {"BBJWT_BROKER": str(broker), "BBJWT_INSTALLATION": None}
+    name, detail, remedy = only_failure(machine, "--host", acme.bitbucket.host, acme.url, **changes)
+    assert (name, remedy) == ("git configuration", "run: git-credential-bbjwt configure")
+    assert "BBJWT_BROKER" in detail
+    note = machine.get(acme.url, "--host", acme.bitbucket.host, also=changes).stderr
+    assert "BBJWT_BROKER" in note
+    machine.bbjwt("--host", acme.bitbucket.host, "configure", also=changes)
+    assert failures(machine, "--host", acme.bitbucket.host, acme.url, **changes) == []
+    machine.git("ls-remote", acme.url, also=changes)
+
+    (machine.home / ".gitconfig").unlink()
+    assert failures(machine, "--host", acme.bitbucket.host, acme.url, **changes) == []
+    machine.bbjwt("--host", acme.bitbucket.host, "exec", "--", "git", "ls-remote", acme.url, also=changes)
 
 
 def test_registry_that_cannot_be_read(acme: Workspace) -> None:

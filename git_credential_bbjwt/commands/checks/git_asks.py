@@ -31,6 +31,7 @@ _ADDED = (
     (PROACTIVE, "asks again in the same command if the server refuses a token"),
 )
 
+_SET_HOME = """run: export HOME="$(getent passwd "$(id -u)" | cut -d: -f6)\""""
 _CONFIGURE = f"run: {APP_NAME} configure"
 _EXCLUSIVE = f"run: {APP_NAME} configure --exclusive"
 
@@ -92,10 +93,11 @@ def check(subject: Subject) -> Iterator[Check]:
     """Check that git asks this helper for the repository, or for all workspaces. Raises GitError."""
     yield from _stops()
     # A job that brings its installation along may switch the helper on by `exec` only.
-    is_injected = any(not one.secret_place.is_registered for one in subject.installations)
+    is_injected = bool(subject.asked) or any(not one.secret_place.is_registered for one in subject.installations)
     workspaces = [f"{one.base_url}/{name}" for one in subject.installations for name in one.workspaces]
     if subject.repository is not None:
         yield from _asks(subject.repository.url, is_injected=is_injected)
+        yield from _broker(subject, subject.repository.url)
         for url in workspaces:
             yield from _proactive(url)
         return
@@ -137,6 +139,16 @@ def _asks(url: str, *, is_injected: bool) -> Iterator[Check]:
             yield note(_NAME, f"{helper.described} stores this helper's tokens after use", _EXCLUSIVE)
 
 
+def _broker(subject: Subject, url: str) -> Iterator[Check]:
+    """Check that git's helper line names the broker if only BBJWT_BROKER does. Raises GitError."""
+    line = next(helper_lines.options_for(url), None)
+    if line is None or line.broker is not None or subject.installations:
+        return
+    if subject.options.broker is not None and os.environ.get("BBJWT_BROKER"):
+        what = "git does not use the broker of BBJWT_BROKER, which only this helper's own commands and exec read"
+        yield failed(_NAME, what, _CONFIGURE)
+
+
 def _not_asked(url: str, *, is_injected: bool) -> Check:
     named = [helper for helper in helper_lines.every() if helper.is_this_one]
     what = f"git does not ask this helper for {url}"
@@ -167,7 +179,9 @@ def _why_settings_are_not_read() -> tuple[str, str] | None:
     """Return the reason and the remedy if git cannot read this user's settings; None if it can."""
     home = git_home()
     if not home:
-        return "HOME is not set, so it reads no settings of this user", "run: export HOME=~"
+        return "HOME is not set", _SET_HOME
+    if not os.path.isdir(home):
+        return f"HOME names no folder: {home}", _SET_HOME
     above = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
     files = [os.environ.get("GIT_CONFIG_GLOBAL") or f"{home}/.gitconfig", f"{above}/git/config"]
     for file in files:
