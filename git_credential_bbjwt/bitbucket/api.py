@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
-from git_credential_bbjwt.bitbucket.refusal import Request, refuse
+from git_credential_bbjwt.bitbucket.refusal import RequestKind, refuse
 from git_credential_bbjwt.bitbucket.responses import (
     AccessToken,
     check_workspace,
@@ -66,7 +66,7 @@ class Bitbucket:
         if uuid is not None:
             form["bitbucket_repository"] = uuid
         requested_at = int(time.time())
-        response = self._send(self._base, Request.SWAP, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
+        response = self._send(self._base, RequestKind.SWAP, "POST", TOKEN_PATH, (), body=urlencode(form).encode())
         token = checked_token(response, scope, requested_at)
         hide(token.token)
         return token
@@ -79,7 +79,7 @@ class Bitbucket:
         """Return the slug of the workspace with this UUID. Raises as `look_up` does."""
         assert self._api is not None
         path = f"/2.0/workspaces/{quote(workspace_uuid, safe='')}"
-        response = self._send(self._api, Request.LOOK_UP, "GET", path, (("fields", "slug,uuid"),))
+        response = self._send(self._api, RequestKind.LOOK_UP, "GET", path, (("fields", "slug,uuid"),))
         return checked_slug(response, workspace_uuid)
 
     def _look_up(self, repository: Repository, limit: float | None = None) -> Response:
@@ -88,7 +88,7 @@ class Bitbucket:
         path = "/2.0/repositories/" + "/".join(parts)
         query = (("fields", "uuid,full_name,workspace.uuid"),)
         try:
-            return self._send(self._api, Request.LOOK_UP, "GET", path, query, limit=limit)
+            return self._send(self._api, RequestKind.LOOK_UP, "GET", path, query, limit=limit)
         except RefusedError as refused:
             if refused.status not in ((401,) if self._signer.signs_each else (400, 401, 403)):
                 raise
@@ -99,12 +99,12 @@ class Bitbucket:
                 transient = self.swap("repository", None)
             except RefusedError as no_better:
                 raise (refused if self._signer.signs_each else no_better) from no_better
-            return self._send(self._api, Request.LOOK_UP, "GET", path, query, bearer=transient.token, limit=limit)
+            return self._send(self._api, RequestKind.LOOK_UP, "GET", path, query, bearer=transient.token, limit=limit)
 
     def _send(
         self,
         origin: Origin,
-        request: Request,
+        request: RequestKind,
         method: str,
         path: str,
         query: Query,
@@ -141,7 +141,7 @@ def check_token(origin: Origin, repository: Repository, username: str, token: st
     target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
     response = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
     if response.status != _OK:
-        refuse(response, origin.host, Request.GIT)
+        refuse(response, origin.host, RequestKind.GIT)
 
 
 _OK = 200

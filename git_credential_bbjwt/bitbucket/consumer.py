@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 
 from git_credential_bbjwt.bitbucket.announcements import Announcement, announced
 from git_credential_bbjwt.bitbucket.assertion import TOKEN_PATH
-from git_credential_bbjwt.bitbucket.refusal import Request, refuse
+from git_credential_bbjwt.bitbucket.refusal import RequestKind, refuse
 from git_credential_bbjwt.bitbucket.responses import AccessToken, any_token
 from git_credential_bbjwt.core.failures import BadAnswerError, BroaderScopeError
 from git_credential_bbjwt.core.output import hide, trace
@@ -39,7 +39,7 @@ def consumer_token(
         trace(f"{base.host} refuses the consumer's key and secret; sending them form-encoded")
         response = _send(base, encoded)
     if response.status != _OK:
-        refuse(response, base.host, Request.CLIENT_CREDENTIALS, remedy)
+        refuse(response, base.host, RequestKind.CLIENT_CREDENTIALS, remedy)
     token = any_token(response, requested_at)
     hide(token.token)
     if not token.scope:

@@ -18,7 +18,7 @@ from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.network.response import Response
 
 
-class Request(Enum):
+class RequestKind(Enum):
     """The kinds of requests to Bitbucket."""
 
     LOOK_UP = auto()
@@ -54,7 +54,7 @@ _CAUSES = (
 _SEARCHED = 4_000
 
 
-def refuse(response: Response, host: str, request: Request, remedy: str = "") -> NoReturn:
+def refuse(response: Response, host: str, request: RequestKind, remedy: str = "") -> NoReturn:
     """Raise the RefusedError for a response of ``host`` with another status than 200.
 
     ``remedy`` says how to correct an OAuth consumer's key and secret.
@@ -66,14 +66,14 @@ def refuse(response: Response, host: str, request: Request, remedy: str = "") ->
         f"{what}: {words}" if words else what,
         hint,
         status=response.status,
-        is_about_repository=request is Request.LOOK_UP and response.status in (403, 404),
+        is_about_repository=request is RequestKind.LOOK_UP and response.status in (403, 404),
         is_used_up=response.status == 429 and response.retry_after is None,
-        is_of_swap=request is Request.SWAP,
+        is_of_swap=request is RequestKind.SWAP,
         is_unknown_grant=response.status == 400 and _says(response, "unsupported grant type"),
     )
 
 
-def _meaning(response: Response, host: str, request: Request, code: str, remedy: str) -> tuple[str, str]:
+def _meaning(response: Response, host: str, request: RequestKind, code: str, remedy: str) -> tuple[str, str]:
     """Return the error and the hint, without the server's own words."""
     status = response.status
     if 300 <= status < 400:
@@ -86,17 +86,17 @@ def _meaning(response: Response, host: str, request: Request, code: str, remedy:
         )
     if status == 429 or status >= 500:
         return _overload(response, host)
-    if request is Request.SWAP and code == "invalid_scope":
+    if request is RequestKind.SWAP and code == "invalid_scope":
         return (
             "the app does not have the requested scope",
             "request a scope that the app's descriptor names, for example --scope repository:write; a scope that is "
             "only included in another one may not be available by itself",
         )
-    if request is Request.SWAP and status in (400, 401, 403):
+    if request is RequestKind.SWAP and status in (400, 401, 403):
         return f"{host} refused to swap the JWT for a token ({status})", _SWAP_HINT
-    if request is Request.CLIENT_CREDENTIALS and status in (400, 401, 403):
+    if request is RequestKind.CLIENT_CREDENTIALS and status in (400, 401, 403):
         return _consumer(response, host, remedy)
-    if request is Request.GIT:
+    if request is RequestKind.GIT:
         return f"{host} does not accept the token ({status})", "run: git-credential-bbjwt forget URL"
     if status == 401:
         return f"{host} does not accept the JWT (401)", _jwt_hint(response.date)
@@ -105,7 +105,7 @@ def _meaning(response: Response, host: str, request: Request, code: str, remedy:
             "the app has no access to this repository (403)",
             "give the app's account access to the repository, and its descriptor the scope repository",
         )
-    if status == 404 and request is Request.LOOK_UP:
+    if status == 404 and request is RequestKind.LOOK_UP:
         return (
             f"{host} knows no such repository (404)",
             "check the URL: the repository or its workspace may have been renamed, moved or deleted, or the app has no "

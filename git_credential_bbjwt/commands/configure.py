@@ -24,7 +24,7 @@ from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST
 from git_credential_bbjwt.core.sources import read_sources
-from git_credential_bbjwt.git.entries import Level, entries, known_urls, workspace_urls
+from git_credential_bbjwt.git.entries import ConfigLevel, entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.helper_lines import beside_this_one
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
@@ -87,7 +87,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     if arguments.proactive:
         proactive = urls if arguments.workspace else _known_workspaces(catalogue)
     wanted = entries(urls, options, exclusive=exclusive, rewrite_ssh=arguments.rewrite_ssh, proactive=proactive)
-    level = Level(arguments.level)
+    level = ConfigLevel(arguments.level)
     written = level.write(wanted, options)
     level.replace_other_urls(urls)
     show(f"git config --{arguments.level} {_spelled(*entry)}" for entry in written)

@@ -14,7 +14,7 @@ from git_credential_bbjwt.commands.configure import add_level, show
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
 from git_credential_bbjwt.git import helper_lines
-from git_credential_bbjwt.git.entries import Level
+from git_credential_bbjwt.git.entries import ConfigLevel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def unconfigure(level: str) -> None:
 
     Raises CredentialError.
     """
-    removed = Level(level).remove()
+    removed = ConfigLevel(level).remove()
     show(f"removed {key} {shlex.quote(value)}" for key, value in removed)
     if not removed:
         note(f"git's {level} configuration does not name this helper")

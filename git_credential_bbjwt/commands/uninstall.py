@@ -23,7 +23,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, error, listed, note
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.sources import VARIABLES
-from git_credential_bbjwt.git.entries import Level
+from git_credential_bbjwt.git.entries import ConfigLevel
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
 from git_credential_bbjwt.system import terminal
 
@@ -67,7 +67,7 @@ def _fails(step: Callable[[], object]) -> bool:
 def _agrees(levels: list[str]) -> bool:
     """List what will be removed, and ask. Raises CredentialError."""
     for level in levels:
-        note(f"git's {level} configuration: {counted(len(Level(level).entries()), 'setting')} of this helper")
+        note(f"git's {level} configuration: {counted(len(ConfigLevel(level).entries()), 'setting')} of this helper")
     for level in levels:
         installations = RegistryFolder(system=level == "system")
         names = [name for one in installations for name in one.workspaces or ("any workspace",)]

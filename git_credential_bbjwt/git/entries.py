@@ -74,7 +74,7 @@ def _ssh_forms(url: str) -> list[str]:
     return [form + workspace + slash for form in ssh_forms(host)]
 
 
-class Level:
+class ConfigLevel:
     """One level of git's configuration: ``global``, ``system`` or ``local``."""
 
     def __init__(self, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.bitbucket import refusal, responses
-from git_credential_bbjwt.bitbucket.refusal import Request, refuse
+from git_credential_bbjwt.bitbucket.refusal import RequestKind, refuse
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError, RefusedError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.repository import Repository
@@ -252,7 +252,9 @@ def test_long_text_is_cut_after_secrets_were_redacted() -> None:
     assert refusal.server_words(text.encode()) == ("", "x y " * 47 + "[redacted] y")
 
 
-def refused(status: int, request: Request = Request.LOOK_UP, body: object = None, **headers: str) -> RefusedError:
+def refused(
+    status: int, request: RequestKind = RequestKind.LOOK_UP, body: object = None, **headers: str
+) -> RefusedError:
     """Return the refusal that a response is treated as."""
     with pytest.raises(RefusedError) as raised:
         refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", request)
@@ -266,41 +268,46 @@ WRONG_PAIR = "host does not accept the OAuth consumer's key and secret"
 @pytest.mark.parametrize(
     ("status", "request_", "what", "about_repository"),
     [
-        (401, Request.LOOK_UP, "host does not accept the JWT (401): why", False),
-        (403, Request.LOOK_UP, "the app has no access to this repository (403): why", True),
-        (404, Request.LOOK_UP, "host knows no such repository (404): why", True),
-        (400, Request.LOOK_UP, "host responded with 400: why", False),
-        (500, Request.LOOK_UP, "host responded with 500: why", False),
-        (201, Request.LOOK_UP, "host responded with 201", False),
-        (399, Request.LOOK_UP, "host responded with a redirect to another place, which is never followed", False),
+        (401, RequestKind.LOOK_UP, "host does not accept the JWT (401): why", False),
+        (403, RequestKind.LOOK_UP, "the app has no access to this repository (403): why", True),
+        (404, RequestKind.LOOK_UP, "host knows no such repository (404): why", True),
+        (400, RequestKind.LOOK_UP, "host responded with 400: why", False),
+        (500, RequestKind.LOOK_UP, "host responded with 500: why", False),
+        (201, RequestKind.LOOK_UP, "host responded with 201", False),
+        (399, RequestKind.LOOK_UP, "host responded with a redirect to another place, which is never followed", False),
         *(
-            (code, Request.SWAP, f"host refused to swap the JWT for a token ({code}): why", False)
+            (code, RequestKind.SWAP, f"host refused to swap the JWT for a token ({code}): why", False)
             for code in (400, 401, 403)
         ),
-        (404, Request.SWAP, "host responded with 404: why", False),
-        (500, Request.SWAP, "host responded with 500: why", False),
+        (404, RequestKind.SWAP, "host responded with 404: why", False),
+        (500, RequestKind.SWAP, "host responded with 500: why", False),
         *(
             (410, request, "host says that this function has ended, or is rehearsing its end (410): why", False)
-            for request in Request
+            for request in RequestKind
         ),
         *(
             (
                 code,
-                Request.CLIENT_CREDENTIALS,
+                RequestKind.CLIENT_CREDENTIALS,
                 f"{WRONG_PAIR} ({code}): why",
                 False,
             )
             for code in (400, 401, 403)
         ),
-        (429, Request.SWAP, "host responded with 429: too many requests; the hour's allowance is used up: why", False),
-        (403, Request.GIT, "host does not accept the token (403): why", False),
+        (
+            429,
+            RequestKind.SWAP,
+            "host responded with 429: too many requests; the hour's allowance is used up: why",
+            False,
+        ),
+        (403, RequestKind.GIT, "host does not accept the token (403): why", False),
     ],
 )
-def test_error_and_hint_for_a_refusal(status: int, request_: Request, what: str, about_repository: bool) -> None:
+def test_error_and_hint_for_a_refusal(status: int, request_: RequestKind, what: str, about_repository: bool) -> None:
     refusal = refused(status, request_)
     assert (refusal.what, refusal.is_about_repository) == (what, about_repository)
     assert refusal.hint
-    assert refusal.is_of_swap == (request_ is Request.SWAP)
+    assert refusal.is_of_swap == (request_ is RequestKind.SWAP)
 
 
 PIECES = ["A", "ab1", "a://", "://", "<a", "&#", "\\u00", "%2", " ", "é", "eyJ", "]}", "\0"]
@@ -319,7 +326,7 @@ def test_refusal_with_one_long_word_takes_little_time(piece: str, form: Callable
     body = form(f"x {piece * (65_536 // len(piece))}").encode()
     started = time.monotonic()
     with pytest.raises(RefusedError) as raised:
-        refuse(Response(400, body, {}), "host", Request.SWAP)
+        refuse(Response(400, body, {}), "host", RequestKind.SWAP)
 
     assert time.monotonic() - started < 5
     assert "(400)" in raised.value.what
@@ -328,7 +335,7 @@ def test_refusal_with_one_long_word_takes_little_time(piece: str, form: Callable
 
 def test_missing_scope_is_reported_only_for_the_swap() -> None:
     body = {"error": "invalid_scope"}
-    assert refused(400, Request.SWAP, body).what == "the app does not have the requested scope: invalid_scope"
+    assert refused(400, RequestKind.SWAP, body).what == "the app does not have the requested scope: invalid_scope"
     assert refused(400, body=body).what == "host responded with 400: invalid_scope"
 
 
@@ -358,7 +365,7 @@ def test_hint_for_a_redirect_to_another_workspace_names_the_workspace() -> None:
 @pytest.mark.parametrize(("seconds", "hinted"), [(29, False), (32, True), (-29, False), (-32, True), (None, True)])
 def test_hint_names_the_clock_only_if_it_may_be_off(seconds: int | None, hinted: bool) -> None:
     headers = {} if seconds is None else {"Date": formatdate(time.time() + seconds, usegmt=True)}
-    hint = refused(401, Request.LOOK_UP, None, **headers).hint
+    hint = refused(401, RequestKind.LOOK_UP, None, **headers).hint
     assert hint.startswith(NEWEST_PAYLOAD)
     assert ("check this machine's clock" in hint) == hinted
     assert "rehearsing its end, which can last hours" in hint
@@ -367,19 +374,21 @@ def test_hint_names_the_clock_only_if_it_may_be_off(seconds: int | None, hinted:
 @pytest.mark.parametrize(
     ("words", "request_", "hint"),
     [
-        ("To access this repository, an admin must whitelist your IP.", Request.GIT, "allow-list"),
-        ("To access this repository, an admin must whitelist your IP.", Request.LOOK_UP, "allow-list"),
-        ("To access this repository, enable two-step authentication.", Request.GIT, "two-step verification"),
+        ("To access this repository, an admin must whitelist your IP.", RequestKind.GIT, "allow-list"),
+        ("To access this repository, an admin must whitelist your IP.", RequestKind.LOOK_UP, "allow-list"),
+        ("To access this repository, enable two-step authentication.", RequestKind.GIT, "two-step verification"),
         (
             'Cannot use client_credentials with a consumer marked as "public".',
-            Request.CLIENT_CREDENTIALS,
+            RequestKind.CLIENT_CREDENTIALS,
             "*This is a private consumer*",
         ),
-        ("Invalid OAuth client credentials", Request.CLIENT_CREDENTIALS, "check both in Bitbucket"),
+        ("Invalid OAuth client credentials", RequestKind.CLIENT_CREDENTIALS, "check both in Bitbucket"),
     ],
 )
 @pytest.mark.parametrize("as_json", [True, False])
-def test_the_hint_names_the_cause_that_bitbucket_names(words: str, request_: Request, hint: str, as_json: bool) -> None:
+def test_the_hint_names_the_cause_that_bitbucket_names(
+    words: str, request_: RequestKind, hint: str, as_json: bool
+) -> None:
     body = json.dumps({"error": "e", "error_description": words}).encode() if as_json else words.encode()
     with pytest.raises(RefusedError) as raised:
         refuse(Response(403, body, {}), "host", request_)
@@ -388,6 +397,6 @@ def test_the_hint_names_the_cause_that_bitbucket_names(words: str, request_: Req
 
 def test_a_grant_that_is_not_supported_is_marked() -> None:
     body = {"error": "invalid_grant", "error_description": "Unsupported grant type: urn:bitbucket:oauth2:jwt"}
-    assert refused(400, Request.SWAP, body).is_unknown_grant
-    assert not refused(401, Request.SWAP, body).is_unknown_grant
-    assert not refused(400, Request.SWAP).is_unknown_grant
+    assert refused(400, RequestKind.SWAP, body).is_unknown_grant
+    assert not refused(401, RequestKind.SWAP, body).is_unknown_grant
+    assert not refused(400, RequestKind.SWAP).is_unknown_grant
