@@ -19,7 +19,7 @@ import argparse
 
 from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.commands.registration import payload_input
-from git_credential_bbjwt.commands.registration.registration import Registration, check_secret
+from git_credential_bbjwt.commands.registration.registration import Registration, Wanted, check_secret
 from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
-    """Register. Raises UsageError, InstallationError, SecretError."""
+    """Read the payloads, check all of them, and store the installations. Raises CredentialError."""
     if arguments.oauth_consumer and arguments.secret_file is not None:
         raise UsageError(
             "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
@@ -83,14 +83,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
             f"{repository.full_name} on {repository.host} belongs to another installation",
             "name a repository of this one: --repository URL",
         )
-    replaced = registration.replaced_by(wanted)
-    if replaced:
-        app = next(one for one in wanted if not one.installation.is_consumer)
-        new = app.installation._replace(shared_secret=app.secret, secret_place=SecretPlace.PAYLOAD)
-        unregister = f"{APP_NAME} unregister {replaced[0].workspaces[0]} --app {replaced[0].app_key}"
-        unregister += " --system" if arguments.system else ""
-        remedy = f"register the newest payload; to remove the registered one: {unregister}"
-        check_secret(new, options.timeout, remedy)
+    _try_before_replacing(registration, wanted, system=arguments.system)
     registered = registration.store(wanted)
     for name in dict.fromkeys(one.name for one in registered):
         _say([one for one in registered if one.name == name], registration.registry)
@@ -98,6 +91,19 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         token_for_person(repository, options.replaced(token_store="none", app=registered[0].app_key))
         note(f"got a token for {repository.full_name}: all is well")
     return 0
+
+
+def _try_before_replacing(registration: Registration, wanted: list[Wanted], *, system: bool) -> None:
+    """Try the secret of an app that replaces a registered app. Raises InstallationError if Bitbucket refuses it."""
+    replaced = registration.replaced_by(wanted)
+    if not replaced:
+        return
+    app = next(one for one in wanted if not one.installation.is_consumer)
+    new = app.installation._replace(shared_secret=app.secret, secret_place=SecretPlace.PAYLOAD)
+    unregister = f"{APP_NAME} unregister {replaced[0].workspaces[0]} --app {replaced[0].app_key}"
+    unregister += " --system" if system else ""
+    remedy = f"register the newest payload; to remove the registered one: {unregister}"
+    check_secret(new, registration.timeout, remedy)
 
 
 def _say(registered: list[Installation], registry: RegistryFolder) -> None:
