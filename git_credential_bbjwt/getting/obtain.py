@@ -115,7 +115,7 @@ def _new_token(
 def _first_token(
     asking: Asking, vendors: list[Vendor | Chooser], repository: Repository, refused: list[str]
 ) -> Token | None:
-    """Return the token of the first vendor that has one."""
+    """Return the token of the first vendor that has one. One vendor needs no `changeover`, which is slow to load."""
     only = vendors[0]
     if len(vendors) == 1 and isinstance(only, Vendor) and not only.opens_workspace:
         return only.token(repository, asking.options.scope, refused)

@@ -25,9 +25,9 @@ class Vendor(Protocol):
 
 @runtime_checkable
 class Chooser(Protocol):
-    """A source whose vendors are known only when it is asked about a repository: an installation command."""
+    """An installation command, whose vendors are known only after it has run for a repository."""
 
-    #: The same as of a vendor, whatever vendors the source returns.
+    #: As of a vendor. It does not depend on the vendors that the command returns.
     identity: str
 
     def vendors(self, repository: Repository) -> list[Vendor]:
