@@ -589,8 +589,8 @@ def test_attempts_are_given_up_one_after_the_other(budget: float, loses: bool, s
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_a_slow_server_is_asked_three_times_at_most_and_never_twice_at_once(acme: Workspace, lost: int) -> None:
-    acme.bitbucket.misbehave("api", *[Fault(delay=7)] * lost)
-    assert "password" in answer(acme.get("--timeout=9"))
+    acme.bitbucket.misbehave("api", *[Fault(delay=9)] * lost)
+    assert "password" in answer(acme.get("--timeout=12"))
 
     assert len([one for one in acme.bitbucket.seen if one.origin == "api"]) == lost + 1
 
