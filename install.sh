@@ -490,7 +490,8 @@ next_step() {
     *:"$bin":*) ;;
     *)
         command=$(as_typed "$bin/$name")
-        say "note: $bin is not on your PATH; git finds the helper anyway; to type $name yourself, add the folder"
+        say "note: $bin is not on your PATH; git finds the helper anyway; to type $name yourself, run:"
+        say "  export PATH=$(as_typed "$bin"):\$PATH"
         ;;
     esac
     url=$("$bin/$name" list --json 2>/dev/null | "$python" -I -c "$registered_url" 2>/dev/null) || url=''

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ def test_install_clone_upgrade_uninstall(
     machine.git("clone", "-q", acme.url, "w")
     settings = (machine.home / ".gitconfig").read_bytes()
     assert f"next: {installed(machine)} register FILE" in first.stderr
-    assert "not on your PATH" in first.stderr
+    (extended,) = re.findall("not on your PATH.*\n *(export PATH=.*)", first.stderr)
+    machine.run("sh", "-euc", f"{extended}; git-credential-bbjwt --version")
     assert machine.run(installed(machine), "--version").stdout == f"git-credential-bbjwt {__version__}\n"
 
     if with_what == "with_uv":
