@@ -498,6 +498,21 @@ def test_registry_that_cannot_be_read(acme: Workspace) -> None:
     assert "password" in answer(acme.get())
 
 
+@pytest.mark.parametrize("part", ["runtime folder", "own folder"])
+def test_token_cache_that_cannot_be_used(acme: Workspace, part: str) -> None:
+    folder = acme.machine.runtime
+    if part == "own folder":
+        folder = folder / "git-credential-bbjwt"
+        folder.mkdir()
+    folder.chmod(0o500 if part == "runtime folder" else 0o755)
+    doctor = json.loads(as_nobody_special(acme.machine, "doctor", "--json").stdout)
+    (problem,) = [check for check in doctor["checks"] if check["ok"] is False]
+
+    assert problem["name"] == "token cache"
+    assert "run: " not in problem["detail"]
+    assert problem["remedy"].endswith(f"ls -ld {folder}" if part == "runtime folder" else f"chmod 700 {folder}")
+
+
 def as_nobody_special(machine: Machine, *words: str, data: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command without root's power to read every file."""
     powerless = [need("setpriv"), "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []

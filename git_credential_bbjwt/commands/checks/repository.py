@@ -1,7 +1,9 @@
 """One repository: whether the cached token still opens it, and a whole mint."""
 
+import os
 import time
 from collections.abc import Iterator
+from shlex import quote
 
 from git_credential_bbjwt.bitbucket.api import check_token
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
@@ -94,12 +96,14 @@ def cache(options: HelperOptions) -> Iterator[Check]:
         try:
             PrivateFolder(path, create=False).close()
         except FileNotFoundError:
-            pass  # It is made with the first token.
+            above = os.path.dirname(path)
+            if os.path.isdir(above) and not os.access(above, os.W_OK):  # It is made with the first token.
+                what = f"{path} cannot be made: this user cannot write to {above}"
+                yield failed("token cache", what, f"check who owns it, and its mode: ls -ld {quote(above)}")
+                continue
         except OSError as problem:
-            hint = (problem.strerror or "").partition("run: ")[2]
-            yield failed(
-                "token cache", f"{path} is not used: {problem.strerror}", hint or f"see who owns it: ls -ld {path}"
-            )
+            why, _, hint = (problem.strerror or "").partition("; run: ")
+            yield failed("token cache", f"{path} is not used: {why}", hint or f"see who owns it: ls -ld {quote(path)}")
             continue
         yield passed("token cache", path)
         return
