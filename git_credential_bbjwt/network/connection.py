@@ -213,5 +213,6 @@ class Connection:
         except OSError as problem:
             raise ConnectionFailedError(
                 f"the proxy {proxy.place} cannot be reached: {problem.strerror or problem}",
-                "check the proxy in git's configuration (http.proxy) and in the environment (https_proxy)",
+                "check https_proxy, and http.proxy in git's configuration: "
+                "git config --show-origin --get-regexp 'proxy$'",
             ) from problem
