@@ -153,7 +153,7 @@ class Origin:
                 raise final
             what = f"status {final.status}" if isinstance(final, Response) else final.what
             trace(f"{what}; next attempt in {pause:.1f} s")
-            self._budget.doing = f"waiting for {self.host} to recover"
+            self._budget.doing = f"waiting for {self.host} to recover ({what})"
             time.sleep(pause)
 
     def close(self) -> None:
