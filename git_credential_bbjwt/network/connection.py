@@ -146,7 +146,8 @@ class Connection:
             self._is_closed = True
             if self._stream is not None:
                 with contextlib.suppress(OSError):
-                    self._stream.shutdown(socket.SHUT_RDWR)
+                    # SSLSocket's own `shutdown` first ends TLS, and then that thread could send its request in clear.
+                    socket.socket.shutdown(self._stream, socket.SHUT_RDWR)
 
     def _wait_until_open(self, patience: float) -> socket.socket:
         while self._opening.is_alive():

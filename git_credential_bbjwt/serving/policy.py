@@ -118,7 +118,9 @@ def _lines_of_rules(text: str) -> list[int]:
     ]
     rules = tomllib.loads("\n".join(numbered)).get("trust")
     first = text.count("\n", 0, text.find("trust")) + 1
-    return [rule.get(_LINE, first) if isinstance(rule, dict) else first for rule in rules or ()]
+    if not isinstance(rules, list):
+        return []
+    return [rule.get(_LINE, first) if isinstance(rule, dict) else first for rule in rules]
 
 
 def _policy(content: dict[str, Any], lines: list[int], path: str) -> Policy:

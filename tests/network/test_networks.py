@@ -566,6 +566,18 @@ def test_a_connection_that_waited_for_its_request_is_not_given_up(
                 connection.exchange("GET", "/", {}, None, 5)
 
 
+def test_an_aborted_connection_sends_nothing_in_clear(bitbucket: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may send its request, with a JWT, at the same moment."""
+    monkeypatch.setenv("GIT_SSL_CAINFO", str(bitbucket.ca_file))
+    versions = []
+    with closing(Connection(bitbucket.base_url, network_of(Budget(20)), 5)) as connection:
+        connection._opening.join()
+        with monkeypatch.context() as patched:
+            patched.setattr(socket.socket, "shutdown", lambda stream, _: versions.append(stream.version()))
+            connection.abort()
+    assert versions == ["TLSv1.3"]  # None after the end of TLS, when a socket sends in clear.
+
+
 @pytest.mark.parametrize(
     ("budget", "loses", "seconds"),
     [

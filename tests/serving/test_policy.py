@@ -185,9 +185,17 @@ def test_claims_nested_too_deep_are_an_error(tmp_path: Path) -> None:
 
 
 def test_configuration_without_a_rule_is_an_error(tmp_path: Path) -> None:
-    for text in ('audience = "x"\n', 'audience = "x"\ntrust = []\n', 'audience = "x"\ntrust = "all"\n'):
+    for trust in (
+        "",
+        "trust = []",
+        'trust = "all"',
+        "trust = 5",
+        "trust = true",
+        'trust = {issuer = "x"}',
+        "trust = [5]",
+    ):
         with pytest.raises(PolicyError, match="at least one rule"):
-            read(tmp_path, text)
+            read(tmp_path, f'audience = "x"\n{trust}\n')
 
 
 def test_two_rules_of_one_name_and_two_key_sources_of_one_issuer_are_errors(tmp_path: Path) -> None:
