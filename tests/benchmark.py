@@ -166,7 +166,7 @@ class Bench:
         self._folder = folder
         self.meter = Meter(folder)
         names = ["widgets", *(f"many{number}" for number in range(MANY))]
-        arguments = [sys.executable, "-m", "tests.emulator", str(folder / "bitbucket"), *names]
+        arguments = [sys.executable, "-B", "-m", "tests.emulator", str(folder / "bitbucket"), *names]
         arguments += ["--submodules", str(SUBMODULES)]
         self._emulator = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._emulator.stdout is not None

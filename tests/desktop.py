@@ -58,7 +58,7 @@ def session(machine: Machine, *bus_options: str, unlocked: bool = True) -> Itera
 def service(machine: Machine, kind: str, record: Path) -> Iterator[None]:
     """Run a D-Bus session with `tests.secret_stores.service`, which writes what it does into the file ``record``."""
     with bus(machine), record.open("wb") as lines:
-        command = [sys.executable, "-m", "tests.secret_stores.service", kind]
+        command = [sys.executable, "-B", "-m", "tests.secret_stores.service", kind]
         with subprocess.Popen(command, stdout=lines, env=machine.env(), cwd=PROJECT) as running:
             deadline = time.monotonic() + PATIENCE
             while not record.stat().st_size and time.monotonic() < deadline:

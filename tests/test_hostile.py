@@ -62,7 +62,7 @@ def test_fuzzed_inputs(tmp_path: Path) -> None:
         cannot("atheris is not installed")
     count = tmp_path / "count"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", str(FUZZ_SECONDS), count],
+        [sys.executable, "-B", "-m", "tests.fuzz", str(FUZZ_SECONDS), count],
         capture_output=True,
         cwd=Path(__file__).parent.parent,
     )
