@@ -132,7 +132,7 @@ def _is_healthy(policy: Policy) -> bool:
     except CredentialError as problem:
         problems = [problem]
     for one in problems:
-        warning(f"not healthy: {one.what} ({one.hint})")
+        warning(f"not healthy: {one.what}" + (f" ({one.hint})" if one.hint else ""))
     return not problems
 
 

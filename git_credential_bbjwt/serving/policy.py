@@ -102,7 +102,7 @@ def read_policy(path: str) -> Policy:
         raise PolicyError(f"{path}: its tables or lists are nested too deep") from problem
     except CredentialError as problem:
         raise PolicyError(problem.what, problem.hint) from problem
-    return _policy(content, lines, path)
+    return _policy(content, lines, path, text)
 
 
 def _lines_of_rules(text: str) -> list[int]:
@@ -123,8 +123,8 @@ def _lines_of_rules(text: str) -> list[int]:
     return [rule.get(_LINE, first) if isinstance(rule, dict) else first for rule in rules]
 
 
-def _policy(content: dict[str, Any], lines: list[int], path: str) -> Policy:
-    settings = _Settings({"trust": [], **content}, path)
+def _policy(content: dict[str, Any], lines: list[int], path: str, text: str) -> Policy:
+    settings = _Settings({"trust": [], **content}, path, text)
     audiences = settings.take("audience", _one_or_more)
     options = HelperOptions().replaced(
         installation=settings.take("installation", _path, None),
@@ -185,11 +185,15 @@ _REQUIRED: Any = object()
 
 
 class _Settings:
-    """The settings of one table, each taken once. ``where`` names the table in errors."""
+    """The settings of one table, each taken once.
 
-    def __init__(self, content: dict[str, Any], where: str) -> None:
+    ``where`` names the table in errors. If the table is the whole file, ``text`` is the file's, to find a line in.
+    """
+
+    def __init__(self, content: dict[str, Any], where: str, text: str = "") -> None:
         self.where = where
         self._content = dict(content)
+        self._text = text
 
     def take(self, name: str, read: Callable[[Any], Any], default: Any = _REQUIRED) -> Any:
         """Return the value of a setting as ``read`` returns it. Raises PolicyError if that raises ValueError."""
@@ -200,16 +204,19 @@ class _Settings:
         try:
             return read(self._content.pop(name))
         except ValueError as problem:
-            raise self.error(f"{name} {problem}") from problem
+            raise self.error(f"{name} {problem}", name) from problem
 
     def finish(self) -> None:
         """Raise PolicyError for a setting that nobody took."""
         for name in self._content:
             shown = name if name.isprintable() and len(name) <= 40 else "one of them"
-            raise self.error(f"there is no such setting: {shown}")
+            raise self.error(f"there is no such setting: {shown}", name)
 
-    def error(self, what: str) -> PolicyError:
-        return PolicyError(f"{self.where}: {what}")
+    def error(self, what: str, name: str = "") -> PolicyError:
+        """Return the error, with the line of the setting ``name`` if that is in the file's own table."""
+        found = re.search(rf"""^[ \t\[]*["']?{re.escape(name)}\b""", self._text, re.MULTILINE) if name else None
+        line = "" if found is None else f", line {self._text.count(chr(10), 0, found.start()) + 1}"
+        return PolicyError(f"{self.where}{line}: {what}")
 
 
 def _must_be(what: str, is_right: Callable[[Any], bool]) -> Callable[[Any], Any]:

@@ -276,6 +276,11 @@ def test_installation_that_cannot_be_used(broker: HttpsBroker) -> None:
     assert broker.ask().status == 200
     assert broker.send("GET", "/healthz").body == "ok\n"
     assert broker.send("HEAD", "/healthz").status == 200
+    broker.scene.installation.rename(broker.scene.installation.with_suffix(".away"))
+    assert broker.send("GET", "/healthz").status == 503
+    assert f"{broker.scene.installation}: No such file or directory\n" in broker.log()
+
+    broker.scene.write_installation()
     broker.scene.installation.chmod(0o666)
     assert broker.ask().status == 502
 

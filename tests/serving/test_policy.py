@@ -121,6 +121,12 @@ def test_setting_that_cannot_be_used_is_named(tmp_path: Path, settings: dict[str
     assert str(tmp_path / "broker.toml") in caught.value.what
 
 
+@pytest.mark.parametrize("setting", ["per_minute = 0", "trusted = 1", "[trusted]", '"scope" = 1', "[audit]"])
+def test_setting_that_cannot_be_used_is_named_with_its_line(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(PolicyError, match=r"broker\.toml, line 2: "):
+        read(tmp_path, EXAMPLE.replace("\n\n", f"\n{setting}\n", 1))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
