@@ -46,7 +46,8 @@ def read_own_file(path: str, what: str, longest: int) -> bytes:
     """Return the content of a file that `check_own_file` accepts. Raises CredentialError, also if it is longer."""
     check_own_file(path, what)
     try:
-        with os.fdopen(open_to_read(path), "rb") as file:
+        # If this is a folder, `os.fdopen` would leave its descriptor open.
+        with open(path, "rb", opener=lambda path, _: open_to_read(path)) as file:
             data = file.read(longest + 1)
     except OSError as problem:
         raise CredentialError(f"{what} cannot be read: {path}: {problem.strerror}") from problem

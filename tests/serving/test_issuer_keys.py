@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import ssl
 import threading
@@ -365,6 +366,17 @@ def test_broken_key_file_leaves_the_old_keys_in_force(tmp_path: Path, capfd: pyt
         assert capfd.readouterr().err.count("error:") == 1
     path.unlink()
     assert keys.for_token(token(issuer))
+
+
+def test_folder_in_the_place_of_a_key_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    issuer = Issuer()
+    keys = IssuerKeysInFile(issuer.url, str(tmp_path))
+    before = len(os.listdir("/dev/fd"))
+    for _ in range(5):
+        with pytest.raises(KeysNotAvailableError):
+            keys.for_token(token(issuer))
+
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_key_file_that_others_can_write_is_not_used(tmp_path: Path) -> None:
