@@ -98,9 +98,12 @@ class ConfigLevel:
                 old, new = [], [value for value in values if value not in present]
             else:
                 old, new = ([], []) if present[-1:] == values else (present, values)
-            self._file.remove(key, old)
-            for value in new:
-                self._file.add(key, value)
+            if new and old == present != []:
+                self._file.replace(key, new)
+            else:
+                self._file.remove(key, old)
+                for value in new:
+                    self._file.add(key, value)
             written += [(key, value) for value in new]
         return written
 
@@ -120,7 +123,8 @@ class ConfigLevel:
         for key in keys:  # A section moves if it was empty.
             self._file.remove(key, values[key])
         for key in keys:
-            self._file.replace(key, values[key])
+            for value in values[key]:
+                self._file.add(key, value)
 
     def replace_other_urls(self, urls: list[str]) -> None:
         """Remove this helper's entries for a whole host if ``urls`` are for its workspaces, and the other way round.

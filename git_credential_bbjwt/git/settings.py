@@ -113,9 +113,10 @@ class ConfigurationFile:
                 self._write("--unset-all", key, _exactly(value))
 
     def replace(self, key: str, values: list[str]) -> None:
-        """Make ``values`` the only ones, in their order. Raises CredentialError."""
-        self.remove(key, self.values(key))
-        for value in values:
+        """Make ``values``, of which there is at least one, the only ones, in their order. Raises CredentialError."""
+        first, *others = values
+        self._write("--replace-all", key, first)  # One step, so that a kill does not leave the setting out.
+        for value in others:
             self.add(key, value)
 
     def _write(self, *arguments: str) -> None:
@@ -125,7 +126,7 @@ class ConfigurationFile:
         except GitError as problem:
             if not problem.hint.startswith("run git config"):  # It names the cause.
                 raise
-            can_be_elsewhere = self._place[0] == "--file" and arguments[0] == "--add"
+            can_be_elsewhere = self._place[0] == "--file" and arguments[0] in ("--add", "--replace-all")
             hint = _OTHER_WAYS if can_be_elsewhere else "see who owns the file and its folder (ls -ld)"
             raise CredentialError(problem.what, hint) from problem
 

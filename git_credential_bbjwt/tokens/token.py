@@ -30,6 +30,10 @@ class Token(NamedTuple):
     #: Whether the token cache may keep it.
     may_be_kept: bool = True
 
+    def __repr__(self) -> str:
+        """Return a text without the token."""
+        return f"Token(identity={self.identity!r}, expires={self.expires})"
+
     @property
     def fingerprint(self) -> str:
         """The token's fingerprint in ``state[]``."""
