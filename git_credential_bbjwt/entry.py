@@ -137,7 +137,7 @@ def _cached(request: "Request", options: HelperOptions, sources: "Sources") -> "
     try:
         repository = parse_path(request.host, request.path)
         check_allowed(options.allow, repository)
-    except Exception as problem:  # Errors are imported only after one was raised.
+    except Exception as problem:  # To name the two errors, their module would have to be loaded for every answer.
         from git_credential_bbjwt.core.failures import NotAllowedError, NotARepositoryError
 
         if not isinstance(problem, (NotARepositoryError, NotAllowedError)):

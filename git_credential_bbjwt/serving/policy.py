@@ -234,10 +234,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _is_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) and one.strip() for one in value)
-
-
 def _is_path(value: object) -> bool:
     return _is_text(value) and os.path.isabs(str(value))
 

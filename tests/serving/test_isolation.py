@@ -24,6 +24,17 @@ from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given, spend, 
 __all__ = ["broker"]  # a fixture
 
 
+def full_pipe() -> tuple[int, int]:
+    """Return the two ends of a pipe that takes no more, as of a client that does not read."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    os.set_blocking(writing, True)
+    return reading, writing
+
+
 def seen_by_a_command(broker: Broker, also: dict[str, str]) -> dict[str, str]:
     """Return the environment of a process that the broker starts."""
     told = broker.home / "environment"
@@ -168,12 +179,7 @@ def test_a_killed_client_in_the_middle_leaves_its_audit_line(acme: Workspace, br
 @pytest.mark.parametrize("url", ["widgets", "secrets"])
 def test_unread_standard_error_delays_nothing(acme: Workspace, broker: Broker, url: str) -> None:
     acme.installation.chmod(0o644)  # This mode causes a warning.
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, b"x" * 4096):
-            pass
-    os.set_blocking(writing, True)
+    reading, writing = full_pipe()
     began = time.monotonic()
     done = subprocess.run(
         broker.command(options=("--timeout=5",)),
@@ -440,12 +446,7 @@ def test_an_installation_command_and_its_processes_end_with_the_broker(broker: B
 
 
 def test_a_client_that_does_not_read_its_answer_is_given_up_after_the_budget(broker: Broker) -> None:
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, b"x" * 4096):
-            pass
-    os.set_blocking(writing, True)
+    reading, writing = full_pipe()
     began = time.monotonic()
     done = subprocess.run(
         broker.command(options=("--timeout=3",)),
@@ -464,12 +465,7 @@ def test_a_client_that_does_not_read_its_answer_is_given_up_after_the_budget(bro
 
 def test_a_command_ends_though_the_client_does_not_read_its_answer(broker: Broker) -> None:
     told = broker.home / "pid"
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with contextlib.suppress(BlockingIOError):
-        while os.write(writing, b"x" * 4096):
-            pass
-    os.set_blocking(writing, True)
+    reading, writing = full_pipe()
     command = f"trap '' TERM; echo $$ >{told}; while :; do sleep 1; done"
     options = [f"--installation-command={command}", f"--host={broker.acme.bitbucket.host}", "--timeout=2"]
     done = subprocess.run(
