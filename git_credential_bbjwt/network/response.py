@@ -54,12 +54,16 @@ _LONGEST_DATE = 64
 
 
 def http_time(text: str | None) -> float | None:
-    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for any other text."""
+    """Return the Unix time of an HTTP date (RFC 9110, section 5.6.7), None for any other text.
+
+    A date without a time zone, as in the asctime form, is in UTC.
+    """
     if not text or len(text) > _LONGEST_DATE:
         return None
-    from email.utils import parsedate_to_datetime  # Only refusals and doctor need it.
+    from calendar import timegm  # Only refusals and doctor need these two.
+    from email.utils import parsedate_to_datetime
 
     try:
-        return parsedate_to_datetime(text).timestamp()
+        return float(timegm(parsedate_to_datetime(text).utctimetuple()))
     except (ValueError, TypeError, OverflowError):
         return None

@@ -221,6 +221,15 @@ def test_retry_after_as_a_date_is_relative_to_the_servers_clock(mint: Mint) -> N
     assert 0 < int(waits[1]) <= 60
 
 
+def test_retry_after_as_a_date_without_a_time_zone_is_in_utc(acme: Workspace) -> None:
+    value = time.asctime(time.gmtime(time.time() + 3600))
+    acme.bitbucket.misbehave("api", Fault(status=429, headers={"Retry-After": value}))
+
+    waits = re.search(r"429.*asks to wait (\d+) s", acme.get(check=False, TZ="EST5").stderr)
+    assert waits is not None
+    assert 3500 < int(waits[1]) <= 3600
+
+
 @pytest.mark.parametrize("value", ["86400", "999999999999999999999", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_retry_after_beyond_the_budget_fails_at_once(mint: Mint, value: str) -> None:
     mint.bitbucket.misbehave("token", Fault(status=429, headers={"Retry-After": value}))
