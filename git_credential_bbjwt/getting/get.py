@@ -39,7 +39,8 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
     try:
         candidates = catalogue.candidates(repository, options.app)
         if not candidates:
-            trace(f"no installation names the workspace {repository.workspace}")
+            key = " with the key of --app" if options.app else ""
+            trace(f"no installation{key} names the workspace {repository.workspace}")
             return 0
         check_allowed(options.allow, repository)
         is_certain = catalogue.is_certain(candidates, repository)

@@ -81,11 +81,12 @@ class Catalogue:
 
         The first of them that does not decline the repository decides. An OAuth consumer that is marked
         ``after_connect`` comes last: it is used if all others decline, or if Connect has ended. The list is empty if no
-        source names the workspace. Raises InstallationError if an earlier source is broken, or if several apps could
-        serve and ``app`` chooses none.
+        source names the workspace. Raises InstallationError if an earlier source is broken, if several apps could
+        serve and ``app`` chooses none, or if no installation for the workspace has the key ``app``.
         """
         asked: list[Candidate] = []
         found: Installation | None = None
+        naming: list[Installation] = []
         successors: list[Installation] = []
         for level in self._levels:
             if isinstance(level.source, OnDemandSource):
@@ -101,10 +102,17 @@ class Catalogue:
             serving = [one for one in there if one.serves(repository)]
             if found is None:
                 found = chosen(serving, repository.workspace, app)
+            naming += [one for one in serving if one.names(repository.workspace)]
             successors += [one for one in serving if one.after_connect]
         if found is not None and found.is_consumer and not found.after_connect:
             return [*asked, found]
         if found is None and app and not asked:
+            if naming:
+                keys = ", ".join(sorted({one.app_key for one in naming}))
+                raise InstallationError(
+                    f"no installation for the workspace {repository.workspace} has the key of --app; it has {keys}",
+                    "correct --app on git's credential.helper line, or leave it out",
+                )
             return []
         before = [*asked, found] if found is not None else asked
         return [*before, *[one for one in successors[:1] if one != found]]

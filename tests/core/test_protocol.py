@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from git_credential_bbjwt.core.protocol import format_answer
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, request
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, assert_quits, request
 
 
 def silent(done: subprocess.CompletedProcess[str]) -> bool:
@@ -87,6 +87,13 @@ def test_a_foreign_workspace_gets_no_answer(acme: Workspace) -> None:
     assert silent(acme.machine.get(url))
     assert "no installation" in acme.machine.get(url, "--verbose").stderr
     assert acme.bitbucket.seen == []
+
+
+def test_another_app_than_the_workspaces_is_an_error(acme: Workspace) -> None:
+    assert_quits(acme.get("--app", "another", check=False), "--app", acme.app.key)
+    assert acme.bitbucket.seen == []
+    acme.write_personal_installation()  # Only Bitbucket knows its workspace.
+    assert "--app" in acme.get("--app", "another", "--verbose").stderr
 
 
 def test_request_without_a_path_names_the_command_that_makes_git_send_it(acme: Workspace) -> None:

@@ -90,7 +90,6 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
         ({"option": BOTH}, "", ["app", "consumer"]),
         ({"option": BOTH}, "app", ["app", "consumer"]),
         ({"option": BOTH}, "consumer", ["consumer"]),
-        ({"option": BOTH}, "neither", []),
         # The first source that serves the workspace is used.
         ({"option": consumer(), VARIABLE: APP}, "", ["consumer"]),
         ({"option": APP, VARIABLE: consumer()}, "", ["app"]),
@@ -103,7 +102,6 @@ VARIABLE, COMMAND = "BBJWT_INSTALLATION", "BBJWT_INSTALLATION_COMMAND"
         ({"option": APP, "systemd": consumer(after=True)}, "app", ["app", "consumer"]),
         ({"option": consumer(after=True), VARIABLE: APP}, "consumer", ["consumer"]),
         ({"option": consumer(after=True)}, "", ["consumer"]),
-        ({"option": consumer(after=True)}, "app", []),
         ({"option": consumer("first", after=True), VARIABLE: consumer("second", after=True)}, "", ["first"]),
         ({"option": consumer("first", after=True), VARIABLE: consumer("second")}, "", ["second"]),
         # A command is asked first. The next source answers if the command prints nothing.
@@ -125,6 +123,20 @@ def test_order_of_sources(
 def test_unusable_source_that_comes_first_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     with pytest.raises(InstallationError):
         order(monkeypatch, tmp_path, {"option": "{", VARIABLE: APP})
+
+
+@pytest.mark.parametrize(
+    ("sources", "app", "keys"),
+    [
+        ({"option": BOTH, VARIABLE: consumer("second")}, "neither", "app, consumer, second"),
+        ({"option": consumer(after=True)}, "app", "consumer"),
+    ],
+)
+def test_key_of_no_installation_of_the_workspace_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sources: dict[str, object], app: str, keys: str
+) -> None:
+    with pytest.raises(InstallationError, match=f"--app; it has {keys}$"):
+        order(monkeypatch, tmp_path, sources, app)
 
 
 SLUGLESS = APP | {"key": "personal", "clientKey": "connection:1", "principal": {"type": "user"}}
