@@ -112,7 +112,7 @@ def _get(options: HelperOptions) -> int:
                 why = "git's settings do not name the broker of BBJWT_BROKER: run git-credential-bbjwt configure"
             note(f"there is no token for {host}, because {why}")
         elif _is_traced(options):
-            _trace(f"no installation names the host {host}")
+            _trace(f"no installation names the host {host.rpartition('@')[2]}")
         return 0
     record = _cached(request, options, sources)
     if record is None:

@@ -26,11 +26,11 @@ from git_credential_bbjwt.tokens.tidying import forget, workspace_records
 def erase(options: HelperOptions) -> int:
     """Drop the cached token that the server refused; a newer one stays, as does every registered secret."""
     request = parse_request(read_request())
-    if request.protocol != b"https":
+    # git-credential(1): an attribute that is not named matches everything.
+    if request.protocol not in (None, b"https"):
         return 0
     refused = None if request.password is None else fingerprint_of(request.password)
     if not request.path:
-        # git-credential(1): an attribute that is not named matches everything.
         from git_credential_bbjwt.system import site_packages
 
         site_packages.load()

@@ -93,7 +93,7 @@ def requested_repository(request: Request, catalogue: Catalogue) -> Repository |
             # Other helpers may know the host, so git is not told to quit. But the user must learn of a broken source.
             warning(f"{unreadable[0].what} ({unreadable[0].hint})")
         else:
-            trace(f"no installation names the host {host}")
+            trace(f"no installation names the host {host.rpartition('@')[2]}")
         return None
     if request.protocol != b"https":
         if request.protocol == b"http":

@@ -81,6 +81,12 @@ def test_a_foreign_host_gets_no_answer(acme: Workspace, url: str) -> None:
     assert "no installation" in acme.machine.get(url, "--verbose").stderr
 
 
+def test_password_in_a_host_is_not_traced(acme: Workspace) -> None:
+    traced = acme.machine.get(acme.url.replace("://", "://x-token-auth:a-password@"), "--verbose").stderr
+    assert "no installation" in traced
+    assert "a-password" not in traced
+
+
 def test_a_foreign_workspace_gets_no_answer(acme: Workspace) -> None:
     url = acme.url.replace("acme", "other")
 

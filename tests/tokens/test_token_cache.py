@@ -420,6 +420,13 @@ def test_erase_without_a_password_drops_the_token(acme: Workspace) -> None:
     assert acme.machine.records() == []
 
 
+def test_erase_without_a_protocol_concerns_https_too(acme: Workspace) -> None:
+    for more in ("path=acme/widgets\n", ""):
+        acme.get()
+        acme.machine.bbjwt("erase", data=f"host={acme.bitbucket.host}\n{more}\n")
+        assert acme.machine.records() == []
+
+
 def test_erase_keeps_a_newer_token_and_the_registered_secret(acme: Workspace) -> None:
     machine = acme.machine
     payload = json.dumps(acme.bitbucket.payload(acme.app))
