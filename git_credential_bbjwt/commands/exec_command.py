@@ -69,8 +69,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     environment.setdefault("CARGO_NET_GIT_FETCH_WITH_CLI", "true")
     for name in PATH_VARIABLES:
         # Git runs the helper where the repository is.
-        if environment.get(name) and os.path.exists(environment[name]):
-            environment[name] = os.path.abspath(environment[name])
+        path = environment.get(name, "").strip()
+        if path and os.path.exists(path):
+            environment[name] = os.path.abspath(path)
     _become(words, environment)
 
 

@@ -49,8 +49,11 @@ class Sources:
 
 
 def _payload_in_variable(variable: str) -> Source:
-    """Return the payload in a variable or in the file it names. The value may be a secret, so it is never shown."""
-    value = os.environ[variable]
+    """Return the payload in a variable or in the file it names. The value may be a secret, so it is never shown.
+
+    White space around it is ignored, because values of CI variables often end with a line break.
+    """
+    value = os.environ[variable].strip()
     where = f"the variable {variable}"
     if len(value) < _LONGEST_PATH and os.path.lexists(value):
         return Payload.in_file(value)
@@ -70,7 +73,7 @@ def _jwt_in_variable() -> Text | None:
         data = environ["BBJWT_JWT"].encode("utf-8", "surrogateescape")
         return Text("the variable BBJWT_JWT", data)
     if environ.get("BBJWT_JWT_FILE"):
-        return Text.in_file(environ["BBJWT_JWT_FILE"], named_by="BBJWT_JWT_FILE")
+        return Text.in_file(environ["BBJWT_JWT_FILE"].strip(), named_by="BBJWT_JWT_FILE")
     return None
 
 

@@ -147,7 +147,7 @@ def test_jwt_from_a_file_with_an_api_that_accepts_it(acme: Workspace, tmp_path: 
     acme.bitbucket.rules.rest_checks_qsh = False
     changes = without_secret(acme)
     (tmp_path / "jwt").write_text(f"{changes.pop('BBJWT_JWT')}\n")
-    done = acme.machine.get(acme.url, BBJWT_JWT_FILE=str(tmp_path / "jwt"), also=changes)
+    done = acme.machine.get(acme.url, BBJWT_JWT_FILE=f"{tmp_path / 'jwt'}\n", also=changes)
 
     assert "password" in answer(done)
     assert len(acme.bitbucket.helper_requests()) == 2

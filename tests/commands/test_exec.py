@@ -53,7 +53,7 @@ def test_exec_passes_options_on(acme: Workspace) -> None:
 
 def test_exec_keeps_relative_paths_in_place(acme: Workspace) -> None:
     acme.machine.git("init", "-q", "w/deep")
-    changes = {"BBJWT_INSTALLATION": acme.installation.name}
+    changes = {"BBJWT_INSTALLATION": f"{acme.installation.name}\n"}
     acme.machine.bbjwt("exec", "--", "git", "-C", "w/deep", "fetch", "-q", acme.url, also=changes)
 
 

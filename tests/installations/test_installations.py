@@ -339,13 +339,14 @@ def test_wrong_value_of_a_variable_is_not_shown(acme: Workspace, slip: str) -> N
             assert secret not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("form", ["base64 in lines", "byte order mark", "white space"])
+@pytest.mark.parametrize("form", ["base64 in lines", "byte order mark", "white space", "path"])
 def test_a_payload_in_a_variable_in_all_its_forms(acme: Workspace, form: str) -> None:
     plain = acme.installation.read_bytes()
     value = {
         "base64 in lines": base64.encodebytes(plain),
         "byte order mark": b"\xef\xbb\xbf" + plain,
         "white space": b"\n  " + base64.b64encode(b"\xef\xbb\xbf " + plain) + b"\n",
+        "path": f" {acme.installation}\r\n".encode(),
     }[form]
 
     assert "password" in answer(acme.get(BBJWT_INSTALLATION=value.decode()))
