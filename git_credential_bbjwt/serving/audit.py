@@ -53,9 +53,10 @@ _PRIORITY = 10 * 8 + 6
 _SYSLOG = "/dev/log"
 
 # Seconds to wait for the system's log, for another process that writes to the same file, and for the reader of
-# standard output.
+# standard output; and for a disk, which may hang.
 _PATIENCE = 2.0
-_PATIENCE_WITH_READER = 5
+_PATIENCE_WITH_READER = 3
+_PATIENCE_WITH_DISK = 4
 _PAUSE = 0.01
 
 
@@ -77,6 +78,7 @@ class Audit:
         self._write = write
         self._longest = longest
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._anonymous = MinuteCounter()
         self._left_out = 0
 
@@ -90,7 +92,7 @@ class Audit:
         if left_out:
             fields["left_out"] = left_out
         try:
-            self._write(audit_line(answer, client, scope, self._longest, **fields))
+            self._write_in_time(audit_line(answer, client, scope, self._longest, **fields))
         except AuditError as problem:
             trouble = problem
         except Exception as problem:  # After any error, the line was not written.
@@ -101,6 +103,38 @@ class Audit:
             self._left_out += left_out
         error(trouble.what, trouble.hint)
         return refusal(trouble, answer.repository)
+
+    def _write_in_time(self, line: bytes) -> None:
+        """Write ``line`` in another thread, because nothing can interrupt the wait for a disk that hangs.
+
+        It writes one line at a time, so that such a disk holds one thread, and not one for each request. Raises as
+        ``write`` does; OSError if the line is not written in time.
+        """
+        end = time.monotonic() + _PATIENCE_WITH_DISK
+        late = OSError(errno.ETIMEDOUT, f"a line was not written within {_PATIENCE_WITH_DISK} s")
+        problems: list[Exception] = []
+        if not self._writing.acquire(timeout=_PATIENCE_WITH_DISK):
+            raise late
+
+        def write() -> None:
+            try:
+                self._write(line)
+            except Exception as problem:  # It is raised again by the thread that waits.
+                problems.append(problem)
+            finally:
+                self._writing.release()
+
+        thread = threading.Thread(target=write, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # There is no room for a thread.
+            write()
+        else:
+            thread.join(max(0.0, end - time.monotonic()))
+            if thread.is_alive():
+                raise late
+        if problems:
+            raise problems[0]
 
 
 def audit_to(where: str) -> Write:

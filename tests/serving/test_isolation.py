@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from git_credential_bbjwt.tokens.names import MISSES
-from tests.conftest import LATE, PATIENCE, Workspace, cannot, is_running, request, until
+from tests.conftest import LATE, PATIENCE, Workspace, cannot, is_running, request, until, until_asked
+from tests.emulator import Fault
 from tests.serving.test_broker import NOT_SET_UP, Broker, broker, given, spend, state
 
 __all__ = ["broker"]  # a fixture
@@ -398,8 +399,6 @@ def test_a_network_failure_does_not_tell_the_client_the_route(acme: Workspace, b
 
 
 def test_a_refusal_does_not_tell_the_client_the_servers_words(acme: Workspace, broker: Broker) -> None:
-    from tests.emulator import Fault
-
     words = json.dumps({"error": {"message": f"the key {acme.app.client_key} of {acme.app.key} is not known"}})
     acme.bitbucket.misbehave("api", *[Fault(status=401, body=words.encode())] * 2)
     done = broker.serve(request(acme.url) + "\n")
@@ -408,6 +407,15 @@ def test_a_refusal_does_not_tell_the_client_the_servers_words(acme: Workspace, b
     for value in (acme.app.client_key, acme.app.key):
         assert value not in done.stdout + done.stderr
     assert "the key [" in str(broker.lines()[0]["reason"])
+
+
+def test_a_redirect_does_not_tell_the_client_its_place(acme: Workspace, broker: Broker) -> None:
+    acme.bitbucket.misbehave("api", Fault(status=302, headers={"Location": "https://proxy.inner.example/log-in"}))
+    done = broker.serve(request(acme.url) + "\n")
+
+    assert given(done)["bbjwt-error"].endswith("responded with a redirect, which is never followed")
+    assert "proxy.inner.example" not in done.stdout + done.stderr
+    assert "proxy.inner.example" in str(broker.lines()[0]["reason"])
 
 
 def test_without_a_home_or_a_folder_there_is_no_token(acme: Workspace, broker: Broker) -> None:
@@ -488,12 +496,15 @@ def test_a_command_ends_though_the_client_does_not_read_its_answer(broker: Broke
 def test_audit_that_hangs_gives_no_token_and_ends_with_the_budget(acme: Workspace, broker: Broker) -> None:
     text = broker.program.read_text()
     fault = "import time\nfrom git_credential_bbjwt.serving import audit\n"
-    fault += "audit.audit_line = lambda *_, **__: time.sleep(60)\n"
+    fault += "audit._to_file = lambda *_, **__: time.sleep(60)\n"
     broker.program.write_text(text.replace("main(sys", fault + "main(sys"))
     began = time.monotonic()
     done = broker.serve(request(acme.url) + "\n", options=("--timeout=2",))
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "quit=1\nbbjwt-error=the audit cannot be written, so there is no token\n\n",
+    )
     assert time.monotonic() - began < 2 + LATE
 
 
@@ -553,9 +564,6 @@ def test_two_brokers_of_one_user_keep_to_their_own_lists(acme: Workspace, broker
 
 
 def test_a_broker_killed_during_a_mint_delays_nothing(acme: Workspace, broker: Broker) -> None:
-    from tests.conftest import until_asked
-    from tests.emulator import Fault
-
     acme.bitbucket.misbehave("api", Fault(delay=5))
     with waiting(broker) as process:
         assert process.stdin is not None
