@@ -6,6 +6,7 @@ an issuer that it names, are ever fetched.
 """
 
 import functools
+import json
 import re
 import threading
 import time
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.output import error, trace
 from git_credential_bbjwt.serving.answer import DeniedError
-from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError, parse_object
+from git_credential_bbjwt.serving.id_token import ALGORITHMS, IdToken, NotAcceptedError
 from git_credential_bbjwt.serving.operators_files import ChangingFile, read_own_file, reason_of
 from git_credential_bbjwt.system.budget import Budget
 
@@ -72,13 +73,28 @@ class Key(NamedTuple):
 
 def keys_in(data: bytes) -> list[Key]:
     """Return the usable keys of a JWKS, at least one. Raises ValueError."""
-    listed = parse_object(data).get("keys")
+    listed = _document(data).get("keys")
     if not isinstance(listed, list):
         raise ValueError("there is no list of keys")
     keys = [key for one in listed if isinstance(one, dict) and (key := _key(one)) is not None]
     if not keys:
         raise ValueError("there is no usable key")
     return keys
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    """Return the JSON object in an issuer's document. Raises ValueError.
+
+    One odd key must not make all other keys unusable, so this is less strict than `id_token.parse_object`: if a name
+    occurs twice, the last value is used, as RFC 7517 section 4 allows.
+    """
+    try:
+        found = json.loads(data, parse_int=float)  # No integer is used, and one of thousands of digits is an error.
+    except RecursionError as problem:
+        raise ValueError("it is nested too deep") from problem
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    return found
 
 
 def _key(found: dict[str, Any]) -> Key | None:
@@ -283,7 +299,7 @@ def fetch_keys(issuer: str, url: str) -> Fetched:
 def _fetch(connections: "Connections", issuer: str, url: str) -> Fetched:
     if not url:
         body, _ = _get(connections, issuer.rstrip("/") + "/.well-known/openid-configuration")
-        found = parse_object(body)
+        found = _document(body)
         if found.get("issuer") != issuer:
             raise ValueError("its discovery document names another issuer")
         named = found.get("jwks_uri")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -148,6 +149,19 @@ def test_rotation_at_the_issuer_needs_no_action(broker: HttpsBroker) -> None:
     broker.issuer.rotate("RSA")
     assert {broker.ask().status for _ in range(10)} == {200}
     assert broker.ask(old).status in (200, 401)
+
+
+def test_odd_keys_beside_a_good_one_are_skipped(broker: HttpsBroker) -> None:
+    good = json.dumps(broker.issuer.jwks()["keys"][0])
+    odd = '{"kty": "RSA", "kty": "oct", "kid": "x"}, {"kty": "EC", "exp": NaN}, {"kty": "EC", "x": ' + "9" * 5000 + "}"
+    url = broker.issuer.url
+    documents = {
+        "/.well-known/openid-configuration": f'{{"jwks_uri": "", "jwks_uri": "{url}/keys", "issuer":"{url}", "":NaN}}',
+        "/keys": f'{{"keys": [{odd}, {good}]}}',
+    }
+    broker.issuer.answer = lambda path: (200, {}, documents[path].encode())
+
+    assert broker.start().ask().status == 200
 
 
 def test_outage_of_the_issuer_delays_no_known_key(broker: HttpsBroker) -> None:
