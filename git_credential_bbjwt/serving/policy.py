@@ -96,7 +96,7 @@ def read_policy(path: str) -> Policy:
         content, lines = tomllib.loads(text), _lines_of_rules(text)
     except UnicodeDecodeError as problem:
         raise PolicyError(f"{path}, line {data[: problem.start].count(10) + 1}: this is not UTF-8") from problem
-    except tomllib.TOMLDecodeError as problem:
+    except ValueError as problem:  # TOMLDecodeError, or an integer of thousands of digits.
         raise PolicyError(f"{path}: {problem}") from problem
     except RecursionError as problem:
         raise PolicyError(f"{path}: its tables or lists are nested too deep") from problem

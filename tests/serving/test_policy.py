@@ -174,6 +174,8 @@ def test_text_that_looks_like_a_rule_does_not_change_the_line(tmp_path: Path) ->
 def test_error_of_toml_names_file_and_line(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"broker\.toml: .*line 2"):
         read(tmp_path, 'audience = "https://broker.example"\n[[trust]\n')
+    with pytest.raises(PolicyError, match=r"broker\.toml: "):
+        read(tmp_path, f'audience = "https://broker.example"\nper_minute = {"9" * 5000}\n')
     path = tmp_path / "broker.toml"
     path.write_bytes(b'audience = "x"\n# \xff\n')
     with pytest.raises(PolicyError, match=r"line 2: this is not UTF-8"):
