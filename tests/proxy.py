@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from io import BufferedReader
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
+from urllib.parse import quote
 
 _WANTS_PASSWORD = (
     b"HTTP/1.1 407 Proxy Authentication Required\r\n"
@@ -23,16 +24,19 @@ class Proxy(ThreadingTCPServer):
     """Use as a context manager.
 
     ``asked`` lists the targets of all CONNECT requests, even refused requests; ``shown`` the clients' certificates.
+    With a ``path``, the proxy listens at this Unix socket.
     """
 
     daemon_threads = True
 
-    def __init__(self, userinfo: str = "", *, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Connection)
+    def __init__(self, userinfo: str = "", *, context: ssl.SSLContext | None = None, path: str = "") -> None:
+        if path:
+            self.address_family = socket.AF_UNIX
+        super().__init__(path or ("127.0.0.1", 0), _Connection)  # type: ignore[arg-type]  # typeshed knows only TCP
         self._expected = base64.b64encode(userinfo.encode()).decode() if userinfo else ""
         self.context = context
         self.shown: list[object] = []
-        self.address = f"localhost:{self.server_address[1]}"
+        self.address = f"localhost{quote(path)}" if path else f"localhost:{self.server_address[1]}"
         self.asked: list[str] = []
 
     def __enter__(self) -> Proxy:
@@ -78,8 +82,8 @@ class SocksProxy(Proxy):
     ``refused`` counts the clients with a wrong password, ``versions`` has the versions that were used.
     """
 
-    def __init__(self, userinfo: str = "") -> None:
-        super().__init__()
+    def __init__(self, userinfo: str = "", *, path: str = "") -> None:
+        super().__init__(path=path)
         self._userinfo = userinfo
         self.refused = 0
         self.versions: set[int] = set()

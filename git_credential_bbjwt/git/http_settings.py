@@ -121,7 +121,7 @@ def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
     Source: git-config(1), ``http.<url>.*``: scheme and port must be the same, each label of the host too, or be ``*``;
     then the longest host, the longest path and a user name win, in this order.
     """
-    from urllib.parse import urlsplit  # Every caller has a URL, so it is loaded by then.
+    from urllib.parse import unquote, urlsplit  # Every caller has a URL, so it is loaded by then.
 
     try:
         wanted, given = urlsplit(pattern), urlsplit(url)
@@ -135,7 +135,7 @@ def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
     labels, found = (wanted.hostname or "").split("."), (given.hostname or "").split(".")
     if len(labels) != len(found) or any(one not in ("*", other) for one, other in zip(labels, found, strict=True)):
         return None
-    path = wanted.path.rstrip("/")
+    path = unquote(wanted.path).rstrip("/")
     if given.path.rstrip("/") != path and not given.path.startswith(path + "/"):
         return None
     return len(wanted.hostname or ""), len(path), int(wanted.username is not None)

@@ -92,3 +92,18 @@ def _begin(address: Address) -> socket.socket:
         connecting.close()
         raise _error(number)
     return connecting
+
+
+def unix_socket(path: str, patience: float) -> socket.socket:
+    """Return a socket that is connected to the Unix socket ``path``; ``patience`` is its timeout. Raises OSError."""
+    family = getattr(socket, "AF_UNIX", None)
+    if family is None:
+        raise OSError("this system has no sockets with a path")
+    connecting = socket.socket(family)
+    try:
+        connecting.settimeout(patience)
+        connecting.connect(path)
+    except BaseException:
+        connecting.close()
+        raise
+    return connecting

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt.core.failures import ConnectionFailedError, CredentialError
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.git.http_settings import HttpSettings
-from git_credential_bbjwt.network.addresses import Address, addresses_of, first_to_connect
+from git_credential_bbjwt.network.addresses import Address, addresses_of, first_to_connect, unix_socket
 from git_credential_bbjwt.network.response import Response
 from git_credential_bbjwt.network.route import Certificates, Route, find_route
 from git_credential_bbjwt.system.budget import Budget
@@ -210,6 +210,8 @@ class Connection:
         proxy = route.proxy
         assert proxy is not None
         try:
+            if proxy.socket_path:
+                return unix_socket(proxy.socket_path, self._patience)
             return self._dial(proxy.host, proxy.port, route)
         except OSError as problem:
             raise ConnectionFailedError(

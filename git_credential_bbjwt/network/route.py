@@ -6,7 +6,7 @@ curl(1), "ENVIRONMENT" for the proxy variables.
 
 import os
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide, trace, warning
@@ -19,17 +19,21 @@ _PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_pro
 
 
 class Proxy(NamedTuple):
-    """A proxy. ``scheme`` is ``http``, ``https``, or one of git's for SOCKS; without a user, ``userinfo`` is None."""
+    """A proxy. ``scheme`` is ``http``, ``https``, or one of git's for SOCKS; without a user, ``userinfo`` is None.
+
+    ``socket_path`` is the path of a SOCKS proxy's Unix socket; it is empty for a proxy at a host and port.
+    """
 
     scheme: str
     host: str
     port: int
     userinfo: tuple[bytes, bytes] | None
+    socket_path: str = ""
 
     @property
     def place(self) -> str:
-        """Return its host and port, for messages."""
-        return f"{self.host}:{self.port}"
+        """Return its host and port, or its socket, for messages."""
+        return self.socket_path or f"{self.host}:{self.port}"
 
     @property
     def is_socks(self) -> bool:
@@ -167,7 +171,8 @@ def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
                 continue
             warning("a value of http.curloptResolve in git's configuration is not HOST:PORT:ADDRESS and is not used")
             continue
-        found[name.lower(), int(port)] = [one.strip("[] ") for one in addresses.split(",")]
+        listed = [one.strip("[] ") for one in addresses.split(",")]
+        found[name.lower(), int(port)] = [one for one in listed if one]
     return found
 
 
@@ -230,8 +235,11 @@ def _parse_proxy(text: str) -> Proxy:
         )
     if parts.username:
         userinfo = (_decoded(parts.username), _decoded(parts.password or ""))
+    # As in git 2.47: a SOCKS proxy at a Unix socket is socks5://localhost/PATH.
+    path = unquote(parts.path.strip("/")) if parts.scheme in _SOCKS and host == "localhost" else ""
     # curl's default port for http proxies, which git inherits, is 1080.
-    return Proxy(parts.scheme, host, port or (443 if parts.scheme == "https" else 1080), userinfo)
+    port = port or (443 if parts.scheme == "https" else 1080)
+    return Proxy(parts.scheme, host, port, userinfo, f"/{path}" if path else "")
 
 
 def _decoded(text: str) -> bytes:

@@ -238,6 +238,10 @@ def authority(how: str) -> Callable[[Situation], None]:
             at.set("http.sslCAInfo", bad)
             for base in (at.base, at.api):
                 at.set(f"http.{base}/.sslCAInfo", good)
+        elif how == "for this URL, escaped":
+            at.set("http.sslCAInfo", bad)
+            at.set(f"http.{at.base}/%61cme/.sslCAInfo", good)
+            at.set(f"http.{at.api}/.sslCAInfo", good)
         elif how == "variable before configuration":
             at.set("http.sslCAInfo", bad)
             at.trust(good)
@@ -362,11 +366,13 @@ SAME: dict[str, Callable[[Situation], object]] = {
     "curloptResolve": resolving("bitbucket.example:{port}:127.0.0.1"),
     "curloptResolve with a dead address": resolving("bitbucket.example:{port}:127.0.0.9,127.0.0.1"),
     "curloptResolve with dead addresses alone": resolving("bitbucket.example:{port}:127.0.0.9"),
+    "curloptResolve with a comma at the end": resolving("bitbucket.example:{port}:127.0.0.1,"),
     "curloptResolve of another host": resolving("example.org:{port}:127.0.0.1"),
     "curloptResolve for all": resolving("*:{port}:127.0.0.1"),
     "curloptResolve after an empty one": resolving("bitbucket.example:{port}:127.0.0.9", "", "*:{port}:127.0.0.1"),
     "sslCAInfo": authority("configuration"),
     "sslCAInfo for this URL": authority("for this URL"),
+    "sslCAInfo for this URL, escaped": authority("for this URL, escaped"),
     "sslCAInfo below home": authority("below home"),
     "sslCAInfo with the issuing authority alone": issuing_authority,
     "sslCAInfo, a wrong one": authority("a wrong one"),

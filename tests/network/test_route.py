@@ -213,6 +213,18 @@ def test_a_socks_proxy(
     assert "p@ss" not in mint.text
 
 
+@pytest.mark.parametrize("scheme", ["socks5h", "socks4"])
+def test_a_socks_proxy_at_a_unix_socket(acme: Workspace, scheme: str) -> None:
+    place = str(acme.machine.home / "a socket")
+    with SocksProxy(path=place) as proxy:
+        assert "password" in answer(acme.get(all_proxy=f"{scheme}://{proxy.address}"))
+        assert len(proxy.asked) == 2
+
+    Path(place).unlink()
+    done = acme.get("--token-store=none", check=False, all_proxy=f"{scheme}://{proxy.address}")
+    assert_quits(done, f"the proxy {place} cannot be reached")
+
+
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5h", "socks"])
 def test_proxys_user_name_without_a_password_is_an_error(
     mint: Mint, monkeypatch: pytest.MonkeyPatch, scheme: str
