@@ -1,10 +1,10 @@
 #!/bin/sh
 # pykeepass returns the deleted entry instead of the one that replaced it.
 #
-# pykeepass 4.2.0. KeePass programs delete an entry by moving it to the recycle bin of the database, and leave the bin out when they
-# search. `find_entries` searches the bin, too, which its documentation does not mention. With `first=True` it returns the first
-# entry of the file, and the bin may come before the group of the new entry. A script that reads a token by its title continues to
-# use the old token after someone deleted its entry and made a new one.
+# pykeepass 4.2.0. KeePass programs delete an entry by moving it to the recycle bin of the database, and leave the bin out when
+# they search. `find_entries` searches the bin, too, which its documentation does not mention. With `first=True` it returns the
+# first entry of the file, and the bin may come before the group of the new entry. A script that reads a token by its title
+# continues to use the old token after someone deleted its entry and made a new one.
 set -eu
 
 folder=$(mktemp -d)
