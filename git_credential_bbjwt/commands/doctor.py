@@ -53,6 +53,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     report = _Report(as_json=arguments.json)
     budget = Budget(options.timeout)
+    budget.doing = "checking this machine"
     budget.watch(report.end)
     spent = None
     for check in _all(options, url, budget):

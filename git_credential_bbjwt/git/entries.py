@@ -162,9 +162,12 @@ def _helper_changes(present: list[str], wanted: list[str], options: HelperOption
 
 
 def _renewed(earlier: str, options: HelperOptions) -> str:
-    """Return the ``earlier`` value with the program as it is now, and with ``options``. Raises UsageError."""
+    """Return the ``earlier`` value with the program as it is now, and with ``options``. Raises CredentialError."""
     line = Helper(earlier)
     words = line.options
+    if line.trouble and not helper_words(options):
+        what = f"the helper line that git's configuration has cannot be used: {line.trouble}"
+        raise CredentialError(what, f"run: {APP_NAME} unconfigure; then try again with the options that it needs")
     if helper_words(options):
         if not line.trouble:  # Git could use the earlier line.
             options = merged(parse_options(words)[0], options)

@@ -43,8 +43,8 @@ class Helper(Setting):
     def _words(self) -> list[str]:
         try:
             return shlex.split(self.value.removeprefix("!"))
-        except ValueError:  # A quote that is not closed: the shell cannot run it either.
-            return []
+        except ValueError:  # A quote is not closed; `trouble` says so.
+            return self.value.removeprefix("!").split()
 
     @property
     def is_this_one(self) -> bool:
@@ -53,12 +53,15 @@ class Helper(Setting):
 
     @property
     def trouble(self) -> str:
-        """The reason why the options on this helper's line cannot be used, or nothing."""
+        """The reason why this helper's line cannot be used, or nothing."""
         try:
+            shlex.split(self.value)
             _, rest = parse_options(self.options)
+        except ValueError:
+            return "a quote in it is not closed"
         except UsageError as problem:
             return problem.what
-        return "it has a word that is no option" if rest and rest not in (["get"], ["$1"], ["$@"]) else ""
+        return "it has a word that is no option" if rest and rest not in (["$1"], ["$@"]) else ""
 
     @property
     def may_call_this_one(self) -> bool:

@@ -16,6 +16,10 @@ SECTIONS_FOR_PATHS = (2, 26)
 PROACTIVE = (2, 46)
 
 
+#: The command that drops the settings in the environment.
+UNSET_SETTINGS = "unset GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS"
+
+
 class GitError(CredentialError):
     """Git itself could not do what it was asked."""
 
@@ -47,8 +51,8 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -
         hint = f"run git {arguments[0]} yourself, here, to see more"
         if "config line" in reason:
             hint = f"correct that line; or {hint}"
-        elif "GIT_CONFIG_COUNT" in reason:
-            hint = "run: unset GIT_CONFIG_COUNT"
+        elif "GIT_CONFIG_" in reason:
+            hint = f"run: {UNSET_SETTINGS}"
         raise GitError(f"git {arguments[0]} failed: {reason}", hint)
     return done.stdout.decode("utf-8", "surrogateescape")
 

@@ -2,14 +2,18 @@
 
 import os
 from functools import cache
+from shlex import quote
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
 from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
-from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, GitError, git_version, run_git
+from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
 
 #: The key of a setting and its value.
 Entry = tuple[str, str]
+
+#: The hint for a GIT_CONFIG_GLOBAL that hides the user's own configuration.
+UNSET_GLOBAL = "run: unset GIT_CONFIG_GLOBAL"
 
 _EXEC_HINT = "switch the helper on for one command: git-credential-bbjwt exec -- git clone URL"
 _OTHER_WAYS = f"{_EXEC_HINT}; or write to another file: git-credential-bbjwt configure --system"
@@ -46,6 +50,11 @@ class Setting(NamedTuple):
     def file(self) -> str:
         """The file that has it, in words for people."""
         return os.path.abspath(self.origin.removeprefix("file:")) if self.is_in_file else "the environment"
+
+    @property
+    def edit(self) -> str:
+        """The command with which a person corrects or removes it."""
+        return f"git config --file {quote(self.file)} --edit" if self.is_in_file else UNSET_SETTINGS
 
 
 #: The scopes of a repository's own settings, which its author wrote. Git itself uses them, because git's password opens
@@ -134,8 +143,8 @@ class ConfigurationFile:
 def file_to_write(level: str) -> ConfigurationFile:
     """Return the file that git writes settings of ``level`` (global, system, local) to. Raises CredentialError."""
     if level != "global":
-        if level == "local":
-            run_git("rev-parse", "--git-common-dir")
+        if level == "local" and not run_git("rev-parse", "--git-common-dir", check=False):
+            raise CredentialError("git finds no repository here for --local", "change into one, then run it again")
         return ConfigurationFile(f"--{level}")
     path = _global_files()[0]
     if os.path.exists(path) and not os.path.isfile(path):
@@ -154,8 +163,10 @@ def _global_files() -> list[str]:
     """Return the user's files, the one that git writes to first (git-config(1), "FILES"). Raises CredentialError."""
     if user_config_folder() is None:
         raise CredentialError(f"there is no home folder for git's configuration{why_no_home()}", OWN_HOME)
-    named = os.environ.get("GIT_CONFIG_GLOBAL", "")
-    if named:
+    named = os.environ.get("GIT_CONFIG_GLOBAL")
+    if named == "":
+        raise CredentialError("GIT_CONFIG_GLOBAL is empty, so git reads no global configuration", UNSET_GLOBAL)
+    if named is not None:
         return [os.path.abspath(named)]
     home = git_home()
     base = "" if is_anothers("XDG_CONFIG_HOME") else os.environ.get("XDG_CONFIG_HOME", "")

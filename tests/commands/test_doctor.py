@@ -140,6 +140,23 @@ def test_store_after_this_helper_writes_tokens_in_the_clear(acme: Workspace) -> 
     assert failures(acme.machine, acme.url) == []
 
 
+@pytest.mark.parametrize("level", ["--global", "--local"])
+def test_store_that_git_reads_later_is_removed_where_it_is(acme: Workspace, level: str) -> None:
+    folder = acme.machine.home / "it's here"
+    acme.machine.git("init", "-q", folder)
+    acme.machine.git("config", level, f"credential.{base(acme)}/acme.helper", "store", cwd=folder)
+
+    def found() -> list[dict[str, Any]]:
+        done = acme.machine.run(COMMAND, "doctor", "--json", acme.url, cwd=folder, check=False)
+        return [check for check in json.loads(done.stdout)["checks"] if check["ok"] is False]
+
+    (problem,) = found()
+    assert "in the clear" in problem["detail"]
+    edit = problem["remedy"].removeprefix("remove it: ")
+    acme.machine.run("sh", "-c", edit, cwd=folder, env=acme.machine.env(GIT_EDITOR="sed -i /store/d"))
+    assert found() == []
+
+
 def test_an_empty_helper_resets_this_one(acme: Workspace) -> None:
     acme.machine.git("config", "--global", "--add", "credential.helper", "")
     name, detail, remedy = only_failure(acme.machine, acme.url)
@@ -152,11 +169,61 @@ def test_an_empty_helper_resets_this_one(acme: Workspace) -> None:
 
 def test_helper_line_with_an_unusable_option(acme: Workspace) -> None:
     key = f"credential.{acme.bitbucket.base_url}.helper"
-    for value in ("bbjwt --timeout never", "bbjwt --tiemout 5", "bbjwt token"):
+    for value in ("bbjwt --timeout never", "bbjwt --tiemout 5", "bbjwt token", "bbjwt get", "bbjwt --allow 'acme/*"):
         acme.machine.git("config", "--global", key, value)
         name, detail, _ = failures(acme.machine)[0]
         assert name == "git configuration"
         assert "cannot be used" in detail
+        assert acme.machine.git("ls-remote", acme.url, check=False).returncode != 0
+    assert "a quote in it is not closed" in detail
+
+
+def test_reset_in_the_environment(acme: Workspace) -> None:
+    key = f"credential.{base(acme)}.helper"
+    for reset in (
+        {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": key, "GIT_CONFIG_VALUE_0": ""},
+        {"GIT_CONFIG_PARAMETERS": f"'{key}='"},
+    ):
+        _, detail, remedy = only_failure(acme.machine, acme.url, **reset)
+        assert "an empty helper in the environment resets it" in detail
+        command = remedy.removeprefix("remove the reset: ")
+        acme.machine.run("sh", "-euc", f"{command}; git ls-remote {acme.url}", env=acme.machine.env(reset))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", ""])
+@pytest.mark.parametrize("is_injected", [True, False])
+def test_variable_that_hides_the_users_configuration(acme: Workspace, path: str, is_injected: bool) -> None:
+    if not is_injected:
+        acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+        del acme.machine.environment["BBJWT_INSTALLATION"]
+    found = checks(acme.machine, acme.url, GIT_CONFIG_GLOBAL=path)["git configuration"]
+
+    assert found["ok"] == (None if is_injected else False)
+    assert "because GIT_CONFIG_GLOBAL makes git read" in found["detail"]
+    assert found["remedy"].endswith("run: unset GIT_CONFIG_GLOBAL")
+    assert acme.machine.bbjwt("configure", check=False, GIT_CONFIG_GLOBAL=path).returncode == 1
+
+
+def test_home_of_another_user(machine: Machine, another_user: int) -> None:
+    os.chown(machine.home, another_user, -1)
+
+    for name, detail, remedy in failures(machine):
+        assert name in ("git configuration", "installation")
+        assert "HOME belongs to another user" in detail
+        assert "set HOME to your own folder" in remedy
+
+
+def test_remedies_have_the_options_that_are_given(acme: Workspace) -> None:
+    (acme.machine.home / ".gitconfig").unlink()
+    installation = acme.machine.environment.pop("BBJWT_INSTALLATION")
+    remedy = checks(acme.machine, "--installation", installation, acme.url)["git configuration"]["remedy"]
+    once, _, for_good = remedy.removeprefix("for one command: ").partition("; for good: ")
+
+    acme.machine.run("sh", "-c", f"{once} once")
+    acme.machine.run("sh", "-c", for_good)
+    acme.machine.git("ls-remote", acme.url)
+    (acme.machine.home / ".gitconfig").unlink()
+    assert "exec -- git clone URL" in acme.machine.bbjwt("--installation", installation, "doctor").stdout
 
 
 def test_options_of_the_helper_line_are_used(acme: Workspace) -> None:
@@ -300,6 +367,14 @@ def test_git_sends_an_authorization_header(acme: Workspace, sent: Sent, section:
     assert "Authorization header" in detail
     acme.machine.run("sh", "-c", remedy)
     assert sent(acme.url) == []
+
+
+def test_remedy_keeps_the_other_headers_of_the_same_setting(acme: Workspace, sent: Sent) -> None:
+    for header in ("X-Build: 1", f"Authorization: Bearer {SECRET}"):
+        acme.machine.git("config", "--global", "--add", "http.extraHeader", header)
+    ((_, _, remedy),) = sent(acme.url)
+
+    assert remedy == f"remove it: git config --file {acme.machine.home}/.gitconfig --edit"
 
 
 @pytest.mark.parametrize("entry", ["machine localhost login me password {}\n", "default login me password {}\n"])
@@ -613,7 +688,9 @@ def test_consumer_takes_over_from_an_app_without_a_slug(acme: Workspace, changes
 
 
 def test_settings_that_git_itself_refuses(acme: Workspace) -> None:
-    assert only_failure(acme.machine, acme.url, GIT_CONFIG_COUNT="x")[2] == "run: unset GIT_CONFIG_COUNT"
+    for broken in ({"GIT_CONFIG_COUNT": "x"}, {"GIT_CONFIG_COUNT": "1"}, {"GIT_CONFIG_PARAMETERS": "x"}):
+        remedy = only_failure(acme.machine, acme.url, **broken)[2]
+        assert remedy == "run: unset GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS"
     config = acme.machine.home / ".gitconfig"
     config.write_text("[credential\n")
     name, detail, remedy = only_failure(acme.machine, acme.url)
@@ -642,6 +719,21 @@ def test_more_than_20_installations_are_counted(acme: Workspace) -> None:
 
     assert "3 more are not checked" in found
     assert found.count("Bitbucket accepts the app") == 20
+
+
+def test_refused_secrets_of_many_installations_are_named_and_git_once(acme: Workspace) -> None:
+    payloads = [acme.bitbucket.payload(acme.bitbucket.install(f"w{number}")) for number in range(3)]
+    acme.machine.bbjwt("register", "--insecure-storage", "-", data="\n".join(map(json.dumps, payloads)))
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.bitbucket.apps.clear()
+    (acme.machine.home / ".gitconfig").unlink()
+    git, *secrets = failures(acme.machine)
+
+    assert git[0] == "git configuration"
+    for number, (name, detail, _) in enumerate(secrets):
+        assert name == "secret"
+        assert f"app acme-builds on w{number} (" in detail
+    assert len(secrets) == 3
 
 
 def test_the_clock(acme: Workspace) -> None:

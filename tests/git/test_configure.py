@@ -436,6 +436,25 @@ def test_cause_that_git_names_is_what_the_hint_is_about(machine: Machine, conten
     assert hint in done.stderr
 
 
+def test_line_with_an_open_quote_is_named_and_can_be_removed(machine: Machine) -> None:
+    machine.git("config", "--global", HELPER, "bbjwt --allow 'acme/*")
+    before = config(machine).read_text()
+    done = machine.bbjwt("configure", check=False)
+
+    assert done.returncode == 1
+    assert "a quote in it is not closed" in done.stderr
+    assert config(machine).read_text() == before
+    machine.bbjwt("unconfigure")
+    assert "bbjwt" not in config(machine).read_text()
+
+
+def test_local_outside_a_repository_is_an_error(machine: Machine) -> None:
+    for command in ("configure", "unconfigure"):
+        done = machine.bbjwt(command, "--local", check=False)
+        assert done.returncode == 1
+        assert "git finds no repository here" in done.stderr
+
+
 def test_unconfigure_that_cannot_write_does_not_name_ways_to_configure(machine: Machine) -> None:
     machine.bbjwt("configure")
     (machine.home / ".gitconfig.lock").write_text("")

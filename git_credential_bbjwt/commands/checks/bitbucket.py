@@ -8,6 +8,7 @@ from git_credential_bbjwt.bitbucket.connect_end import day_of_the_end, days_left
 from git_credential_bbjwt.bitbucket.consumer import check_scope
 from git_credential_bbjwt.commands.checks import repository
 from git_credential_bbjwt.commands.checks.check import Check, Subject, checked, failed, note, passed
+from git_credential_bbjwt.commands.checks.installations import described
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, CredentialError, RefusedError
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.getting.changeover import ends_connect
@@ -29,6 +30,8 @@ def check(subject: Subject, installations: list[Installation]) -> Iterator[Check
             successor = next((other for other in installations if _takes_over(other, one)), None)
             found, status = _connect(one, subject.session, successor)
             is_refused, is_accepted = is_refused or status in (401, 410), is_accepted or status == 200
+            if found.name == "secret" and found.ok is False and subject.repository is None:
+                found = found._replace(detail=f"{described(one)}: {found.detail}")
             # A mint that follows says more about what this leaves open.
             if found.ok is not None or successor is not None or subject.repository is None:
                 yield found

@@ -6,17 +6,18 @@ import shutil
 import sys
 from collections.abc import Generator, Iterator
 from shlex import quote
+from urllib.parse import urlsplit
 
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
-from git_credential_bbjwt.core.failures import CredentialError
-from git_credential_bbjwt.core.option_table import merged
+from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
+from git_credential_bbjwt.core.option_table import helper_words, merged
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME, git_home
+from git_credential_bbjwt.core.places import APP_NAME, git_home, home_is_anothers
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
-from git_credential_bbjwt.git.settings import read_settings
+from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings
 
 _NAME = "git configuration"
 
@@ -84,33 +85,33 @@ def _stops() -> Iterator[Check]:
     """Find settings of credentials without a value, even boolean ones: git stops there. Raises GitError."""
     for setting in read_settings(r"^credential\."):
         if not setting.has_value:
-            edit = f"git config --file {quote(setting.file)} --edit" if setting.is_in_file else "the environment"
             what = f"git stops at {setting.key} in {setting.file}, because it has no value"
-            yield failed(_NAME, what, f"write = true after it, or remove it: {edit}")
+            yield failed(_NAME, what, f"write = true after it, or remove it: {setting.edit}")
 
 
 def check(subject: Subject) -> Iterator[Check]:
     """Check that git asks this helper for the repository, or for all workspaces. Raises GitError."""
     yield from _stops()
-    # A job that brings its installation along may switch the helper on by `exec` only.
-    is_injected = bool(subject.asked) or any(not one.secret_place.is_registered for one in subject.installations)
     workspaces = [f"{one.base_url}/{name}" for one in subject.installations for name in one.workspaces]
     if subject.repository is not None:
-        yield from _asks(subject.repository.url, is_injected=is_injected)
+        yield from _asks(subject, subject.repository.url)
         yield from _broker(subject, subject.repository.url)
         for url in workspaces:
             yield from _proactive(url)
         return
     hosts = [one.base_url for one in subject.installations if not one.workspaces]
     for url in dict.fromkeys(workspaces + hosts or known_urls(subject.catalogue)):
-        yield from _asks(url, is_injected=is_injected)
+        found = list(_asks(subject, url))
+        yield from found
+        if any(one.ok is False for one in found):
+            return  # The others would have the same remedy.
 
 
-def _asks(url: str, *, is_injected: bool) -> Iterator[Check]:
+def _asks(subject: Subject, url: str) -> Iterator[Check]:
     """Check that git asks this helper for ``url``, first, and with the path. Raises GitError."""
     before, this, after = helper_lines.beside_this_one(url)
     if this is None:
-        yield _not_asked(url, is_injected=is_injected)
+        yield _not_asked(subject, url)
         return
     what, remedy = "", _CONFIGURE
     if this.program == "bbjwt" and shutil.which(APP_NAME) is None:
@@ -119,7 +120,7 @@ def _asks(url: str, *, is_injected: bool) -> Iterator[Check]:
         what = f"{this.file} names {this.program}, by which git finds no program"
     elif this.trouble:
         what = f"the helper line in {this.file} cannot be used: {this.trouble}"
-        remedy = f"correct it: git config --file {quote(this.file)} --edit" if this.is_in_file else "correct it"
+        remedy = f"correct it: {this.edit}"
     if what:
         yield failed(_NAME, what, remedy)
         return
@@ -133,10 +134,13 @@ def _asks(url: str, *, is_injected: bool) -> Iterator[Check]:
     if not before and helper_lines.use_http_path(url):
         yield passed(_NAME, f"git asks this helper for {url}, with the path")
     for helper in after:
+        # Git reads a repository's own settings, and often those of a workspace, after what `configure` writes.
+        is_later = helper.scope in FOLDERS_OWN or not helper.is_in_file or bool(urlsplit(helper.url).path.strip("/"))
+        remedy = f"remove it: {helper.edit}" if is_later else _EXCLUSIVE
         if helper.described.startswith("store "):
-            yield failed(_NAME, f"{helper.described} writes this helper's tokens to a file in the clear", _EXCLUSIVE)
+            yield failed(_NAME, f"{helper.described} writes this helper's tokens to a file in the clear", remedy)
         elif helper.stores:
-            yield note(_NAME, f"{helper.described} stores this helper's tokens after use", _EXCLUSIVE)
+            yield note(_NAME, f"{helper.described} stores this helper's tokens after use", remedy)
 
 
 def _broker(subject: Subject, url: str) -> Iterator[Check]:
@@ -149,27 +153,31 @@ def _broker(subject: Subject, url: str) -> Iterator[Check]:
         yield failed(_NAME, what, _CONFIGURE)
 
 
-def _not_asked(url: str, *, is_injected: bool) -> Check:
+def _not_asked(subject: Subject, url: str) -> Check:
+    # A job that brings its installation along may switch the helper on by `exec` only.
+    is_injected = bool(subject.asked) or any(not one.secret_place.is_registered for one in subject.installations)
+    command = " ".join([APP_NAME, *map(quote, helper_words(subject.options))])
+    configure = f"{command} configure"
+    execute = f"for one command: {command} exec -- git clone {url if subject.repository is not None else 'URL'}"
+    unread = _why_settings_are_not_read()
     named = [helper for helper in helper_lines.every() if helper.is_this_one]
     what = f"git does not ask this helper for {url}"
     wrapper = next((helper for helper in helper_lines.helpers_for(url) if helper.may_call_this_one), None)
     if wrapper is not None:
         return note(_NAME, f"git asks a shell command ({wrapper.file}) that names this helper; it is not checked")
     if not named and is_injected:
-        return note(
-            _NAME,
-            f"{what} except under exec",
-            f"for one command: {APP_NAME} exec -- git clone {url}; for good: {APP_NAME} configure",
-        )
-    remedy = _CONFIGURE + (f"; or for one command: {APP_NAME} exec -- git clone {url}" if is_injected else "")
+        why, remedy = unread or ("", configure)
+        because = f", because {why}" if why else ""
+        return note(_NAME, f"{what} except under exec{because}", f"{execute}; for good: {remedy}")
+    remedy = f"run: {configure}" + (f"; or {execute}" if is_injected else "")
     reset = helper_lines.reset_after_this_one(url)
-    unread = _why_settings_are_not_read()
     if unread is not None:
         why, remedy = unread
         what += f", because {why}"
     elif reset is not None:
         what += f", because an empty helper in {reset.file} resets it"
-        remedy = f"remove the reset: git config --file {quote(reset.file)} --unset-all {quote(reset.key)} '^$'"
+        removal = f"git config --file {quote(reset.file)} --unset-all {quote(reset.key)} '^$'"
+        remedy = f"remove the reset: {removal if reset.is_in_file else reset.edit}"
     elif named:
         what += f"; {named[0].file} names it for other URLs"
     return failed(_NAME, what, remedy)
@@ -177,7 +185,11 @@ def _not_asked(url: str, *, is_injected: bool) -> Check:
 
 def _why_settings_are_not_read() -> tuple[str, str] | None:
     """Return the reason and the remedy if git cannot read this user's settings; None if it can."""
-    home = git_home()
+    home, named = git_home(), os.environ.get("GIT_CONFIG_GLOBAL")
+    if home_is_anothers():
+        return "HOME belongs to another user", OWN_HOME
+    if named == "" or (named and os.path.exists(named) and not os.path.isfile(named)):
+        return f"GIT_CONFIG_GLOBAL makes git read {named or 'no file'} instead of your configuration", UNSET_GLOBAL
     if not home:
         return "HOME is not set", _SET_HOME
     if not os.path.isdir(home):

@@ -95,13 +95,15 @@ def _rule_for(text: str) -> Setting | None:
 
 
 def _removal(setting: Setting) -> str:
-    """Return the command that removes a setting; a key that may hold a password or token is not shown."""
-    if not setting.is_in_file:
-        return "unset the variables GIT_CONFIG_COUNT and GIT_CONFIG_PARAMETERS"
+    """Return the command that removes a setting.
+
+    A key that may hold a password or token is not shown. If the file has other values of the key, they must stay.
+    """
     key = setting.key
     has_user = "@" in key and not key.lower().startswith(("url.git@", "url.ssh://git@"))
-    if has_user or safe_text(key, len(key)) != key:
-        return f"remove it: git config --file {quote(setting.file)} --edit"
+    beside = [one for one in read_settings(r"^(url|http)\.") if (one.key, one.origin) == (key, setting.origin)]
+    if has_user or safe_text(key, len(key)) != key or len(beside) > 1 or not setting.is_in_file:
+        return f"remove it: {setting.edit}"
     return f"git config --file {quote(setting.file)} --unset-all {quote(key)}"
 
 

@@ -5,7 +5,8 @@ from itertools import islice
 from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, Subject, checked, failed, note
-from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.failures import OWN_HOME
+from git_credential_bbjwt.core.places import APP_NAME, home_is_anothers, why_no_home
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
@@ -44,6 +45,8 @@ def _none(subject: Subject) -> Check:
     register = f"{APP_NAME} register FILE"
     first = islice(subject.catalogue, MOST)
     names = [f"{one.host}/{name}" for one in first for name in one.workspaces or (f"* ({one.where})",)]
+    if home_is_anothers() and not names:
+        return failed("installation", f"no installation is known on this machine{why_no_home()}", OWN_HOME)
     if subject.repository is None or not names:
         return failed("installation", "no installation is known on this machine", register)
     what = f"no installation is for the workspace {subject.repository.workspace} on {subject.repository.host}"
@@ -60,10 +63,10 @@ def secrets(installations: list[Installation]) -> Generator[Check, None, list[In
     readable = []
     for one, used in with_replacements(installations):
         if one.secret_place is SecretPlace.KEYRING and not keyrings[one.keyring_backend].ok:
-            yield note("installation", f"{_name(one)}: its secret is in the keyring, see above")
+            yield note("installation", f"{described(one)}: its secret is in the keyring, see above")
             continue
         if one.is_exposed:
-            what = f"{_name(one)}: others on this machine can read it"
+            what = f"{described(one)}: others on this machine can read it"
             yield failed("installation", what, f"run: chmod 600 {quote(one.where)}")
         found = checked("installation", _installation, one)
         if found.ok:
@@ -83,14 +86,15 @@ def _keyring(backend: str) -> str:
     return reply.backend + other
 
 
-def _name(one: Installation) -> str:
+def described(one: Installation) -> str:
+    """Return its name, its workspaces and its place."""
     return f"{one.name} on {', '.join(one.workspaces) or 'any workspace'} ({one.where})"
 
 
 def _installation(one: Installation) -> str:
     if one.jwt:
         check_jwt_not_expired(one)
-        return f"{_name(one)}: a JWT signed elsewhere"
+        return f"{described(one)}: a JWT signed elsewhere"
     shared_secret_of(one)()
     opens = "; its tokens open every repository of the workspace" if one.is_consumer else ""
-    return f"{_name(one)}: its secret is {one.secret_place.described}{opens}"
+    return f"{described(one)}: its secret is {one.secret_place.described}{opens}"
