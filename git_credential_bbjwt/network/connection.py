@@ -102,6 +102,11 @@ class Connection:
         self._opening = threading.Thread(target=self._open, daemon=True)
         self._opening.start()
 
+    def prepare_tls(self) -> None:
+        """Import TLS and read the certificates, while TCP waits for the server. An error is left to the connection."""
+        with contextlib.suppress(CredentialError):
+            self._network.context(self._network.route(self._url).certificates)
+
     def exchange(
         self, method: str, target: str, headers: dict[str, str], body: bytes | None, patience: float
     ) -> tuple[Response, bool]:

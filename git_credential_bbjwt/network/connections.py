@@ -156,6 +156,11 @@ class Origin:
             self._budget.doing = f"waiting for {self.host} to recover ({what})"
             time.sleep(pause)
 
+    def prepare_tls(self) -> None:
+        """Prepare TLS while the connection is being opened."""
+        if self._connection is not None:
+            self._connection.prepare_tls()
+
     def close(self) -> None:
         """Close the connection. The next request opens another one."""
         connection, self._connection = self._connection, None

@@ -62,8 +62,9 @@ class Session:
         proof, connections = self._begin(installation)
         base = connections.take(installation.base_url, _path_of(repository))
         api = connections.take(installation.base_api_url) if needs_api else None
+        base.prepare_tls()  # Meanwhile, TCP waits for both servers.
 
-        from git_credential_bbjwt.bitbucket.api import Bitbucket  # Meanwhile, both connections are being opened.
+        from git_credential_bbjwt.bitbucket.api import Bitbucket
 
         bitbucket = Bitbucket(base, api, self._signer(installation, proof))
         try:
@@ -78,6 +79,7 @@ class Session:
         """Return a new token of an OAuth ``consumer``. The route is as for `bitbucket`. Raises CredentialError."""
         secret, connections = self._begin(consumer)
         base = connections.take(consumer.base_url, _path_of(repository))
+        base.prepare_tls()
 
         from git_credential_bbjwt.bitbucket.consumer import consumer_token
 
