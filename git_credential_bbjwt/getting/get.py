@@ -63,7 +63,7 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
         write_answer(cached_answer(request, token.value, token.expires, token.fingerprint, token.username))
     else:
         write_answer(fresh_answer(token.value, token.expires, token.username))
-        tidy(asking.cache)  # Git already has its answer, so it does not wait for this.
+        tidy(asking.cache)
     return 0
 
 

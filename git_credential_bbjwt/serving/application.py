@@ -38,8 +38,8 @@ _PATH, _HEALTH_PATH = "/git-credentials", "/healthz"
 # The variables by which the operator names the broker's own folder.
 _FOLDERS = (*OPERATORS_FOLDERS, "XDG_RUNTIME_DIR", "XDG_CACHE_HOME")
 
-# Seconds between two times that a worker removes what is past its end in that folder, which takes some milliseconds.
-_BETWEEN_TIDYING = 10
+# Seconds between two times that a worker removes what is past its end in a part of that folder.
+_BETWEEN_TIDYING = 1
 
 
 class Application:

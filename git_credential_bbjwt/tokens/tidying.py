@@ -24,8 +24,8 @@ from git_credential_bbjwt.tokens.names import (
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, REMINTS_WITHIN, Slot
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 
-# Seconds that `tidy` may take after an answer.
-_TIDYING = 0.002
+# Seconds that `tidy` may take after an answer. Git has the answer then, but waits for the process to end.
+_TIDYING = 0.0005
 
 # Seconds after which a file expires: a day, except for these endings.
 _A_DAY = 86_400
