@@ -195,7 +195,8 @@ def _hint_for_group(path: str) -> str:
 def _by_command(command: str, request: bytes) -> tuple[bytes, bytes]:
     done = shell.run(command, request, most=LONGEST_ANSWER, env=child_process.for_broker())
     is_too_long = len(done.output) > LONGEST_ANSWER  # Then the command was ended before its own end.
-    if done.status == 0 or is_too_long or b"quit=1" in done.output.split(b"\n"):
+    answer, _, _ = done.output.partition(b"\n\n")
+    if done.status == 0 or is_too_long or b"quit=1" in answer.split(b"\n"):
         return done.output, done.errors
     reason = last_words(done.errors) or f"the broker failed with exit status {done.status}"
     is_final = _KEY_REFUSED in done.errors or _UNKNOWN_HOST in done.errors

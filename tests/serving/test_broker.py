@@ -465,6 +465,7 @@ def test_the_end_of_the_budget_is_answered_and_audited(acme: Workspace, broker: 
 BAD: dict[str, tuple[str, str]] = {
     "fails": ("echo 'git-credential-bbjwt: error: no such luck' >&2; echo more >&2; exit 3", "no such luck"),
     "fails in silence": ("exit 3", "the broker failed with exit status 3"),
+    "fails after its answer": ("printf 'password=abc\\n\\nquit=1\\n'; exit 3", "the broker failed with exit status 3"),
     "is about another path": ("printf 'path=acme/secrets\npassword=abc\n'", "another path"),
     "is not there": ("/no/such/broker", "not found"),
     "dies half-way": ("printf 'username=x\\npassword=abc'; kill -9 $$", "broker failed"),
