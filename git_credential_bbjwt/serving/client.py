@@ -11,8 +11,6 @@ import stat
 import struct
 from base64 import b64decode, b64encode
 
-from git_credential_bbjwt.core.ownership import why_not_trusted_itself
-
 _CERTIFICATE = "-cert-v01@openssh.com"
 
 # How many strings the key of a certificate has, by its type. They follow the nonce, and the serial number follows them.
@@ -62,7 +60,7 @@ def _key_of_ssh(path: str) -> dict[str, object]:
         return {}
     try:
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or why_not_trusted_itself(found, path) is not None:
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             return {}
         return key_of(os.read(fd, 65_536))
     finally:

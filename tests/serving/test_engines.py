@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.serving import client
 from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, cannot, free_port, need, request
 from tests.proxy import Proxy
 from tests.serving.test_broker import Broker, asking, broker, configure_asker, given
@@ -117,6 +118,19 @@ def test_the_audit_of_a_certificate_has_its_key_its_id_and_its_authority(
         "serial": 42,
         "authority": fingerprint(folder / "another.pub"),
     }
+
+
+def test_file_of_another_user_does_not_name_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "told"
+    told.write_text("publickey ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==\n")
+    told.chmod(0o600)
+    monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 1 192.0.2.8 22")
+    monkeypatch.setenv("SSH_USER_AUTH", str(told))
+    assert "key" in client.identify_client()
+
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert client.identify_client() == {"by": "ssh", "address": "192.0.2.7"}
 
 
 def test_a_socket_unit_starts_a_broker_for_each_request(acme: Workspace, broker: Broker) -> None:
