@@ -296,6 +296,10 @@ def test_wrong_usage(machine: Machine, config: Path, words: list[str], data: str
     assert done.stdout == ""
 
 
+def test_usage_without_arguments_names_what_is_required(machine: Machine) -> None:
+    assert "required: FILE\n" in machine.bbjwt("policy", check=False).stderr
+
+
 @pytest.mark.parametrize("data", ["", "not a token", "{", '{"a": 1, "a": 2}', "a.b.c", "\0", "[" * 20_000])
 def test_text_that_is_not_a_token_is_not_repeated(machine: Machine, config: Path, data: str) -> None:
     done = machine.bbjwt("policy", config, "--id-token", "-", data=data, check=False)
