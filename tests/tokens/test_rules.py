@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.core import record as record_module
 from git_credential_bbjwt.core.failures import TooManyRefusedError
-from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import Record, is_in_memory
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens import tidying
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import CLOSED, REFUSED, REMINTS
@@ -41,6 +42,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenCache:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(record_module, "_SHARED_MEMORY", str(tmp_path / "none"))  # Other tests keep tokens there.
     folder = TokenCache.open(create=True).tokens
     return TokenCache(folder, folder, folder)
 
