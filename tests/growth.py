@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.slot import Slot
 from tests.emulator import Emulator

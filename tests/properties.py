@@ -17,7 +17,6 @@ from urllib.parse import unquote_to_bytes
 from git_credential_bbjwt.bitbucket.refusal import server_words
 from git_credential_bbjwt.bitbucket.responses import checked_token, checked_uuid
 from git_credential_bbjwt.commands.registration.payload_input import app_of, split_payloads
-from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.output import _secrets, one_line
 from git_credential_bbjwt.core.protocol import format_answer, parse_request
@@ -26,6 +25,7 @@ from git_credential_bbjwt.core.repository import Repository, normal_host, parse_
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.core.source import host_folder, host_of, unpacked
 from git_credential_bbjwt.core.where import Where
+from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.git.http_settings import Settings
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.payload import parse_payload

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import NotARepositoryError
 from git_credential_bbjwt.core.repository import normal_host, parse_path
+from git_credential_bbjwt.git.clone_urls import parse_url
 from tests.conftest import Workspace, answer, request
 
 UUID = "{12345678-1234-1234-1234-123456789abc}"

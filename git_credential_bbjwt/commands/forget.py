@@ -9,9 +9,9 @@ Examples:
 
 import argparse
 
-from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note
+from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.tokens.tidying import clear_all, forget, forget_refusals, forget_repository
 
 

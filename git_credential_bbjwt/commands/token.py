@@ -17,13 +17,13 @@ from base64 import b64encode
 from urllib.parse import quote
 
 from git_credential_bbjwt.commands.command_line import with_broker
-from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.core.failures import CredentialError, RefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person, token_for_person
+from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.tokens.token import Token
 
 #: Tokens that are requested side by side; each has two connections. At a round trip of 80 ms 200 tokens take less than

@@ -1,1 +1,1 @@
-"""The base of the package: output, errors, options, repositories, git's protocol, trusted files and locks."""
+"""The base of the package: output, errors, options, repositories, git's protocol, trusted files."""

@@ -17,15 +17,15 @@ from itertools import islice
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
-from git_credential_bbjwt.core.lock import FileLock
 from git_credential_bbjwt.core.ownership import is_administrator, why_not_trusted_itself
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder, why_no_home
-from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Registry, file_of, host_folder, slugs_of
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.installations.levels import level_of, registered_hosts
 from git_credential_bbjwt.installations.registry_entry import entry_of, parse_entries
+from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 
 #: Number of installations that one `Change` should have at most.
 BATCH = 400

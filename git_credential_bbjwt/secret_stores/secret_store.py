@@ -11,8 +11,8 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.private_folder import PrivateFolder, remove_if_empty
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
+from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
 # The folder of the files that ``register --insecure-storage`` makes, below the configuration folder; its mode is 0700.
 _FOLDER = "shared-secrets"

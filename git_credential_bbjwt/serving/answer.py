@@ -19,9 +19,9 @@ from git_credential_bbjwt.core.failures import (
     UndecidedError,
     WholeWorkspaceError,
 )
-from git_credential_bbjwt.core.lock import WAITING
 from git_credential_bbjwt.core.output import one_line
 from git_credential_bbjwt.core.protocol import format_answer
+from git_credential_bbjwt.system.lock import WAITING
 
 Headers = tuple[tuple[str, str], ...]
 

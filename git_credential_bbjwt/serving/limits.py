@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.serving.answer import DeniedError, TooManyError
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import MINTING, MOST_LOOKUPS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit

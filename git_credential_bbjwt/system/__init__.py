@@ -1,1 +1,1 @@
-"""Processes, the shell, the terminal and the time budget."""
+"""Processes, the shell, the terminal, the time budget, and private folders with locks."""

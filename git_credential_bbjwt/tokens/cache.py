@@ -2,8 +2,8 @@
 
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.places import user_cache_folder
-from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import first_usable, is_shared_memory, token_paths, usable
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 
 class TokenCache:

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 
 from git_credential_bbjwt.core.failures import TooManyRefusedError
-from git_credential_bbjwt.core.lock import WAITING, FileLock
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.record import CLOSED, Record, read_record, slot_name
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.system.lock import WAITING, FileLock
 from git_credential_bbjwt.tokens.cache import TokenCache, write
 from git_credential_bbjwt.tokens.names import CONNECT_WORKS, LOCK, REFUSED, REMINTS
 from git_credential_bbjwt.tokens.rate_limit import RateLimit

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from git_credential_bbjwt.core.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.core.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.core.repository import Repository
+from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
 from git_credential_bbjwt.tokens.cache import TokenCache, every_folder
 from git_credential_bbjwt.tokens.names import (
     BESIDE,

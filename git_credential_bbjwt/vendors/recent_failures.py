@@ -11,7 +11,7 @@ import time
 
 from git_credential_bbjwt.core.failures import BroaderScopeError, RefusedError
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import REFUSAL_LIFE, REFUSALS
 

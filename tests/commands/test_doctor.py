@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from git_credential_bbjwt.commands.checks import git_sends
-from git_credential_bbjwt.core.clone_urls import parse_url
 from git_credential_bbjwt.git import settings
+from git_credential_bbjwt.git.clone_urls import parse_url
 from tests import desktop
 from tests.commands.test_command_line import in_terminal
 from tests.conftest import COMMAND, Machine, Workspace, answer, need, pretend_git, request

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from git_credential_bbjwt.core import lock
-from git_credential_bbjwt.core.lock import FileLock
-from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.system import lock
+from git_credential_bbjwt.system.lock import FileLock
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import Workspace, finish, start, until_asked
 from tests.emulator import Fault
 

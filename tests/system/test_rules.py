@@ -19,8 +19,8 @@ import pytest
 
 from git_credential_bbjwt.core import ownership, places
 from git_credential_bbjwt.core.ownership import OwnFolder
-from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import file_name
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import INSTALLED, LATE, cannot
 
 #: Every bit of a mode that says what others than the owner may do.

@@ -9,11 +9,11 @@ from git_credential_bbjwt.bitbucket.api import check_token
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.private_folder import PrivateFolder
 from git_credential_bbjwt.core.record import token_paths
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from git_credential_bbjwt.core.private_folder import PrivateFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
 
 #: Describes, in messages, a call that waits for a `FileLock` of the token cache.
 WAITING = "waiting for another process that is getting a token for the same repository"
