@@ -90,9 +90,9 @@ class TokenCache:
             trace(f"cannot write {name} in the token cache: {problem.strerror}")
 
     def remove(self, name: str) -> None:
-        """Remove a file among the notes, if there is one."""
+        """Remove a file among the notes, if there is one; do without that if it cannot be removed."""
         if self.notes is not None:
-            self.notes.remove(name)
+            try_to_remove(self.notes, name)
 
     def close(self) -> None:
         """Close the folders, for a process that opens many caches."""
@@ -110,6 +110,14 @@ def write(folder: PrivateFolder, name: str, data: bytes, *, until: float | None 
     if "/" in name:
         folder.make_folders(name.rpartition("/")[0])
     folder.write_many({name: data}, date=until)
+
+
+def try_to_remove(folder: PrivateFolder, name: str) -> None:
+    """Remove the file ``name`` in ``folder``, if there is one; do without that if it cannot be removed."""
+    try:
+        folder.remove(name)
+    except OSError as problem:
+        trace(f"cannot remove {name} in the token cache: {problem.strerror}")
 
 
 def every_folder() -> list[PrivateFolder]:

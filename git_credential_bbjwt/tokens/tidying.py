@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from git_credential_bbjwt.core.record import Record, file_name, parse_record, part_of
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.system.private_folder import NOT_YET, PrivateFolder, remove_if_empty
-from git_credential_bbjwt.tokens.cache import TokenCache, every_folder
+from git_credential_bbjwt.tokens.cache import TokenCache, every_folder, try_to_remove
 from git_credential_bbjwt.tokens.names import (
     BESIDE,
     CLOSED,
@@ -67,7 +67,7 @@ def _tidy_folder(folder: PrivateFolder, end: float) -> None:
 def _remove_ended(folder: PrivateFolder, path: str, life: int = _A_DAY) -> None:
     for name in folder.names(path):
         if _is_the_helpers(name) and folder.age(f"{path}/{name}") > _life(name, life):
-            folder.remove(f"{path}/{name}")
+            try_to_remove(folder, f"{path}/{name}")
 
 
 def _life(name: str, usual: int) -> int:

@@ -3,7 +3,7 @@
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.record import slot_name
 from git_credential_bbjwt.core.repository import Repository, is_uuid
-from git_credential_bbjwt.tokens.cache import TokenCache, write
+from git_credential_bbjwt.tokens.cache import TokenCache, try_to_remove, write
 from git_credential_bbjwt.tokens.names import UUID
 
 #: Seconds for which a UUID is remembered.
@@ -39,7 +39,7 @@ class KnownUuids:
     def forget(self, repository: Repository) -> None:
         """Forget the UUID of a repository that no longer exists."""
         if self._folder is not None:
-            self._folder.remove(_name(repository))
+            try_to_remove(self._folder, _name(repository))
 
 
 def _name(repository: Repository) -> str:

@@ -277,6 +277,28 @@ def test_token_is_returned_with_one_warning_if_the_memory_is_full(acme: Workspac
     assert files_holding(acme.machine.home.parent, answer(done)["password"]) == []
 
 
+def test_files_that_cannot_be_removed_change_no_result(acme: Workspace, tmp_path: Path) -> None:
+    gadgets, tools = (acme.bitbucket.host_repository(f"acme/{name}") for name in ("gadgets", "tools"))
+    acme.machine.get(acme.bitbucket.url(gadgets))
+    (expired,) = acme.machine.records()
+    os.utime(expired, (1_600_000_000, 1_600_000_000))
+    acme.bitbucket.misbehave("api", Fault(status=403))
+    acme.get(check=False)  # The refusal is remembered.
+    acme.bitbucket.repositories.remove(gadgets)
+    read_only = 'mount --bind $0 $0 && mount -o remount,ro,bind $0 && exec "$@"'
+
+    def run(*arguments: str, data: str = "") -> subprocess.CompletedProcess[str]:
+        command = ("unshare", "-m", "sh", "-c", read_only, str(tmp_path), str(COMMAND), *arguments)
+        done = acme.machine.run(*command, data=data, check=False)
+        if done.stderr.startswith("unshare: ") or "mount" in done.stderr:
+            cannot("this system allows no read-only mounts")
+        return done
+
+    assert run("token", acme.url).returncode == 0
+    assert "404" in run("--token-store=none", "token", acme.bitbucket.url(gadgets)).stderr
+    assert run("get", data=request(acme.bitbucket.url(tools)) + "\n").returncode == 0
+
+
 def test_token_store_none_keeps_nothing(acme: Workspace) -> None:
     first = password(acme, "--token-store=none")
 
