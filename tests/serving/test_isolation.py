@@ -326,6 +326,18 @@ def test_a_full_folder_gives_cached_tokens_only(acme: Workspace, broker: Broker,
     assert [line["outcome"] for line in broker.lines()] == ["granted", "error", "granted"]
 
 
+def test_a_folder_that_became_read_only_gives_cached_tokens(acme: Workspace, broker: Broker, small: Path) -> None:
+    asked = request(acme.url) + "\n"
+    broker.serve(asked)
+    for ended in (small / "git-credential-bbjwt").glob(f"{MISSES}~*"):
+        os.utime(ended, (1, 1))
+    subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+    done = broker.serve(asked)
+
+    assert "password" in given(done)
+    assert done.returncode == 0
+
+
 def test_an_audit_line_that_does_not_fit_is_taken_back(acme: Workspace, broker: Broker) -> None:
     broker.audit.write_text("x" * 1000 + "\n")
     broker.audit.chmod(0o600)
