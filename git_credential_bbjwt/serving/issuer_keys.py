@@ -222,8 +222,9 @@ class IssuerKeys:
 
     def _start(self, now: float) -> threading.Event | None:
         if self._under_way is None and now >= self._failed_at + _AFTER_FAILURE:
-            self._under_way = threading.Event()
-            threading.Thread(target=self._run, args=(self._under_way,), daemon=True).start()
+            over = threading.Event()
+            threading.Thread(target=self._run, args=(over,), daemon=True).start()  # It may raise RuntimeError.
+            self._under_way = over
         return self._under_way
 
     def _run(self, over: threading.Event) -> None:

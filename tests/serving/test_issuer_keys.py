@@ -177,6 +177,18 @@ def test_three_requests_wait_for_a_slow_issuer_and_the_rest_do_not(source: Sourc
     assert source.fetches == 1
 
 
+def test_fetch_whose_thread_cannot_start_is_tried_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError):
+            source.keys.for_token(token(source.issuer))
+
+    assert source.keys.for_token(token(source.issuer))
+
+
 def test_failure_is_not_repeated_for_ten_seconds(source: Source, clock: Clock) -> None:
     source.fails = True
     for _ in range(5):
