@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 #: Seconds for the discovery document and the keys together, and for the wait for them.
 PATIENCE = 10.0
 
-# How long keys are kept, whatever `max-age` says; and how long if they cannot be fetched again. Seconds.
+# How long keys are kept, whatever `max-age` says; and how much longer if they cannot be fetched again. GitLab's
+# `max-age` is a day, and its keys must be usable while new ones are fetched. Seconds.
 _SHORTEST_LIFE, _LONGEST_LIFE = 300, 86_400
+_LONGEST_OUTAGE = 86_400
 
 # A flood of tokens with unknown keys leads to one fetch in so many seconds; a failed fetch is not repeated for so many.
 _BETWEEN_UNKNOWN = 60
@@ -171,7 +173,7 @@ class IssuerKeys:
     Anybody can send a token that names this issuer and a key of any name, before anything is verified. So an unknown
     key leads to one fetch a minute, a failed fetch is not repeated for 10 s, and no more than three requests wait for a
     fetch. Tokens with a known key never wait: if the keys are out of date, they are used while a fetch is under way,
-    and for a day if it fails.
+    and for another day if it fails.
     """
 
     def __init__(self, issuer: str, fetch: Callable[[], Fetched]) -> None:
@@ -180,7 +182,7 @@ class IssuerKeys:
         self._fetch = fetch
         self._lock = threading.Lock()
         self._keys: list[Key] | None = None
-        self._fetched_at = self._fresh_until = 0.0
+        self._fresh_until = 0.0
         self._failed_at = self._last_unknown = float("-inf")
         self._under_way: threading.Event | None = None
         self._waiting = 0
@@ -218,7 +220,7 @@ class IssuerKeys:
             return self._start(time.monotonic())
 
     def _present(self, now: float) -> list[Key] | None:
-        return self._keys if now < self._fetched_at + _LONGEST_LIFE else None
+        return self._keys if now < self._fresh_until + _LONGEST_OUTAGE else None
 
     def _start(self, now: float) -> threading.Event | None:
         if self._under_way is None and now >= self._failed_at + _AFTER_FAILURE:
@@ -236,7 +238,7 @@ class IssuerKeys:
         now = time.monotonic()
         with self._lock:
             if fetched is not None:
-                self._keys, self._fetched_at, self._fresh_until = fetched.keys, now, now + fetched.life
+                self._keys, self._fresh_until = fetched.keys, now + fetched.life
                 self._failed_at = float("-inf")
             else:
                 self._failed_at = now

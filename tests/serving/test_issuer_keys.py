@@ -77,6 +77,7 @@ class Source:
         self.issuer = issuer
         self.fetches = 0
         self.fails = False
+        self.life = 300
         self.gate = threading.Event()
         self.gate.set()
         self.keys = IssuerKeys(issuer.url, self.fetch)
@@ -86,7 +87,7 @@ class Source:
         assert self.gate.wait(30)
         if self.fails:
             raise ConnectionFailedError("no answer")
-        return Fetched(keys_in(json.dumps(self.issuer.jwks()).encode()), 300)
+        return Fetched(keys_in(json.dumps(self.issuer.jwks()).encode()), self.life)
 
 
 @pytest.fixture
@@ -125,10 +126,13 @@ def test_flood_of_unknown_keys_makes_one_fetch_a_minute(source: Source, clock: C
     assert source.fetches == 3
 
 
-def test_old_keys_are_used_for_a_day_during_an_outage(source: Source, clock: Clock) -> None:
+@pytest.mark.parametrize("life", [300, 86_400])
+def test_old_keys_are_used_for_another_day_during_an_outage(source: Source, clock: Clock, life: int) -> None:
+    source.life = life
     known = token(source.issuer)
     source.keys.for_token(known)
     source.fails = True
+    clock.advance(life)
     for _ in range(10):
         clock.advance(8000)
         assert source.keys.for_token(known)
