@@ -1,7 +1,7 @@
 #!/bin/sh
 # With pygit2, one clone with a wrong password is 14 failed logins.
 #
-# pygit2 1.21.0 with libgit2 1.9.7, beside git 2.39.5, which sends the password once. After each 401 libgit2 calls the callback for
+# pygit2 1.21.0 with libgit2 1.9.7, beside git 2.39.5, which sends it once. After each 401 libgit2 calls the callback for
 # credentials again, up to 15 requests, and `pygit2.UserPass`, which the documentation suggests for scripts, is a callback with
 # the same answer each time. So one job with an expired token can use up the logins that a server allows. The error is "too many
 # redirects or authentication replays" and names neither the 401 nor the password. https://github.com/libgit2/pygit2/issues/683
