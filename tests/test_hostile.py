@@ -102,7 +102,8 @@ def test_patterns_of_known_leaks_get_no_password(acme: Workspace) -> None:
     good = acme.bitbucket.host.encode()
     for name, shape in LEAKS.items():
         data = shape.replace(b"{good}", good).replace(b"{evil}", b"evil.example")
-        for operation in ("get", "erase"):
+        # To erase without a protocol concerns https too (git-credential(1)), and leaks nothing.
+        for operation in ("get",) if "no protocol" in name else ("get", "erase"):
             done = acme.machine.bbjwt(operation, data=data, check=False)
             assert done.stdout == "", name
             assert done.stderr.count("\n") <= 1, name

@@ -15,7 +15,7 @@ from git_credential_bbjwt.tokens.token import Token, cached_token, record_of
 from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 from git_credential_bbjwt.vendors.choice import vendor_for
 from git_credential_bbjwt.vendors.session import Session
-from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
+from git_credential_bbjwt.vendors.vendor import Chooser, TokenRequest, Vendor
 
 # Seconds for which a remembered UUID may replace a failed look-up if repositories are allowed by their names, because a
 # name can move to another repository.
@@ -55,6 +55,10 @@ class Asking:
     def vendors(self, candidates: list[Candidate]) -> list[Vendor | Chooser]:
         """Return the vendors for the result of `Catalogue.candidates`, in the same order."""
         return [vendor_for(one, self.session) for one in candidates]
+
+    def request(self, repository: Repository, refused: list[str]) -> TokenRequest:
+        """Return the request for a token with this call's scope."""
+        return TokenRequest(repository, self.options.scope, refused)
 
     def slot(self, repository: Repository) -> Slot:
         """Return the cache's slot for the repository's token."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from git_credential_bbjwt.bitbucket.connect_end import END_OF_CONNECT
 from git_credential_bbjwt.core.failures import CredentialError, RefusedError, UndecidedError
 from git_credential_bbjwt.core.output import warning
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.scopes import missing_from
 from git_credential_bbjwt.getting.asking import Asking
 from git_credential_bbjwt.getting.workspace import cached_workspace_token, check_whole_workspace, workspace_token
@@ -14,94 +13,88 @@ from git_credential_bbjwt.tokens.names import CONNECT
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
-from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
+from git_credential_bbjwt.vendors.vendor import Chooser, TokenRequest, Vendor
 
 # Seconds. Before the end of Connect, rehearsals refuse credentials. The rehearsals for app passwords began seven weeks
 # before their end (Atlassian's brown-out schedule, community article 3237429).
 _REHEARSALS = 60 * 86_400
 
 
-def first_token(
-    asking: Asking, vendors: Sequence[Vendor | Chooser], repository: Repository, refused: list[str]
-) -> Token | None:
-    """Return the token of the first vendor that has one for ``repository``; None if no vendor has one.
+def first_token(asking: Asking, vendors: Sequence[Vendor | Chooser], request: TokenRequest) -> Token | None:
+    """Return the token of the first vendor that has one; None if no vendor has one.
 
     The last vendor may be an OAuth consumer that takes over from those before it. Raises CredentialError.
     """
     for position, vendor in enumerate(vendors):
         successor = vendors[-1] if position < len(vendors) - 1 else None
         if not isinstance(vendor, Vendor):
-            token = _cached(asking, vendor, repository, refused) if position == 0 else None
+            token = _cached(asking, vendor, request) if position == 0 else None
             if token is not None:
                 return token
-            chosen = vendor.vendors(repository)
+            chosen = vendor.vendors(request.repository)
             if chosen:
-                return first_token(asking, [*chosen, *([successor] if successor else [])], repository, refused)
+                return first_token(asking, [*chosen, *([successor] if successor else [])], request)
             continue
         if isinstance(successor, OAuthConsumer) and successor.after_connect and not vendor.opens_workspace:
-            token = _with_successor(asking, vendor, successor, repository, refused)
+            token = _with_successor(asking, vendor, successor, request)
         else:
-            token = _ask(asking, vendor, repository, refused, is_only=len(vendors) == 1)
+            token = _ask(asking, vendor, request, is_only=len(vendors) == 1)
         if token is not None:
             return token
     return None
 
 
-def _cached(asking: Asking, command: Chooser, repository: Repository, refused: list[str]) -> Token | None:
+def _cached(asking: Asking, command: Chooser, request: TokenRequest) -> Token | None:
     """Return the workspace's token from an earlier run of an installation command, if a broker has kept it."""
-    slot = workspace_slot(asking.cache, repository.host, repository.workspace, asking.options.app)
+    slot = workspace_slot(asking.cache, request.repository.host, request.repository.workspace, asking.options.app)
     record = slot.find()
-    if record is None or not record.may_answer(refused, identities=(command.identity,)):
+    if record is None or not record.may_answer(request.refused, identities=(command.identity,)):
         return None
     check_whole_workspace(asking)
     return cached_workspace_token(asking, slot, record, is_only=False)
 
 
-def _ask(asking: Asking, vendor: Vendor, repository: Repository, refused: list[str], *, is_only: bool) -> Token | None:
+def _ask(asking: Asking, vendor: Vendor, request: TokenRequest, *, is_only: bool) -> Token | None:
     if isinstance(vendor, OAuthConsumer):
-        return workspace_token(asking, vendor, repository, refused, is_only=is_only)
-    return vendor.token(repository, asking.options.scope, refused)
+        return workspace_token(asking, vendor, request, is_only=is_only)
+    return vendor.token(request)
 
 
-def _with_successor(
-    asking: Asking, vendor: Vendor, successor: OAuthConsumer, repository: Repository, refused: list[str]
-) -> Token | None:
+def _with_successor(asking: Asking, vendor: Vendor, successor: OAuthConsumer, request: TokenRequest) -> Token | None:
     """Ask ``vendor``; if Bitbucket refuses it because Connect ends, ask its ``successor`` instead."""
     slot = workspace_slot(asking.cache, successor.host, successor.workspace, asking.options.app)
     try:
-        token = _ask_connect(asking, slot, vendor, repository, refused)
+        token = _ask_connect(asking, slot, vendor, request)
     except (RefusedError, UndecidedError) as problem:
         refusal = _end_of_connect(problem)
         if refusal is None:
             raise
         token = None
         try:
-            token = workspace_token(asking, successor, repository, refused, is_only=False)
+            token = workspace_token(asking, successor, request, is_only=False)
         finally:
             if not refusal.is_remembered:
-                warning(_words(refusal, successor, token, asking.options.scope))
+                warning(_words(refusal, successor, token, request.scope))
         return token
     if token is not None:
         slot.drop()  # Connect works again, so the workspace's token is no longer needed.
     return token
 
 
-def _ask_connect(
-    asking: Asking, slot: Slot, vendor: Vendor, repository: Repository, refused: list[str]
-) -> Token | None:
+def _ask_connect(asking: Asking, slot: Slot, vendor: Vendor, request: TokenRequest) -> Token | None:
     """Ask ``vendor`` so that only one of many processes finds out that Connect has ended.
 
     The first process asks under the workspace's lock. If it gets a token, the other processes ask in parallel. If
     Connect has ended, they find the refusal that the first process noted.
     """
-    session, scope = asking.session, asking.options.scope
+    session = asking.session
     if session.connect_works:
-        return vendor.token(repository, scope, refused)
+        return vendor.token(request)
     started = time.time()
     with slot.lock(asking.budget, of=CONNECT):
         if not slot.connect_works_since(started):
             try:
-                token = vendor.token(repository, scope, refused)
+                token = vendor.token(request)
             except (RefusedError, UndecidedError) as problem:
                 refusal = _end_of_connect(problem)
                 if refusal is not None:
@@ -110,7 +103,7 @@ def _ask_connect(
             slot.note_connect_works()
             session.connect_works = True
             return token
-    return vendor.token(repository, scope, refused)
+    return vendor.token(request)
 
 
 def _end_of_connect(problem: CredentialError) -> RefusedError | None:

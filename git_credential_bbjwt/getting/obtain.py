@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person, closed_error, keep, use
 from git_credential_bbjwt.tokens.slot import Slot
 from git_credential_bbjwt.tokens.token import Token
-from git_credential_bbjwt.vendors.vendor import Chooser, Vendor
+from git_credential_bbjwt.vendors.vendor import Chooser, TokenRequest, Vendor
 
 #: A function that decides, under the slot's lock, whether there is a new token. Its arguments are the slot, the slot's
 #: record, and the function that gets a new token. Raises CredentialError.
@@ -67,7 +67,7 @@ def obtain(
     _check_not_closed(asking, slot, vendors)
     if not asking.keeps:
         # Even if tokens are not kept, a broker's token that the server refused must not be returned again.
-        return _first_token(asking, vendors, repository, [*slot.refused(), *refused])
+        return _first_token(asking, vendors, asking.request(repository, [*slot.refused(), *refused]))
     with slot.lock(asking.budget):
         record = slot.find()
         if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
@@ -94,7 +94,7 @@ def _new_token(
         _count_remint(slot, record)
     unwanted = slot.refused()
     unwanted += [fingerprint for fingerprint in refused if fingerprint not in unwanted]
-    token = _first_token(asking, vendors, slot.repository, unwanted)
+    token = _first_token(asking, vendors, asking.request(slot.repository, unwanted))
     if token is None:
         return None
     if token.identity.startswith(BROKERED):
@@ -112,17 +112,15 @@ def _new_token(
     return token
 
 
-def _first_token(
-    asking: Asking, vendors: list[Vendor | Chooser], repository: Repository, refused: list[str]
-) -> Token | None:
+def _first_token(asking: Asking, vendors: list[Vendor | Chooser], request: TokenRequest) -> Token | None:
     """Return the token of the first vendor that has one. One vendor needs no `changeover`, which is slow to load."""
     only = vendors[0]
     if len(vendors) == 1 and isinstance(only, Vendor) and not only.opens_workspace:
-        return only.token(repository, asking.options.scope, refused)
+        return only.token(request)
 
     from git_credential_bbjwt.getting.changeover import first_token
 
-    return first_token(asking, vendors, repository, refused)
+    return first_token(asking, vendors, request)
 
 
 def _count_remint(slot: Slot, record: Record | None) -> None:

@@ -7,36 +7,33 @@ enough to have been revoked.
 
 from git_credential_bbjwt.core.failures import WholeWorkspaceError
 from git_credential_bbjwt.core.record import Record
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.scopes import broader_than
 from git_credential_bbjwt.getting.asking import Asking, closed_error, keep, use
 from git_credential_bbjwt.tokens.slot import CLOSED_FOR, Slot, may_be_replaced, workspace_slot
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.oauth_consumer import OAuthConsumer
+from git_credential_bbjwt.vendors.vendor import TokenRequest
 
 
-def workspace_token(
-    asking: Asking, consumer: OAuthConsumer, repository: Repository, refused: list[str], *, is_only: bool
-) -> Token:
-    """Return a token of an OAuth consumer for ``repository``, the cached one if it may be used.
+def workspace_token(asking: Asking, consumer: OAuthConsumer, request: TokenRequest, *, is_only: bool) -> Token:
+    """Return a token of an OAuth consumer, the cached one if it may be used.
 
     ``is_only`` says that no other vendor comes first, so the next call may use the cached token at once. Raises
     CredentialError; WholeWorkspaceError in a broker that may not return such tokens.
     """
     check_whole_workspace(asking)
     slot = workspace_slot(asking.cache, consumer.host, consumer.workspace, asking.options.app)
-    scope = asking.options.scope
     if not (asking.keeps and consumer.may_be_kept and slot.can_keep(opens_workspace=True)):
-        return consumer.token(repository, scope, refused)
+        return consumer.token(request)
     with slot.lock(asking.budget):
         record = slot.find()
         if record is not None and record.may_answer([], identities=(consumer.identity,)):
-            if record.fingerprint not in refused:
+            if record.fingerprint not in request.refused:
                 return cached_workspace_token(asking, slot, record, is_only=is_only)
             if not may_be_replaced(slot, record):
-                asking.slot(repository).close(None)
-                raise closed_error(repository, CLOSED_FOR, opens_workspace=True)
-        token = consumer.token(repository, scope, refused)
+                asking.slot(request.repository).close(None)
+                raise closed_error(request.repository, CLOSED_FOR, opens_workspace=True)
+        token = consumer.token(request)
         keep(asking, slot, token, is_settled=is_only)
     return token._replace(may_be_kept=False)  # It is already kept.
 

@@ -15,7 +15,6 @@ from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import trace
 from git_credential_bbjwt.core.protocol import format_answer, state_entry
 from git_credential_bbjwt.core.record import BROKERED
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.where import HTTPS, SOCKET, Where
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
@@ -29,6 +28,7 @@ from git_credential_bbjwt.vendors.broker_answer import (
     parse_answer,
 )
 from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import TokenRequest
 
 # Limit of the refused tokens that a request names. The newest are named.
 _NAMED = 16
@@ -67,24 +67,23 @@ class Broker:
         self._broker = broker
         self._session = session
 
-    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # the broker's side has the scope
-        """Return the broker's token; None if the broker answers nothing for ``repository``.
+    def token(self, request: TokenRequest) -> Token | None:
+        """Return the broker's token; None if the broker answers nothing. The broker's operator chose the scope.
 
-        ``refused`` are the fingerprints of tokens that git's server refused, the newest last. Raises BrokerError, and
-        ConnectionFailedError for a broker by https.
+        Raises BrokerError, and ConnectionFailedError for a broker by https.
         """
         self._session.has_asked = True
-        where = Where.parse(self._broker.how)
+        where, repository = Where.parse(self._broker.how), request.repository
         attributes = [("capability[]", "state"), ("protocol", "https"), ("host", repository.host)]
         attributes += [("path", repository.full_name)]
-        attributes += [("state[]", state_entry(one)) for one in refused[-_NAMED:]]
-        request = format_answer(attributes) + b"\n"
+        attributes += [("state[]", state_entry(one)) for one in request.refused[-_NAMED:]]
+        sent = format_answer(attributes) + b"\n"
         if where.way == HTTPS:
             from git_credential_bbjwt.vendors.https_broker import ask_by_https
 
-            return ask_by_https(self._broker, where, repository, request, self._session, self.identity)
+            return ask_by_https(self._broker, where, repository, sent, self._session, self.identity)
         try:
-            answer, errors = _ask(where, request, self._session.budget)
+            answer, errors = _ask(where, sent, self._session.budget)
         except _FailedError as problem:
             raise no_token(repository, problem.reason, problem.hint) from problem
         return parse_answer(answer, errors, repository, self.identity)

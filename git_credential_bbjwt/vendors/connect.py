@@ -19,6 +19,7 @@ from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.tokens.names import OUTAGE_LIFE
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import TokenRequest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,18 +37,18 @@ class Connect:
         self._installation = installation
         self._session = session
 
-    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:  # noqa: ARG002  # a new token is never a refused one
-        """Return a new token for ``repository``; None if Bitbucket says that it belongs to another workspace.
+    def token(self, request: TokenRequest) -> Token | None:
+        """Return a new token; None if Bitbucket says that the repository belongs to another workspace.
 
         Raises CredentialError.
         """
         if self._installation.is_exposed:
             warn_of_exposed(self._installation.where)
-        if self._installation.names(repository.workspace):
-            return self._mint(repository, scope)
+        if self._installation.names(request.repository.workspace):
+            return self._mint(request.repository, request.scope)
         # The payload names no slug, so only Bitbucket knows whose repository this is.
         try:
-            return self._mint(repository, scope)
+            return self._mint(request.repository, request.scope)
         except AnothersWorkspaceError:
             return None
         except RefusedError as refusal:

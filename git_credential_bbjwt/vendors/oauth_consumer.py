@@ -3,11 +3,11 @@
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BroaderScopeError, RefusedError
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import warn_of_exposed
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import TokenRequest
 
 
 class OAuthConsumer:
@@ -29,14 +29,15 @@ class OAuthConsumer:
         self._consumer = consumer
         self._session = session
 
-    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token:  # noqa: ARG002  # a new token is never a refused one
-        """Return a new token, no broader than ``scope``. Raises CredentialError."""
+    def token(self, request: TokenRequest) -> Token:
+        """Return a new token, no broader than requested. Raises CredentialError."""
+        scope = request.scope
         if self._consumer.is_exposed:
             warn_of_exposed(self._consumer.where)
         session, all_requests, this_scope = self._session, digest(self.identity, "all"), digest(self.identity, scope)
         session.failures.check([all_requests, this_scope])
         try:
-            found = session.consumer_token(self._consumer, repository)
+            found = session.consumer_token(self._consumer, request.repository)
         except RefusedError as refusal:
             if refusal.status in (400, 401, 403) or (refusal.status == 429 and refusal.is_used_up):
                 session.failures.note(all_requests, refusal)

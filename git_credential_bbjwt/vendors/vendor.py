@@ -1,9 +1,18 @@
 """The interface of all vendors of tokens."""
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.tokens.token import Token
+
+
+class TokenRequest(NamedTuple):
+    """The request for a token that vendors get. ``refused`` are fingerprints of tokens that the server refused."""
+
+    repository: Repository
+    scope: str
+    #: The newest is the last.
+    refused: list[str]
 
 
 @runtime_checkable
@@ -16,11 +25,8 @@ class Vendor(Protocol):
     #: Whether its tokens open the whole workspace, whichever repository was requested.
     opens_workspace: bool
 
-    def token(self, repository: Repository, scope: str, refused: list[str]) -> Token | None:
-        """Return a token for ``repository``; None if this vendor does not serve the repository.
-
-        ``refused`` are fingerprints of tokens that the server refused, the newest last. Raises CredentialError.
-        """
+    def token(self, request: TokenRequest) -> Token | None:
+        """Return a token; None if this vendor does not serve the repository. Raises CredentialError."""
 
 
 @runtime_checkable

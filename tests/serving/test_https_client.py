@@ -23,6 +23,7 @@ from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.token import Token
 from git_credential_bbjwt.vendors.broker import Broker as Vendor
 from git_credential_bbjwt.vendors.session import Session
+from git_credential_bbjwt.vendors.vendor import TokenRequest
 from tests.conftest import LATE, PATIENCE, Machine, answer, assert_quits, free_port, need, takes_long
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
@@ -117,7 +118,7 @@ class Client:
         session = Session(Budget(20), TokenCache(None, None, None), for_person=False)
         vendor = Vendor(BrokerSource("the broker", self._fake.url, ()), session)
         try:
-            return vendor.token(WIDGETS, "repository", [])
+            return vendor.token(TokenRequest(WIDGETS, "repository", []))
         finally:
             close_all(session)
 
