@@ -103,8 +103,8 @@ class Connection:
         self._opening.start()
 
     def prepare_tls(self) -> None:
-        """Import TLS and read the certificates, while TCP waits for the server. An error is left to the connection."""
-        with contextlib.suppress(CredentialError):
+        """Import TLS and read the certificates, while TCP waits for the server. The connection reports every error."""
+        with contextlib.suppress(Exception):
             self._network.context(self._network.route(self._url).certificates)
 
     def exchange(
