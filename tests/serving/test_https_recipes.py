@@ -19,7 +19,7 @@ import jwt
 import pytest
 
 from git_credential_bbjwt.serving.policy import read_policy
-from tests.conftest import PATIENCE, PROJECT, cannot, need, takes_long
+from tests.conftest import PATIENCE, PROJECT, cannot, need, takes_long, until
 from tests.https_broker import RECIPE, HttpsBroker
 from tests.issuer import AUDIENCE, write_policy
 from tests.serving.apart import Apart
@@ -114,8 +114,12 @@ def test_unit_runs_under_systemd(broker: HttpsBroker, apart: Apart) -> None:
     assert reply.lines["password"] in broker.scene.bitbucket.tokens
     kept = Path(apart.path("/var/cache/bbjwt/git-credential-bbjwt"))
     assert kept.stat().st_mode & 0o777 == 0o700
-    journal = apart.run("journalctl", "--no-pager", "--output=cat", "--unit=bbjwt-https").stdout
-    assert any(line.startswith('{"time"') and '"granted"' in line for line in journal.splitlines())
+
+    def is_audited() -> bool:
+        journal = apart.run("journalctl", "--no-pager", "--output=cat", "--unit=bbjwt-https").stdout
+        return any(line.startswith('{"time"') and '"granted"' in line for line in journal.splitlines())
+
+    until(is_audited)
 
 
 # A ConfigMap's folder has mode 0777 and is mounted read-only. A secret's folder is a tmpfs of mode 1777, and its files
