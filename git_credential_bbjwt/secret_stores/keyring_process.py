@@ -56,7 +56,7 @@ def _failure(problem: Exception, backend: str) -> KeyringReply:
     """Return the reply for an exception of a backend. Backends are other people's code and can raise anything."""
     from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
 
-    reason = f"{type(problem).__name__}: {problem}"
+    reason = _reason(problem)
     if isinstance(problem, secret_service.LockedItemError):
         return KeyringReply(Outcome.ITEM_LOCKED, backend=backend)
     if isinstance(problem, EOFError):  # The backend tried to read a password.
@@ -142,7 +142,12 @@ def _unusable(problem: Exception, name: str) -> KeyringReply:
     """Return the reply for a backend that could not be loaded."""
     if isinstance(problem, CalledProcessError):
         return _failure_of_program(problem, name)
-    return KeyringReply(Outcome.UNUSABLE, reason=f"{type(problem).__name__}: {problem}", backend=name)
+    return KeyringReply(Outcome.UNUSABLE, reason=_reason(problem), backend=name)
+
+
+def _reason(problem: Exception) -> str:
+    """Return what ``problem`` says. Long names of classes would be taken for tokens and not be shown."""
+    return str(problem) or type(problem).__name__
 
 
 def _attempt_by_name(name: str, request: dict[str, Any]) -> KeyringReply:
@@ -278,8 +283,8 @@ def _delete(request: dict[str, Any]) -> KeyringReply:
 
 
 def _beside(reply: KeyringReply, in_use: _InUse) -> KeyringReply:
-    """Return the reply of the backend that stored the secret; if another backend is in use, with its name."""
-    if in_use.name != reply.backend:
+    """Return the reply of the backend that stored the secret; if another is in use or configured, with its name."""
+    if in_use.name != reply.backend and (in_use.links or in_use.chosen_by):
         reply.in_use, reply.chosen_by = in_use.name, in_use.chosen_by
     return reply
 

@@ -82,7 +82,7 @@ def _keyring(backend: str) -> str:
     reply = KeyringCall("describe", "", backend=backend).reply()
     if not reply.is_ok:
         raise keyring_error(reply)
-    other = f"; new secrets go to {reply.in_use} ({reply.chosen_by or 'keyring chose it'})" if reply.in_use else ""
+    other = f"; register uses {reply.in_use} ({reply.chosen_by or 'keyring chose it'})" if reply.in_use else ""
     return reply.backend + other
 
 
