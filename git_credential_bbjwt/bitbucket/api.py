@@ -31,10 +31,14 @@ GRANT_TYPE = "urn:bitbucket:oauth2:jwt"
 
 
 class Bitbucket:
-    """Bitbucket for one installation. ``base`` is the origin of git and the token endpoint, ``api`` of the REST API."""
+    """Bitbucket for one installation. ``base`` is the origin of git and the token endpoint, ``api`` of the REST API.
 
-    def __init__(self, base: Origin, api: Origin | None, signer: Signer) -> None:
+    ``remedy`` says how to correct the installation's secret.
+    """
+
+    def __init__(self, base: Origin, api: Origin | None, signer: Signer, remedy: str) -> None:
         self._signer = signer
+        self._remedy = remedy
         self._api = api
         self._base = base
         #: The last announcement in a good response.
@@ -129,7 +133,7 @@ class Bitbucket:
         if response.status in (400, 401, 403) and not bearer and self._signer.adopt(response.date, signed):
             response = origin.request(method, target, headers, body, limit=limit)
         if response.status != _OK:
-            refuse(response, origin.host, request)
+            refuse(response, origin.host, request, self._remedy)
         self.announcement = announced(response.headers) or self.announcement
         return response
 
@@ -141,7 +145,7 @@ def check_token(origin: Origin, repository: Repository, username: str, token: st
     target = f"/{repository.full_name}.git/info/refs?service=git-upload-pack"
     response = origin.request("GET", quote(target, safe="/?=.-_~%"), lambda: {"Authorization": f"Basic {pair}"})
     if response.status != _OK:
-        refuse(response, origin.host, RequestKind.GIT)
+        refuse(response, origin.host, RequestKind.GIT, "run: git-credential-bbjwt forget URL")
 
 
 _OK = 200

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from git_credential_bbjwt.bitbucket.announcements import is_shown
 from git_credential_bbjwt.bitbucket.assertion import CLOCK_TOLERANCE
 from git_credential_bbjwt.bitbucket.responses import json_object
-from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, RefusedError
+from git_credential_bbjwt.core.failures import RefusedError
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.network.response import Response
@@ -29,11 +29,6 @@ class RequestKind(Enum):
 
 _CONNECT_MAY_HAVE_ENDED = (
     'Bitbucket may also have ended Connect, or be rehearsing its end, which can last hours: README, "When Connect ends"'
-)
-
-_SWAP_HINT = (
-    f"wait some minutes and try again; if this does not help, {NEWEST_PAYLOAD}. {_CONNECT_MAY_HAVE_ENDED}. "
-    "Do not uninstall the app: it cannot be installed again"
 )
 
 # Words by which Bitbucket names a cause, in lower case, and the hint for that cause.
@@ -54,10 +49,10 @@ _CAUSES = (
 _SEARCHED = 4_000
 
 
-def refuse(response: Response, host: str, request: RequestKind, remedy: str = "") -> NoReturn:
+def refuse(response: Response, host: str, request: RequestKind, remedy: str) -> NoReturn:
     """Raise the RefusedError for a response of ``host`` with another status than 200.
 
-    ``remedy`` says how to correct an OAuth consumer's key and secret.
+    ``remedy`` says how to correct what the request was sent with: a secret, a consumer's key and secret, or a token.
     """
     # The body of a response below 400 is not shown, because it may contain a token.
     code, words = server_words(response.body) if response.status >= 400 else ("", "")
@@ -93,13 +88,17 @@ def _meaning(response: Response, host: str, request: RequestKind, code: str, rem
             "only included in another one may not be available by itself",
         )
     if request is RequestKind.SWAP and status in (400, 401, 403):
-        return f"{host} refused to swap the JWT for a token ({status})", _SWAP_HINT
+        return (
+            f"{host} refused to swap the JWT for a token ({status})",
+            f"wait some minutes and try again; if this does not help, {remedy}. {_CONNECT_MAY_HAVE_ENDED}. "
+            "Do not uninstall the app: it cannot be installed again",
+        )
     if request is RequestKind.CLIENT_CREDENTIALS and status in (400, 401, 403):
         return _consumer(response, host, remedy)
     if request is RequestKind.GIT:
-        return f"{host} does not accept the token ({status})", "run: git-credential-bbjwt forget URL"
+        return f"{host} does not accept the token ({status})", remedy
     if status == 401:
-        return f"{host} does not accept the JWT (401)", _jwt_hint(response.date)
+        return f"{host} does not accept the JWT (401)", _jwt_hint(response.date, remedy)
     if status == 403:
         return (
             "the app has no access to this repository (403)",
@@ -160,8 +159,7 @@ def _consumer(response: Response, host: str, remedy: str) -> tuple[str, str]:
     )
 
 
-def _jwt_hint(server_time: float | None) -> str:
-    hint = NEWEST_PAYLOAD
+def _jwt_hint(server_time: float | None, hint: str) -> str:
     if server_time is None or abs(server_time - time.time()) > CLOCK_TOLERANCE:
         hint += "; check this machine's clock"
     return f"{hint}. {_CONNECT_MAY_HAVE_ENDED}"

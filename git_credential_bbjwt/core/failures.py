@@ -7,6 +7,7 @@ a cached answer may.
 # Hints of several errors.
 WHOLE_PAYLOAD = "use the whole payload of the app's `installed` callback, unchanged"
 NEWEST_PAYLOAD = "register the app's newest `installed` payload: git-credential-bbjwt register FILE"
+NEW_JWT = "get a new JWT on the machine with the secret: git-credential-bbjwt jwt WORKSPACE"
 OWN_HOME = "set HOME to your own folder (sudo -H sets it)"
 HEADLESS_HINT = (
     "without a keyring, inject the installation as a file or as BBJWT_INSTALLATION, configure another keyring backend, "

@@ -79,13 +79,20 @@ def why_not_trusted_itself(
     if sys.platform == "win32":
         return None
     if not is_trusted_owner(found.st_uid, path):
+        word = _shell_word(path)
         return (
             f"{name} belongs to another user (number {found.st_uid})",
-            f"chown {os.geteuid()} {path} && chmod go-w {path}",
+            f"chown {os.geteuid()} {word} && chmod go-w {word}",
         )
     if found.st_mode & writers and not stat.S_ISLNK(found.st_mode):
-        return f"others can write to {name} (mode {found.st_mode & 0o777:04o})", f"chmod go-w {path}"
+        return f"others can write to {name} (mode {found.st_mode & 0o777:04o})", f"chmod go-w {_shell_word(path)}"
     return None
+
+
+def _shell_word(path: str) -> str:
+    from shlex import quote  # Slow to load, and seldom needed.
+
+    return quote(path)
 
 
 def is_trusted_owner(uid: int, path: str) -> bool:
@@ -209,7 +216,7 @@ else:
                     why_not = "it belongs to another user"
                 elif found.st_mode & 0o777 & ~mode:
                     # The mode is not corrected, because somebody chose it, or has replaced the folder.
-                    why_not = f"others can enter it; run: chmod {mode:o} {path}"
+                    why_not = f"others can enter it; run: chmod {mode:o} {_shell_word(path)}"
                 if why_not:
                     from errno import EPERM  # Importing it takes 1 % of a start.
 

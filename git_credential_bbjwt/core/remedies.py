@@ -1,7 +1,8 @@
-"""Reasons and remedies for sources that cannot be read."""
+"""Reasons and remedies for files that cannot be read or written."""
 
 import os
 import stat
+from shlex import quote
 
 
 def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple[str, str]:
@@ -17,12 +18,19 @@ def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple
     if isinstance(cause, PermissionError):
         user = getattr(os, "geteuid", lambda: "USER")()
         remedy = (
-            f"let this user read it: chown {user} {path}; for a container build's secret, add uid={user} to its mount"
+            f"let this user read it: chown {user} {quote(path)}; for a container build's secret, add uid={user} to its "
+            "mount"
         )
         return reason, remedy
     if isinstance(cause, OSError):
         return reason, f"check what is at {path}"
     return "not a path", "give the path of a file"
+
+
+def reason_and_remedy(problem: OSError, otherwise: str) -> tuple[str, str]:
+    """Return the reason why a private folder cannot be used, and the command that corrects that, or ``otherwise``."""
+    why, _, command = (problem.strerror or str(problem)).partition("; run: ")
+    return why, f"run: {command}" if command else otherwise
 
 
 def remedy_for_value(value: str) -> tuple[str, str]:

@@ -75,6 +75,9 @@ class Source:
 class Text(Source):
     """A source that is read whole. ``data`` is its content; None if there is none."""
 
+    #: The noun for its content, for remedies.
+    content = "JWT"
+
     _found: "os.stat_result | None" = None
 
     def __init__(self, where: str, data: "bytes | None" = None) -> None:
@@ -122,10 +125,10 @@ class Text(Source):
         while chunk := os.read(fd, 65_536):
             data += chunk
             if len(data) > longest:
-                self.problem, self.remedy = "far too large", "it must hold one payload"
+                self.problem, self.remedy = "far too large", f"it must hold one {self.content}"
                 return
         if not data.strip():
-            self.problem, self.remedy = "it is empty", f"write the payload to {self.where}"
+            self.problem, self.remedy = "it is empty", f"write the {self.content} to {self.where}"
             return
         self.exposed = others_can_read(found)
         # A refused file's text is kept: it says for which hosts the refusal is an error.
@@ -158,6 +161,8 @@ class Text(Source):
 
 class Payload(Text):
     """A payload, which usually has a secret and names its host. A file that others can write is refused."""
+
+    content = "payload"
 
     def may_name(self, host: str) -> bool:
         return super().may_name(host) or self.concerns(host)
@@ -300,8 +305,10 @@ class Registry(Source):
 
     def cannot_be_read(self, cause: OSError) -> None:
         """Set ``problem``: the registry, or the part of it that ``cause`` names, cannot be read."""
+        from shlex import quote  # Slow to load, and seldom needed.
+
         path = cause.filename or self.where
-        self._distrust((f"{path}: {cause.strerror}", f"check who owns it, and its mode: ls -ld {path}"))
+        self._distrust((f"{path}: {cause.strerror}", f"check who owns it, and its mode: ls -ld {quote(path)}"))
 
     def _distrust(self, why_not: "tuple[str, str] | None") -> bool:
         if why_not is not None:

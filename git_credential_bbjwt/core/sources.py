@@ -100,11 +100,11 @@ def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Sourc
     if options.installation is not None:
         yield Payload.in_file(options.installation, named_by="--installation")
     if options.installation_command is not None:
-        yield _command("--installation-command", options.installation_command, hosts)
+        yield _command("the command of --installation-command", options.installation_command, hosts)
     if environ.get("BBJWT_INSTALLATION"):
         yield _payload_in_variable("BBJWT_INSTALLATION")
     if environ.get("BBJWT_INSTALLATION_COMMAND"):
-        yield _command("the variable BBJWT_INSTALLATION_COMMAND", environ["BBJWT_INSTALLATION_COMMAND"], hosts)
+        yield _command("the command of BBJWT_INSTALLATION_COMMAND", environ["BBJWT_INSTALLATION_COMMAND"], hosts)
     if environ.get("CREDENTIALS_DIRECTORY"):
         yield Payload.in_file(environ["CREDENTIALS_DIRECTORY"] + "/bbjwt-installation", optional=True)
     if options.broker is not None:

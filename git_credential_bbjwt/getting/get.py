@@ -109,7 +109,7 @@ def requested_repository(request: Request, catalogue: Catalogue) -> Repository |
     try:
         return parse_path(host, request.path)
     except NotARepositoryError as reason:
-        warning(f"{reason.what} on {host}: no token")
+        warning(f"no token for {host}: {reason.what}")
         return None
 
 

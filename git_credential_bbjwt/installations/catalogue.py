@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.failures import NEW_JWT, InstallationError
 from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.core.repository import Repository
@@ -155,7 +155,7 @@ def chosen(serving: list[Installation], workspace: str, app: str) -> Installatio
         keys = ", ".join(sorted(one.app_key for one in apps))
         raise InstallationError(
             f"several apps are registered for the workspace {workspace}: {keys}",
-            "choose one: git-credential-bbjwt --app KEY configure",
+            "choose one by --app KEY; for git: git-credential-bbjwt --app KEY configure",
         )
     consumers = [one for one in serving if one.is_consumer]
     wanted = [one for one in consumers if (one.app_key == app if app else not one.after_connect)]
@@ -200,10 +200,7 @@ def _with_token(level: Level, jwt: Text, consumer: Installation | None) -> Level
             raise InstallationError(f"no JWT in {jwt.where}: {jwt.problem}", jwt.remedy)
         text = (jwt.data or b"").decode("utf-8", "replace").strip().removeprefix("\ufeff").strip()
         if not text or not text.isascii() or not text.isprintable():
-            raise InstallationError(
-                f"{jwt.where} does not contain a JWT",
-                "get one on the machine with the secret: git-credential-bbjwt jwt WORKSPACE",
-            )
+            raise InstallationError(f"{jwt.where} does not contain a JWT", NEW_JWT)
         return [
             one._replace(
                 jwt=text, shared_secret="", secret_place=SecretPlace.ELSEWHERE, where=jwt.where, is_exposed=jwt.exposed

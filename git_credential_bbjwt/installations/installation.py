@@ -5,6 +5,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.digest import digest
+from git_credential_bbjwt.core.failures import NEW_JWT
 from git_credential_bbjwt.core.repository import Repository, normal_host
 
 CLOUD_BASE_URL = "https://bitbucket.org"
@@ -91,11 +92,20 @@ class Installation(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """The next step to correct a consumer's key and secret, with the options of its registration."""
+        """The next step to correct its secret, or a consumer's key and secret, with the options of its registration."""
+        if self.jwt:
+            return NEW_JWT
+        options = " --insecure-storage" if self.secret_place is SecretPlace.FILE else ""
+        if not self.is_consumer:
+            if self.secret_place.is_registered:
+                return f"register the app's newest `installed` payload: git-credential-bbjwt register{options} FILE"
+            return (
+                f"replace the payload in {self.where} with the app's newest `installed` payload; one that you register "
+                "comes after it"
+            )
         if not self.secret_place.is_registered:
             return f"correct them in {self.where}"
-        options = " --after-connect" if self.after_connect else ""
-        options += " --insecure-storage" if self.secret_place is SecretPlace.FILE else ""
+        options = (" --after-connect" if self.after_connect else "") + options
         return f"run: git-credential-bbjwt register --oauth-consumer{options} --workspace {self.workspaces[0]}"
 
     @property

@@ -19,6 +19,7 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.core.ownership import is_administrator, why_not_trusted_itself
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder, why_no_home
+from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Registry, file_of, host_folder, slugs_of
 from git_credential_bbjwt.installations.installation import Installation
@@ -103,7 +104,8 @@ class RegistryFolder:
         hint = _HINTS.get(problem.errno or 0, "check who owns the folder and its mode")
         if isinstance(problem, PermissionError) and not is_administrator():
             hint += "; the system registry needs root"
-        return InstallationError(f"cannot write {self.path}: {problem.strerror}", hint)
+        why, remedy = reason_and_remedy(problem, hint)
+        return InstallationError(f"cannot write {self.path}: {why}", remedy)
 
 
 _NO_LOCKS = "its file system has no locks: set XDG_CONFIG_HOME to a folder on a file system with locks"

@@ -11,6 +11,7 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.output import hide, warning
 from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
@@ -39,7 +40,8 @@ def _read_file(installation: Installation) -> str:
         with closing(PrivateFolder(folder_path, create=False)) as folder:
             data = folder.read(name)
     except OSError as problem:
-        raise SecretError(f"cannot read the shared secret in {path}: {problem.strerror}", again) from problem
+        why, remedy = reason_and_remedy(problem, again)
+        raise SecretError(f"cannot read the shared secret in {path}: {why}", remedy) from problem
     if not data:
         why = "it is not a file of this user's" if data is None else "it is empty"
         raise SecretError(f"cannot use the shared secret in {path}: {why}", f"run: rm -r {quote(path)}; then {again}")
@@ -57,7 +59,8 @@ def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> 
     except FileNotFoundError:
         return
     except OSError as problem:
-        raise SecretError(f"cannot remove secrets from {path}: {problem.strerror}", "check who owns it") from problem
+        why, remedy = reason_and_remedy(problem, f"check who owns it: ls -ld {quote(path)}")
+        raise SecretError(f"cannot remove secrets from {path}: {why}", remedy) from problem
     for empty in (path, os.path.dirname(path)):
         remove_if_empty(empty)
 
@@ -107,9 +110,8 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
         with closing(PrivateFolder(path, create=True)) as folder:
             folder.write_many(files, durable=True)
     except OSError as problem:
-        raise SecretError(
-            f"cannot write {path}: {problem.strerror or problem}", "check who owns the folder"
-        ) from problem
+        why, remedy = reason_and_remedy(problem, f"check who owns the folder: ls -ld {quote(path)}")
+        raise SecretError(f"cannot write {path}: {why}", remedy) from problem
     for one, secret in secrets:
         _check_same(_read_file(one), secret)
 

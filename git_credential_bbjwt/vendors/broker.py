@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import time
+from shlex import quote
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.on_demand import BrokerSource
@@ -187,7 +188,7 @@ def _hint_for_group(path: str) -> str:
     try:
         group = grp.getgrgid(os.stat(path).st_gid).gr_name
     except (OSError, KeyError):
-        return f"see who may enter the socket's folder: ls -ld {os.path.dirname(path)}"
+        return f"see who may enter the socket's folder: ls -ld {quote(os.path.dirname(path))}"
     return f"add this user to the socket's group {group}: usermod -aG {group} USER, then log in again"
 
 

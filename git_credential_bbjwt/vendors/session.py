@@ -4,9 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from json import loads
 
-from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.failures import NEW_JWT, InstallationError
 from git_credential_bbjwt.core.output import hide
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.http_settings import HttpSettings
@@ -66,7 +65,7 @@ class Session:
 
         from git_credential_bbjwt.bitbucket.api import Bitbucket
 
-        bitbucket = Bitbucket(base, api, self._signer(installation, proof))
+        bitbucket = Bitbucket(base, api, self._signer(installation, proof), installation.remedy)
         try:
             yield bitbucket
         finally:
@@ -151,15 +150,13 @@ def check_jwt_not_expired(installation: Installation) -> None:
 
     Only Bitbucket checks the signature.
     """
-    from base64 import urlsafe_b64decode
+    from git_credential_bbjwt.vendors.broker_answer import claims_in  # Slow to load, and seldom needed.
 
-    hint = "get a new one on the machine with the secret: git-credential-bbjwt jwt WORKSPACE"
     hide(installation.jwt)
     try:
-        claims = installation.jwt.split(".")[1]
-        expires = float(loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+        expires = float(str(claims_in(installation.jwt)["exp"]))
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
-    except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError) as problem:
-        raise InstallationError(f"{installation.where} does not contain a JWT", hint) from problem
+    except (ValueError, LookupError, OverflowError, OSError) as problem:
+        raise InstallationError(f"{installation.where} does not contain a JWT", NEW_JWT) from problem
     if expires <= time.time():
-        raise InstallationError(f"the JWT in {installation.where} expired at {when}", hint)
+        raise InstallationError(f"the JWT in {installation.where} expired at {when}", NEW_JWT)

@@ -257,7 +257,7 @@ def refused(
 ) -> RefusedError:
     """Return the refusal that a response is treated as."""
     with pytest.raises(RefusedError) as raised:
-        refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", request)
+        refuse(said(body or {"error": {"message": "why"}}, status, **headers), "host", request, NEWEST_PAYLOAD)
     assert raised.value.status == status
     return raised.value
 
@@ -326,7 +326,7 @@ def test_refusal_with_one_long_word_takes_little_time(piece: str, form: Callable
     body = form(f"x {piece * (65_536 // len(piece))}").encode()
     started = time.monotonic()
     with pytest.raises(RefusedError) as raised:
-        refuse(Response(400, body, {}), "host", RequestKind.SWAP)
+        refuse(Response(400, body, {}), "host", RequestKind.SWAP, "")
 
     assert time.monotonic() - started < 5
     assert "(400)" in raised.value.what
@@ -391,7 +391,7 @@ def test_the_hint_names_the_cause_that_bitbucket_names(
 ) -> None:
     body = json.dumps({"error": "e", "error_description": words}).encode() if as_json else words.encode()
     with pytest.raises(RefusedError) as raised:
-        refuse(Response(403, body, {}), "host", request_)
+        refuse(Response(403, body, {}), "host", request_, "")
     assert hint in raised.value.hint
 
 

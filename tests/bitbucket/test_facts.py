@@ -147,7 +147,22 @@ def test_look_up_uses_a_token_if_the_rest_api_accepts_no_jwt(acme: Workspace) ->
 def test_wrong_secret_is_reported_as_the_look_ups_refusal(acme: Workspace) -> None:
     acme.write_installation(sharedSecret="wrong")
 
-    assert_quits(acme.get(check=False), "does not accept the JWT (401)", "register the app's newest")
+    replace = f"replace the payload in {acme.installation} with the app's newest"
+    assert_quits(acme.get(check=False), "does not accept the JWT (401)", replace)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    again = "register the app's newest `installed` payload: git-credential-bbjwt register --insecure-storage FILE"
+    assert_quits(acme.get(check=False), "does not accept the JWT (401)", again)
+
+
+@pytest.mark.parametrize("prefix", ["JWT ", '"', "Authorization: JWT "])
+def test_jwt_from_elsewhere_that_is_none_or_is_refused_needs_a_new_jwt(acme: Workspace, prefix: str) -> None:
+    jwt = acme.machine.bbjwt("jwt", "acme").stdout.strip()
+    new = "get a new JWT on the machine with the secret: git-credential-bbjwt jwt WORKSPACE"
+
+    assert_quits(acme.get(check=False, BBJWT_JWT=prefix + jwt), "BBJWT_JWT does not contain a JWT", new)
+    assert acme.bitbucket.seen == []
+    assert_quits(acme.get(check=False, BBJWT_JWT=jwt[:-4] + "aaaa"), "refused to swap the JWT for a token (401)", new)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

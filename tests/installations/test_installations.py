@@ -18,7 +18,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from git_credential_bbjwt.core.source import Payload, Registry, host_folder, host_of
 from git_credential_bbjwt.core.sources import read_sources
-from tests.conftest import COMMAND, INSTALLED, PROJECT, Machine, Workspace, answer, cannot, need, request
+from tests.conftest import COMMAND, INSTALLED, PROJECT, Machine, Workspace, answer, assert_quits, cannot, need, request
 from tests.emulator import Emulator
 
 
@@ -512,6 +512,41 @@ def test_cause_and_remedy_of_a_file_that_cannot_be_used(acme: Workspace, cause: 
     assert str(path) in done.stderr
     assert reason in done.stderr
     assert remedy in done.stderr.partition("hint: ")[2]
+
+
+@pytest.mark.parametrize("is_anothers", [False, True])
+def test_remedy_for_a_file_can_be_pasted_whatever_its_name(
+    acme: Workspace, another_user: int, is_anothers: bool
+) -> None:
+    path = acme.machine.home / "it's a folder" / "$HOME"
+    path.parent.mkdir()
+    acme.installation.rename(path)
+    path.chmod(0o666)
+    if is_anothers:
+        os.chown(path, another_user, another_user)
+    done = acme.get(check=False, BBJWT_INSTALLATION=str(path))
+    acme.machine.run("sh", "-euc", done.stderr.rpartition("hint: ")[2].partition("; or")[0])
+
+    assert "password" in answer(acme.get(BBJWT_INSTALLATION=str(path)))
+
+
+def test_remedy_for_a_registry_can_be_pasted_whatever_its_path(unregistered: Workspace) -> None:
+    folder = unregistered.machine.home / "it's a folder"
+    unregistered.machine.environment["XDG_CONFIG_HOME"] = str(folder)
+    unregistered.machine.bbjwt("register", "--insecure-storage", unregistered.installation)
+    (folder / "git-credential-bbjwt/shared-secrets").chmod(0o755)
+    done = unregistered.get(check=False)
+
+    assert_quits(done, "cannot read the shared secret", "hint: run: chmod 700 ")
+    unregistered.machine.run("sh", "-euc", done.stderr.rpartition("hint: run: ")[2])
+    assert "password" in answer(unregistered.get())
+
+
+def test_empty_file_of_a_jwt_needs_the_jwt(acme: Workspace) -> None:
+    path = acme.machine.home / "jwt"
+    path.touch(mode=0o600)
+
+    assert_quits(acme.get(check=False, BBJWT_JWT_FILE=str(path)), f"write the JWT to {path}")
 
 
 def test_payload_in_utf_16_is_known_for_its_host(acme: Workspace) -> None:

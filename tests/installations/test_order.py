@@ -299,7 +299,10 @@ def test_man_page_lists_every_source_in_its_order(all_sources: tuple[Sources, Ev
         f"{credentials}/bbjwt-installation": "the file bbjwt-installation in $CREDENTIALS_DIRECTORY",
     }
 
-    names = [re.sub(r"^the file that (\S+) names$|^the variable ", r"\1", one.where) for one in all_sources[0].sources]
+    names = [
+        re.sub(r"^the file that (\S+) names$|^the variable |^the command of ", r"\1", one.where)
+        for one in all_sources[0].sources
+    ]
     assert [one.strip() for one in listed] == [folders.get(name, name) for name in names]
 
 

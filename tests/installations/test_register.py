@@ -250,6 +250,13 @@ def test_secret_file_that_others_can_write_is_refused(unregistered: Workspace, m
     assert not registry_of(unregistered.machine).exists()
 
 
+def test_empty_secret_file_needs_the_secret(unregistered: Workspace) -> None:
+    path = secret_file(unregistered, "")
+    done = register(unregistered, f"--secret-file={path}", payload=registered_app(unregistered), check=False)
+
+    assert f"hint: write the secret to {path}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "reason"), [("", "empty"), ("a\nb", "line"), ("\n \n", "empty"), ("x" * 5_000, "large"), ("\0", "line")]
 )

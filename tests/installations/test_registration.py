@@ -357,7 +357,7 @@ def test_two_apps_on_one_workspace_need_a_choice(unregistered: Workspace) -> Non
 
     undecided = unregistered.get(check=False)
     assert undecided.stdout == "quit=1\n"
-    assert "--app" in undecided.stderr
+    assert "choose one by --app KEY" in undecided.stderr
     unregistered.get("--app", "acme-deploys")
     assert unregistered.bitbucket.helper_requests()[-1].claims["iss"] == "acme-deploys"
     assert machine.bbjwt("unregister", "acme", check=False).returncode == 1

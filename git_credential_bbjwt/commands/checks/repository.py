@@ -10,6 +10,7 @@ from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, n
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.record import token_paths
+from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.asking import Asking, asking_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
@@ -102,8 +103,8 @@ def cache(options: HelperOptions) -> Iterator[Check]:
                 yield failed("token cache", what, f"check who owns it, and its mode: ls -ld {quote(above)}")
                 continue
         except OSError as problem:
-            why, _, hint = (problem.strerror or "").partition("; run: ")
-            yield failed("token cache", f"{path} is not used: {why}", hint or f"see who owns it: ls -ld {quote(path)}")
+            why, remedy = reason_and_remedy(problem, f"see who owns it: ls -ld {quote(path)}")
+            yield failed("token cache", f"{path} is not used: {why}", remedy)
             continue
         yield passed("token cache", path)
         return

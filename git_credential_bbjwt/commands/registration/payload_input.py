@@ -30,7 +30,7 @@ def read_payloads(path: str) -> tuple[list[bytes], str]:
 
 def read_secret(path: str) -> str:
     """Return the secret in the file of --secret-file. Raises InstallationError."""
-    data = _content(path, "--secret-file", longest=_LONGEST_SECRET_FILE)
+    data = _content(path, "--secret-file", longest=_LONGEST_SECRET_FILE, kind=_Secret)
     secret = data.decode("utf-8", "replace").removeprefix("\ufeff").strip()
     hide(secret)
     if not secret.isprintable() or "\ufffd" in secret:
@@ -40,11 +40,15 @@ def read_secret(path: str) -> str:
     return secret
 
 
-def _content(path: str, named_by: str, *, longest: int) -> bytes:
+class _Secret(Payload):
+    content = "secret"
+
+
+def _content(path: str, named_by: str, *, longest: int, kind: type[Payload] = Payload) -> bytes:
     if _is_pipe(path):
         with open(path, "rb") as pipe:
             return pipe.read()
-    source = Payload.in_file(path, named_by=named_by, longest=longest)
+    source = kind.in_file(path, named_by=named_by, longest=longest)
     if source.problem is not None:
         raise InstallationError(f"cannot use {source.where}: {source.problem}", source.remedy)
     if source.exposed:

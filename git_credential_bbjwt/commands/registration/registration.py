@@ -184,7 +184,8 @@ class Registration:
         for one, why in failed:
             error(f"payload {one.position} ({one.installation.name}): {why.what}", why.hint)
         done = f"registered {len(wanted) - len(failed)} of {len(wanted)} installations"
-        note(f"{done}; the secrets are {self.place.described}, the rest in {self.registry.path}")
+        place = self.place.described.replace("a file", "files")
+        note(f"{done}; the secrets are {place}, the rest in {self.registry.path}")
         return 1 if failed else 0
 
 
