@@ -77,7 +77,7 @@ def be_the_helper(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], 
             monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(output, "_sink", lines.append)
+    monkeypatch.setattr(output, "_sink", lambda mark, text: lines.append(mark + text))
     monkeypatch.setattr(output, "_secrets", {})
     monkeypatch.setattr(output, "_warned", {})
     monkeypatch.setattr(connections, "_FIRST_WAIT", 0.01)

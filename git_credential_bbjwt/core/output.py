@@ -23,11 +23,14 @@ _MOST_REMEMBERED = 1_000
 _secrets: dict[str, object] = {}
 _warned: dict[str, object] = {}
 _verbose = False
-_sink: "Callable[[str], None] | None" = None
+_sink: "Callable[[str, str], None] | None" = None
 
 
-def divert(sink: "Callable[[str], None]") -> None:
-    """From now on, pass each line for standard error to ``sink``, because a broker's client reads standard error."""
+def divert(sink: "Callable[[str, str], None]") -> None:
+    """From now on, pass each line for standard error to ``sink``, because a broker's client reads standard error.
+
+    The arguments are the line's mark, empty for a note, and its text. A note may have any words of another program.
+    """
     global _sink
     _sink = sink
 
@@ -101,7 +104,7 @@ def is_coloured(fd: int) -> bool:
 def _write(fd: int, line: str, *, mark: str = "", colour: str = "") -> None:
     """Write ``mark`` and ``line``; on a terminal the mark has a ``colour``."""
     if fd == 2 and _sink is not None:
-        _sink(one_line(mark + line))
+        _sink(mark, one_line(line))
         return
     text = one_line(mark + line)
     if colour and is_coloured(fd):
@@ -158,7 +161,7 @@ def trace(what: str) -> None:
     """
     target = os.environ.get("BBJWT_TRACE", "")
     if _verbose or target in ("1", "2", "true"):
-        _write(2, f"{PREFIX}trace: {what}")
+        _write(2, what, mark=f"{PREFIX}trace: ")
     if os.path.isabs(target):
         from git_credential_bbjwt.core.ownership import open_to_append
 

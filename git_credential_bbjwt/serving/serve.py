@@ -49,7 +49,7 @@ def serve(
         options = options.replaced(timeout=_DEFAULT_TIMEOUT)
     warnings: list[str] = []
     # Nothing is written to standard error before the answer, because the client may never read it.
-    divert(lambda line: warnings.append(line.partition("warning: ")[2]) if "warning: " in line else None)
+    divert(lambda mark, text: warnings.append(text) if "warning" in mark else None)
     budget = Budget(options.timeout)
     end = time.monotonic() + options.timeout
     if options.installation_command is not None:

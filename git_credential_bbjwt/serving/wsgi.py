@@ -16,7 +16,7 @@ import cryptography.exceptions  # noqa: F401
 import jwt  # noqa: F401
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.output import PREFIX, divert, error
+from git_credential_bbjwt.core.output import divert, error
 from git_credential_bbjwt.serving.application import Application
 from git_credential_bbjwt.system import core_dumps, shell
 
@@ -25,9 +25,6 @@ _CANNOT_START = 3
 
 # The server's environment is the operator's, except for the variables that are about asking a broker.
 _NOT_USED = ("BBJWT_BROKER", "BBJWT_JWT", "BBJWT_JWT_FILE")
-
-# How the helper's own lines begin. Those of an installation command have no mark.
-_MARKS = ("hint: ", *(f"{PREFIX}{mark}: " for mark in ("error", "warning", "trace")))
 
 # Seconds in which the other workers find that one has the same trouble, and for which they wait to be ended.
 _BEFORE_THE_END = 1
@@ -59,11 +56,11 @@ def _application() -> Application:
         raise SystemExit(_CANNOT_START) from None
 
 
-def _log(line: str) -> None:
-    """Write a line to the server's standard error, but nothing of what a command that it ran printed there."""
-    if line.startswith(_MARKS):
+def _log(mark: str, text: str) -> None:
+    """Write a line to the server's standard error, but no note, because that may be an installation command's words."""
+    if mark:
         with contextlib.suppress(OSError):  # Nobody reads standard error.
-            os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+            os.write(2, f"{mark}{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _is_first() -> bool:

@@ -52,7 +52,7 @@ def test_installation_is_found_as_by_get(broker: HttpsBroker) -> None:
 
 
 def test_installation_command_runs_in_any_thread(broker: HttpsBroker) -> None:
-    command = f"cat {broker.scene.installation}; echo a note >&2"
+    command = f"cat {broker.scene.installation}; echo 'warning: a note' >&2"
     broker.write(installation=None, installation_command=command)
     broker.start()
     with ThreadPoolExecutor(4) as pool:

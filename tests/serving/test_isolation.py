@@ -93,6 +93,23 @@ def test_systemds_variables_are_used_unless_sshd_started_the_broker(
     assert list(unused.rglob("*,acme,widgets,*")) == []
 
 
+def test_words_of_an_installation_command_are_not_shown(broker: Broker) -> None:
+    command = f"echo 'warning: a word' >&2; cat {broker.acme.installation}"
+    options = (f"--installation-command={command}", f"--host={broker.acme.bitbucket.host}")
+    done = subprocess.run(
+        [str(broker.program), *options, "serve", "--allow=acme/*", f"--audit={broker.audit}"],
+        input=request(broker.acme.url) + "\n",
+        capture_output=True,
+        text=True,
+        env=broker.environment,
+        timeout=PATIENCE,
+    )
+
+    assert "password" in given(done)
+    assert done.stderr == ""
+    assert broker.lines()[0]["reason"] == ""
+
+
 @pytest.mark.parametrize("way", ["everybody", "group", "another user", "below another's", "relative", "a link to one"])
 def test_a_folder_of_path_that_others_can_write_is_not_used(broker: Broker, way: str) -> None:
     folder = broker.home / "below" / "bin"
