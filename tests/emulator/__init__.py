@@ -82,7 +82,6 @@ class Emulator(Answers):
         #: Seconds that this server's clock is ahead of the machine's.
         self.clock_offset = 0.0
         self._faults: dict[str, list[Fault]] = {}
-        self.faults_met = 0
         #: Number of connections that were made.
         self.connections = 0
         self._lock = threading.Lock()
@@ -132,15 +131,14 @@ class Emulator(Answers):
         self.apps[app.client_key] = app
         return app
 
-    def add_consumer(self, workspace: str = "acme", *, scopes: str = "repository", private: bool = True) -> Consumer:
+    def add_consumer(self, workspace: str = "acme") -> Consumer:
         """Add an OAuth consumer to a workspace: a key of 32 and a secret of 76 characters (CHANGE-3052)."""
         consumer = Consumer(
             key=secrets.token_hex(16),
             secret=secrets.token_hex(38),
             workspace=workspace,
             workspace_uuid=self._uuid_of(workspace),
-            scopes=set(scopes.split()),
-            private=private,
+            scopes={"repository"},
         )
         self.consumers[consumer.key] = consumer
         return consumer
@@ -232,10 +230,10 @@ class Emulator(Answers):
         """Let Connect work again, as after a rehearsal."""
         self.rules.connect_end = None
 
-    def forge_token(self, workspace: str = "acme", *, lifetime: float = 4 * 3600) -> str:
+    def forge_token(self, workspace: str) -> str:
         """The token that Forge hands to a remote, a JWT with its end ("Bitbucket git operations from a remote")."""
         scopes = {"read:app-system-token", "read:repository:bitbucket"}
-        expires = self.now() + lifetime
+        expires = self.now() + 4 * 3600
         token = token_of({"iat": int(self.now()), "exp": int(expires)}, short=False)
         self.tokens[token] = IssuedToken(workspace, scopes, None, expires, consumer="forge")
         return token
@@ -272,7 +270,6 @@ class Emulator(Answers):
             waiting = self._faults.get(kind)
             if not waiting:
                 return None
-            self.faults_met += 1
             return waiting.pop(0)
 
     def count_connection(self) -> None:

@@ -63,11 +63,9 @@ class Answers:
         try:
             app, claims = self._verified(jwt)
         except BadJwtError as bad:
-            seen.reason = str(bad)
             raise rest_error(401, f"{_BAD_CREDENTIALS} ({bad})") from bad
         seen.claims = claims
         if check_qsh and claims.get("qsh") != query_string_hash(seen.method, seen.path, seen.query):
-            seen.reason = "qsh belongs to another request"
             raise rest_error(401, f"{_BAD_CREDENTIALS} (qsh)")
         return app
 
@@ -76,12 +74,11 @@ class Answers:
         end = self.rules.connect_end
         return end if end and (end.until is None or self.now() < end.until) else None
 
-    def check_connect(self, seen: Seen, *, swap: bool) -> None:
+    def check_connect(self, *, swap: bool) -> None:
         """Refuse a Connect app's requests after the end of Connect. Raises RefusalError."""
         end = self.connect_end()
         if end is None or not (swap or end.look_ups):
             return
-        seen.reason = "Connect has ended"
         if end.how == "gone":
             raise gone("CHANGE-9999")
         if end.how == "unauthorized":
@@ -155,7 +152,7 @@ class Answers:
 
     def _swap(self, seen: Seen) -> dict[str, Any]:
         """Swap a JWT for a token ("Exchange a Connect JWT for an OAuth access token"). Raises RefusalError."""
-        self.check_connect(seen, swap=True)
+        self.check_connect(swap=True)
         app = self.check_jwt(seen, check_qsh=self.rules.swap_checks_qsh)
         if seen.form.get("grant_type") != GRANT_TYPE:
             raise oauth_error(400, "invalid_grant", f"Unsupported grant type: {seen.form.get('grant_type')}")
@@ -187,7 +184,6 @@ class Answers:
             raise oauth_error(status, "unauthorized_client", problem)
         consumer = self.consumers.get(pair[0])
         if consumer is None or consumer.deleted or not hmac.compare_digest(consumer.secret.encode(), pair[1].encode()):
-            seen.reason = "key or secret"
             status = self.rules.wrong_consumer_status
             raise oauth_error(status, "unauthorized_client", "Invalid OAuth client credentials")
         if not consumer.private:
@@ -224,19 +220,11 @@ class Answers:
             named = sorted(_least(scopes))
             if self.rules.new_scope_names:
                 named = [NEW_NAMES.get(name, name) for name in named]
-            answer["scopes" if self.rules.scopes_plural else "scope"] = " ".join(named)
+            answer["scope"] = " ".join(named)
         return answer
 
     def rest(self, seen: Seen) -> dict[str, Any]:
         """One repository or one workspace ("Repositories", "Workspaces" of the REST API). Raises RefusalError."""
-        try:
-            return self._rest(seen)
-        except RefusalError as refusal:
-            if refusal.status == 401 and self.rules.rest_challenges:
-                refusal.headers["WWW-Authenticate"] = "BitbucketCustom realm=Bitbucket.org HTTP"
-            raise
-
-    def _rest(self, seen: Seen) -> dict[str, Any]:
         parts = seen.path.split("/")
         if parts[1:3] == ["2.0", "workspaces"]:
             return self._workspace(seen, parts[3:])
@@ -253,7 +241,7 @@ class Answers:
             seen.answer_headers["x-oauth-scopes"] = ", ".join(sorted(issued.scopes))
             allowed, limit, scopes = issued.workspace, issued.repository, issued.scopes
         else:
-            self.check_connect(seen, swap=False)
+            self.check_connect(swap=False)
             if not self.rules.rest_takes_jwt:
                 raise rest_error(401, _BAD_CREDENTIALS)
             app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
@@ -289,7 +277,7 @@ class Answers:
         """``GET /2.0/workspaces/{slug or UUID}``; the list is gone since 14 April 2026 (CHANGE-2770)."""
         if not names:
             raise gone("CHANGE-2770")
-        self.check_connect(seen, swap=False)
+        self.check_connect(swap=False)
         app = self.check_jwt(seen, check_qsh=self.rules.rest_checks_qsh)
         name = unquote(names[0]).lower()
         if len(names) != 1 or name not in (app.workspace, app.workspace_uuid):

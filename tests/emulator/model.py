@@ -105,7 +105,6 @@ class Seen:
     claims: dict[str, Any] = field(default_factory=dict)
     jwt: str = ""
     status: int = 0
-    reason: str = ""
     #: When the request was received, and when its answer was begun: seconds of this machine's monotonic clock.
     received: float = 0.0
     answered: float = 0.0
@@ -181,8 +180,6 @@ class Rules:
     rest_checks_qsh: bool = True
     #: A renamed repository's old name redirects (else 404).
     rename_redirects: bool = False
-    #: The swap's answer names scopes as `scopes`, as until May 2026 (CHANGE-3052); now it is `scope`.
-    scopes_plural: bool = False
     #: Answers name scopes by their new names (`read:repository:bitbucket`), which Bitbucket's pages show today.
     new_scope_names: bool = False
     #: The swap takes a scope by its new name.
@@ -217,18 +214,12 @@ class Rules:
     refuses_git_alone: bool = False
     #: Seconds for which a refused swap makes the endpoint refuse good ones (one report of August 2026).
     refusal_lasts: float = 0.0
-    #: A 401 of the REST API has a `WWW-Authenticate: BitbucketCustom` (seen in the community).
-    rest_challenges: bool = False
-    #: LFS answers 403 without credentials (git-lfs #2658, 2017); else 401 as for git.
-    lfs_forbids: bool = False
     #: LFS answers 401 to every token. Nobody has seen this at Bitbucket. git-lfs 3.3 to 3.6 then asks forever.
     lfs_refuses: bool = False
     #: Headers of every good answer: `Deprecation`, `Sunset`, `Link` (renovate issue 45461).
     announces: dict[str, str] = field(default_factory=dict)
     #: Connections stay open after an answer (HTTP/1.1), or each is closed (HTTP/1.0).
     keep_alive: bool = True
-    #: Answers have a `Date`, which RFC 9110, section 6.6.1, requires of a server that has a clock.
-    dates: bool = True
     #: Lifetime of tokens in seconds; documentation of different years says 3600 and 7200.
     lifetime: int = 7200
 

@@ -99,10 +99,6 @@ class Handler(BaseHTTPRequestHandler):
     def date_time_string(self, timestamp: float | None = None) -> str:
         return formatdate(self.server.emulator.now() if timestamp is None else timestamp, usegmt=True)
 
-    def send_header(self, keyword: str, value: str) -> None:
-        if keyword != "Date" or self.server.emulator.rules.dates:
-            super().send_header(keyword, value)
-
     def do_GET(self) -> None:
         self._serve()
 
@@ -223,8 +219,6 @@ class Handler(BaseHTTPRequestHandler):
             self._http_backend(seen, repository.path, "/".join(rest), query, body)
             return
         if issued is None or (rest[:2] == ["info", "lfs"] and emulator.rules.lfs_refuses):
-            if rest[:2] == ["info", "lfs"] and emulator.rules.lfs_forbids and "Authorization" not in self.headers:
-                raise RefusalError(403, NOT_SEEN.encode())
             # The answer does not say whether the repository exists.
             raise RefusalError(401, NOT_SEEN.encode(), CHALLENGE)
         if emulator.rules.refuses:

@@ -22,8 +22,6 @@ from tests.mint import Mint
 from tests.network.raw_server import PlainServer, RawServer, Reply
 from tests.proxy import Proxy
 
-HTML = "<html><body>"
-
 
 def whole(status: str, body: str | bytes = "", *headers: str) -> bytes:
     """A response."""
@@ -207,7 +205,6 @@ def dripping(data: bytes, pause: float = 0.3) -> Callable[[str], Iterator[bytes]
     return pieces
 
 
-MIB = 1_048_576
 START = b"HTTP/1.1 200 OK\r\n"
 
 #: Responses that take a careless client a long time.
