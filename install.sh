@@ -53,6 +53,7 @@ install.sh | */install.sh) ;;
 *) fail "this script needs the folder that it belongs to" "run it there: ./install.sh" ;;
 esac
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+[ -d "$here/git_credential_bbjwt" ] || fail "$0 is not in the folder that it belongs to" "run it there: ./install.sh"
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$here/git_credential_bbjwt/__init__.py")
 
 # as_typed WORD: print the word for a shell, quoted if necessary.
@@ -289,7 +290,8 @@ set_places() {
         data=/opt/$name bin=/usr/local/bin share=/usr/local/share level=--system
     else
         case ${HOME-} in
-        /*) ;;
+        /) ;;
+        /*) HOME=${HOME%/} ;;
         *) fail "HOME is not set to an absolute path" "set it, or use --system" ;;
         esac
         case ${XDG_DATA_HOME-} in
@@ -365,23 +367,16 @@ EOF
 # Fail with a message if a file does not contain payloads. This runs before there is an environment, so it imports only the
 # standard library and the modules that read payloads.
 check_payload='
-import json, sys
+import sys
 sys.path.insert(0, sys.argv[2])
+from git_credential_bbjwt.commands.registration.payload_input import split_payloads
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.source import unpacked
 from git_credential_bbjwt.installations.payload import parse_payload
 try:
     with open(sys.argv[1], "rb") as file:
         data = file.read()
-    payloads = [data]
-    try:
-        listed = json.loads(data)
-        if isinstance(listed, list) and listed:
-            payloads = [json.dumps(one).encode() for one in listed]
-    except (ValueError, RecursionError):
-        lines = [line for line in data.splitlines() if line.strip()]
-        if len(lines) > 1 and all(line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}") for line in lines):
-            payloads = lines
-    for payload in payloads:
+    for payload in split_payloads(unpacked(data) or data):
         parse_payload(payload, sys.argv[1])
 except (CredentialError, OSError) as problem:
     sys.exit(str(problem))

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,10 +142,14 @@ def test_install_with_a_file_that_is_not_a_payload_installs_nothing(fresh: Machi
     assert not (fresh.home / ".local").exists()  # The error comes before anything is made.
 
 
-@pytest.mark.parametrize("form", ["an array", "a line each"])
-def test_install_accepts_a_file_with_many_payloads(acme: Workspace, short: Machine, no_wheels: Path, form: str) -> None:
+@pytest.mark.parametrize("form", ["an array", "a line each", "base64"])
+def test_install_accepts_a_file_in_every_form_of_register(
+    acme: Workspace, short: Machine, no_wheels: Path, form: str
+) -> None:
     several = [acme.bitbucket.payload(acme.app), acme.bitbucket.payload(acme.bitbucket.install("other"))]
     text = json.dumps(several) if form == "an array" else "\n".join(map(json.dumps, several)) + "\n"
+    if form == "base64":
+        text = b64encode(json.dumps(several[0]).encode()).decode()
     (short.home / "payloads").write_text(text)
     done = install(short, no_wheels, short.home / "payloads", check=False)
 
@@ -355,6 +360,23 @@ def test_install_runs_only_from_its_own_folder(fresh: Machine) -> None:
 
     assert done.returncode == 1
     assert "hint: run it there: ./install.sh" in done.stderr
+
+
+def test_link_to_the_installer_is_refused(fresh: Machine) -> None:
+    link = fresh.home / "install.sh"
+    link.symlink_to(INSTALLER)
+    done = fresh.run("sh", link, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("hint: run it there: ./install.sh\n")
+
+
+def test_home_that_ends_in_a_slash_is_the_same_home(short: Machine, no_wheels: Path) -> None:
+    home = short.home
+    short.environment["HOME"] = f"{home}/"
+    done = install(short, no_wheels, check=False)
+
+    assert f"installing git-credential-bbjwt in {home}/.local/share/git-credential-bbjwt ..." in done.stderr
 
 
 @pytest.mark.parametrize(
