@@ -120,7 +120,7 @@ def _redirect(response: Response, host: str) -> tuple[str, str]:
         place, segments = address.hostname or "", address.path.split("/")
     except ValueError:
         place, segments = "", []
-    what = f"{host} responded with a redirect, which is never followed: to {safe_text(place) or 'another place'}"
+    what = f"{host} responded with a redirect to {safe_text(place) or 'another place'}, which is never followed"
     hint = "update the remote's URL, because a renamed or moved repository redirects"
     if segments[1:3] == ["2.0", "repositories"] and len(segments) >= 5 and is_name(segments[3].lower()):
         hint += f"; the new URL names the workspace {safe_text(segments[3])}"

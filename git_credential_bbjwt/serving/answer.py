@@ -127,9 +127,10 @@ def _for_client(problem: CredentialError, doing: str) -> tuple[int, str, Headers
             what, _, _ = problem.what.partition(": ")
             shown = doing if doing in (WAITING_FOR_REQUEST, WAITING) else "waiting for Bitbucket"
             return 504, f"{what}: {shown}", ()
-        case RefusedError() | BadAnswerError() | AnothersWorkspaceError():
-            # The text after the colon may be the server's, and may name the installation.
-            return 502, problem.what.partition(": ")[0], ()
+        case RefusedError():
+            return 502, f"Bitbucket refuses this broker's request ({problem.status}); its log says why", ()
+        case BadAnswerError() | AnothersWorkspaceError():
+            return 502, "this broker cannot use Bitbucket's response; its log says why", ()
         case ConnectionFailedError() | UndecidedError():
             return 502, "this broker got no answer from Bitbucket; its log says why", ()
         case _:

@@ -274,7 +274,7 @@ WRONG_PAIR = "host does not accept the OAuth consumer's key and secret"
         (400, RequestKind.LOOK_UP, "host responded with 400: why", False),
         (500, RequestKind.LOOK_UP, "host responded with 500: why", False),
         (201, RequestKind.LOOK_UP, "host responded with 201", False),
-        (399, RequestKind.LOOK_UP, "host responded with a redirect, which is never followed: to another place", False),
+        (399, RequestKind.LOOK_UP, "host responded with a redirect to another place, which is never followed", False),
         *(
             (code, RequestKind.SWAP, f"host refused to swap the JWT for a token ({code}): why", False)
             for code in (400, 401, 403)
@@ -352,7 +352,7 @@ def test_missing_scope_is_reported_only_for_the_swap() -> None:
 )
 @pytest.mark.parametrize("status", [300, 301, 302])
 def test_error_for_a_redirect_shows_its_host(status: int, location: str, shown: str) -> None:
-    what = f"host responded with a redirect, which is never followed: to {shown}"
+    what = f"host responded with a redirect to {shown}, which is never followed"
     assert refused(status, body={"error": ""}, Location=location).what == what
 
 
