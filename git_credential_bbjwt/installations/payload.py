@@ -38,6 +38,8 @@ def parse_payload(data: bytes, where: str) -> list[Installation]:
 def _connect(payload: dict[str, Any], where: str) -> Installation:
     if not any(field in payload for field in ("key", "clientKey", "sharedSecret", "baseUrl")):
         raise InstallationError(f"{where}: this is not a payload: it has none of a payload's members")
+    if "secret" in payload and "clientKey" not in payload:
+        raise InstallationError(f"{where}: the member {CONSUMER} around the OAuth consumer is missing", _CONSUMER_HINT)
     for field, expected in (("productType", "bitbucket"), ("eventType", "installed")):
         if payload.get(field, expected) != expected:
             raise InstallationError(
@@ -64,11 +66,13 @@ def _consumer(fields: dict[str, Any], where: str) -> Installation:
     for name in fields.keys() - set(_CONSUMER_FIELDS):
         if _folded(name) in known:  # If afterConnect is misspelt, the consumer must not be used at once.
             raise InstallationError(f"{where_in}: the member {known[_folded(name)]} is misspelt", _CONSUMER_HINT)
-    key, secret, workspace = (text_of(fields, name, where_in) for name in ("key", "secret", "workspace"))
+    key, secret, workspace = (
+        text_of(fields, name, where_in, _CONSUMER_HINT) for name in ("key", "secret", "workspace")
+    )
     for name, value in (("key", key), ("secret", secret), ("workspace", workspace)):
         if not value:
             raise InstallationError(f"{where_in}: {name} is missing", _CONSUMER_HINT)
-    uuid = text_of(fields, "workspaceUuid", where_in).lower()
+    uuid = text_of(fields, "workspaceUuid", where_in, _CONSUMER_HINT).lower()
     after_connect = fields.get("afterConnect", False)
     for name, is_right in (
         ("workspace", is_name(workspace.lower())),
@@ -121,10 +125,10 @@ def _base_urls(fields: dict[str, Any], where: str, *, needs_api: bool = True) ->
     )
 
 
-def text_of(fields: dict[str, Any], field: str, where: str) -> str:
+def text_of(fields: dict[str, Any], field: str, where: str, hint: str = "") -> str:
     value = fields.get(field, "")
     if not isinstance(value, str) or not value.isprintable():
-        raise InstallationError(f"{where}: {field} is not a string, or contains control characters")
+        raise InstallationError(f"{where}: {field} is not a string, or contains control characters", hint)
     return value
 
 

@@ -637,6 +637,10 @@ def test_a_renamed_workspace(acme: Workspace) -> None:
     assert name == "workspace"
     assert "has the slug acme now" in detail
     assert "--workspace acme" in remedy
+    acme.machine.bbjwt("register", "--insecure-storage", acme.installation)
+    del acme.machine.environment["BBJWT_INSTALLATION"]
+    name, _, remedy = next(one for one in failures(acme.machine) if one[0] != "git configuration")
+    assert "register --insecure-storage FILE --workspace acme; and update" in remedy
 
 
 def test_the_end_of_connect_is_a_remark_of_a_passed_check(acme: Workspace) -> None:

@@ -229,7 +229,16 @@ def test_consumer_of_another_host_needs_no_address_of_the_api() -> None:
     ],
 )
 def test_consumer_that_cannot_be_used_names_the_member(change: dict[str, Any], named: str) -> None:
-    assert named in refused({"oauthConsumer": CONSUMER | change}).what
+    error = refused({"oauthConsumer": CONSUMER | change})
+    assert named in error.what
+    assert "`installed`" not in error.hint or "baseUrl" in change
+
+
+def test_consumer_without_the_member_around_it_is_told_so() -> None:
+    error = refused(CONSUMER)
+
+    assert "the member oauthConsumer around the OAuth consumer is missing" in error.what
+    assert error.hint.startswith('write {"oauthConsumer": ')
 
 
 @pytest.mark.parametrize("value", [None, 5, [], "", "x", [CONSUMER]])

@@ -91,7 +91,8 @@ def _connect(one: Installation, session: Session, successor: Installation | None
         return failed("secret", problem.what, problem.hint), 0
     if one.workspaces and slug not in one.workspaces:
         what = f"the workspace of the {one.name}, {', '.join(one.workspaces)}, has the slug {slug} now"
-        return failed("workspace", what, f"{NEWEST_PAYLOAD} --workspace {slug}; and update the remotes' URLs"), 200
+        register = one.remedy if one.secret_place.is_registered else NEWEST_PAYLOAD
+        return failed("workspace", what, f"{register} --workspace {slug}; and update the remotes' URLs"), 200
     return passed("secret", f"Bitbucket accepts the {one.name} for the workspace {slug}"), 200
 
 
