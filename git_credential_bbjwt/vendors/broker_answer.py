@@ -8,7 +8,7 @@ import time
 from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
-from git_credential_bbjwt.core.output import REDACTED, hide
+from git_credential_bbjwt.core.output import REDACTED, hide, one_line
 from git_credential_bbjwt.core.protocol import USERNAME
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
@@ -163,10 +163,7 @@ def _shown(text: str) -> str:
     shown = safe_text(text, len(text))
     if REDACTED in shown:
         return shown[:_LONGEST_REASON]
-    escaped = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[:_LONGEST_REASON]
-    )
-    return escaped[:_LONGEST_REASON]
+    return one_line(text[:_LONGEST_REASON])[:_LONGEST_REASON]
 
 
 def _is_visible_ascii(text: str) -> bool:
