@@ -35,7 +35,6 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
 
 def forget_all() -> None:
     """Drop all cached tokens, and remove the cache's files."""
-    forget_refusals()
     dropped = forget(lambda _: True)
     clear_all()
     note(f"dropped {counted(dropped, 'cached token')}")

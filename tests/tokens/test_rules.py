@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.commands.forget import forget_all
 from git_credential_bbjwt.core import record as record_module
 from git_credential_bbjwt.core.failures import TooManyRefusedError
 from git_credential_bbjwt.core.record import Record, is_in_memory
@@ -290,11 +291,11 @@ OTHERS_FILES = [
 def test_clearing_removes_only_files_with_the_helpers_names(kept: TokenCache, where: str) -> None:
     for name in [*HELPERS, *OTHERS_FILES]:
         put(kept, where + name)
-    clear_all()
+    forget_all()
     assert files(kept) == sorted(OTHERS_FILES)
     for name in OTHERS_FILES:
         os.unlink(f"{folder_of(kept).path}/{where}{name}")
-    clear_all()
+    forget_all()
     assert not os.path.exists(folder_of(kept).path)
 
 
