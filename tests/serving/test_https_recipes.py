@@ -216,6 +216,11 @@ def test_other_web_servers_run_the_broker(broker: HttpsBroker, name: str) -> Non
     time.sleep(1.2)
     assert broker.ask().status in (200, 403)
     assert broker.send("GET", "/healthz").body == "ok\n"
+    broker.ask(also={"X-Forwarded-For": "192.0.2.1"})
+    lines = (broker.folder / "audit").read_text().splitlines()
+    audit = [json.loads(line) for line in lines if line.startswith("{")]
+    assert {line["asker"]["address"] for line in audit} == {"127.0.0.1"}
+    assert name == "granian" or len(audit) == len(lines)
 
 
 def test_issuer_of_another_author_is_accepted(broker: HttpsBroker) -> None:
