@@ -39,4 +39,4 @@ def unconfigure(level: str) -> None:
         note(f"git's {level} configuration does not name this helper")
     for helper in helper_lines.every():
         if helper.is_this_one:
-            note(f"{helper.file} still names this helper, by {helper.key}")
+            note(f"{helper.file} still names this helper, by {helper.key}; to remove it, run: {helper.edit}")

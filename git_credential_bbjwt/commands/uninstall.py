@@ -50,7 +50,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:  # no
     if variables:
         note(f"still set in this environment: {', '.join(variables)}")
     if failed:
-        error("not everything could be removed, see above", f"correct that, then run: {APP_NAME} uninstall")
+        again = f"{APP_NAME} uninstall" + (" --system" if arguments.system else "")
+        error("not everything could be removed, see above", f"correct that, then run: {again}")
         return 1
     note(f"to remove the program, run: {removal(os.path.dirname(__file__))}")
     return 0

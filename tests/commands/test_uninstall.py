@@ -48,7 +48,11 @@ def test_settings_of_other_files_and_variables_are_named(acme: Workspace) -> Non
     (acme.machine.home / "more").write_text("[credential]\n\thelper = bbjwt\n")
     done = acme.machine.bbjwt("uninstall")
 
-    assert f"{acme.machine.home}/more still names this helper" in done.stderr
+    edit = f"git config --file {acme.machine.home}/more --edit"
+    assert (
+        f"{acme.machine.home}/more still names this helper, by credential.helper; to remove it, run: {edit}"
+        in done.stderr
+    )
     assert "still set in this environment: BBJWT_INSTALLATION" in done.stderr
     assert acme.installation.exists()
 
@@ -62,6 +66,8 @@ def test_keyring_that_cannot_be_reached_keeps_its_entry_and_fails(acme: Workspac
     assert done.returncode == 1
     assert "keyring" in done.stderr
     assert "not everything could be removed" in done.stderr
+    again = acme.machine.bbjwt("uninstall", "--system", check=False, GIT_CONFIG_SYSTEM="/dev/null").stderr
+    assert again.endswith("then run: git-credential-bbjwt uninstall --system\n")
     assert "acme" in acme.machine.bbjwt("list", BBJWT_INSTALLATION=None).stdout
     with desktop.session(acme.machine):
         acme.machine.bbjwt("uninstall")
