@@ -5,8 +5,8 @@
 # ~/.gitconfig. One expects that a hook's repository is cloned as `git clone` clones it. pre-commit removes the variables that
 # begin with GIT_ from the environment of git, except those of a list. The list has GIT_ASKPASS and GIT_CONFIG_COUNT, but neither
 # GIT_CONFIG_GLOBAL nor GIT_CONFIG_SYSTEM, so git does not ask the helper. GIT_TERMINAL_PROMPT=0 is removed, too: on a terminal,
-# git then waits for a user name. The documentation does not mention the list. It has grown by one variable after another, for example
-# in https://github.com/pre-commit/pre-commit/pull/2564.
+# git then waits for a user name. The documentation does not mention the list. It has grown by one variable after another, for
+# example in https://github.com/pre-commit/pre-commit/pull/2564.
 set -eu
 
 folder=$(mktemp -d)
