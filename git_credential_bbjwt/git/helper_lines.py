@@ -73,8 +73,8 @@ class Helper(Setting):
         """Whether it names this helper in a way that git finds no program by."""
         if self.value.startswith("!"):
             return shutil.which(os.path.expanduser(self.program)) is None
-        # Git runs an absolute path as it is, and `git credential-NAME` for any other word (gitcredentials(7)).
-        return not os.access(self.program, os.X_OK) if os.path.isabs(self.program) else self.program != "bbjwt"
+        # Git runs a value that begins as an absolute path, not as a quote, and otherwise `git credential-NAME`.
+        return not os.access(self.program, os.X_OK) if os.path.isabs(self.value) else self.program != "bbjwt"
 
     @property
     def _short_name(self) -> str:

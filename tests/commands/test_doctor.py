@@ -476,7 +476,7 @@ def test_last_path_switch_is_used(acme: Workspace) -> None:
 
 def test_a_helper_that_git_does_not_find(acme: Workspace) -> None:
     name = "git-credential-bbjwt"
-    for value in (f"/gone/{name}", name, f"~/{name}", f"!/gone/{name}"):
+    for value in (f"/gone/{name}", name, f"~/{name}", f"!/gone/{name}", f"'{COMMAND}'"):
         acme.machine.git("config", "--global", f"credential.{base(acme)}.helper", value)
         assert acme.machine.git("ls-remote", acme.url, check=False).returncode != 0
 
