@@ -16,7 +16,14 @@ from git_credential_bbjwt.core.places import APP_NAME, git_home, home_is_another
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
-from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
+from git_credential_bbjwt.git.run import (
+    PROACTIVE,
+    SECTIONS_FOR_PATHS,
+    SETTINGS_BY_ENVIRONMENT,
+    dotted,
+    git_version,
+    global_file_by_environment,
+)
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings
 
 _NAME = "git configuration"
@@ -185,7 +192,7 @@ def _not_asked(subject: Subject, url: str) -> Check:
 
 def _why_settings_are_not_read() -> tuple[str, str] | None:
     """Return the reason and the remedy if git cannot read this user's settings; None if it can."""
-    home, named = git_home(), os.environ.get("GIT_CONFIG_GLOBAL")
+    home, named = git_home(), global_file_by_environment()
     if home_is_anothers():
         return "HOME belongs to another user", OWN_HOME
     if named == "" or (named and os.path.exists(named) and not os.path.isfile(named)):
@@ -195,7 +202,7 @@ def _why_settings_are_not_read() -> tuple[str, str] | None:
     if not os.path.isdir(home):
         return f"HOME names no folder: {home}", _SET_HOME
     above = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
-    files = [os.environ.get("GIT_CONFIG_GLOBAL") or f"{home}/.gitconfig", f"{above}/git/config"]
+    files = [named or f"{home}/.gitconfig", f"{above}/git/config"]
     for file in files:
         if os.path.lexists(file) and not os.access(file, os.R_OK):
             return f"it cannot read {file}", f"check who owns it, and its mode: ls -l {quote(file)}"
