@@ -185,6 +185,11 @@ def report(problem: Exception) -> int:
     if isinstance(problem, OSError):
         where = f" ({problem.filename})" if problem.filename else ""
         error(f"the system says: {problem.strerror or problem}{where}", "set BBJWT_TRACE=1 to see where")
+    elif isinstance(problem, MemoryError) or "start new thread" in str(problem):  # The words of Python's RuntimeError.
+        error(
+            "the system gives this process no more memory or threads",
+            "raise the limit: ulimit -a shows those of the user; a container has its own (memory, pids)",
+        )
     else:
         error(
             f"internal error: {type(problem).__name__}",

@@ -23,6 +23,7 @@ from tests.conftest import (
     Machine,
     Workspace,
     answer,
+    assert_quits,
     finish,
     request,
     start,
@@ -264,6 +265,14 @@ def test_too_few_descriptors_is_one_error(acme: Workspace) -> None:
     done = acme.machine.run("sh", "-c", 'ulimit -n 5; exec "$0" get', COMMAND, data=request(acme.url), check=False)
 
     assert "password" in done.stdout or done.returncode == 1
+
+
+def test_too_few_threads_is_an_error_that_names_the_limits(acme: Workspace) -> None:
+    # A thread's stack is as large as the limit of stacks, and so larger than the process may become.
+    limited = 'ulimit -s 500000000 && ulimit -v 4000000 && exec "$0" get'
+    done = acme.machine.run("sh", "-c", limited, COMMAND, data=request(acme.url), check=False)
+
+    assert_quits(done, "no more memory or threads", "ulimit -a")
 
 
 # Processes that end early.
