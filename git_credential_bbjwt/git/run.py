@@ -74,7 +74,8 @@ def global_file_by_environment() -> str | None:
 
     Raises GitError.
     """
-    return os.environ.get("GIT_CONFIG_GLOBAL") if git_version() >= _GLOBAL_BY_ENVIRONMENT else None
+    named = os.environ.get("GIT_CONFIG_GLOBAL")
+    return named if named is not None and git_version() >= _GLOBAL_BY_ENVIRONMENT else None
 
 
 def dotted(version: tuple[int, ...]) -> str:
