@@ -156,8 +156,8 @@ class Keys(Protocol):
     def for_token(self, token: IdToken) -> list[Key]:
         """Return the keys. Raises KeysNotAvailableError."""
 
-    def begin(self) -> threading.Event | None:
-        """Start to fetch; the event, if there is one, says when that is over."""
+    def begin(self) -> threading.Thread | None:
+        """Start to fetch; the thread, if there is one, ends when that is over."""
 
 
 class Fetched(NamedTuple):
@@ -184,7 +184,7 @@ class IssuerKeys:
         self._keys: list[Key] | None = None
         self._fresh_until = 0.0
         self._failed_at = self._last_unknown = float("-inf")
-        self._under_way: threading.Event | None = None
+        self._under_way: threading.Thread | None = None
         self._waiting = 0
         self._reason = ""
 
@@ -206,7 +206,7 @@ class IssuerKeys:
             if under_way is None or self._waiting >= _MOST_WAITING:
                 raise KeysNotAvailableError
             self._waiting += 1
-        under_way.wait(PATIENCE)
+        under_way.join(PATIENCE)
         with self._lock:
             self._waiting -= 1
             keys = self._present(time.monotonic())
@@ -214,22 +214,22 @@ class IssuerKeys:
                 raise KeysNotAvailableError
             return keys
 
-    def begin(self) -> threading.Event | None:
-        """Start to fetch, unless that is under way; the event says when it is over. None so soon after a failure."""
+    def begin(self) -> threading.Thread | None:
+        """Start to fetch, unless that is under way; return the thread that does it. None so soon after a failure."""
         with self._lock:
             return self._start(time.monotonic())
 
     def _present(self, now: float) -> list[Key] | None:
         return self._keys if now < self._fresh_until + _LONGEST_OUTAGE else None
 
-    def _start(self, now: float) -> threading.Event | None:
+    def _start(self, now: float) -> threading.Thread | None:
         if self._under_way is None and now >= self._failed_at + _AFTER_FAILURE:
-            over = threading.Event()
-            threading.Thread(target=self._run, args=(over,), daemon=True).start()  # It may raise RuntimeError.
-            self._under_way = over
+            thread = threading.Thread(target=self._run, daemon=True)
+            thread.start()  # It may raise RuntimeError.
+            self._under_way = thread
         return self._under_way
 
-    def _run(self, over: threading.Event) -> None:
+    def _run(self) -> None:
         reason, fetched = "", None
         try:
             fetched = self._fetch()
@@ -246,7 +246,6 @@ class IssuerKeys:
             self._under_way = None
         if is_news and reason:
             error(f"the keys of {self._issuer} cannot be fetched: {reason}")
-        over.set()
 
 
 def _has_key(token: IdToken, keys: list[Key]) -> bool:
@@ -297,6 +296,7 @@ def fetch_keys(issuer: str, url: str) -> Fetched:
         return _fetch(connections, issuer, url)
     finally:
         end.cancel()
+        end.join()
 
 
 def _fetch(connections: "Connections", issuer: str, url: str) -> Fetched:

@@ -43,16 +43,20 @@ class PolicyInForce:
                 keys.begin()
 
     def _begin(self) -> None:
-        """Fetch the keys of all issuers, side by side, and wait for them for a while. Once in each process."""
+        """Fetch the keys of all issuers, side by side, and wait for them for a while. Once in each process.
+
+        uWSGI makes its workers right after this, and a worker hangs if another thread is running then. So this waits
+        for the end of the threads, not only for the keys.
+        """
         with self._lock:
             if self._process == os.getpid():
                 return
             assert self._state is not None
             self._state = _state_of(self._state.policy, None)
             end = time.monotonic() + PATIENCE
-            for event in [keys.begin() for keys in self._state.keys.values()]:
-                if event is not None:
-                    event.wait(max(0.0, end - time.monotonic()))
+            for fetching in [keys.begin() for keys in self._state.keys.values()]:
+                if fetching is not None:
+                    fetching.join(max(0.0, end - time.monotonic()))
             self._process = os.getpid()
 
     def current(self) -> State:

@@ -141,6 +141,17 @@ def test_keys_are_fetched_before_the_first_request(broker: HttpsBroker) -> None:
     assert broker.issuer.seen.count("/keys") == 2
 
 
+def test_no_thread_is_left_after_the_application_is_loaded(broker: HttpsBroker) -> None:
+    broker.write(
+        *[broker.rule(issuer=f"https://{number}.example", keys=f"{broker.issuer.url}/keys") for number in range(8)]
+    )
+    count = "import threading; import git_credential_bbjwt.serving.wsgi; print(threading.active_count())"
+    done = subprocess.run([sys.executable, "-c", count], env=broker.environment, capture_output=True, text=True)
+
+    assert done.stdout == "1\n", done.stderr
+    assert broker.issuer.seen.count("/keys") == 8
+
+
 def test_rotation_at_the_issuer_needs_no_action(broker: HttpsBroker) -> None:
     broker.start(workers=2)
     until(lambda: broker.issuer.seen.count("/keys") == 2)
