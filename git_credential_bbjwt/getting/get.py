@@ -98,6 +98,8 @@ def requested_repository(request: Request, catalogue: Catalogue) -> Repository |
     if request.protocol != b"https":
         if request.protocol == b"http":
             warning(f"no token is sent over plain http: use https://{host}/ in the remote's URL")
+        else:
+            trace("the protocol of the request is not https")
         return None
     if request.path is None:
         note(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import (
     AnothersWorkspaceError,
+    BadAnswerError,
     BudgetSpentError,
     ConnectionFailedError,
     CredentialError,
@@ -49,14 +50,15 @@ class Connect:
         # The payload names no slug, so only Bitbucket knows whose repository this is.
         try:
             return self._mint(request.repository, request.scope)
-        except AnothersWorkspaceError:
+        except AnothersWorkspaceError as other:
+            trace(other.what)
             return None
         except RefusedError as refusal:
             if refusal.is_about_repository:
                 trace(f"{refusal.what}, so it does not belong to this installation")
                 return None
             raise UndecidedError(refusal.what, refusal.hint) from refusal
-        except (BudgetSpentError, ConnectionFailedError) as failure:
+        except (BadAnswerError, BudgetSpentError, ConnectionFailedError) as failure:
             raise UndecidedError(failure.what, failure.hint) from failure
 
     def _mint(self, repository: Repository, scope: str) -> Token:

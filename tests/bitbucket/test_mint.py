@@ -77,16 +77,20 @@ def test_personal_workspaces_payload_is_silent_about_others(acme: Workspace, is_
 def test_look_up_with_another_workspaces_uuid_is_an_error_only_if_the_payload_names_the_slug(acme: Workspace) -> None:
     acme.write_personal_installation()
     other = Fault(change=lambda good: good | {"workspace": {"uuid": "{00000000-0000-0000-0000-000000000000}"}})
-    acme.bitbucket.misbehave("api", other)
+    acme.bitbucket.misbehave("api", other, other)
     done = acme.get()
     assert (done.stdout, done.stderr) == ("", "")
+    assert "in another workspace" in acme.get("--verbose").stderr
 
     acme.write_installation()
     acme.bitbucket.misbehave("api", other)
     assert_quits(acme.get(check=False), "another workspace", "slug")
 
 
-@pytest.mark.parametrize("fault", [Fault(status=401, body=b"no"), Fault(status=410), Fault(status=500)])
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(status=401, body=b"no"), Fault(status=410), Fault(status=500), Fault(status=200, body=b"<html>")],
+)
 def test_undecided_look_up_is_an_error_and_left_to_other_helpers(acme: Workspace, fault: Fault) -> None:
     acme.write_personal_installation()
     acme.bitbucket.misbehave("api", fault)

@@ -61,6 +61,7 @@ def test_other_protocols_get_no_answer(acme: Workspace, protocol: str) -> None:
     data = request(acme.url).replace("protocol=https", f"protocol={protocol}")
 
     assert silent(acme.machine.bbjwt("get", data=data))
+    assert "not https" in acme.machine.bbjwt("--verbose", "get", data=data).stderr
 
 
 def test_the_certificate_request_of_git_has_an_empty_host_and_gets_no_answer(acme: Workspace) -> None:
