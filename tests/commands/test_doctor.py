@@ -548,6 +548,8 @@ def test_broker_of_a_variable_that_git_does_not_use(acme: Workspace) -> None:
 
     (machine.home / ".gitconfig").unlink()
     assert failures(machine, "--host", acme.bitbucket.host, acme.url, **changes) == []
+    shown = machine.bbjwt("doctor", "--host", acme.bitbucket.host, acme.url, also=changes).stdout
+    assert f"git-credential-bbjwt --host={acme.bitbucket.host} configure" in shown
     machine.bbjwt("--host", acme.bitbucket.host, "exec", "--", "git", "ls-remote", acme.url, also=changes)
 
 

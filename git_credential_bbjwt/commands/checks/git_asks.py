@@ -163,7 +163,9 @@ def _broker(subject: Subject, url: str) -> Iterator[Check]:
 def _not_asked(subject: Subject, url: str) -> Check:
     # A job that brings its installation along may switch the helper on by `exec` only.
     is_injected = bool(subject.asked) or any(not one.secret_place.is_registered for one in subject.installations)
-    command = " ".join([APP_NAME, *map(quote, helper_words(subject.options))])
+    # What a variable says is not repeated: it may hold a secret, and both commands read the variable, too.
+    given = [word for word in helper_words(subject.options) if word.partition("=")[0] in subject.options.given]
+    command = " ".join([APP_NAME, *map(quote, given)])
     configure = f"{command} configure"
     execute = f"for one command: {command} exec -- git clone {url if subject.repository is not None else 'URL'}"
     unread = _why_settings_are_not_read()
