@@ -5,8 +5,9 @@
 # credential ends after the 401. So that git does not prompt, npm runs it with GIT_ASKPASS=echo, unless the user has set an
 # askpass program. `echo` succeeds, and git takes the prompt that it prints for the answer. The server sees a failed login of the
 # user "Username for …", and the helpers have to erase a credential that none of them gave. npm's documentation says that
-# GIT_ASKPASS is passed to git, and not that npm sets it. With `GIT_ASKPASS=false`, npm sends no login. Composer 2.5.5 sends the
-# text, too, even if GIT_ASKPASS is set (https://github.com/composer/composer/issues/7084, where echo is said to answer nothing).
+# GIT_ASKPASS is passed to git, and not that npm sets it. With `GIT_ASKPASS=false`, npm sends no login. Bun 1.4.5 sends the text,
+# too, and so does Composer 2.5.5, even if GIT_ASKPASS is set (https://github.com/composer/composer/issues/7084, which takes the
+# answer of echo for empty).
 #
 # Needs node and npm.
 set -eu
