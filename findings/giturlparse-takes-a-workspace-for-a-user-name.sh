@@ -2,7 +2,7 @@
 # giturlparse writes the workspace of a Bitbucket URL into its https URL as the user name.
 #
 # giturlparse 0.16.0 with git 2.39.5. One expects that `url2https` of https://bitbucket.org/workspace/repository.git is that URL,
-# as for GitHub and GitLab. In 2013, Bitbucket's clone URLs of a person's repositories were https://person@bitbucket.org/person/...
+# as for GitHub and GitLab. In 2013, Bitbucket's clone URL of one's own repository was https://person@bitbucket.org/person/...
 # (https://github.com/libgit2/libgit2/pull/1298), and giturlparse still makes this form, even if the given URL has another user.
 # A workspace cannot log in, but git asks its helpers for the credential of that user. git-credential-store, which compares user
 # names, has none, so a clone of the new URL fails although a clone of the given URL works. The documentation shows new URLs only
