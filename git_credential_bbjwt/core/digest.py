@@ -1,10 +1,7 @@
 """The digest for file names and for comparisons."""
 
-# hashlib loads OpenSSL, which takes a third of a Python start. The interpreter's own BLAKE2 is the same function.
-try:
-    from _blake2 import blake2b
-except ImportError:
-    from hashlib import blake2b
+# hashlib loads OpenSSL, which takes a third of a Python start, although it takes BLAKE2 from this module.
+from _blake2 import blake2b
 
 
 def digest(*parts: "str | bytes") -> str:

@@ -25,7 +25,7 @@ def _home() -> str | None:
             import pwd
 
             home = pwd.getpwuid(os.getuid()).pw_dir
-        except (ImportError, KeyError):
+        except KeyError:
             return None
     try:
         found = os.stat(home) if home.startswith("/") else None
@@ -37,15 +37,15 @@ def _home() -> str | None:
 
 
 def _belongs_to_another(path: str) -> bool:
-    """Return whether ``path``, or the nearest existing folder above it, belongs to neither this user nor root."""
+    """Return whether ``path``, or the nearest existing folder above it, belongs to neither this user nor root.
+
+    ``path`` is absolute.
+    """
     while True:
         try:
             return not is_trusted_owner(os.stat(path).st_uid, path)
         except OSError:
-            above = os.path.dirname(path)
-            if above == path:
-                return False
-            path = above
+            path = os.path.dirname(path)
 
 
 def home_is_anothers() -> bool:

@@ -36,12 +36,7 @@ class Repository:
         self.name = name
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Repository):
-            return NotImplemented
-        return (self.host, self.workspace, self.name) == (other.host, other.workspace, other.name)
-
-    def __hash__(self) -> int:
-        return hash((self.host, self.workspace, self.name))
+        return isinstance(other, Repository) and self.url == other.url
 
     @property
     def full_name(self) -> str:

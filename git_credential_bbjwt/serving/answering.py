@@ -160,7 +160,7 @@ class Answering:
             cache.close()
         if token is None:
             raise _NothingToSayError("no installation, command or broker serves the repository", repository.full_name)
-        if token.opens_workspace and not settings.whole_workspace:  # The token is another broker's.
+        if token.opens_workspace and not settings.whole_workspace:  # Checked again, for every kind of vendor.
             raise WholeWorkspaceError
         return token
 

@@ -8,10 +8,11 @@ import sys
 
 
 def load() -> None:
-    """Set up the environment's packages as usual (Python's documentation, "site"); once, and only if needed."""
-    global _loaded
-    if sys.flags.no_site and not _loaded:
-        _loaded = True
+    """Set up the environment's packages as usual (Python's documentation, "site"), if that is needed.
+
+    Call this only once.
+    """
+    if sys.flags.no_site:
         packages = sys.path.pop(0)  # The command's file put them first; `site` adds them after Python's own library.
         import site
 
@@ -19,6 +20,3 @@ def load() -> None:
         if packages not in sys.path:
             # An upgrade of the system has replaced Python, and `site` looks into a folder with the new version's name.
             site.addsitedir(packages)
-
-
-_loaded = False

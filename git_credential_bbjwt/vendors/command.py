@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.digest import digest
-from git_credential_bbjwt.core.failures import CredentialError, InstallationError
+from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.output import hide, note
 from git_credential_bbjwt.core.repository import Repository
@@ -86,6 +86,4 @@ def ask_command(source: OnDemandSource, repository: Repository, budget: Budget) 
             "it must print the payload of BBJWT_WORKSPACE, or nothing and exit with 0",
         )
     first = chosen(serving, repository.workspace, "") or serving[0]
-    if not first.shared_secret:
-        raise InstallationError(f"{where}: sharedSecret is missing")
     return [first, *[one for one in serving if one.after_connect and one != first][:1]]
