@@ -148,11 +148,6 @@ def _consumer(response: Response, host: str, remedy: str) -> tuple[str, str]:
             f"{host} gives the OAuth consumer no token, because it is not private ({response.status})",
             "edit the consumer and tick *This is a private consumer* (Workspace settings, OAuth consumers)",
         )
-    if _says(response, "unsupported grant type"):
-        return (
-            f"{host} does not know the client credentials grant ({response.status})",
-            "run git-credential-bbjwt doctor URL, or get other tokens from a broker (--broker)",
-        )
     return (
         f"{host} does not accept the OAuth consumer's key and secret ({response.status})",
         f"check both in Bitbucket (Workspace settings, OAuth consumers), then {remedy}",

@@ -48,13 +48,13 @@ class Sources:
         return self.stamp(repository) if all(source.is_settled() for source in self.every) else ""
 
 
-def _payload_in_variable(variable: str) -> Source:
+def _payload_in_variable(value: str) -> Source:
     """Return the payload in a variable or in the file it names. The value may be a secret, so it is never shown.
 
     White space around it is ignored, because values of CI variables often end with a line break.
     """
-    value = os.environ[variable].strip()
-    where = f"the variable {variable}"
+    value = value.strip()
+    where = "the variable BBJWT_INSTALLATION"
     if len(value) < _LONGEST_PATH and os.path.lexists(value):
         return Payload.in_file(value)
     payload = unpacked(value.encode("utf-8", "surrogateescape"))
@@ -102,7 +102,7 @@ def _in_order(options: HelperOptions, hosts: tuple[str, ...]) -> "Iterator[Sourc
     if options.installation_command is not None:
         yield _command("the command of --installation-command", options.installation_command, hosts)
     if environ.get("BBJWT_INSTALLATION"):
-        yield _payload_in_variable("BBJWT_INSTALLATION")
+        yield _payload_in_variable(environ["BBJWT_INSTALLATION"])
     if environ.get("BBJWT_INSTALLATION_COMMAND"):
         yield _command("the command of BBJWT_INSTALLATION_COMMAND", environ["BBJWT_INSTALLATION_COMMAND"], hosts)
     if environ.get("CREDENTIALS_DIRECTORY"):

@@ -33,13 +33,11 @@ def workspace_urls(installations: Iterable[Installation]) -> list[str]:
 def _helper_value(words: list[str]) -> str:
     """Return how git's configuration names the helper with the options ``words``.
 
-    By its absolute path, because cron and desktops have no PATH. Raises CredentialError if it is not installed.
+    By its absolute path, because cron and desktops have no PATH.
     """
     called = sys.argv[0]
     if os.path.basename(called).removesuffix(".exe") != APP_NAME:
-        called = shutil.which(APP_NAME) or ""
-    if not called:
-        raise CredentialError(f"{APP_NAME} is not installed as a command", "run ./install.sh, or use pipx")
+        called = shutil.which(APP_NAME) or called
     path = os.path.abspath(called)
     if os.name == "nt":  # Git for Windows runs a helper by a Unix shell.
         path = path.replace("\\", "/") + ("" if path.lower().endswith(".exe") else ".exe")
