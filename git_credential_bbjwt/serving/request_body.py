@@ -1,8 +1,8 @@
 """The body of a request to the https broker: its type, its length, and the time it may take to arrive.
 
 A client that has proved its identity may still send its request a byte a minute, and would hold a thread all the time.
-gunicorn does not bound that, but hands its socket to the application (``gunicorn.socket``). Under other servers, nothing
-can be done about it here. Source: PEP 3333, "Input and Error Streams".
+gunicorn does not bound that, but hands its socket to the application (``gunicorn.socket``). Under other servers,
+nothing can be done about it here. Source: PEP 3333, "Input and Error Streams".
 """
 
 import contextlib
