@@ -31,7 +31,8 @@ def workspace_token(asking: Asking, consumer: OAuthConsumer, request: TokenReque
             if record.fingerprint not in request.refused:
                 return cached_workspace_token(asking, slot, record, is_only=is_only)
             if not may_be_replaced(slot, record):
-                asking.slot(request.repository).close(None)
+                if not asking.must_keep:  # A broker's client must not close the repository for the other clients.
+                    asking.slot(request.repository).close(None)
                 raise closed_error(request.repository, CLOSED_FOR, opens_workspace=True)
         token = consumer.token(request)
         keep(asking, slot, token, is_settled=is_only)

@@ -69,6 +69,8 @@ def test_refused_token_is_replaced_once_a_minute_for_all_repositories(acme: Work
     for name in ("widgets", "lib-a", "lib-b"):
         refused = request(f"{acme.bitbucket.base_url}/acme/{name}") + f"capability[]=state\nstate[]={state(token)}\n\n"
         assert "password" not in given(only_consumer.serve(refused, *WHOLE))
+        others = request(f"{acme.bitbucket.base_url}/acme/{name}") + "\n"
+        assert given(only_consumer.serve(others, *WHOLE))["password"] == token
     assert requests(acme) == 1
 
 
