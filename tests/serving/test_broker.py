@@ -776,6 +776,22 @@ def test_a_refused_token_that_is_not_stored_does_not_come_back(acme: Workspace, 
     assert broker.lines() == []
 
 
+@pytest.mark.usefixtures("broker")
+def test_tokens_that_the_server_refused_are_named_from_then_on_and_not_accepted_again(acme: Workspace) -> None:
+    token, told = acme.machine.home / "token", acme.machine.home / "asked"
+    options = asking(acme, f"cat >{told}; echo password=$(cat {token}); echo password_expiry_utc=9999999999")
+
+    def get(refused: str, returned: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        token.write_text(returned)
+        return acme.get(*options, extra=f"capability[]=state\nstate[]={state(refused)}\n", check=check)
+
+    assert answer(get("none", "first"))["password"] == "first"
+    assert_quits(get("first", "first", check=False), "a token that the server has already refused")
+    assert answer(get("first", "second"))["password"] == "second"
+    assert answer(get("second", "third"))["password"] == "third"
+    assert state("first")[: len("bbjwt:") + 16] in told.read_text()
+
+
 @pytest.mark.parametrize("token", ["!~", "a!", "~"])
 def test_every_visible_character_may_be_in_a_token(token: str) -> None:
     found = parse_answer(f"password={token}\n\n".encode(), b"", WIDGETS, "broker-x")
