@@ -8,11 +8,15 @@ import pty
 import random
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from git_credential_bbjwt.core.digest import digest
+from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.installations.installation import CLOUD_API_URL, CLOUD_BASE_URL, Installation
+from git_credential_bbjwt.installations.registry_changes import RegistryFolder
 from tests.conftest import (
     COMMAND,
     PATIENCE,
@@ -236,6 +240,33 @@ def test_a_workspace_is_found_by_its_uuid(unregistered: Workspace) -> None:
     url = f"{unregistered.bitbucket.base_url}/{unregistered.app.workspace_uuid}/{unregistered.widgets.uuid}"
 
     assert "password" in answer(unregistered.machine.get(url))
+
+
+@pytest.mark.parametrize("words", [["register", "--insecure-storage", "-"], ["unregister", "acme"]])
+def test_entry_that_others_can_write_is_not_changed(unregistered: Workspace, words: list[str]) -> None:
+    data = lines(payloads(unregistered, 1))
+    unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=data)
+    (entry,) = entries_of(unregistered.machine)
+    before = entry.read_bytes()
+    entry.chmod(0o606)
+    done = unregistered.machine.bbjwt(*words, data=data, check=False)
+
+    assert done.returncode == 1
+    assert f"chmod go-w {entry}" in done.stderr
+    assert entry.read_bytes() == before
+
+
+def test_process_that_was_stopped_too_long_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    registry = RegistryFolder()
+    new = Installation("key", CLOUD_BASE_URL, CLOUD_API_URL, registry.path, workspaces=("acme",))
+    with registry.changing() as change:
+        change.put([new])
+        os.unlink(f"{registry.config_folder}/installations.lock")  # Another process has taken it over.
+        with pytest.raises(InstallationError, match="was stopped for so long"):
+            change.commit()
+
+    assert list(registry) == []
 
 
 def test_pointer_without_an_entry_is_ignored(unregistered: Workspace) -> None:
