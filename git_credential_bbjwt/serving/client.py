@@ -20,7 +20,12 @@ _KEY_FIELDS = {
     "ecdsa-sha2-nistp256": 2,
     "ecdsa-sha2-nistp384": 2,
     "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519": 2,
+    "sk-ecdsa-sha2-nistp256": 3,
 }
+
+# The keys of security keys (OpenSSH's PROTOCOL.u2f) have names with this ending, which their certificates' names lack.
+_OPENSSH = "@openssh.com"
 
 
 def identify_client() -> dict[str, object]:
@@ -90,7 +95,7 @@ def _of_certificate(kind: str, blob: bytes) -> dict[str, object]:
     (serial,) = struct.unpack(">Q", rest[:8])
     (key_id, _), rest = _strings(rest[12:], 2)  # after the certificate's type: the key ID, the principals
     (*_, authority), _ = _strings(rest[16:], 4)  # after its times: critical options, extensions, reserved, authority
-    name = plain.encode()
+    name = (plain + _OPENSSH if plain.startswith("sk-") else plain).encode()
     return {
         "key": _fingerprint(struct.pack(">I", len(name)) + name + key),
         "key_id": key_id.decode("utf-8", "replace"),

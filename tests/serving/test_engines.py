@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import shutil
@@ -118,6 +119,29 @@ def test_the_audit_of_a_certificate_has_its_key_its_id_and_its_authority(
         "serial": 42,
         "authority": fingerprint(folder / "another.pub"),
     }
+
+
+POINT = bytes.fromhex(  # of the curve nistp256
+    "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+    "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("sk-ssh-ed25519", [bytes(32), b"ssh:"]), ("sk-ecdsa-sha2-nistp256", [b"nistp256", POINT, b"ssh:"])],
+)
+def test_the_certificate_of_a_security_key_has_its_key(tmp_path: Path, kind: str, fields: list[bytes]) -> None:
+    keygen = need("ssh-keygen")
+    named = f"{kind}@openssh.com"
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in [named.encode(), *fields])
+    (tmp_path / "key.pub").write_text(f"{named} {base64.b64encode(blob).decode()}\n")
+    subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "authority"], check=True)
+    subprocess.run([keygen, "-q", "-s", "authority", "-I", "job", "-z", "7", "key.pub"], check=True, cwd=tmp_path)
+    shown = subprocess.run([keygen, "-lf", tmp_path / "key.pub"], check=True, capture_output=True, text=True).stdout
+    found = client.key_of(b"publickey " + (tmp_path / "key-cert.pub").read_bytes())
+
+    assert (found["key"], found["key_id"], found["serial"]) == (shown.split()[1], "job", 7)
 
 
 def test_file_of_another_user_does_not_name_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
