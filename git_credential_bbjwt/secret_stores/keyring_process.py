@@ -54,7 +54,7 @@ def _forbid_windows_of_macos() -> None:
 
 def _failure(problem: Exception, backend: str) -> KeyringReply:
     """Return the reply for an exception of a backend. Backends are other people's code and can raise anything."""
-    from keyring.errors import InitError, KeyringLocked, NoKeyringError, PasswordDeleteError
+    from keyring.errors import InitError, KeyringLocked, PasswordDeleteError
 
     reason = _reason(problem)
     if isinstance(problem, secret_service.LockedItemError):
@@ -69,8 +69,6 @@ def _failure(problem: Exception, backend: str) -> KeyringReply:
         return KeyringReply(Outcome.LOCKED, reason=str(problem), backend=backend)
     if isinstance(problem, PasswordDeleteError):
         return KeyringReply(Outcome.ABSENT, backend=backend)
-    if isinstance(problem, NoKeyringError):
-        return KeyringReply(Outcome.UNUSABLE, reason="no keyring backend is usable here", backend=backend)
     return KeyringReply(Outcome.FAILED, reason=reason, backend=backend)
 
 

@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import socket
-import sys
 import time
 
 # First of all the libraries that check signatures, so that nothing can keep a part of them out of this process.
@@ -42,8 +41,6 @@ def _application() -> Application:
     divert(_log)
     path = os.environ.get("BBJWT_BROKER_CONFIG", "")
     try:
-        if sys.platform == "win32":
-            raise UsageError("the https broker does not run on Windows", "run it on Linux")
         if not os.path.isabs(path):
             raise UsageError(
                 "BBJWT_BROKER_CONFIG does not name the broker's configuration",
