@@ -22,7 +22,7 @@ from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
 from git_credential_bbjwt.core.places import APP_NAME
-from git_credential_bbjwt.core.repository import CLOUD_HOST
+from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.entries import ConfigLevel, entries, known_urls, workspace_urls
 from git_credential_bbjwt.git.helper_lines import beside_this_one
@@ -149,7 +149,8 @@ def _warn_of_others(url: str, *, exclusive: bool) -> None:
     others = [(one, "is asked before this helper, and may answer with another password") for one in before if this_one]
     others += [(one, "is offered this helper's tokens after use, and stores them") for one in after if one.stores]
     for helper, what in others:
-        remedy = f"to ask this helper only: {APP_NAME} configure --exclusive"
+        only = f" --workspace {this_one.path}" if this_one is not None and is_name(this_one.path) else ""
+        remedy = f"to ask this helper only: {APP_NAME} configure --exclusive{only}"
         if exclusive:
             remedy = f"remove it from {helper.file}, which git reads later"
         warning(f"{helper.described} {what} for {url}; {remedy}")

@@ -64,6 +64,16 @@ class Helper(Setting):
         return "it has a word that is no option" if rest and rest not in (["$1"], ["$@"]) else ""
 
     @property
+    def is_on(self) -> bool:
+        """Whether it is a switch, and not off."""
+        return not is_false(self.value)
+
+    @property
+    def path(self) -> str:
+        """The path of its URL, without slashes around it: a workspace, or nothing."""
+        return urlsplit(self.url).path.strip("/")
+
+    @property
     def may_call_this_one(self) -> bool:
         """Whether it is a shell command that has this helper's name in it."""
         return self.value.startswith("!") and "credential-bbjwt" in self.value and not self.is_this_one
@@ -124,9 +134,9 @@ def options_for(url: str) -> Iterator[HelperOptions]:
             yield parse_options(helper.options)[0]
 
 
-def use_http_path(url: str) -> bool:
-    """Return whether git sends the path with requests for ``url``. Raises GitError."""
-    return any(not is_false(setting.value) for setting in _settings("usehttppath", url)[-1:])
+def path_switch(url: str) -> Helper | None:
+    """Return the setting that decides whether git sends the path with requests for ``url``. Raises GitError."""
+    return next(reversed(_settings("usehttppath", url)), None)
 
 
 def every() -> list[Helper]:

@@ -147,6 +147,11 @@ class ConfigurationFile:
             raise CredentialError(problem.what, hint) from problem
 
 
+def written_by_configure(setting: Setting) -> bool:
+    """Return whether ``setting`` is in the file that `configure` writes by default. Raises CredentialError."""
+    return setting.is_in_file and os.path.realpath(setting.file) == os.path.realpath(_global_files()[0])
+
+
 def file_to_write(level: str) -> ConfigurationFile:
     """Return the file that git writes settings of ``level`` (global, system, local) to. Raises CredentialError."""
     if level != "global":

@@ -449,6 +449,44 @@ def test_the_path_switch_is_read_as_git_reads_it(acme: Workspace, line: str, is_
     assert checks(acme.machine, acme.url)["git configuration"]["ok"] == is_on
 
 
+@pytest.mark.parametrize("level", ["--global", "--local", "--system"])
+def test_settings_that_configure_does_not_write_are_corrected_where_they_are(acme: Workspace, level: str) -> None:
+    folder = acme.machine.home / "it's here"
+    acme.machine.git("init", "-q", folder)
+    acme.machine.environment |= {"GIT_CONFIG_NOSYSTEM": "0", "GIT_CONFIG_SYSTEM": str(acme.machine.home / "system")}
+    acme.machine.bbjwt("configure", "--workspace", "acme")
+
+    def mend(named: str, edit: str) -> None:
+        done = acme.machine.run(COMMAND, "doctor", "--json", acme.url, cwd=folder, check=False)
+        (problem,) = [check for check in json.loads(done.stdout)["checks"] if check["ok"] is False]
+        assert named in problem["detail"]
+        command = problem["remedy"].removeprefix("correct it: ")
+        acme.machine.run("sh", "-c", command, cwd=folder, env=acme.machine.env(GIT_EDITOR=f"sed -i {edit}"))
+        acme.machine.run(COMMAND, "doctor", acme.url, cwd=folder)
+
+    if level != "--system":
+        acme.machine.git("config", level, "credential.useHttpPath", "false", cwd=folder)
+        mend("useHttpPath is off in ", "s/false/true/")
+    if level != "--global":
+        (acme.machine.home / ".gitconfig").unlink()
+        acme.machine.git("config", level, f"credential.{base(acme)}.helper", "/gone/git-credential-bbjwt", cwd=folder)
+        acme.machine.git("config", level, f"credential.{base(acme)}.useHttpPath", "true", cwd=folder)
+        mend("by which git finds no program", f"s#/gone/.*#{COMMAND}#")
+
+
+def test_remedies_for_a_workspaces_line_are_for_that_workspace(acme: Workspace) -> None:
+    config = acme.machine.home / ".gitconfig"
+    config.write_text("[credential]\n\thelper = cache\n")
+    acme.machine.bbjwt("configure", "--workspace", "acme")
+    remedy = only_failure(acme.machine, acme.url)[2]
+    assert remedy == "run: git-credential-bbjwt configure --exclusive --workspace acme"
+    assert remedy.removeprefix("run: ") in acme.machine.bbjwt("configure", "--workspace", "acme").stderr
+    acme.machine.run("sh", "-c", remedy.removeprefix("run: "))
+
+    assert failures(acme.machine, acme.url) == []
+    assert f'[credential "{base(acme)}"]' not in config.read_text()
+
+
 def test_setting_without_a_value_stops_git(acme: Workspace) -> None:
     config = acme.machine.home / ".gitconfig"
     config.write_text(f"{config.read_text()}[credential]\n\tuseHttpPath\n")

@@ -6,13 +6,13 @@ import shutil
 import sys
 from collections.abc import Generator, Iterator
 from shlex import quote
-from urllib.parse import urlsplit
 
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
 from git_credential_bbjwt.core.option_table import helper_words, merged
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME, git_home, home_is_anothers
+from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
@@ -24,7 +24,7 @@ from git_credential_bbjwt.git.run import (
     git_version,
     global_file_by_environment,
 )
-from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings
+from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings, written_by_configure
 
 _NAME = "git configuration"
 
@@ -41,7 +41,6 @@ _ADDED = (
 
 _SET_HOME = """run: export HOME="$(getent passwd "$(id -u)" | cut -d: -f6)\""""
 _CONFIGURE = f"run: {APP_NAME} configure"
-_EXCLUSIVE = f"run: {APP_NAME} configure --exclusive"
 
 
 def version() -> Generator[Check, None, bool]:
@@ -120,7 +119,9 @@ def _asks(subject: Subject, url: str) -> Iterator[Check]:
     if this is None:
         yield _not_asked(subject, url)
         return
-    what, remedy = "", _CONFIGURE
+    only = f" --workspace {this.path}" if is_name(this.path) else ""
+    configure, exclusive = f"run: {APP_NAME} configure{only}", f"run: {APP_NAME} configure --exclusive{only}"
+    what, remedy = "", configure if written_by_configure(this) else f"correct it: {this.edit}"
     if this.program == "bbjwt" and shutil.which(APP_NAME) is None:
         what = f"{this.file} names bbjwt, which is not on PATH"
     elif this.is_dead:
@@ -134,16 +135,20 @@ def _asks(subject: Subject, url: str) -> Iterator[Check]:
     if before:
         names = ", ".join(helper.described for helper in before)
         what = f"git asks {names} before this helper for {url}; it may answer first, or keep expired tokens"
-        yield failed(_NAME, what, _EXCLUSIVE)
-    if not helper_lines.use_http_path(url):
+        yield failed(_NAME, what, exclusive)
+    switch = helper_lines.path_switch(url)
+    if switch is None or not switch.is_on:
         what = f"git does not say which repository of {url} it wants, because useHttpPath is off"
-        yield failed(_NAME, what, _CONFIGURE)
-    if not before and helper_lines.use_http_path(url):
+        if switch is not None and (switch.file, switch.url) != (this.file, this.url):
+            yield failed(_NAME, f"{what} in {switch.file}", f"correct it: {switch.edit}")
+        else:
+            yield failed(_NAME, what, configure)
+    elif not before:
         yield passed(_NAME, f"git asks this helper for {url}, with the path")
     for helper in after:
         # Git reads a repository's own settings, and often those of a workspace, after what `configure` writes.
-        is_later = helper.scope in FOLDERS_OWN or not helper.is_in_file or bool(urlsplit(helper.url).path.strip("/"))
-        remedy = f"remove it: {helper.edit}" if is_later else _EXCLUSIVE
+        is_later = helper.scope in FOLDERS_OWN or not helper.is_in_file or helper.path not in ("", this.path)
+        remedy = f"remove it: {helper.edit}" if is_later else exclusive
         if helper.described.startswith("store "):
             yield failed(_NAME, f"{helper.described} writes this helper's tokens to a file in the clear", remedy)
         elif helper.stores:
