@@ -34,7 +34,7 @@ from git_credential_bbjwt.network.http1 import read_body, send_request
 from git_credential_bbjwt.network.response import BrokenResponseError, Response, TooLongError, http_time
 from git_credential_bbjwt.network.route import find_proxy
 from git_credential_bbjwt.serving.answer import Answer
-from git_credential_bbjwt.serving.audit import audit_line
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE, audit_line
 from git_credential_bbjwt.serving.client import key_of
 from git_credential_bbjwt.tokens.token import Token, record_of
 from git_credential_bbjwt.vendors.broker_answer import parse_answer
@@ -280,7 +280,7 @@ def user_of_ssh(data: bytes) -> None:
     """The key from sshd becomes values for the audit, whatever its certificate contains."""
     found = key_of(data)
     assert set(found) <= {"key", "key_id", "serial", "authority"}
-    line = audit_line(Answer(200, b""), {"by": "ssh", **found}, "repository")
+    line = audit_line(Answer(200, b""), {"by": "ssh", **found}, "repository", LONGEST_VALUE)
     assert line.isascii()
     assert b"\n" not in line
 

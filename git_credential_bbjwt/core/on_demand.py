@@ -41,8 +41,8 @@ class BrokerSource(OnDemandSource):
         where: str,
         how: str,
         hosts: tuple[str, ...],
-        id_token_command: str | None = None,
-        id_token_file: str | None = None,
+        id_token_command: str | None,
+        id_token_file: str | None,
     ) -> None:
         super().__init__(where, how, hosts)
         self.id_token_command = id_token_command

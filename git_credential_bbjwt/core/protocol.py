@@ -175,15 +175,13 @@ def state_entry(fingerprint: str) -> str:
     return _STATE_PREFIX + fingerprint
 
 
-def fresh_answer(token: str, expires: int | None, username: str = USERNAME) -> bytes:
+def fresh_answer(token: str, expires: int | None, username: str) -> bytes:
     """Return the answer with a new token. ``expires`` is a Unix time, None if it is not known."""
     end = [] if expires is None else [("password_expiry_utc", str(expires))]
     return format_answer([("username", username), ("password", token), *end])
 
 
-def cached_answer(
-    request: Request, token: str, expires: int | None, fingerprint: str, username: str = USERNAME
-) -> bytes:
+def cached_answer(request: Request, token: str, expires: int | None, fingerprint: str, username: str) -> bytes:
     """Return the answer with a cached token. With ``continue``, git asks again if the server refuses the token."""
     answer = fresh_answer(token, expires, username)
     if b"state" in request.capabilities:

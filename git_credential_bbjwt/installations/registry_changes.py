@@ -38,7 +38,7 @@ _ATTEMPTS = 100
 class RegistryFolder:
     """The user's registry, or the system's, which everybody can read and only its owner can write."""
 
-    def __init__(self, *, system: bool = False) -> None:
+    def __init__(self, *, system: bool) -> None:
         """Find the registry's folder. Raises InstallationError if the user has no home folder."""
         folder = site_config_folder() if system else user_config_folder()
         if folder is None:

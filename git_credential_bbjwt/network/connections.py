@@ -73,7 +73,7 @@ class Origin:
     and the work of a keyring run in parallel.
     """
 
-    def __init__(self, base_url: str, network: Network, path: str = "") -> None:
+    def __init__(self, base_url: str, network: Network, path: str) -> None:
         self.base_url = base_url
         self.host = urlsplit(base_url).netloc
         self._url = base_url + path

@@ -148,9 +148,7 @@ def audit_to(where: str) -> Write:
     raise UsageError("--audit needs syslog, none, or the absolute path of a file", "write for example --audit syslog")
 
 
-def audit_line(
-    answer: Answer, client: dict[str, object], scope: str, longest: int = LONGEST_VALUE, **fields: object
-) -> bytes:
+def audit_line(answer: Answer, client: dict[str, object], scope: str, longest: int, **fields: object) -> bytes:
     """Return one line without its end. Each value has at most ``longest`` characters, or fewer to shorten the line.
 
     ``client`` is what is known about the client: the member ``asker`` of the line.

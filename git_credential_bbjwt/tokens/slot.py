@@ -52,7 +52,7 @@ class Slot:
             return None
         return read_record(self._cache.tokens, self.name, self.repository, self.scope, self.app)
 
-    def can_keep(self, *, opens_workspace: bool = False) -> bool:
+    def can_keep(self, *, opens_workspace: bool) -> bool:
         """Return whether a token may be kept here."""
         return self._cache.tokens is not None and (not opens_workspace or self._cache.keeps_workspace_tokens)
 

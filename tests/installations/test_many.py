@@ -258,7 +258,7 @@ def test_entry_that_others_can_write_is_not_changed(unregistered: Workspace, wor
 
 def test_process_that_was_stopped_too_long_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    registry = RegistryFolder()
+    registry = RegistryFolder(system=False)
     new = Installation("key", CLOUD_BASE_URL, CLOUD_API_URL, registry.path, workspaces=("acme",))
     with registry.changing() as change:
         change.put([new])

@@ -952,7 +952,7 @@ def test_the_audit_goes_to_the_system_log(tmp_path: Path, monkeypatch: pytest.Mo
     long = Answer(200, b"", cause="x" * 10_000)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         log.bind(place)
-        audit.audit_to("syslog")(audit.audit_line(long, {"by": "uid"}, "repository"))
+        audit.audit_to("syslog")(audit.audit_line(long, {"by": "uid"}, "repository", audit.LONGEST_VALUE))
         line = log.recv(65_536)
 
     assert line.startswith(f"<86>git-credential-bbjwt[{os.getpid()}]: ".encode())

@@ -116,7 +116,7 @@ class Client:
         for name, value in variables.items():
             self._monkeypatch.setenv(name, value)
         session = Session(Budget(20), TokenCache(None, None, None), for_person=False)
-        vendor = Vendor(BrokerSource("the broker", self._fake.url, ()), session)
+        vendor = Vendor(BrokerSource("the broker", self._fake.url, (), None, None), session)
         try:
             return vendor.token(TokenRequest(WIDGETS, "repository", []))
         finally:
