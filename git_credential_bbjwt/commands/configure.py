@@ -25,7 +25,7 @@ from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.entries import ConfigLevel, entries, known_urls, workspace_urls
-from git_credential_bbjwt.git.helper_lines import beside_this_one
+from git_credential_bbjwt.git.helper_lines import beside_this_one, path_switch
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, dotted, git_version, need_git
 from git_credential_bbjwt.installations.catalogue import Catalogue
 
@@ -144,7 +144,14 @@ def _known_workspaces(catalogue: Catalogue) -> list[str]:
 
 
 def _warn_of_others(url: str, *, exclusive: bool) -> None:
-    """Warn of helpers that are asked first or store tokens. Raises GitError."""
+    """Warn of helpers that are asked first or store tokens, and of a later setting that hides the path from this one.
+
+    Raises GitError.
+    """
+    switch = path_switch(url)
+    if switch is not None and not switch.is_on:
+        what = f"useHttpPath is off in {switch.file}, so git will not say which repository it wants"
+        warning(f"{what}; correct it: {switch.edit}")
     before, this_one, after = beside_this_one(url)
     others = [(one, "is asked before this helper, and may answer with another password") for one in before if this_one]
     others += [(one, "is offered this helper's tokens after use, and stores them") for one in after if one.stores]

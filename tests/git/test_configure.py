@@ -352,6 +352,15 @@ def test_configure_warns_of_helpers_that_are_asked_first_or_store_tokens(machine
     assert "warning" not in machine.bbjwt("configure").stderr
 
 
+def test_configure_warns_of_a_path_switch_that_git_reads_later(machine: Machine) -> None:
+    machine.bbjwt("configure")
+    machine.git("config", "--global", "credential.useHttpPath", "false")
+    done = machine.bbjwt("configure")
+
+    assert f"warning: useHttpPath is off in {config(machine)}" in done.stderr
+    assert f"git config --file {config(machine)} --edit" in done.stderr
+
+
 def test_words_of_another_helper_that_are_not_a_program_are_not_shown(machine: Machine) -> None:
     values = (f"!TOKEN={SECRET} run", SECRET, f"!{SECRET}", f"'{SECRET}", f"/{SECRET}/x -y")
     for value in values:
