@@ -35,13 +35,19 @@ _KEYRING_PREFIX = "KEYRING_"
 def for_keyring() -> dict[str, str]:
     """Return the environment for a keyring's process: without secrets, and without git's trace variables.
 
-    Another user's home folder is left out, too, because keyring's configuration can name code to run.
+    Another user's home folder is left out, too, because keyring's configuration can name code to run. The current
+    folder must not choose what is run either, so PATH has no relative entries.
     """
-    return {
+    passed_on = {
         name: value
         for name, value in os.environ.items()
         if name not in _NOT_PASSED_ON and not name.startswith(_TRACE_PREFIX) and not is_anothers(name)
     }
+    return passed_on | {"PATH": os.pathsep.join(_absolute_path())}
+
+
+def _absolute_path() -> list[str]:
+    return [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(folder)]
 
 
 def for_git() -> dict[str, str]:
@@ -82,8 +88,12 @@ else:
     running: set[int] = set()
 
     def find(program: str) -> str:
-        """Return the name by which ``program`` is started. The system looks it up on PATH."""
-        return program
+        """Return the path of ``program`` on PATH, without the current folder. Raises FileNotFoundError."""
+        for folder in _absolute_path():
+            path = os.path.join(folder, program)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
+        raise FileNotFoundError(2, "it is not on PATH", program)
 
     def end_after(seconds: int) -> None:
         """End this process after ``seconds``, whatever it is waiting for."""
@@ -119,7 +129,7 @@ else:
             if not at_terminal:
                 actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
             try:
-                self.pid = os.posix_spawnp(command[0], command, env, file_actions=actions, setsid=not at_terminal)
+                self.pid = os.posix_spawn(find(command[0]), command, env, file_actions=actions, setsid=not at_terminal)
             except BaseException:
                 os.close(self._output)
                 os.close(to_child)

@@ -369,6 +369,24 @@ def test_modules_of_pythonpath_and_the_current_folder_are_not_imported(acme: Wor
     assert "password" in answer(done)
 
 
+@pytest.mark.parametrize("entry", ["", ".", "bin/../."])
+def test_programs_of_the_current_folder_are_not_run(acme: Workspace, entry: str) -> None:
+    planted = acme.machine.home / "planted"
+    (planted / "bin").mkdir(parents=True)
+    for name in ("git", "sh", "cat"):
+        (planted / name).write_text("#!/bin/sh\ntouch was-run\n")
+        (planted / name).chmod(0o755)
+    environment = acme.machine.env(PATH=f"{entry}:{os.environ['PATH']}", BBJWT_INSTALLATION=None)
+    command = (COMMAND, f"--host={acme.bitbucket.host}", f"--installation-command=cat {acme.installation}")
+    for words in (["get"], ["token", acme.url], ["doctor", acme.url]):
+        done = acme.machine.run(
+            *command, *words, data=request(acme.url) + "\n", env=environment, cwd=planted, check=False
+        )
+        assert done.stdout != ""
+
+    assert not (planted / "was-run").exists()
+
+
 @pytest.mark.parametrize("folder", [os.path.dirname(os.__file__), INSTALLED])
 def test_the_current_folder_may_be_one_of_pythons_own(acme: Workspace, folder: str) -> None:
     script = PROJECT / "git_credential_bbjwt/installed/git-credential-bbjwt"
