@@ -28,8 +28,8 @@ class GitError(CredentialError):
     """Git itself could not do what it was asked."""
 
 
-def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -> str:
-    """Run git and return its standard output.
+def run_git(*arguments: str, check: bool = True, seconds: float | None = None, without: str = "") -> str:
+    """Run git, without the variable ``without``, and return its standard output.
 
     Raises GitError if it fails (unless ``check`` is off), is missing, or takes longer than ``seconds``.
     """
@@ -40,7 +40,7 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -
             [child_process.find("git"), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=child_process.for_git(),
+            env={name: value for name, value in child_process.for_git().items() if name != without},
             timeout=seconds,
         )
     except subprocess.TimeoutExpired as problem:
@@ -64,7 +64,7 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None) -
 @cache
 def git_version() -> tuple[int, ...]:
     """Return git's version, such as (2, 39, 5). Raises GitError."""
-    words = run_git("version").split()
+    words = run_git("version", without="GIT_CONFIG_GLOBAL").split()  # Git would wait for a FIFO.
     numbers = words[2].split(".") if len(words) > 2 else []
     return tuple(int(number) for number in numbers[:3] if number.isdigit())
 
