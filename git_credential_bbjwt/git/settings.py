@@ -119,14 +119,13 @@ class ConfigurationFile:
         self._write("--add", key, value)
 
     def remove(self, key: str, values: list[str]) -> None:
-        """Remove those ``values`` of ``key`` that are there. Raises CredentialError."""
+        """Remove ``values`` of ``key``, which the file has. Raises CredentialError."""
         present = set(self.values(key))
         if present and present.issubset(values):
             self._write("--unset-all", key)  # No pattern matches a key that is written without a value.
             return
         for value in dict.fromkeys(values):
-            if value in present:
-                self._write("--unset-all", key, _exactly(value))
+            self._write("--unset-all", key, _exactly(value))
 
     def replace(self, key: str, values: list[str]) -> None:
         """Make ``values``, of which there is at least one, the only ones, in their order. Raises CredentialError."""
