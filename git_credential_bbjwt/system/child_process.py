@@ -47,7 +47,15 @@ def for_keyring() -> dict[str, str]:
 
 
 def _absolute_path() -> list[str]:
-    return [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if os.path.isabs(folder)]
+    """Return the absolute entries of PATH, or if it has none, of the system's default.
+
+    An empty PATH would mean the current folder.
+    """
+    for path in (os.environ.get("PATH", ""), os.defpath):
+        folders = [folder for folder in path.split(os.pathsep) if os.path.isabs(folder)]
+        if folders:
+            return folders
+    return []
 
 
 def for_git() -> dict[str, str]:

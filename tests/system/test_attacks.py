@@ -369,14 +369,14 @@ def test_modules_of_pythonpath_and_the_current_folder_are_not_imported(acme: Wor
     assert "password" in answer(done)
 
 
-@pytest.mark.parametrize("entry", ["", ".", "bin/../."])
-def test_programs_of_the_current_folder_are_not_run(acme: Workspace, entry: str) -> None:
+@pytest.mark.parametrize("path", [":{usual}", ".:{usual}", "bin/../.:{usual}", ".", ""])
+def test_programs_of_the_current_folder_are_not_run(acme: Workspace, path: str) -> None:
     planted = acme.machine.home / "planted"
     (planted / "bin").mkdir(parents=True)
     for name in ("git", "sh", "cat"):
         (planted / name).write_text("#!/bin/sh\ntouch was-run\n")
         (planted / name).chmod(0o755)
-    environment = acme.machine.env(PATH=f"{entry}:{os.environ['PATH']}", BBJWT_INSTALLATION=None)
+    environment = acme.machine.env(PATH=path.format(usual=os.environ["PATH"]), BBJWT_INSTALLATION=None)
     command = (COMMAND, f"--host={acme.bitbucket.host}", f"--installation-command=cat {acme.installation}")
     for words in (["get"], ["token", acme.url], ["doctor", acme.url]):
         done = acme.machine.run(
