@@ -64,6 +64,24 @@ def test_one_token_serves_the_workspace_and_says_so(acme: Workspace, only_consum
     assert given(only_consumer.serve(request(acme.url) + "\n"))["bbjwt-error"] == REFUSED
 
 
+def test_token_of_a_commands_consumer_is_kept_and_returned_only_while_the_operator_allows_it(
+    acme: Workspace, only_consumer: Broker
+) -> None:
+    consumer, runs = acme.machine.home / "consumer", acme.machine.home / "runs"
+    acme.installation.rename(consumer)
+    acme.installation.write_text(json.dumps(acme.bitbucket.payload(acme.bitbucket.install("beta"))))
+    options = (f"--installation-command=echo run >>{runs}; cat {consumer}", f"--host={acme.bitbucket.host}")
+    first, second = (
+        given(only_consumer.serve(request(f"{acme.bitbucket.base_url}/acme/{name}") + "\n", *WHOLE, options=options))
+        for name in ("widgets", "lib-a")
+    )
+
+    assert first == second
+    assert first["bbjwt-opens"] == "workspace"
+    assert given(only_consumer.serve(request(acme.url) + "\n", options=options))["bbjwt-error"] == REFUSED
+    assert runs.read_text() == "run\n"
+
+
 def test_refused_token_is_replaced_once_a_minute_for_all_repositories(acme: Workspace, only_consumer: Broker) -> None:
     token = given(only_consumer.serve(request(acme.url) + "\n", *WHOLE))["password"]
     for name in ("widgets", "lib-a", "lib-b"):
