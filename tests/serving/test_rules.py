@@ -1,15 +1,18 @@
-"""The limits of a client and the errors that a client reads."""
+"""The limits of a client, the errors that a client reads, and the audit's lines."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import select
 import time
 
 import pytest
 
 from git_credential_bbjwt.core.failures import BudgetSpentError
 from git_credential_bbjwt.serving import limits
-from git_credential_bbjwt.serving.answer import TooManyError, _ascii
+from git_credential_bbjwt.serving.answer import Answer, TooManyError, _ascii
+from git_credential_bbjwt.serving.audit import LONGEST_VALUE_BY_HTTPS, audit_line
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.names import LOOKUPS, MINTING, MOST_LOOKUPS
@@ -129,3 +132,14 @@ def test_full_folder_makes_no_mint(kept: TokenCache, monkeypatch: pytest.MonkeyP
 )
 def test_a_client_reads_at_most_five_hundred_printable_characters(text: str, read: str) -> None:
     assert _ascii(text) == read
+
+
+def test_audit_line_fits_into_a_pipe_whatever_the_token_claims() -> None:
+    claims = {f"claim {number}": ["\U0001f40d" * 300] * 40 for number in range(40)}
+    client = {"by": "oidc", "issuer": "https://ci.example", "claims": claims, "rules": ["all"], "jti": 10**5000}
+    line = audit_line(Answer(200, b"", "acme/widgets"), client, "repository", LONGEST_VALUE_BY_HTTPS)
+
+    assert len(line) + 1 < select.PIPE_BUF
+    asker = json.loads(line)["asker"]
+    assert (asker["issuer"], asker["is_cut"]) == ("https://ci.example", True)
+    assert asker["jti"] == "a number that is too large to show"
