@@ -12,6 +12,12 @@ _LONGEST_REASON = 300
 
 _HINT = "check the network, and the proxy in git's configuration and the environment; BBJWT_TRACE=1 shows each attempt"
 
+_ANOTHER_SERVER = "another server or a proxy may be answering in its place: check the network"
+_CHECK_THE_CLOCK = f"check this machine's date; if it is right, {_ANOTHER_SERVER}"
+
+# By OpenSSL's codes (x509_vfy.h): the certificate is not yet valid, has expired, or is for another name or address.
+_HINTS_FOR_CERTIFICATES = {9: _CHECK_THE_CLOCK, 10: _CHECK_THE_CLOCK, 62: _ANOTHER_SERVER, 64: _ANOTHER_SERVER}
+
 
 def attempt_error(problem: Exception, host: str, base_url: str) -> ConnectionFailedError:
     """Return the error for an attempt that failed with ``problem``; raise it if another attempt cannot help."""
@@ -26,11 +32,12 @@ def attempt_error(problem: Exception, host: str, base_url: str) -> ConnectionFai
         ) from problem
     reason = _reason(problem)
     if isinstance(problem, ssl.SSLCertVerificationError):
-        raise ConnectionFailedError(
-            f"the certificate of {host} cannot be verified: {reason}",
+        hint = (
             "if your network has its own certificate authority, name its file: git config --global "
-            f"http.{base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)",
-        ) from problem
+            f"http.{base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)"
+        )
+        hint = _HINTS_FOR_CERTIFICATES.get(getattr(problem, "verify_code", 0), hint)
+        raise ConnectionFailedError(f"the certificate of {host} cannot be verified: {reason}", hint) from problem
     if isinstance(problem, ssl.SSLError) and _wants_certificate(problem.reason):
         raise ConnectionFailedError(
             f"{host}, or a proxy, wants a client certificate: {reason}",

@@ -7,6 +7,7 @@ import ssl
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -18,6 +19,7 @@ from git_credential_bbjwt.network.route import _resolve, find_proxy
 from tests.conftest import LATE, Machine, Workspace, answer, assert_quits, free_port, request
 from tests.emulator import Emulator
 from tests.mint import Mint
+from tests.network.raw_server import RawServer
 from tests.proxy import Proxy, SocksProxy
 
 
@@ -319,8 +321,21 @@ def test_a_certificate_of_another_host_is_refused(acme: Workspace, tmp_path: Pat
         acme.write_installation(baseUrl=other.base_url, baseApiUrl=other.base_api_url)
         done = acme.machine.get(f"{other.base_url}/acme/widgets", check=False, GIT_SSL_CAINFO=str(other.ca_file))
 
-    assert_quits(done, "certificate")
+    assert_quits(done, "certificate", "another server or a proxy")
     assert other.seen == []
+
+
+def test_hint_for_an_expired_certificate_names_the_clock(acme: Workspace, tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", not_after=datetime(2020, 1, 1)).configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    with RawServer(context, lambda _: []) as server:
+        acme.write_installation(baseUrl=server.url, baseApiUrl=server.url)
+        done = acme.machine.get(
+            f"{server.url}/acme/widgets", check=False, GIT_SSL_CAINFO=str(tmp_path / "authority.pem")
+        )
+
+    assert_quits(done, "expired", "this machine's date")
 
 
 # Addresses.
