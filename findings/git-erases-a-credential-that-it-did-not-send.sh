@@ -3,10 +3,10 @@
 #
 # git 2.39.5 with libcurl 7.88.1; git 2.30.2, 2.47.3 and 2.55.0 do the same. CI systems put a job's token into http.extraHeader as
 # an Authorization header. After the token has expired, one expects that git tries the credential of a helper. Git does ask the
-# helper, but a header from the user replaces libcurl's own, so the second request has the expired token again. After its 401, git
-# tells the helpers to erase the credential, and git-credential-store loses a valid password. That the header replaces a credential
-# is known (https://github.com/actions/checkout/issues/162). The manuals of git mention neither that nor the erasing. An empty
-# http.extraHeader removes the headers that were set before it.
+# helper, but a header from the user replaces libcurl's own, so the second request has the expired token again. After its 401,
+# git tells the helpers to erase the credential, and git-credential-store loses a valid password. That the header replaces a
+# credential is known (https://github.com/actions/checkout/issues/162). The manuals of git mention neither that nor the erasing.
+# An empty http.extraHeader removes the headers that were set before it.
 set -eu
 
 folder=$(mktemp -d)
