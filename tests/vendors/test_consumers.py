@@ -94,6 +94,14 @@ def test_many_repositories_and_processes_make_one_request(scene: Scene) -> None:
     assert scene.requests() == 2
 
 
+def test_consumer_in_a_file_that_others_can_read_gets_a_warning(scene: Scene) -> None:
+    scene.acme.installation.write_text(json.dumps(scene.bitbucket.consumer_json(scene.consumer)))
+    scene.acme.installation.chmod(0o644)
+    done = scene.machine.get(scene.acme.url, BBJWT_INSTALLATION=str(scene.acme.installation))
+
+    assert f"others on this machine can read {scene.acme.installation}" in done.stderr
+
+
 def test_request_has_basic_authentication_and_only_the_grant(scene: Scene) -> None:
     scene.register()
     scene.token()
