@@ -161,6 +161,11 @@ def test_header_with_an_extension_is_refused(policy: Policy, name: str) -> None:
         check(signed({**HEADER, name: ["exp"]}, ISSUER.claims()), policy)
 
 
+def test_kid_that_is_not_a_string_is_refused(policy: Policy) -> None:
+    with pytest.raises(NotAcceptedError, match="kid is not a string"):
+        check(signed({**HEADER, "kid": [ISSUER.kid]}, ISSUER.claims()), policy)
+
+
 def test_key_in_the_header_is_never_looked_at(policy: Policy) -> None:
     mine = Issuer(ISSUER.url)
     jwk = as_jwk(mine.keys[mine.kid], kid=mine.kid)
