@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt import __version__
@@ -106,10 +107,25 @@ class Origin:
         attempts together. ``is_final`` says whether a response with the status of an overloaded server is a refusal.
         Raises ConnectionFailedError, BadAnswerError and BudgetSpentError.
         """
-        with self._lock:
+        with self._lock, nullcontext() if limit is None else self._aborted_after(limit):
             return self._repeated(
                 lambda patience: self._attempt(method, target, headers(), body, patience), limit, is_final
             )
+
+    @contextmanager
+    def _aborted_after(self, seconds: float) -> Iterator[None]:
+        """Abort an exchange that takes longer than ``seconds``, because a response that drips is never silent."""
+        timer = threading.Timer(seconds, self._abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _abort(self) -> None:
+        if self._connection is not None:
+            self._connection.abort()
 
     def _repeated(
         self, attempt: Callable[[float], Response], limit: float | None, is_final: Callable[[Response], bool]

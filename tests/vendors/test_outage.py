@@ -49,8 +49,9 @@ def test_token_is_given_with_one_warning_and_not_kept(known: Workspace, fault: F
     assert known.machine.records() == []
 
 
-def test_silent_host_is_given_up_after_half_of_a_short_budget(known: Workspace) -> None:
-    known.bitbucket.misbehave("api", *[SILENCE] * 20)
+@pytest.mark.parametrize("fault", [SILENCE, Fault(drip=0.5)])
+def test_slow_host_is_given_up_after_half_of_a_short_budget(known: Workspace, fault: Fault) -> None:
+    known.bitbucket.misbehave("api", *[fault] * 20)
     started = time.monotonic()
     done = known.get("--timeout=6")
 
