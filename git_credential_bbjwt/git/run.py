@@ -1,6 +1,5 @@
 """Run git and find out its version."""
 
-import os
 from functools import cache
 
 from git_credential_bbjwt.core.failures import CredentialError
@@ -12,9 +11,6 @@ SETTINGS_BY_ENVIRONMENT = (2, 31)
 #: Git since which a ``credential.<url>`` section applies to all URLs below its path; earlier ones need exactly the same
 #: path ("Git v2.26 Release Notes").
 SECTIONS_FOR_PATHS = (2, 26)
-
-# Git since which GIT_CONFIG_GLOBAL names the user's configuration ("Git v2.32 Release Notes").
-_GLOBAL_BY_ENVIRONMENT = (2, 32)
 
 #: Git since which ``http.proactiveAuth`` makes it send a password with its first request ("Git v2.46 Release Notes").
 PROACTIVE = (2, 46)
@@ -67,15 +63,6 @@ def git_version() -> tuple[int, ...]:
     words = run_git("version", without="GIT_CONFIG_GLOBAL").split()  # Git would wait for a FIFO.
     numbers = words[2].split(".") if len(words) > 2 else []
     return tuple(int(number) for number in numbers[:3] if number.isdigit())
-
-
-def global_file_by_environment() -> str | None:
-    """Return the file that git reads in place of the user's own; empty for none, None for the user's own.
-
-    Raises GitError.
-    """
-    named = os.environ.get("GIT_CONFIG_GLOBAL")
-    return named if named is not None and git_version() >= _GLOBAL_BY_ENVIRONMENT else None
 
 
 def dotted(version: tuple[int, ...]) -> str:

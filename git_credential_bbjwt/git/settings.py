@@ -7,14 +7,7 @@ from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
 from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
-from git_credential_bbjwt.git.run import (
-    SECTIONS_FOR_PATHS,
-    UNSET_SETTINGS,
-    GitError,
-    git_version,
-    global_file_by_environment,
-    run_git,
-)
+from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
 
 #: The key of a setting and its value.
 Entry = tuple[str, str]
@@ -174,7 +167,7 @@ def _global_files() -> list[str]:
     """Return the user's files, the one that git writes to first (git-config(1), "FILES"). Raises CredentialError."""
     if user_config_folder() is None:
         raise CredentialError(f"there is no home folder for git's configuration{why_no_home()}", OWN_HOME)
-    named = global_file_by_environment()
+    named = os.environ.get("GIT_CONFIG_GLOBAL")
     if named == "":
         raise CredentialError("GIT_CONFIG_GLOBAL is empty, so git reads no global configuration", UNSET_GLOBAL)
     if named is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Machine, Workspace, cannot, pretend_git
+from tests.conftest import COMMAND, Machine, Workspace, cannot
 
 CLOUD = "https://bitbucket.org"
 HELPER = f"credential.{CLOUD}.helper"
@@ -455,15 +455,6 @@ def test_line_with_an_open_quote_is_named_and_can_be_removed(machine: Machine) -
     assert config(machine).read_text() == before
     machine.bbjwt("unconfigure")
     assert "bbjwt" not in config(machine).read_text()
-
-
-def test_git_before_2_32_reads_the_users_file_whatever_the_variable_says(machine: Machine) -> None:
-    for path in ("/dev/null", ""):
-        assert machine.bbjwt("configure", check=False, GIT_CONFIG_GLOBAL=path).returncode == 1
-    pretend_git(machine, "2.31.1")
-    machine.bbjwt("configure", GIT_CONFIG_GLOBAL="/dev/null")
-
-    assert "bbjwt" in config(machine).read_text()
 
 
 def test_local_outside_a_repository_is_an_error(machine: Machine) -> None:

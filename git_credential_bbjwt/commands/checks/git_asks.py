@@ -16,14 +16,7 @@ from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
-from git_credential_bbjwt.git.run import (
-    PROACTIVE,
-    SECTIONS_FOR_PATHS,
-    SETTINGS_BY_ENVIRONMENT,
-    dotted,
-    git_version,
-    global_file_by_environment,
-)
+from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings, written_by_configure
 
 _NAME = "git configuration"
@@ -199,7 +192,7 @@ def _not_asked(subject: Subject, url: str) -> Check:
 
 def _why_settings_are_not_read() -> tuple[str, str] | None:
     """Return the reason and the remedy if git cannot read this user's settings; None if it can."""
-    home, named = git_home(), global_file_by_environment()
+    home, named = git_home(), os.environ.get("GIT_CONFIG_GLOBAL")
     if home_is_anothers():
         return "HOME belongs to another user", OWN_HOME
     if named == "" or (named and os.path.exists(named) and not os.path.isfile(named)):
