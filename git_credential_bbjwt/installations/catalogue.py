@@ -111,7 +111,7 @@ class Catalogue:
                 keys = ", ".join(sorted({one.app_key for one in naming}))
                 raise InstallationError(
                     f"no installation for the workspace {repository.workspace} has the key of --app; it has {keys}",
-                    "correct --app on git's credential.helper line, or leave it out",
+                    "correct --app in the command or on git's credential.helper line, or leave it out",
                 )
             return []
         before = [*asked, found] if found is not None else asked
