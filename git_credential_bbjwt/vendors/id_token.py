@@ -66,7 +66,7 @@ def find_source(broker: BrokerSource, session: Session) -> IdTokenSource:
     for name in child_process.ID_TOKEN_VARIABLES:  # Their values may be secret, so no error may show them.
         hide(environ.get(name, ""))
         hide(environ.get(name, "").strip())
-    audience = environ.get("BBJWT_AUDIENCE", "") or Where.parse(broker.how).text
+    audience = environ.get("BBJWT_AUDIENCE", "").strip() or Where.parse(broker.how).text
 
     def source(name: str, identity: tuple[str, ...], read: Callable[[], str]) -> IdTokenSource:
         return IdTokenSource(name, digest(*identity), audience, read)
@@ -77,7 +77,7 @@ def find_source(broker: BrokerSource, session: Session) -> IdTokenSource:
     value = environ.get("BBJWT_ID_TOKEN", "")
     if value.strip():
         return source("BBJWT_ID_TOKEN", ("variable", value), lambda: value)
-    path = broker.id_token_file or environ.get("BBJWT_ID_TOKEN_FILE", "")
+    path = broker.id_token_file or environ.get("BBJWT_ID_TOKEN_FILE", "").strip()
     if path:
         return source(path, ("file", path, str(_time_of(path))), lambda: _in_file(path))
     url, secret = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "")

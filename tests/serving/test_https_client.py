@@ -179,7 +179,7 @@ def sources(fake: FakeBroker, folder: Path) -> list[tuple[tuple[str, ...], dict[
         ((), {"BBJWT_ID_TOKEN_COMMAND": f'test "$BBJWT_AUDIENCE" = {fake.url} && echo {tokens[0]}'}, tokens[0]),
         ((), {"BBJWT_ID_TOKEN": tokens[1]}, tokens[1]),
         (("--id-token-file", str(folder / "token-2")), {"BBJWT_ID_TOKEN_FILE": "/not/there"}, tokens[2]),
-        ((), {"BBJWT_ID_TOKEN_FILE": str(folder / "token-3")}, tokens[3]),
+        ((), {"BBJWT_ID_TOKEN_FILE": f"{folder / 'token-3'}\n"}, tokens[3]),
         (
             (),
             {
@@ -277,7 +277,7 @@ def test_token_for_another_service_is_not_sent(job: Machine, fake: FakeBroker) -
 def test_audience_comes_from_a_variable(job: Machine, fake: FakeBroker) -> None:
     fake.respond = lambda *_: token_answer()
     token = Issuer().token(aud=["x", "ari:cloud:bitbucket::workspace/1"])
-    job.get(URL, "--broker", fake.url, BBJWT_ID_TOKEN=token, BBJWT_AUDIENCE="ari:cloud:bitbucket::workspace/1")
+    job.get(URL, "--broker", fake.url, BBJWT_ID_TOKEN=token, BBJWT_AUDIENCE="ari:cloud:bitbucket::workspace/1\n")
     assert len(fake.seen) == 1
 
 
