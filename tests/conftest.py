@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -163,6 +165,27 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run the installed command, with changes to the environment."""
         return self.run(COMMAND, *arguments, data=data, check=check, env=self.env(also, **changes))
+
+    def at_terminal(self, *arguments: str, with_errors: bool = True, check: bool = True, **changes: str | None) -> str:
+        """Return what the installed command shows at a terminal: its output, and its errors if ``with_errors``."""
+        terminal, screen = pty.openpty()
+        with subprocess.Popen(
+            [COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=screen,
+            stderr=screen if with_errors else subprocess.DEVNULL,
+            env=self.env(changes, TERM="xterm"),
+            cwd=self.home,
+        ) as running:
+            os.close(screen)
+            shown = b""
+            with contextlib.suppress(OSError):  # Linux raises this at the end of a terminal's output.
+                while piece := os.read(terminal, 4096):
+                    shown += piece
+            status = running.wait(PATIENCE)
+        os.close(terminal)
+        assert status == 0 or not check, shown
+        return shown.decode().replace("\r\n", "\n")
 
     def imports_of(self, operation: str, url: str) -> set[str]:
         """Return the modules that an operation for ``url`` imports if install.sh's launcher starts it."""

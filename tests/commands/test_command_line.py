@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-
 import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core.option_table import OPTIONS
-from tests.conftest import COMMAND, Machine, Workspace
+from tests.conftest import Machine, Workspace
 
 SECRET = "hunter2hunter2"
-
-
-def in_terminal(machine: Machine, *arguments: str, **changes: str) -> str:
-    """Return the text that a command shows on a terminal, whatever its exit status."""
-    terminal, screen = pty.openpty()
-    environment = machine.env(changes, TERM="xterm")
-    subprocess.run(
-        [COMMAND, *arguments], stdout=screen, stderr=screen, stdin=subprocess.DEVNULL, env=environment, check=False
-    )
-    os.close(screen)
-    shown = b""
-    try:
-        while piece := os.read(terminal, 4096):
-            shown += piece
-    except OSError:
-        pass  # Linux raises this at the end of a terminal's output.
-    os.close(terminal)
-    return shown.decode()
 
 
 # Help
@@ -191,9 +169,9 @@ def test_old_and_new_name_of_a_scope_are_the_same_scope(acme: Workspace) -> None
 
 
 def test_errors_are_coloured_on_a_terminal_only(machine: Machine) -> None:
-    shown = in_terminal(machine, "nonsense")
+    shown = machine.at_terminal("nonsense", check=False)
 
     assert "\x1b[31mgit-credential-bbjwt: error: \x1b[0m" in shown
     assert "\x1b[33mhint: \x1b[0m" in shown
-    assert "\x1b" not in in_terminal(machine, "nonsense", NO_COLOR="1")
+    assert "\x1b" not in machine.at_terminal("nonsense", check=False, NO_COLOR="1")
     assert "\x1b" not in machine.bbjwt("nonsense", check=False).stderr

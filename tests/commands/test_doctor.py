@@ -18,7 +18,6 @@ from git_credential_bbjwt.commands.checks import git_sends
 from git_credential_bbjwt.git import settings
 from git_credential_bbjwt.git.clone_urls import parse_url
 from tests import desktop
-from tests.commands.test_command_line import in_terminal
 from tests.conftest import COMMAND, Machine, Workspace, answer, need, pretend_git, request
 from tests.emulator import Fault
 from tests.mint import be_the_helper
@@ -827,8 +826,8 @@ def test_words_of_a_server_pass_the_gate(acme: Workspace) -> None:
 
 
 def test_colour_only_in_a_terminal(acme: Workspace) -> None:
-    assert "\x1b[32m✓" in in_terminal(acme.machine, "doctor")
-    assert "\x1b" not in in_terminal(acme.machine, "doctor", NO_COLOR="1")
+    assert "\x1b[32m✓" in acme.machine.at_terminal("doctor", check=False)
+    assert "\x1b" not in acme.machine.at_terminal("doctor", check=False, NO_COLOR="1")
     assert "\x1b" not in acme.machine.bbjwt("doctor").stdout
 
 

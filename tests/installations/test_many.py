@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import random
 import subprocess
 import time
@@ -19,7 +18,6 @@ from git_credential_bbjwt.installations.installation import CLOUD_API_URL, CLOUD
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
 from tests.conftest import (
     COMMAND,
-    PATIENCE,
     Machine,
     Workspace,
     answer,
@@ -120,26 +118,10 @@ def test_options_for_one_payload_are_an_error_with_several(unregistered: Workspa
 def test_terminal_shows_the_progress(unregistered: Workspace) -> None:
     (unregistered.machine.home / "many").write_text(lines(payloads(unregistered, 420)))
     (unregistered.machine.home / "many").chmod(0o600)
-    terminal, screen = pty.openpty()
-    with subprocess.Popen(
-        [COMMAND, "register", "--insecure-storage", "many"],
-        stdin=subprocess.DEVNULL,
-        stderr=screen,
-        env=unregistered.machine.env(),
-        cwd=unregistered.machine.home,
-    ) as running:
-        os.close(screen)
-        shown = b""
-        try:
-            while piece := os.read(terminal, 4096):
-                shown += piece
-        except OSError:
-            pass
-        assert running.wait(PATIENCE) == 0
-    os.close(terminal)
+    shown = unregistered.machine.at_terminal("register", "--insecure-storage", "many")
 
-    assert b"registered 400 of 420" in shown
-    assert b"\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
+    assert "registered 400 of 420" in shown
+    assert "\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
 
 
 def test_registering_twice_registers_once_and_a_new_secret_replaces_the_old(unregistered: Workspace) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, PATIENCE, Machine, Workspace, answer, registry_of
+from tests.conftest import Machine, Workspace, answer, registry_of
 from tests.growth import another
 from tests.installations.test_register import consumer_of, listed, register
 
@@ -203,27 +200,11 @@ def test_list_says_which_of_two_consumers_is_used(unregistered: Workspace) -> No
     assert said.count("is not used: OAuth consumer consumer-1 was registered later") == 2
 
 
-def shown_at_a_terminal(machine: Machine, *words: str) -> str:
-    """Return the output of a command at a terminal."""
-    terminal, screen = pty.openpty()
-    with subprocess.Popen([COMMAND, *words], stdin=subprocess.DEVNULL, stdout=screen, env=machine.env()) as running:
-        os.close(screen)
-        shown = b""
-        try:
-            while piece := os.read(terminal, 4096):
-                shown += piece
-        except OSError:
-            pass
-        assert running.wait(PATIENCE) == 0
-    os.close(terminal)
-    return shown.decode().replace("\r\n", "\n")
-
-
 def test_list_is_a_sorted_table_on_a_terminal(unregistered: Workspace) -> None:
     first = unregistered.bitbucket.payload(unregistered.app)
     many = [another(first, "zebra"), first, another(first, "a-workspace-with-a-long-name")]
     register(unregistered, payload=many)
-    header, *rows = shown_at_a_terminal(unregistered.machine, "list").splitlines()
+    header, *rows = unregistered.machine.at_terminal("list", with_errors=False).splitlines()
 
     assert header.split() == ["WORKSPACE", "APP", "BASE", "URL", "SECRET"]
     assert [row.split()[0] for row in rows] == ["a-workspace-with-a-long-name", "acme", "zebra"]
@@ -234,7 +215,7 @@ def test_list_is_a_sorted_table_on_a_terminal(unregistered: Workspace) -> None:
 
 
 def test_list_of_nothing_has_no_header(machine: Machine) -> None:
-    assert shown_at_a_terminal(machine, "list") == ""
+    assert machine.at_terminal("list", with_errors=False) == ""
 
 
 def test_list_shows_injected_pairs(unregistered: Workspace) -> None:
