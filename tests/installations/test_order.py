@@ -13,7 +13,7 @@ import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core.failures import InstallationError
-from git_credential_bbjwt.core.on_demand import OnDemandSource
+from git_credential_bbjwt.core.on_demand import BrokerSource, OnDemandSource
 from git_credential_bbjwt.core.option_table import OPTIONS
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
@@ -322,5 +322,6 @@ def test_list_takes_every_option_that_names_a_source(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("kind", OnDemandSource.__subclasses__(), ids=lambda kind: kind.kind)
 def test_every_source_that_is_asked_has_a_vendor(kind: type[OnDemandSource]) -> None:
     session = Session(Budget(1), TokenCache.open(create=False), for_person=True)
+    of_broker = (None, None) if kind is BrokerSource else ()
 
-    assert vendor_for(kind("here", "true", ("localhost",)), session).identity
+    assert vendor_for(kind("here", "true", ("localhost",), *of_broker), session).identity
