@@ -7,6 +7,7 @@ import json
 from typing import Any, NamedTuple
 
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, AnothersWorkspaceError, BadAnswerError
+from git_credential_bbjwt.core.protocol import is_visible_ascii
 from git_credential_bbjwt.core.repository import Repository, is_name, is_uuid
 from git_credential_bbjwt.core.scopes import broader_than, normal_scope
 from git_credential_bbjwt.core.server_text import safe_text
@@ -124,7 +125,7 @@ def any_token(response: Response, requested_at: int) -> AccessToken:
     if found is None:
         raise _unusable("the token endpoint's response is not a JSON object")
     token, kind, lifetime = found.get("access_token"), found.get("token_type"), found.get("expires_in")
-    if not isinstance(token, str) or not token or not _is_visible_ascii(token):
+    if not isinstance(token, str) or not is_visible_ascii(token):
         raise _unusable("the token endpoint's response contains no usable access_token")
     if len(token) > _LONGEST_TOKEN:
         raise _unusable(
@@ -162,7 +163,3 @@ def _number(digits: str) -> int:
     if len(digits) > _LONGEST_NUMBER:
         raise ValueError("a number that is too long")
     return int(digits)
-
-
-def _is_visible_ascii(text: str) -> bool:
-    return all("\x21" <= character <= "\x7e" for character in text)

@@ -124,6 +124,11 @@ def format_answer(attributes: list[tuple[str, str]]) -> bytes:
     return "".join(lines).encode("ascii")
 
 
+def is_visible_ascii(text: str) -> bool:
+    """Return whether ``text`` is one or more characters of visible ASCII, as tokens and their user names are."""
+    return text != "" and text.isascii() and text.isprintable() and " " not in text
+
+
 def write_answer(data: bytes) -> None:
     """Write all of ``data`` to standard output. A reader that has gone is not an error.
 

@@ -10,6 +10,7 @@ import time
 
 from git_credential_bbjwt.core.ownership import OwnFolder, is_private
 from git_credential_bbjwt.core.places import APP_NAME, home_is_anothers, user_cache_folder, user_runtime_base
+from git_credential_bbjwt.core.protocol import is_visible_ascii
 from git_credential_bbjwt.core.repository import Repository
 
 TYPE_CHECKING = False
@@ -154,8 +155,7 @@ def parse_record(data: bytes) -> Record | None:
         record.minted, record.expires = int(fields["minted"]), int(fields["expires"])
     except (ValueError, KeyError, IndexError):
         return None
-    token = record.token
-    return record if token and token.isprintable() and " " not in token else None
+    return record if is_visible_ascii(record.token) else None
 
 
 def part_of(text: str) -> str:

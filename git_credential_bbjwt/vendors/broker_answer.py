@@ -9,7 +9,7 @@ from base64 import urlsafe_b64decode
 
 from git_credential_bbjwt.core.failures import BrokerError, NotARepositoryError
 from git_credential_bbjwt.core.output import REDACTED, hide, one_line
-from git_credential_bbjwt.core.protocol import USERNAME
+from git_credential_bbjwt.core.protocol import USERNAME, is_visible_ascii
 from git_credential_bbjwt.core.repository import Repository, normal_host, parse_path
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.tokens.token import Token
@@ -59,8 +59,8 @@ def parse_answer(answer: bytes, errors: bytes, repository: Repository, identity:
         reason = _shown(fields.get("bbjwt-error", "")) or last_words(errors) or "it gave no reason"
         raise no_token(repository, reason, _HINT_AUDIT)
     _check_same(fields, repository)
-    token, username = fields.get("password"), fields.get("username", USERNAME)
-    if not token or not _is_visible_ascii(token) or not username or not _is_visible_ascii(username):
+    token, username = fields.get("password", ""), fields.get("username", USERNAME)
+    if not is_visible_ascii(token) or not is_visible_ascii(username):
         raise no_token(repository, "its answer has no usable password")
     hide(token)
     return Token(
@@ -164,7 +164,3 @@ def _shown(text: str) -> str:
     if REDACTED in shown:
         return shown[:_LONGEST_REASON]
     return one_line(text[:_LONGEST_REASON])[:_LONGEST_REASON]
-
-
-def _is_visible_ascii(text: str) -> bool:
-    return all("\x21" <= character <= "\x7e" for character in text)

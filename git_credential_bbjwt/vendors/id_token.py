@@ -20,6 +20,7 @@ from git_credential_bbjwt.core.failures import BrokerError
 from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.ownership import open_to_read
+from git_credential_bbjwt.core.protocol import is_visible_ascii
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.system import child_process, shell
 from git_credential_bbjwt.system.budget import Budget
@@ -178,7 +179,7 @@ def _of_github(url: str, secret: str, audience: str, session: Session) -> str:
         is_usable = False
     if not is_usable or not url.isascii() or not url.isprintable() or any(one in url for one in ' \\"<>#'):
         raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_URL is not an https URL without a user", hint)
-    if not secret.isascii() or not secret.isprintable() or " " in secret:
+    if not is_visible_ascii(secret):
         raise BrokerError("ACTIONS_ID_TOKEN_REQUEST_TOKEN is not a token", hint)
     wanted = f"audience={quote(os.fsencode(audience), safe='')}"
     target = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}{wanted}"
