@@ -161,7 +161,7 @@ def _broker(subject: Subject, url: str) -> Iterator[Check]:
 def _not_asked(subject: Subject, url: str) -> Check:
     # A job that brings its installation along may switch the helper on by `exec` only.
     is_injected = bool(subject.asked) or any(not one.secret_place.is_registered for one in subject.installations)
-    # What a variable says is not repeated: it may hold a secret, and both commands read the variable, too.
+    # Only options are repeated. A variable may hold a secret, and both commands read it, too.
     given = [word for word in helper_words(subject.options) if word.partition("=")[0] in subject.options.given]
     command = " ".join([APP_NAME, *map(quote, given)])
     configure = f"{command} configure"
