@@ -146,7 +146,7 @@ def test_no_thread_is_left_after_the_application_is_loaded(broker: HttpsBroker) 
         *[broker.rule(issuer=f"https://{number}.example", keys=f"{broker.issuer.url}/keys") for number in range(8)]
     )
     count = "import threading; import git_credential_bbjwt.serving.wsgi; print(threading.active_count())"
-    done = subprocess.run([sys.executable, "-c", count], env=broker.environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-I", "-c", count], env=broker.environment, capture_output=True, text=True)
 
     assert done.stdout == "1\n", done.stderr
     assert broker.issuer.seen.count("/keys") == 8
