@@ -46,10 +46,10 @@ class PresignedJwt:
         self._jwt = jwt
         hide(jwt)
 
-    def jwt_for(self, method: str, path: str, query: Query) -> Signed:  # noqa: ARG002  # it was signed before
+    def jwt_for(self, method: str, path: str, query: Query) -> Signed:  # noqa: ARG002  # the JWT is the same for all
         return Signed(self._jwt, 0.0)
 
-    def adopt(self, server_time: float | None, refused: Signed) -> bool:  # noqa: ARG002  # as above
+    def adopt(self, server_time: float | None, refused: Signed) -> bool:  # noqa: ARG002  # it cannot sign again
         return False
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", metavar="FILE", help="the broker's configuration, a TOML file")
     parser.add_argument("--id-token", metavar="FILE|-", help="a token, or its claims as JSON, from a file or a pipe")
-    parser.add_argument(
+    parser.add_argument(  # Without a default, argparse would call it required.
         "urls", nargs="*", default=[], metavar="URL", help="clone URL that the token should be able to read"
     )
 

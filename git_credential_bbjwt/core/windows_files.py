@@ -174,4 +174,4 @@ def write_as_git_reads() -> None:
         msvcrt.setmode(fd, os.O_BINARY)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]  # none is replaced
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")  # type: ignore[union-attr]  # both are Python's own

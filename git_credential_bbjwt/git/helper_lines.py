@@ -65,7 +65,7 @@ class Helper(Setting):
 
     @property
     def is_on(self) -> bool:
-        """Whether it is a switch, and not off."""
+        """Whether the setting, a switch, is on."""
         return not is_false(self.value)
 
     @property
