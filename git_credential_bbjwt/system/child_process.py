@@ -193,7 +193,7 @@ else:
     #: Whether processes that a child left behind become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
     adopts_orphans = False
 
-    # Seconds to wait for the end of killed processes.
+    # Seconds to wait for the end of processes since the last new one was killed.
     _LAST_WAIT = 1.0
 
     def end_all() -> None:
@@ -206,9 +206,15 @@ else:
     def _end_orphans() -> None:
         from time import monotonic, sleep
 
-        deadline = monotonic() + _LAST_WAIT
+        killed: set[int] = set()
+        deadline = 0.0
         # If a child ends, its children become children of this process.
-        while (children := _children()) and monotonic() < deadline:
+        while children := _children():
+            if not killed.issuperset(children):
+                killed.update(children)
+                deadline = monotonic() + _LAST_WAIT
+            elif monotonic() >= deadline:
+                return
             for pid in children:
                 try:
                     os.kill(pid, 9)
@@ -220,10 +226,17 @@ else:
     def _children() -> list[int]:
         """Return the numbers of this process's children (proc(5), "children")."""
         found: list[int] = []
-        try:
-            for thread in os.listdir("/proc/self/task"):
+        # Orphans go to the first thread, so its children are read after those of the others.
+        for thread in reversed(_threads()):
+            try:
                 with open(f"/proc/self/task/{thread}/children", encoding="ascii") as numbers:
                     found += map(int, numbers.read().split())
-        except OSError:
-            pass  # A thread that has ended, or no /proc.
+            except OSError:
+                pass  # The thread has ended. Its children are another's.
         return found
+
+    def _threads() -> list[str]:
+        try:
+            return os.listdir("/proc/self/task")
+        except OSError:
+            return []  # There is no /proc.

@@ -21,7 +21,7 @@ from git_credential_bbjwt.core import ownership, places
 from git_credential_bbjwt.core.ownership import OwnFolder
 from git_credential_bbjwt.core.record import file_name
 from git_credential_bbjwt.system.private_folder import PrivateFolder
-from tests.conftest import INSTALLED, LATE, cannot
+from tests.conftest import INSTALLED, LATE, cannot, is_running, until
 
 #: Every bit of a mode that says what others than the owner may do.
 BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
@@ -476,3 +476,30 @@ mount -o remount,bind,ro {place}/mounted
         assert done.stdout == "[False, False]\n[True, True]\n", done.stderr
     finally:
         shutil.rmtree(place)
+
+
+def test_an_orphan_that_moves_while_the_children_are_read_ends_with_the_call(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    program = (
+        "import io, os, sys, threading, time\n"
+        "from git_credential_bbjwt.system import child_process, shell\n"
+        "def read_slowly(*words, **options):\n"
+        "    read = io.StringIO(open(*words, **options).read())\n"
+        "    time.sleep(0.01)\n"
+        "    return read\n"
+        "child_process.open = read_slowly\n"
+        "shell.end_children_on_signals()\n"
+        "command = 'setsid sleep 303 & echo $! >' + sys.argv[1] + '; wait'\n"
+        "options = {'most': 100, 'env': dict(os.environ)}\n"
+        "threading.Thread(target=shell.run, args=(command, b''), kwargs=options, daemon=True).start()\n"
+        "while True:\n"
+        "    time.sleep(0.1)\n"
+    )
+    orphans = []
+    for _ in range(8):
+        with subprocess.Popen([sys.executable, "-c", program, str(told)]) as process:
+            until(lambda: told.exists() and told.read_text().endswith("\n"))
+            process.terminate()
+        orphans.append(int(told.read_text()))
+        told.unlink()
+    until(lambda: not any(map(is_running, orphans)), LATE)
