@@ -96,6 +96,18 @@ def test_error_for_a_line_that_is_not_a_payload_names_its_position(unregistered:
     assert not registry_of(unregistered.machine).exists()
 
 
+def test_several_payloads_of_many_lines_are_refused_with_the_command_that_makes_them_one_per_line(
+    unregistered: Workspace,
+) -> None:
+    text = "\n".join(json.dumps(one, indent=2) for one in payloads(unregistered, 2))
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
+
+    assert done.returncode == 1
+    assert "standard input: this is more than one payload" in done.stderr
+    assert "one per line: jq -c . FILE" in done.stderr
+    assert not registry_of(unregistered.machine).exists()
+
+
 def test_payload_that_cannot_be_stored_is_named_and_the_others_are_registered(unregistered: Workspace) -> None:
     done = unregistered.machine.bbjwt(
         "register",
