@@ -2,6 +2,7 @@
 
 import os
 import sys
+import weakref
 
 from git_credential_bbjwt.core.places import is_anothers
 
@@ -121,8 +122,17 @@ else:
         except OSError:
             pass  # It has already ended.
 
+    def _abandon(pid: int, output: int) -> None:
+        kill(pid)
+        os.close(output)
+        os.waitpid(pid, 0)
+        running.discard(pid)
+
     class Spawned:
         """A process in its own session, whose output is read to the end. `end_all` ends the process with the call.
+
+        If the object is dropped before that, because something else has failed, the process is ended and waited for.
+        Otherwise a server would collect ended processes and descriptors.
 
         It is started by posix_spawn(3), because importing `subprocess` takes as long as git's own answer.
         """
@@ -148,7 +158,11 @@ else:
             finally:
                 os.close(stdin)
                 os.close(stdout)
-            if not at_terminal:  # At a terminal, the user ends it.
+            self._dropped = weakref.finalize(self, _abandon, self.pid, self._output)
+            self._dropped.atexit = False
+            if at_terminal:  # The user ends it.
+                self._dropped.detach()
+            else:
                 running.add(self.pid)
             try:
                 while request:
@@ -185,6 +199,7 @@ else:
             raise TimeoutError
 
         def _reaped(self) -> int:
+            self._dropped.detach()
             os.close(self._output)
             _, status = os.waitpid(self.pid, 0)
             running.discard(self.pid)

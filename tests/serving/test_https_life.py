@@ -303,6 +303,19 @@ def test_mints_leak_no_descriptor(broker: HttpsBroker) -> None:
     assert descriptors(worker) <= before + 2
 
 
+def test_requests_that_fail_leave_no_descriptor_and_no_process(broker: HttpsBroker) -> None:
+    broker.scene.write_installation(sharedSecret="")
+    broker.start()
+    (worker,) = broker.workers()
+    assert broker.ask().status == 502
+    before = descriptors(worker)
+    assert {broker.ask().status for _ in range(10)} == {502}
+
+    assert descriptors(worker) <= before
+    children = [task.read_text() for task in Path(f"/proc/{worker}/task").glob("*/children")]
+    assert "".join(children) == ""
+
+
 def test_application_can_be_loaded_before_the_workers_start(broker: HttpsBroker) -> None:
     takes_long("a second way to start workers")
     broker.start(
