@@ -137,9 +137,15 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
     Raises GitError, and UsageError if another option excludes a broker.
     """
     from git_credential_bbjwt.git import helper_lines
+    from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
 
-    lines = () if options.broker is not None else helper_lines.options_for(url)
-    named = next((line for line in lines if line.broker is not None), None)
+    named = None
+    if options.broker is None:
+        budget = Budget(options.timeout)
+        budget.doing = "waiting for git config"
+        budget.watch(say_that_time_is_up)  # A configuration that is a FIFO, or on a server that is gone, has no end.
+        named = next((line for line in helper_lines.options_for(url) if line.broker is not None), None)
+        budget.finish()
     if named is not None:
         options = options.replaced(
             broker=named.broker,
