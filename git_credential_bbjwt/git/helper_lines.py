@@ -11,7 +11,7 @@ from git_credential_bbjwt.core.option_table import parse_options
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.http_settings import is_false, url_match
-from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, git_version, run_git
+from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, git_version, run_git
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, read_settings
 
 #: Helpers that people use with git and that store what git offers to them.
@@ -156,7 +156,7 @@ def reset_after_this_one(url: str) -> Helper | None:
 
 def is_proactive(url: str) -> bool:
     """Return whether git sends a password with its first request to ``url`` (git 2.46). Raises GitError."""
-    found = run_git("config", "--get-urlmatch", "http.proactiveAuth", url, check=False, seconds=_PATIENCE)
+    found = run_git("config", "--get-urlmatch", "http.proactiveAuth", url, statuses=SEARCHED, seconds=_PATIENCE)
     return found.strip() not in ("", "none")
 
 

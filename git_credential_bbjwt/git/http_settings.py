@@ -4,6 +4,7 @@ import os
 import threading
 
 from git_credential_bbjwt.core.output import trace, warning
+from git_credential_bbjwt.git.run import SEARCHED, GitError, run_git
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, parse_settings
 from git_credential_bbjwt.system import child_process
 
@@ -36,7 +37,7 @@ class HttpSettings:
 
     def __init__(self) -> None:
         self._process: child_process.Spawned | None = None
-        self._settings: list[Setting] | None = None
+        self._settings: list[Setting] | GitError | None = None
         self._lock = threading.Lock()
         self._has_warned = False
         try:
@@ -46,10 +47,15 @@ class HttpSettings:
             trace(f"git's http.* settings are not known: {problem.strerror}")
 
     def for_url(self, url: str) -> Settings:
-        """Return the settings that apply to ``url``."""
+        """Return the settings that apply to ``url``. Raises GitError if git cannot read its configuration."""
         with self._lock:  # Two connections ask at the same time.
             if self._settings is None:
-                self._settings = self._read()
+                try:
+                    self._settings = self._read()
+                except GitError as problem:
+                    self._settings = problem
+        if isinstance(self._settings, GitError):
+            raise self._settings
         best: dict[str, tuple[int, int, int]] = {}
         values: dict[str, list[str]] = {}
         ignored = []
@@ -76,14 +82,19 @@ class HttpSettings:
         if self._process is None:
             return []
         status, output = self._process.finish()
-        if status != _GIT_USAGE:
+        if status in SEARCHED:
             return parse_settings(output.decode("utf-8", "surrogateescape"))
+        if status != _GIT_USAGE:
+            # Without the settings, a broken file in the current folder would choose the route.
+            return parse_settings(run_git("config", "--show-scope", *_ARGUMENTS))  # It raises GitError by git's words.
         # Git before 2.26 has no --show-scope, so it is asked outside of any repository.
         import subprocess
 
         command = [child_process.find("git"), "config", *_ARGUMENTS]
         environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/")
+        if done.returncode not in SEARCHED:
+            run_git("config", *_ARGUMENTS)
         return parse_settings(done.stdout.decode("utf-8", "surrogateescape"), scope="global")
 
 

@@ -16,6 +16,9 @@ SECTIONS_FOR_PATHS = (2, 26)
 PROACTIVE = (2, 46)
 
 
+#: Exit statuses of ``git config`` after a search: found, and not found. Any other is an error (git-config(1)).
+SEARCHED = (0, 1)
+
 #: The command that drops the settings in the environment.
 UNSET_SETTINGS = "unset GIT_CONFIG_COUNT GIT_CONFIG_PARAMETERS"
 
@@ -24,10 +27,10 @@ class GitError(CredentialError):
     """Git itself could not do what it was asked."""
 
 
-def run_git(*arguments: str, check: bool = True, seconds: float | None = None, without: str = "") -> str:
+def run_git(*arguments: str, statuses: tuple[int, ...] = (0,), seconds: float | None = None, without: str = "") -> str:
     """Run git, without the variable ``without``, and return its standard output.
 
-    Raises GitError if it fails (unless ``check`` is off), is missing, or takes longer than ``seconds``.
+    Raises GitError if its exit status is not among ``statuses``, if it is missing, or takes longer than ``seconds``.
     """
     import subprocess
 
@@ -45,7 +48,7 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None, w
         ) from problem
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
-    if check and done.returncode != 0:
+    if done.returncode not in statuses:
         lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
         reason = lines[0].removeprefix("fatal: ").removeprefix("error: ")
         hint = f"run git {arguments[0]} yourself, here, to see more"
@@ -53,7 +56,7 @@ def run_git(*arguments: str, check: bool = True, seconds: float | None = None, w
             hint = f"correct that line; or {hint}"
         elif "GIT_CONFIG_" in reason:
             hint = f"run: {UNSET_SETTINGS}"
-        raise GitError(f"git {arguments[0]} failed: {reason}", hint)
+        raise GitError(f"git failed: {reason}", hint)
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

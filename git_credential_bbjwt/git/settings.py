@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
 from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
-from git_credential_bbjwt.git.run import SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
+from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
 
 #: The key of a setting and its value.
 Entry = tuple[str, str]
@@ -86,7 +86,7 @@ def read_settings(pattern: str, *place: str) -> list[Setting]:
     # Before 2.26 git has no --show-scope. Any setting may be a repository's own then, and is treated so.
     has_scopes = not place and git_version() >= SECTIONS_FOR_PATHS
     show = ("--show-scope", "--show-origin") if has_scopes else ("--show-origin",)
-    output = run_git("config", *place, "-z", *show, "--get-regexp", pattern, check=False)
+    output = run_git("config", *place, "-z", *show, "--get-regexp", pattern, statuses=SEARCHED)
     return parse_settings(output, scope="" if has_scopes else "local")
 
 
@@ -147,13 +147,24 @@ def written_by_configure(setting: Setting) -> bool:
 def file_to_write(level: str) -> ConfigurationFile:
     """Return the file that git writes settings of ``level`` (global, system, local) to. Raises CredentialError."""
     if level != "global":
-        if level == "local" and not run_git("rev-parse", "--git-common-dir", check=False):
-            raise CredentialError("git finds no repository here for --local", "change into one, then run it again")
+        if level == "local":
+            _check_repository()
         return ConfigurationFile(f"--{level}")
     path = _global_files()[0]
     if os.path.exists(path) and not os.path.isfile(path):
         raise CredentialError(f"cannot write git's configuration {path}: it is not a regular file", _OTHER_WAYS)
     return ConfigurationFile("--file", path)
+
+
+def _check_repository() -> None:
+    """Raise CredentialError if git finds no usable repository here."""
+    try:
+        run_git("rev-parse", "--git-common-dir")
+    except GitError as problem:
+        if not problem.hint.startswith("run git rev-parse"):  # It names the cause.
+            raise
+        hint = "change into a repository for --local; if you are in one, see: git status"
+        raise CredentialError(problem.what, hint) from problem
 
 
 def files_to_read(level: str) -> list[ConfigurationFile]:

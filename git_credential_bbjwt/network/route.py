@@ -15,6 +15,8 @@ from git_credential_bbjwt.git.http_settings import Settings, is_false
 # Git's schemes of SOCKS proxies; ``socks`` is SOCKS4.
 _SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 
+_DIGITS_OF_A_PORT = 5
+
 _PROXY_HINT = "check http.proxy in git's configuration, and https_proxy, all_proxy and no_proxy in the environment"
 
 
@@ -165,8 +167,9 @@ def _resolve(values: list[str]) -> dict[tuple[str, int], list[str]]:
     for value in values:
         name, _, addresses = value.strip().removeprefix("+").partition(":")
         port, _, addresses = addresses.partition(":")
-        if not name or not port.isascii() or not port.isdigit() or not addresses:
-            if value.startswith("-") and port.isascii() and port.isdigit():
+        is_port = port.isascii() and port.isdigit() and len(port) <= _DIGITS_OF_A_PORT
+        if not name or not is_port or not addresses:
+            if value.startswith("-") and is_port:
                 found.pop((name.removeprefix("-").lower(), int(port)), None)
                 continue
             warning("a value of http.curloptResolve in git's configuration is not HOST:PORT:ADDRESS and is not used")

@@ -433,7 +433,7 @@ def test_a_file_git_cannot_write_is_an_error(machine: Machine) -> None:
     done = machine.bbjwt("configure", check=False)
 
     assert done.returncode == 1
-    assert done.stderr.startswith("git-credential-bbjwt: error: git config failed")
+    assert done.stderr.startswith("git-credential-bbjwt: error: git failed: ")
 
 
 @pytest.mark.parametrize(("content", "hint"), [("[broken\n", "hint: correct that line"), ("", "hint: run: unset ")])
@@ -461,7 +461,27 @@ def test_local_outside_a_repository_is_an_error(machine: Machine) -> None:
     for command in ("configure", "unconfigure"):
         done = machine.bbjwt(command, "--local", check=False)
         assert done.returncode == 1
-        assert "git finds no repository here" in done.stderr
+        assert "not a git repository" in done.stderr
+        assert "change into a repository" in done.stderr
+
+
+def test_local_in_a_repository_that_git_refuses_says_why(machine: Machine, another_user: int) -> None:
+    machine.git("init", "-q")
+    os.chown(machine.home / ".git", another_user, another_user)
+    done = machine.bbjwt("configure", "--local", check=False)
+
+    assert done.returncode == 1
+    assert "dubious ownership" in done.stderr
+    assert "git status" in done.stderr
+
+
+def test_unconfigure_fails_if_git_cannot_read_its_configuration(machine: Machine) -> None:
+    machine.bbjwt("configure")
+    done = machine.bbjwt("unconfigure", check=False, GIT_CONFIG_COUNT="x")
+
+    assert done.returncode == 1
+    assert "bogus count in GIT_CONFIG_COUNT" in done.stderr
+    assert "does not name this helper" not in done.stderr
 
 
 def test_unconfigure_that_cannot_write_does_not_name_ways_to_configure(machine: Machine) -> None:

@@ -27,7 +27,7 @@ from git_credential_bbjwt.network.connection import Connection, Network, SilentE
 from git_credential_bbjwt.network.connections import _patience
 from git_credential_bbjwt.network.route import NOT_HONOURED
 from git_credential_bbjwt.system.budget import Budget
-from tests.conftest import PROJECT, Machine, Workspace, answer, assert_quits, free_port, request
+from tests.conftest import COMMAND, PROJECT, Machine, Workspace, answer, assert_quits, free_port, request
 from tests.emulator import Emulator, Fault, HostedRepository, IssuedToken
 from tests.proxy import Proxy, SocksProxy
 
@@ -467,6 +467,28 @@ def test_helper_reports_why_it_differs_from_git(situation: Situation, name: str)
     helper = situation.helper_gets_through()
     assert ("password=" in helper.stdout) == (name == "a repository's own proxy is not used")
     assert said.lower() in helper.stderr.lower()
+
+
+def test_broken_configuration_in_the_current_folder_does_not_unset_the_users_pin(situation: Situation) -> None:
+    situation.set("http.pinnedPubkey", "sha256//" + "A" * 43 + "=")
+    in_repository(situation)
+    assert situation.cwd is not None
+    (situation.cwd / ".git/config").write_text("[core\n")
+    environment = situation.machine.env(also=situation.environment)
+    url = f"{situation.base}/acme/widgets"
+    done = situation.machine.run(COMMAND, "token", url, check=False, cwd=situation.cwd, env=environment)
+
+    assert done.returncode == 1
+    assert "bad config line 1 in file .git/config" in done.stderr
+    assert situation.bitbucket.helper_requests() == []
+
+
+def test_port_of_thousands_of_digits_in_curlopt_resolve_is_a_warning(acme: Workspace) -> None:
+    acme.machine.git("config", "--global", "http.curloptResolve", f"localhost:{'9' * 5000}:127.0.0.1")
+    done = acme.get()
+
+    assert "password" in answer(done)
+    assert "is not HOST:PORT:ADDRESS" in done.stderr
 
 
 def test_settings_that_choose_the_route_are_in_the_man_page() -> None:

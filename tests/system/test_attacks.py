@@ -104,7 +104,13 @@ def test_older_git_without_scopes_reads_no_setting_of_the_repository(acme: Works
     old = acme.machine.home / "old/git"
     old.parent.mkdir()
     real = shutil.which("git", path=acme.machine.environment["PATH"])
-    old.write_text(f'#!/bin/sh\ncase " $* " in *" --show-scope "*) exit 129 ;; esac\nexec {real} "$@"\n')
+    old.write_text(f"""#!/bin/sh
+case " $* " in
+" version ") echo git version 2.25.1; exit ;;
+*" --show-scope "*) exit 129 ;;
+esac
+exec {real} "$@"
+""")
     old.chmod(0o755)
     acme.machine.environment["PATH"] = f"{old.parent}:{acme.machine.environment['PATH']}"
     folder, _ = in_a_clone(acme, "http.proxy", f"http://{thief.address}")
