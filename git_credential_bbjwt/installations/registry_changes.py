@@ -11,8 +11,9 @@ and writes only the files of the installations that it changes.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
@@ -116,6 +117,13 @@ _HINTS = {
     errno.EDQUOT: "make room within your quota, then run the command again",
     errno.EROFS: "its file system is read-only: set XDG_CONFIG_HOME to a folder that can be written",
 }
+
+
+def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:
+    """Split ``installations`` into lists of at most `BATCH`."""
+    rest = iter(installations)
+    while some := list(islice(rest, BATCH)):
+        yield some
 
 
 def _pointer_of(installation: Installation) -> str:

@@ -1,5 +1,6 @@
 """The errors of requests that failed. Only a failure imports this module."""
 
+import os
 import ssl
 
 from git_credential_bbjwt.core.failures import BadAnswerError, ConnectionFailedError
@@ -36,6 +37,9 @@ def attempt_error(problem: Exception, host: str, base_url: str) -> ConnectionFai
             "if your network has its own certificate authority, name its file: git config --global "
             f"http.{base_url}/.sslCAInfo FILE (or SSL_CERT_FILE)"
         )
+        named = os.environ.get("SSL_CERT_FILE")
+        if named and not os.path.isfile(named):  # OpenSSL says nothing.
+            hint += "; SSL_CERT_FILE names a file that is not there"
         hint = _HINTS_FOR_CERTIFICATES.get(getattr(problem, "verify_code", 0), hint)
         raise ConnectionFailedError(f"the certificate of {host} cannot be verified: {reason}", hint) from problem
     if isinstance(problem, ssl.SSLError) and _wants_certificate(problem.reason):

@@ -71,6 +71,12 @@ def _with_openssls_defaults() -> ssl.SSLContext:
     return context
 
 
+_FIND_CLIENT_CERTIFICATE = (
+    "check GIT_SSL_CERT, GIT_SSL_KEY (for a proxy GIT_PROXY_SSL_CERT, GIT_PROXY_SSL_KEY), and git's settings: "
+    "git config --show-origin --get-regexp 'ssl(cert|key)$'"
+)
+
+
 def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
     asked = False
 
@@ -86,10 +92,10 @@ def _show(context: ssl.SSLContext, certificates: Certificates) -> None:
         if asked:
             what, hint = "it is encrypted, and the helper does not ask for its password", "use a key without a password"
         else:
-            what, hint = str(problem.strerror or problem), "check the files that git's configuration names"
-        file = certificates.key or certificates.cert
+            what, hint = str(problem.strerror or problem), _FIND_CLIENT_CERTIFICATE
+        files = " and ".join(filter(None, (certificates.cert, certificates.key)))
         raise ConnectionFailedError(
-            f"cannot use the client key in {file} ({certificates.setting}): {what}", hint
+            f"cannot use the client certificate in {files} ({certificates.setting}): {what}", hint
         ) from problem
 
 
