@@ -66,6 +66,8 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         arguments.after_connect,
         options.timeout,
     )
+    if arguments.oauth_consumer or arguments.file == "-":
+        registration.check_places()
     if arguments.oauth_consumer:
         payloads, where = [payload_input.ask_consumer(arguments.workspace)], "the values given"
     else:

@@ -116,6 +116,16 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
         _check_same(_read_file(one), secret)
 
 
+def check_keyring() -> None:
+    """Raise SecretError if there is no usable keyring. A locked one is usable, because a person can unlock it."""
+    from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
+    from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
+
+    reply = KeyringCall("describe", "", prompt=True).reply()
+    if reply.outcome in (Outcome.UNUSABLE, Outcome.FAILED):
+        raise keyring_error(reply)
+
+
 def store_in_keyring(installation: Installation, secret: str) -> str:
     """Store ``secret`` in the keyring, check that it can be read again, and return the name of the backend.
 

@@ -188,6 +188,26 @@ def test_empty_secret_at_the_terminal_registers_nothing(unregistered: Workspace)
     assert not registry_of(unregistered.machine).exists()
 
 
+@pytest.mark.parametrize("cause", ["keyring", "registry"])
+@pytest.mark.parametrize("words", ["--oauth-consumer --workspace acme", "-", "registered.json"])
+def test_secret_that_cannot_be_registered_is_not_asked_for(unregistered: Workspace, words: str, cause: str) -> None:
+    machine = unregistered.machine
+    (machine.home / "registered.json").write_text(json.dumps(registered_app(unregistered)))
+    (machine.home / "registered.json").chmod(0o600)
+    machine.environment["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+    if cause == "registry":
+        (machine.home / ".config").mkdir()
+        (machine.home / ".config/git-credential-bbjwt").touch()
+    where = [str(machine.home / word) if word.endswith(".json") else word for word in words.split()]
+    with at_a_terminal(machine, "register", *where) as (running, terminal):
+        shown = answered(terminal, [])
+        assert running.wait(PATIENCE) == 1, shown
+
+    assert {"keyring": b"the null backend stores nothing", "registry": b"cannot write"}[cause] in shown
+    assert b"(not shown)" not in shown
+    assert b"paste" not in shown
+
+
 # The secret of a registered app.
 
 

@@ -59,6 +59,14 @@ class Registration:
     timeout: float
     _typed_secret: str = ""
 
+    def check_places(self) -> None:
+        """Before a person types a secret, check that it can be registered. Raises CredentialError."""
+        if os.isatty(0):
+            with self.registry.changing():
+                pass
+            if self.place is SecretPlace.KEYRING:
+                secret_store.check_keyring()
+
     def check(self, payloads: list[bytes], where: str) -> list[Wanted]:
         """Return the installations of all payloads. Raises InstallationError if one cannot be used, and UsageError."""
         wanted, wrong = [], []
@@ -123,6 +131,7 @@ class Registration:
                     f"{where}: sharedSecret is missing, as in payloads of apps that are registered under Develop apps",
                     "copy the app's secret from there to a file of mode 0600, and add: --secret-file FILE",
                 )
+            self.check_places()
             self._typed_secret = payload_input.ask_secret(f"Secret of the app {app.app_key} (not shown): ")
         return self._typed_secret
 
