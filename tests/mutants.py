@@ -34,7 +34,7 @@ ROOMS = {
     "installations/catalogue": "tests/installations tests/git/test_configure.py tests/commands tests/serving",
     "core/record": "tests/tokens tests/system tests/test_hostile.py",
     "tokens/cache": "tests/tokens tests/commands tests/bitbucket/test_facts.py tests/installations tests/serving",
-    "core/ownership": "tests/system/test_rules.py tests/installations",
+    "core/files": "tests/system/test_rules.py tests/installations",
     "system/private_folder": "tests/tokens tests/system tests/installations",
     "bitbucket/api": "tests/bitbucket tests/test_hostile.py tests/commands tests/serving/test_broker.py",
     "network/route": "tests/network",

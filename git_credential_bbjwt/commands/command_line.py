@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.option_table import OPTIONS, Option, with_option
 from git_credential_bbjwt.core.options import OPERATIONS, HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import is_name
 
 _ALL = tuple(OPTIONS)

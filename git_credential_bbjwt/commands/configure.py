@@ -19,9 +19,9 @@ from collections.abc import Iterable
 
 from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, note, warning
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.repository import CLOUD_HOST, is_name
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.entries import ConfigLevel, entries, known_urls, workspace_urls

@@ -18,9 +18,9 @@ from git_credential_bbjwt.commands.checks.check import Check, Subject, failed
 from git_credential_bbjwt.commands.checks.id_token import id_tokens
 from git_credential_bbjwt.commands.command_line import with_broker
 from git_credential_bbjwt.core.failures import BudgetSpentError, CredentialError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import is_coloured, pasteable
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.installations.catalogue import Catalogue

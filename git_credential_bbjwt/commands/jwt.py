@@ -14,8 +14,8 @@ import time
 from git_credential_bbjwt.bitbucket import assertion
 from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.core.failures import InstallationError, UsageError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.secret_stores.secret_store import shared_secret_of

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from itertools import chain
 
 from git_credential_bbjwt.commands.command_line import with_broker
+from git_credential_bbjwt.core.files import site_config_folder
 from git_credential_bbjwt.core.on_demand import OnDemandSource
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note, one_line
-from git_credential_bbjwt.core.places import site_config_folder
 from git_credential_bbjwt.core.sources import read_sources
 from git_credential_bbjwt.git.run import GitError
 from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
+from git_credential_bbjwt.core.files import open_to_read
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import hide, one_line
-from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.patterns import Pattern
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.git.clone_urls import parse_url

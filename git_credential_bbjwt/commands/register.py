@@ -21,9 +21,9 @@ from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.commands.registration import payload_input
 from git_credential_bbjwt.commands.registration.registration import Registration, Wanted, check_secret
 from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import note
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.getting.obtain import token_for_person
 from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace

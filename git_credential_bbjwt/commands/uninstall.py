@@ -19,9 +19,9 @@ from git_credential_bbjwt.commands.forget import forget_all
 from git_credential_bbjwt.commands.unconfigure import unconfigure
 from git_credential_bbjwt.commands.unregister import unregister_all
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import counted, error, listed, note
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git.entries import ConfigLevel
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder

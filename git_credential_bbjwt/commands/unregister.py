@@ -10,9 +10,9 @@ Example:
 import argparse
 
 from git_credential_bbjwt.core.failures import InstallationError, SecretError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, listed, note
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
 from git_credential_bbjwt.secret_stores.secret_store import remove_other_files, remove_secret

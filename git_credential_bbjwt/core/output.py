@@ -163,7 +163,7 @@ def trace(what: str) -> None:
     if _verbose or target in ("1", "2", "true"):
         _write(2, what, mark=f"{PREFIX}trace: ")
     if os.path.isabs(target):
-        from git_credential_bbjwt.core.ownership import open_to_append
+        from git_credential_bbjwt.core.files import open_to_append
 
         try:
             fd = open_to_append(target)

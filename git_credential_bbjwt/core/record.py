@@ -8,8 +8,14 @@ import os
 import sys
 import time
 
-from git_credential_bbjwt.core.ownership import OwnFolder, is_private
-from git_credential_bbjwt.core.places import APP_NAME, home_is_anothers, user_cache_folder, user_runtime_base
+from git_credential_bbjwt.core.files import (
+    APP_NAME,
+    OwnFolder,
+    home_is_anothers,
+    is_private,
+    user_cache_folder,
+    user_runtime_base,
+)
 from git_credential_bbjwt.core.protocol import is_visible_ascii
 from git_credential_bbjwt.core.repository import Repository
 

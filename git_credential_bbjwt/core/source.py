@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 
-from git_credential_bbjwt.core.ownership import open_to_read, others_can_read, why_not_trusted, why_not_trusted_itself
+from git_credential_bbjwt.core.files import open_to_read, others_can_read, why_not_trusted, why_not_trusted_itself
 from git_credential_bbjwt.core.repository import Repository, is_name
 
 TYPE_CHECKING = False

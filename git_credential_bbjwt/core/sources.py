@@ -2,8 +2,8 @@
 
 import os
 
+from git_credential_bbjwt.core.files import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.repository import CLOUD_HOST, Repository
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Payload, Registry, Source, Text, unpacked
 

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterable
 
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.option_table import helper_words, merged, parse_options
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.clone_urls import ssh_forms
 from git_credential_bbjwt.git.helper_lines import Helper
 from git_credential_bbjwt.git.settings import ConfigurationFile, Entry, Setting, file_to_write, files_to_read

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.option_table import parse_options
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.git.http_settings import is_false, url_match
 from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, git_version, run_git
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, read_settings

@@ -1,12 +1,13 @@
 """Settings of git's configuration, read and written by ``git config``."""
 
 import os
+import sys
 from functools import cache
 from shlex import quote
 from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
-from git_credential_bbjwt.core.places import git_home, is_anothers, user_config_folder, why_no_home
+from git_credential_bbjwt.core.files import is_anothers, user_config_folder, why_no_home
 from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
 
 #: The key of a setting and its value.
@@ -189,6 +190,14 @@ def _global_files() -> list[str]:
     if not os.path.exists(files[0]) and os.path.exists(files[1]):
         files.reverse()
     return [os.path.abspath(path) for path in files]
+
+
+def git_home() -> str:
+    """Return the folder of git's ``.gitconfig`` (git-config(1), "FILES"; Git for Windows asks Windows)."""
+    home = os.environ.get("HOME", "")
+    if sys.platform == "win32" and not home:
+        home = os.environ.get("HOMEDRIVE", "") + os.environ.get("HOMEPATH", "") or os.environ.get("USERPROFILE", "")
+    return home.replace("\\", "/") if sys.platform == "win32" else home
 
 
 def _exactly(value: str) -> str:

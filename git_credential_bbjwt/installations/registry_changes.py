@@ -11,14 +11,14 @@ and writes only the files of the installations that it changes.
 
 import errno
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
-from git_credential_bbjwt.core.ownership import is_administrator, why_not_trusted_itself
-from git_credential_bbjwt.core.places import site_config_folder, user_config_folder, why_no_home
+from git_credential_bbjwt.core.files import site_config_folder, user_config_folder, why_no_home, why_not_trusted_itself
 from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Registry, file_of, host_folder, slugs_of
@@ -102,7 +102,7 @@ class RegistryFolder:
 
     def _unwritable(self, problem: OSError) -> InstallationError:
         hint = _HINTS.get(problem.errno or 0, "check who owns the folder and its mode")
-        if isinstance(problem, PermissionError) and not is_administrator():
+        if isinstance(problem, PermissionError) and not _is_root():
             hint += "; the system registry needs root"
         why, remedy = reason_and_remedy(problem, hint)
         return InstallationError(f"cannot write {self.path}: {why}", remedy)
@@ -117,6 +117,10 @@ _HINTS = {
     errno.EDQUOT: "make room within your quota, then run the command again",
     errno.EROFS: "its file system is read-only: set XDG_CONFIG_HOME to a folder that can be written",
 }
+
+
+def _is_root() -> bool:
+    return sys.platform != "win32" and os.geteuid() == 0
 
 
 def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:

@@ -6,8 +6,8 @@ import stat
 import sys
 
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, NEWEST_PAYLOAD, SecretError
+from git_credential_bbjwt.core.files import APP_NAME, user_runtime_base
 from git_credential_bbjwt.core.output import hide
-from git_credential_bbjwt.core.places import APP_NAME, user_runtime_base
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.secret_stores.keyring_protocol import KeyringReply, Outcome, command
 from git_credential_bbjwt.system import child_process

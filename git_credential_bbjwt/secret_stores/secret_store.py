@@ -9,8 +9,8 @@ from shlex import quote
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.output import hide, warning
-from git_credential_bbjwt.core.places import APP_NAME
 from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import UsageError
+from git_credential_bbjwt.core.files import open_to_append
 from git_credential_bbjwt.core.output import error
-from git_credential_bbjwt.core.ownership import open_to_append
 from git_credential_bbjwt.serving.answer import Answer, DeniedError, refusal
 from git_credential_bbjwt.serving.limits import MinuteCounter
 

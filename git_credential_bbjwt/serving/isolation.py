@@ -10,8 +10,7 @@ import pwd
 import signal
 
 from git_credential_bbjwt.core.failures import UsageError
-from git_credential_bbjwt.core.ownership import why_not_trusted
-from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.files import APP_NAME, why_not_trusted
 
 _KEPT = ("LANG", "TZ", "SSH_CONNECTION", "SSH_USER_AUTH")
 _KEPT_PREFIX = "LC_"

@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import CredentialError
+from git_credential_bbjwt.core.files import APP_NAME, open_to_read, why_not_trusted
 from git_credential_bbjwt.core.output import error
-from git_credential_bbjwt.core.ownership import open_to_read, why_not_trusted
-from git_credential_bbjwt.core.places import APP_NAME
 
 #: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
 OPERATORS_FOLDERS = ("RUNTIME_DIRECTORY", "CACHE_DIRECTORY")

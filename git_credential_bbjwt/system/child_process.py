@@ -4,7 +4,7 @@ import os
 import sys
 import weakref
 
-from git_credential_bbjwt.core.places import is_anothers
+from git_credential_bbjwt.core.files import is_anothers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ if sys.platform == "win32":
 else:
     import time
 
-    from git_credential_bbjwt.core.ownership import A_FOLDER, OwnFolder
+    from git_credential_bbjwt.core.files import A_FOLDER, OwnFolder
 
     #: Ends the name of a file that is not complete yet.
     NOT_YET = "~new"

@@ -1,7 +1,7 @@
 """The token cache: its folders, and small files in addition to the tokens."""
 
+from git_credential_bbjwt.core.files import user_cache_folder
 from git_credential_bbjwt.core.output import trace
-from git_credential_bbjwt.core.places import user_cache_folder
 from git_credential_bbjwt.core.record import first_usable, is_shared_memory, token_paths, usable
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 

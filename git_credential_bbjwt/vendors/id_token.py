@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
+from git_credential_bbjwt.core.files import open_to_read
 from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import hide, trace
-from git_credential_bbjwt.core.ownership import open_to_read
 from git_credential_bbjwt.core.protocol import is_visible_ascii
 from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.system import child_process, shell

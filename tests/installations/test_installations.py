@@ -14,8 +14,8 @@ from typing import Any
 import platformdirs
 import pytest
 
+from git_credential_bbjwt.core.files import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME, site_config_folder, user_cache_folder, user_config_folder
 from git_credential_bbjwt.core.source import Payload, Registry, host_folder, host_of
 from git_credential_bbjwt.core.sources import read_sources
 from tests.conftest import COMMAND, INSTALLED, PROJECT, Machine, Workspace, answer, assert_quits, cannot, need, request

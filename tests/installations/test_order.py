@@ -13,10 +13,10 @@ import pytest
 
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core.failures import InstallationError
+from git_credential_bbjwt.core.files import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.on_demand import BrokerSource, OnDemandSource
 from git_credential_bbjwt.core.option_table import OPTIONS
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import site_config_folder, user_config_folder
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER
 from git_credential_bbjwt.core.sources import VARIABLES, Sources, read_sources

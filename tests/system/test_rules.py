@@ -17,9 +17,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from git_credential_bbjwt.core import ownership, places
-from git_credential_bbjwt.core.ownership import OwnFolder
+from git_credential_bbjwt.core import files, user_namespace
+from git_credential_bbjwt.core.files import OwnFolder
 from git_credential_bbjwt.core.record import file_name
+from git_credential_bbjwt.git import settings
+from git_credential_bbjwt.installations import registry_changes
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import INSTALLED, LATE, cannot, is_running, until
 
@@ -93,8 +95,8 @@ def test_own_folder_can_be_entered_only_by_this_user(tmp_path: Path, bit: int) -
     shared = folder(tmp_path / "shared", 0o700 | bit)
     assert not is_opened(shared)
     assert is_opened(shared, mode=0o755) == (bit not in WRITING)
-    assert ownership.is_private(str(tmp_path / "ours"))
-    assert not ownership.is_private(str(shared))
+    assert files.is_private(str(tmp_path / "ours"))
+    assert not files.is_private(str(shared))
 
 
 def test_own_folder_is_not_a_link_and_not_another_users(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
@@ -103,11 +105,11 @@ def test_own_folder_is_not_a_link_and_not_another_users(tmp_path: Path, anothers
     for path, reason in ((tmp_path / "link", OSError), (made(tmp_path / "file", 0o600), NotADirectoryError)):
         with pytest.raises(reason):
             OwnFolder(str(path))
-        assert not ownership.is_private(str(path))
-    assert not ownership.is_private(str(tmp_path / "nowhere"))
+        assert not files.is_private(str(path))
+    assert not files.is_private(str(tmp_path / "nowhere"))
     theirs = anothers(folder(tmp_path / "theirs", 0o700))
     assert not is_opened(theirs)
-    assert not ownership.is_private(str(theirs))
+    assert not files.is_private(str(theirs))
 
 
 @pytest.mark.parametrize("bit", BITS)
@@ -145,7 +147,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
 
 def reason(path: Path, **how: bool) -> str:
     """Return the reason why ``path`` is not trusted; empty if it is."""
-    why_not = ownership.why_not_trusted(str(path), **how)
+    why_not = files.why_not_trusted(str(path), **how)
     return "" if why_not is None else why_not[0]
 
 
@@ -167,12 +169,12 @@ def test_place_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int, str
 
 def test_remedy_is_a_command_for_the_cause(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     place = folder(tmp_path / "place", 0o722)
-    assert ownership.why_not_trusted(str(place)) == (
+    assert files.why_not_trusted(str(place)) == (
         f"others can write to {place} (mode 0722)",
         f"chmod go-w {place}",
     )
     anothers(place)
-    assert ownership.why_not_trusted(str(place / "..") + "/place") == (
+    assert files.why_not_trusted(str(place / "..") + "/place") == (
         f"{place} belongs to another user (number {place.stat().st_uid})",
         f"chown {ME} {place} && chmod go-w {place}",
     )
@@ -253,8 +255,8 @@ def test_links_in_a_circle_are_an_error(tmp_path: Path) -> None:
 def test_file_is_trusted_if_nobody_else_can_write(tmp_path: Path, bit: int) -> None:
     file = made(tmp_path / "file", 0o600 | bit)
     found = file.stat()
-    assert bool(ownership.why_not_trusted_itself(found, str(file))) == (bit in WRITING)
-    assert ownership.others_can_read(found) == (bit in READING)
+    assert bool(files.why_not_trusted_itself(found, str(file))) == (bit in WRITING)
+    assert files.others_can_read(found) == (bit in READING)
 
 
 def test_file_of_root_is_trusted_by_everybody(
@@ -262,17 +264,17 @@ def test_file_of_root_is_trusted_by_everybody(
 ) -> None:
     roots = made(tmp_path / "roots", 0o644).stat()
     theirs = anothers(made(tmp_path / "theirs", 0o644)).stat()
-    assert [ownership.why_not_trusted_itself(one, str(tmp_path / "x")) for one in (roots, theirs)] == [None, None]
+    assert [files.why_not_trusted_itself(one, str(tmp_path / "x")) for one in (roots, theirs)] == [None, None]
     assert theirs.st_uid == as_another
     # Root lets this user read it by its group or an access control list.
     for mode, read in ((0o640, False), (0o641, False), (0o642, False), (0o644, True)):
         (tmp_path / "roots").chmod(mode)
-        assert ownership.others_can_read((tmp_path / "roots").stat()) == read
+        assert files.others_can_read((tmp_path / "roots").stat()) == read
 
 
 def test_file_of_another_user_is_not_trusted(tmp_path: Path, anothers: Callable[[Path], Path]) -> None:
     found = anothers(made(tmp_path / "theirs", 0o600)).stat()
-    assert "another user" in (ownership.why_not_trusted_itself(found, str(tmp_path / "theirs")) or [""])[0]
+    assert "another user" in (files.why_not_trusted_itself(found, str(tmp_path / "theirs")) or [""])[0]
 
 
 def test_unmapped_owner_is_root_below_folders_that_nobody_else_can_write(
@@ -281,15 +283,15 @@ def test_unmapped_owner_is_root_below_folders_that_nobody_else_can_write(
     home = anothers(folder(tmp_path / "home", 0o755))
     file = anothers(made(home / "file", 0o644))
     mapped = {"unmapped": -1}
-    monkeypatch.setattr(ownership, "_is_unmapped", lambda uid: uid == mapped["unmapped"])
-    assert not ownership.is_trusted_owner(file.stat().st_uid, str(file))
+    monkeypatch.setattr(user_namespace, "_is_unmapped", lambda uid: uid == mapped["unmapped"])
+    assert not files.is_trusted_owner(file.stat().st_uid, str(file))
     mapped["unmapped"] = file.stat().st_uid
     is_below_shared = any(folder.stat().st_mode & 0o022 for folder in tmp_path.parents)
-    assert ownership.is_trusted_owner(file.stat().st_uid, str(file)) != is_below_shared
+    assert files.is_trusted_owner(file.stat().st_uid, str(file)) != is_below_shared
     # The owner is the machine's root if nobody else can write above.
-    monkeypatch.setattr(ownership, "_others_can_write_above", lambda path: path != str(file))
-    assert ownership.is_trusted_owner(file.stat().st_uid, str(file))
-    assert not ownership.is_trusted_owner(file.stat().st_uid, str(home))
+    monkeypatch.setattr(user_namespace, "_others_can_write_above", lambda path: path != str(file))
+    assert files.is_trusted_owner(file.stat().st_uid, str(file))
+    assert not files.is_trusted_owner(file.stat().st_uid, str(home))
 
 
 def test_folders_above_are_those_of_the_real_path(tmp_path: Path) -> None:
@@ -297,15 +299,15 @@ def test_folders_above_are_those_of_the_real_path(tmp_path: Path) -> None:
     made(shared / "file", 0o600)
     (tmp_path / "link").symlink_to(shared / "file")
 
-    assert ownership._others_can_write_above(str(tmp_path / "link"))
-    assert not ownership._others_can_write_above("/etc/passwd")
-    assert ownership._others_can_write_above("/nowhere/at/all")
+    assert user_namespace._others_can_write_above(str(tmp_path / "link"))
+    assert not user_namespace._others_can_write_above("/etc/passwd")
+    assert user_namespace._others_can_write_above("/nowhere/at/all")
 
 
 def test_no_owner_is_unmapped_on_the_machine_itself() -> None:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         cannot("this is a user namespace")
-    assert not ownership._is_unmapped(int(Path("/proc/sys/kernel/overflowuid").read_text()))
+    assert not user_namespace._is_unmapped(int(Path("/proc/sys/kernel/overflowuid").read_text()))
 
 
 def test_no_owner_is_unmapped_if_the_system_does_not_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,20 +315,20 @@ def test_no_owner_is_unmapped_if_the_system_does_not_say_so(monkeypatch: pytest.
         raise PermissionError(path)
 
     monkeypatch.setattr("builtins.open", refuse)
-    assert not ownership._is_unmapped(65_534)
+    assert not user_namespace._is_unmapped(65_534)
 
 
 @pytest.mark.parametrize(("uid", "expected"), [(65_534, True), (1_000, False), (0, False)])
 def test_unmapped_owner_is_the_overflow_user(monkeypatch: pytest.MonkeyPatch, uid: int, expected: bool) -> None:
-    files = {"/proc/sys/kernel/overflowuid": "65534\n", "/proc/self/uid_map": "         0       1000          1\n"}
-    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(files[path]))
-    assert ownership._is_unmapped(uid) == expected
+    said = {"/proc/sys/kernel/overflowuid": "65534\n", "/proc/self/uid_map": "         0       1000          1\n"}
+    monkeypatch.setattr("builtins.open", lambda path: io.StringIO(said[path]))
+    assert user_namespace._is_unmapped(uid) == expected
 
 
 def test_administrator_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
     for uid in (0, 1_000):
         monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
-        assert ownership.is_administrator() == (uid == 0)
+        assert registry_changes._is_root() == (uid == 0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -335,20 +337,20 @@ def test_files_are_opened_to_read_without_waiting_and_are_not_inherited(tmp_path
     (tmp_path / "link").symlink_to(file)
     os.mkfifo(tmp_path / "fifo")
     for path in (file, tmp_path / "link", tmp_path / "fifo"):
-        fd = ownership.open_to_read(str(path))
+        fd = files.open_to_read(str(path))
         assert not os.get_inheritable(fd)
         if path.name != "fifo":
             assert os.read(fd, 10) == b"text"
         os.close(fd)
-    os.close(ownership.open_to_read(str(file), through_links=False))
+    os.close(files.open_to_read(str(file), through_links=False))
     with pytest.raises(OSError, match="symbolic links"):
-        ownership.open_to_read(str(tmp_path / "link"), through_links=False)
+        files.open_to_read(str(tmp_path / "link"), through_links=False)
 
 
 @pytest.mark.usefixtures("at_once")
 def test_files_are_opened_to_append(tmp_path: Path) -> None:
     for text in (b"one", b"two"):
-        fd = ownership.open_to_append(str(tmp_path / "new"))
+        fd = files.open_to_append(str(tmp_path / "new"))
         assert not os.get_inheritable(fd)
         os.write(fd, text)
         os.close(fd)
@@ -358,7 +360,7 @@ def test_files_are_opened_to_append(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name in ("link", "fifo"):
         with pytest.raises(OSError, match=r"symbolic links|No such device"):
-            ownership.open_to_append(str(tmp_path / name))
+            files.open_to_append(str(tmp_path / name))
 
 
 def test_age_of_a_file_that_is_written_concurrently_is_not_negative(
@@ -383,7 +385,7 @@ def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Cal
         monkeypatch.delenv("HOME", raising=False)
         if home is not None:
             monkeypatch.setenv("HOME", home)
-        return places.user_config_folder()
+        return files.user_config_folder()
 
     usual = pwd.getpwuid(os.getuid()).pw_dir + "/.config/git-credential-bbjwt"
     theirs = anothers(folder(tmp_path / "theirs", 0o755))
@@ -403,7 +405,7 @@ def test_variable_is_anothers_if_a_path_in_it_is(
 
     def told(variable: str, value: str) -> bool:
         monkeypatch.setenv(variable, value)
-        return places.is_anothers(variable)
+        return files.is_anothers(variable)
 
     for variable in ("HOME", "XDG_CACHE_HOME"):
         assert told(variable, str(theirs))
@@ -415,10 +417,10 @@ def test_variable_is_anothers_if_a_path_in_it_is(
     assert not told("XDG_CONFIG_DIRS", f"relative:{theirs}")
     assert not told("OTHER_HOME", str(theirs))
     monkeypatch.setenv("HOME", str(theirs))
-    assert (places.home_is_anothers(), places.why_no_home()) == (True, ": HOME belongs to another user")
-    assert places.user_runtime_base() is None
+    assert (files.home_is_anothers(), files.why_no_home()) == (True, ": HOME belongs to another user")
+    assert files.user_runtime_base() is None
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert (places.home_is_anothers(), places.why_no_home()) == (False, "")
+    assert (files.home_is_anothers(), files.why_no_home()) == (False, "")
     monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid)
     assert not told("HOME", str(theirs))
     assert not told("HOME", str(tmp_path))  # It belongs to root.
@@ -428,18 +430,18 @@ def test_folders_of_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("HOME", str(tmp_path))
     for value, found in (("", f"/run/user/{ME}"), ("relative", f"/run/user/{ME}"), (str(tmp_path), str(tmp_path))):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        assert places.user_runtime_base() == found
+        assert files.user_runtime_base() == found
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(places, "_XDG", False)
-        assert places.user_runtime_base() is None
+        elsewhere.setattr(files, "_XDG", False)
+        assert files.user_runtime_base() is None
     for value, site in (("", "/etc/xdg"), ("relative:/a:/b", "/a")):
         monkeypatch.setenv("XDG_CONFIG_DIRS", value)
-        assert places.site_config_folder() == f"{site}/git-credential-bbjwt"
+        assert files.site_config_folder() == f"{site}/git-credential-bbjwt"
     monkeypatch.setenv("HOME", "back\\slash")
-    assert places.git_home() == "back\\slash"
+    assert settings.git_home() == "back\\slash"
     monkeypatch.delenv("HOME")
     monkeypatch.setenv("USERPROFILE", "of another system")
-    assert places.git_home() == ""
+    assert settings.git_home() == ""
 
 
 def test_names_made_of_parts() -> None:
@@ -456,7 +458,7 @@ def test_folder_that_others_can_write_is_trusted_if_it_is_mounted_read_only() ->
         cannot("no mount namespace can be made here")
     place = f"/var/tmp/bbjwt-test-{os.getpid()}"
     look = (
-        f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.core import ownership as o; "
+        f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.core import files as o; "
         f"print([o.why_not_trusted('{place}/mounted/file', strict=strict) is None for strict in (False, True)])"
     )
     script = f"""

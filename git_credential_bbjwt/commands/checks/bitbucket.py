@@ -10,7 +10,7 @@ from git_credential_bbjwt.commands.checks import repository
 from git_credential_bbjwt.commands.checks.check import Check, Subject, checked, failed, note, passed
 from git_credential_bbjwt.commands.checks.installations import described
 from git_credential_bbjwt.core.failures import NEWEST_PAYLOAD, CredentialError, RefusedError
-from git_credential_bbjwt.core.places import APP_NAME
+from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.getting.changeover import ends_connect
 from git_credential_bbjwt.installations.installation import Installation
 from git_credential_bbjwt.vendors.connect import look_up_workspace

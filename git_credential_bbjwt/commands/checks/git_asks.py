@@ -9,15 +9,15 @@ from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
+from git_credential_bbjwt.core.files import APP_NAME, home_is_anothers
 from git_credential_bbjwt.core.option_table import helper_words, merged
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.core.places import APP_NAME, git_home, home_is_anothers
 from git_credential_bbjwt.core.repository import is_name
 from git_credential_bbjwt.core.sources import VARIABLES
 from git_credential_bbjwt.git import helper_lines
 from git_credential_bbjwt.git.entries import known_urls
 from git_credential_bbjwt.git.run import PROACTIVE, SECTIONS_FOR_PATHS, SETTINGS_BY_ENVIRONMENT, dotted, git_version
-from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, read_settings, written_by_configure
+from git_credential_bbjwt.git.settings import FOLDERS_OWN, UNSET_GLOBAL, git_home, read_settings, written_by_configure
 
 _NAME = "git configuration"
 

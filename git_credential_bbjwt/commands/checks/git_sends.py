@@ -10,13 +10,13 @@ from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, failed, note
 from git_credential_bbjwt.core.failures import NotARepositoryError
-from git_credential_bbjwt.core.places import APP_NAME, git_home, home_is_anothers
+from git_credential_bbjwt.core.files import APP_NAME, home_is_anothers
 from git_credential_bbjwt.core.repository import Repository, normal_host
 from git_credential_bbjwt.core.server_text import safe_text
 from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.git.http_settings import url_match
 from git_credential_bbjwt.git.run import run_git
-from git_credential_bbjwt.git.settings import Setting, read_settings
+from git_credential_bbjwt.git.settings import Setting, git_home, read_settings
 
 _NAME = "what git sends"
 

@@ -6,7 +6,7 @@ from shlex import quote
 
 from git_credential_bbjwt.commands.checks.check import Check, Subject, checked, failed, note
 from git_credential_bbjwt.core.failures import OWN_HOME
-from git_credential_bbjwt.core.places import APP_NAME, home_is_anothers, why_no_home
+from git_credential_bbjwt.core.files import APP_NAME, home_is_anothers, why_no_home
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.installations.catalogue import Catalogue, with_replacements
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace

@@ -1,34 +1,28 @@
-"""Trust in files: checks that only this user or root can have written them.
+"""The helper's files and folders: why they are trusted, and where they are.
 
 A payload or a registry decides where JWTs are sent. An allow-list or a policy decides who gets tokens. So their content
 must be the choice of this user or of root, who can do everything anyway. The content of a file is the choice of its
 owner and of everybody who can write to it. The target of a path is the choice of the owners of all its folders and
 links, and of everybody who can write to one of these folders; the sticky bit (/tmp) keeps them from replacing files of
-others. In a user namespace that maps only some user IDs, all other files appear to belong to the overflow user. These
-files are most likely root's (/home, /etc). They are treated as root's if no folder above them can be written by a group
-or by others, because then nobody else can have put them there. On Windows none of this is checked, because a user's
-profile is private by default.
+others. On Windows none of this is checked, because a user's profile is private by default.
 
 A folder that only this user can enter needs no such walk. But another user may have replaced the folder, or a folder
 above it, by a link. So `OwnFolder` first opens the folder and then checks it, and every file is opened relative to the
 descriptor of the checked folder, never by its path.
+
+The folders have the names that platformdirs gives them. Importing platformdirs takes longer than a whole Python start,
+and a cached answer needs three of its folders. On Linux and the BSDs this module follows the XDG Base Directory
+specification itself; a test compares it with platformdirs. On other systems platformdirs is used.
 """
 
 import os
 import stat
 import sys
 
-__all__ = [
-    "OwnFolder",
-    "is_administrator",
-    "is_private",
-    "is_trusted_owner",
-    "open_to_append",
-    "open_to_read",
-    "others_can_read",
-    "why_not_trusted",
-    "why_not_trusted_itself",
-]
+#: Distribution, keyring service and folder name.
+APP_NAME = "git-credential-bbjwt"
+
+_XDG = sys.platform.startswith(("linux", "freebsd", "openbsd", "netbsd"))
 
 # Number of links that are followed for one path; Linux has the same limit.
 _MOST_LINKS = 40
@@ -99,7 +93,9 @@ def is_trusted_owner(uid: int, path: str) -> bool:
     """Return whether ``uid``, which owns ``path``, is this user or root."""
     if sys.platform == "win32" or uid in (0, os.geteuid()):
         return True
-    return _is_unmapped(uid) and not _others_can_write_above(path)
+    from git_credential_bbjwt.core.user_namespace import belongs_to_outer_root  # Seldom needed.
+
+    return belongs_to_outer_root(uid, path)
 
 
 def is_private(path: str) -> bool:
@@ -122,11 +118,6 @@ def others_can_read(found: os.stat_result) -> bool:
     if sys.platform == "win32":
         return False
     return bool(found.st_mode & (0o044 if found.st_uid == os.geteuid() else 0o004))
-
-
-def is_administrator() -> bool:
-    """Return whether this is root."""
-    return sys.platform != "win32" and os.geteuid() == 0
 
 
 def _steps(path: str) -> "list[tuple[str, os.stat_result]]":
@@ -160,30 +151,12 @@ def _steps(path: str) -> "list[tuple[str, os.stat_result]]":
     return steps
 
 
-def _is_unmapped(uid: int) -> bool:
-    """Return whether ``uid`` stands for all user IDs that this user namespace does not map (user_namespaces(7))."""
-    try:
-        with open("/proc/sys/kernel/overflowuid") as overflow, open("/proc/self/uid_map") as mapped:
-            return uid == int(overflow.read()) and mapped.read().split() != ["0", "0", "4294967295"]
-    except (OSError, ValueError):
-        return False
-
-
-def _others_can_write_above(path: str) -> bool:
-    path = os.path.realpath(path)
-    while path != os.path.dirname(path):
-        path = os.path.dirname(path)
-        try:
-            if os.stat(path).st_mode & 0o022:
-                return True
-        except OSError:
-            return True
-    return False
-
-
 if sys.platform == "win32":
-    from git_credential_bbjwt.core.windows_files import PrivateFolder as OwnFolder
-    from git_credential_bbjwt.core.windows_files import open_to_append, open_to_read
+    from git_credential_bbjwt.core import windows_files
+
+    OwnFolder = windows_files.PrivateFolder
+    open_to_append = windows_files.open_to_append
+    open_to_read = windows_files.open_to_read
 
 else:
     # Bytes. The helper writes a few kB, so a larger file is not the helper's.
@@ -258,3 +231,108 @@ else:
         """Open a file at its end, not through a link; make it with mode 0600 if it is missing. Raises OSError."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(path, flags, 0o600)
+
+
+def _home() -> str | None:
+    """Return the user's home; None if it does not exist or belongs to another user."""
+    home = os.environ.get("HOME", "")
+    if sys.platform != "win32" and not home.startswith("/"):
+        try:
+            import pwd
+
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    try:
+        found = os.stat(home) if home.startswith("/") else None
+    except OSError:
+        return None
+    if found is None or not stat.S_ISDIR(found.st_mode):
+        return None
+    return home if is_trusted_owner(found.st_uid, home) else None
+
+
+def _belongs_to_another(path: str) -> bool:
+    """Return whether ``path``, or the nearest existing folder above it, belongs to neither this user nor root.
+
+    ``path`` is absolute.
+    """
+    while True:
+        try:
+            return not is_trusted_owner(os.stat(path).st_uid, path)
+        except OSError:
+            path = os.path.dirname(path)
+
+
+def home_is_anothers() -> bool:
+    """Return whether HOME belongs to another user, as for root under ``sudo -E``.
+
+    Nothing below such a HOME is read or created.
+    """
+    return is_anothers("HOME")
+
+
+def why_no_home() -> str:
+    """Return the reason for an error about a missing home folder; empty if the folder just does not exist."""
+    return ": HOME belongs to another user" if home_is_anothers() else ""
+
+
+def is_anothers(variable: str) -> bool:
+    """Return whether ``variable`` names a home folder, or one of the XDG specification, of another user."""
+    value = os.environ.get(variable, "")
+    if sys.platform == "win32" or not value.startswith("/") or not (variable == "HOME" or variable.startswith("XDG_")):
+        return False
+    return any(_belongs_to_another(path) for path in value.split(":") if path.startswith("/"))
+
+
+def _xdg(variable: str, below_home: str) -> str | None:
+    base = os.environ.get(variable, "")
+    if not base.startswith("/") or _belongs_to_another(base):  # The specification ignores relative paths.
+        home = _home()
+        if home is None:
+            return None
+        base = home.rstrip("/") + "/" + below_home
+    return base + "/" + APP_NAME
+
+
+def user_config_folder() -> str | None:
+    """Return the folder of the user registry; None if the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CONFIG_HOME", ".config")
+    import platformdirs
+
+    return platformdirs.user_config_dir(APP_NAME, appauthor=False)
+
+
+def site_config_folder() -> str:
+    """Return the folder of the system registry."""
+    if _XDG:
+        for base in os.environ.get("XDG_CONFIG_DIRS", "").split(":"):
+            if base.startswith("/"):
+                return base + "/" + APP_NAME
+        return "/etc/xdg/" + APP_NAME
+    import platformdirs
+
+    return platformdirs.site_config_dir(APP_NAME, appauthor=False)
+
+
+def user_cache_folder() -> str | None:
+    """Return the folder of the files that are kept on disk; None if the user has no home."""
+    if _XDG:
+        return _xdg("XDG_CACHE_HOME", ".cache")
+    import platformdirs
+
+    return platformdirs.user_cache_dir(APP_NAME, appauthor=False)
+
+
+def user_runtime_base() -> str | None:
+    """Return the user's runtime folder. The caller must check that it is private to the user.
+
+    Only XDG systems have one. macOS has no folder in memory for a user.
+    """
+    if sys.platform == "win32" or not _XDG:
+        return None
+    if home_is_anothers():
+        return None  # Under `sudo -E` the environment belongs to another user, so no tokens are kept.
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    return base if base.startswith("/") else f"/run/user/{os.geteuid()}"
