@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
@@ -481,6 +482,19 @@ def test_broken_configuration_in_the_current_folder_does_not_unset_the_users_pin
     assert done.returncode == 1
     assert "bad config line 1 in file .git/config" in done.stderr
     assert situation.bitbucket.helper_requests() == []
+
+
+def test_missing_ssl_cert_file_is_named(acme: Workspace) -> None:
+    done = acme.get(check=False, GIT_SSL_CAINFO=None, SSL_CERT_FILE=str(acme.machine.home / "missing"))
+
+    assert_quits(done, "cannot be verified", "SSL_CERT_FILE names a file that is not there")
+
+
+def test_call_that_waits_for_certificates_says_so(acme: Workspace, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "authorities")
+    done = acme.get("--timeout=1", check=False, GIT_SSL_CAINFO=str(tmp_path / "authorities"))
+
+    assert_quits(done, "gave up after 1 s: reading the certificates")
 
 
 def test_port_of_thousands_of_digits_in_curlopt_resolve_is_a_warning(acme: Workspace) -> None:
