@@ -37,6 +37,9 @@ _LONGEST_INPUT = 64 * 1024
 _LONGEST_VALUE = 200
 
 
+_HINT = "give --id-token a file that holds an ID token, or its claims as JSON"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("file", metavar="FILE", help="the broker's configuration, a TOML file")
@@ -98,9 +101,9 @@ def _input(name: str) -> str:
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"
         shown = what if os.path.lexists(what) or name == "-" else "the file"
-        raise CredentialError(f"the ID token cannot be read from {shown}: {reason}") from problem
+        raise CredentialError(f"the ID token cannot be read from {shown}: {reason}", _HINT) from problem
     if not text:
-        raise CredentialError(f"{what} is empty", "it must hold an ID token, or its claims as JSON")
+        raise CredentialError(f"{what} is empty", _HINT)
     hide(text)
     return text
 
@@ -109,12 +112,14 @@ def _token(text: str) -> "IdToken":
     """Return the token that ``text`` is, or a token with the claims that it spells. Raises CredentialError."""
     from git_credential_bbjwt.serving.id_token import IdToken, parse_object, parse_token
 
-    if not text.startswith("{"):
-        return parse_token(text)
     try:
+        if not text.startswith("{"):
+            return parse_token(text)
         return IdToken("", "", None, parse_object(text.encode()))
+    except CredentialError as problem:
+        raise CredentialError(problem.what, _HINT) from problem
     except ValueError as problem:
-        raise CredentialError("the claims are not a JSON object, or have a name twice") from problem
+        raise CredentialError("the claims are not a JSON object, or have a name twice", _HINT) from problem
 
 
 def _refusals(token: "IdToken", policy: "Policy") -> list[str]:

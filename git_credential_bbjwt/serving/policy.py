@@ -39,7 +39,7 @@ _LINE = "\0"
 class PolicyError(CredentialError):
     """The configuration cannot be used; ``what`` names the file, and the rule with its line if it is in one."""
 
-    usual_hint = "try it before you use it: git-credential-bbjwt policy FILE"
+    usual_hint = "correct it, then try it: git-credential-bbjwt policy FILE"
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,10 @@ _place_of_keys = _must_be(
 
 
 def _one_or_more(value: object) -> tuple[str, ...]:
-    return tuple(_list([value] if isinstance(value, str) else value))
+    try:
+        return tuple(_list([value] if isinstance(value, str) else value))
+    except ValueError:
+        raise ValueError("must be a non-empty string, or a list of them") from None
 
 
 def _hosts(value: object) -> tuple[str, ...]:
