@@ -144,8 +144,10 @@ def with_broker(options: HelperOptions, url: str) -> HelperOptions:
         budget = Budget(options.timeout)
         budget.doing = "waiting for git config"
         budget.watch(say_that_time_is_up)  # A configuration that is a FIFO, or on a server that is gone, has no end.
-        named = next((line for line in helper_lines.options_for(url) if line.broker is not None), None)
-        budget.finish()
+        try:
+            named = next((line for line in helper_lines.options_for(url) if line.broker is not None), None)
+        finally:
+            budget.finish()
     if named is not None:
         options = options.replaced(
             broker=named.broker,
