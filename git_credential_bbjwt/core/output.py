@@ -133,7 +133,7 @@ def pasteable(hint: str) -> str:
         return hint
     from shlex import quote
 
-    return hint.replace(f"{name} ", f"{quote(program)} ")
+    return f" {hint}".replace(f" {name} ", f" {quote(program)} ")[1:]
 
 
 def warning(what: str) -> None:

@@ -2,7 +2,11 @@
 
 import os
 import stat
+import sys
 from shlex import quote
+
+# The commands that can write into places of the system.
+_COMMANDS = ("register", "unregister", "configure", "unconfigure", "uninstall")
 
 
 def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple[str, str]:
@@ -31,6 +35,21 @@ def reason_and_remedy(problem: OSError, otherwise: str) -> tuple[str, str]:
     """Return the reason why a private folder cannot be used, and the command that corrects that, or ``otherwise``."""
     why, _, command = (problem.strerror or str(problem)).partition("; run: ")
     return why, f"run: {command}" if command else otherwise
+
+
+def as_root(otherwise: str) -> str:
+    """Return the hint to run the same command as root; if this is root, ``otherwise``.
+
+    It does not repeat values, because they may be secrets.
+    """
+    if sys.platform == "win32":
+        return "run the same command as an administrator"
+    if os.geteuid() == 0:
+        return otherwise
+    words = [
+        word if word in _COMMANDS else word.partition("=")[0] if word.startswith("--") else "…" for word in sys.argv[1:]
+    ]
+    return f"run it as root: sudo {quote(os.path.abspath(sys.argv[0]))} {' '.join(words)}"
 
 
 def remedy_for_value(value: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from git_credential_bbjwt.core.failures import OWN_HOME, CredentialError
 from git_credential_bbjwt.core.files import is_anothers, user_config_folder, why_no_home
+from git_credential_bbjwt.core.remedies import as_root
 from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, UNSET_SETTINGS, GitError, git_version, run_git
 
 #: The key of a setting and its value.
@@ -135,8 +136,11 @@ class ConfigurationFile:
         except GitError as problem:
             if not problem.hint.startswith("run git config"):  # It names the cause.
                 raise
-            can_be_elsewhere = self._place[0] == "--file" and arguments[0] in ("--add", "--replace-all")
-            hint = _OTHER_WAYS if can_be_elsewhere else "see who owns the file and its folder (ls -ld)"
+            hint = "see who owns the file and its folder (ls -ld)"
+            if self._place[0] == "--file" and arguments[0] in ("--add", "--replace-all"):
+                hint = _OTHER_WAYS
+            elif self._place[0] == "--system":
+                hint = as_root(hint)
             raise CredentialError(problem.what, hint) from problem
 
 

@@ -11,15 +11,13 @@ and writes only the files of the installations that it changes.
 
 import errno
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.core.files import site_config_folder, user_config_folder, why_no_home, why_not_trusted_itself
-from git_credential_bbjwt.core.remedies import reason_and_remedy
+from git_credential_bbjwt.core.remedies import as_root, reason_and_remedy
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Registry, file_of, host_folder, slugs_of
 from git_credential_bbjwt.installations.installation import Installation
@@ -48,6 +46,7 @@ class RegistryFolder:
             )
         self.config_folder = folder
         self.path = f"{folder}/{REGISTRY_FOLDER}"
+        self._is_systems = system
         self._folder_mode, self._file_mode = (0o755, 0o644) if system else (0o700, 0o600)
 
     def __iter__(self) -> Iterator[Installation]:
@@ -102,8 +101,8 @@ class RegistryFolder:
 
     def _unwritable(self, problem: OSError) -> InstallationError:
         hint = _HINTS.get(problem.errno or 0, "check who owns the folder and its mode")
-        if isinstance(problem, PermissionError) and not _is_root():
-            hint += "; the system registry needs root"
+        if self._is_systems and isinstance(problem, PermissionError):
+            hint = as_root(hint)
         why, remedy = reason_and_remedy(problem, hint)
         return InstallationError(f"cannot write {self.path}: {why}", remedy)
 
@@ -117,17 +116,6 @@ _HINTS = {
     errno.EDQUOT: "make room within your quota, then run the command again",
     errno.EROFS: "its file system is read-only: set XDG_CONFIG_HOME to a folder that can be written",
 }
-
-
-def _is_root() -> bool:
-    return sys.platform != "win32" and os.geteuid() == 0
-
-
-def in_batches(installations: Iterable[Installation]) -> Iterator[list[Installation]]:
-    """Split ``installations`` into lists of at most `BATCH`."""
-    rest = iter(installations)
-    while some := list(islice(rest, BATCH)):
-        yield some
 
 
 def _pointer_of(installation: Installation) -> str:

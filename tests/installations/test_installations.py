@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -562,28 +563,34 @@ def without_root(scene: Workspace, packages: Path, *words: str, uid: int, data: 
     if not python.exists():
         cannot("there is no Python that everybody can run")
     run = f"import sys; sys.path.insert(0, {str(packages)!r}); from git_credential_bbjwt.entry import main; "
-    run += "main(sys.argv[1:])"
+    run += "sys.argv[0] = '/opt/bin/git-credential-bbjwt'; main(sys.argv[1:])"
     command = [need("setpriv"), f"--reuid={uid}", f"--regid={uid}", "--clear-groups", str(python), "-I", "-c", run]
     return scene.machine.run(*command, *words, data=data, check=False)
 
 
-def test_payload_that_this_user_cannot_read_names_the_mount_option(acme: Workspace, another_user: int) -> None:
-    # The package that is tested may be below a home that only its user can enter.
-    folder, packages = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
-    try:
-        packages.chmod(0o755)
-        shutil.copytree(Path(INSTALLED) / "git_credential_bbjwt", packages / "git_credential_bbjwt")
-        secret = folder / "payload.json"
-        secret.write_bytes(acme.installation.read_bytes())
-        secret.chmod(0o400)
-        acme.machine.environment["BBJWT_INSTALLATION"] = str(secret)
-        asked = "protocol=https\nhost=bitbucket.org\npath=acme/widgets\n\n"
-        closed = without_root(acme, packages, "get", uid=another_user, data=asked)
-        folder.chmod(0o711)
-        done = without_root(acme, packages, "get", uid=another_user, data=asked)
-    finally:
-        shutil.rmtree(folder)
-        shutil.rmtree(packages)
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder that everybody can enter, with the package: it may be below a home that only its user can enter."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    shutil.copytree(Path(INSTALLED) / "git_credential_bbjwt", folder / "git_credential_bbjwt")
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_payload_that_this_user_cannot_read_names_the_mount_option(
+    acme: Workspace, another_user: int, everybodys: Path
+) -> None:
+    folder = everybodys / "secrets"
+    folder.mkdir(mode=0o700)
+    secret = folder / "payload.json"
+    secret.write_bytes(acme.installation.read_bytes())
+    secret.chmod(0o400)
+    acme.machine.environment["BBJWT_INSTALLATION"] = str(secret)
+    asked = "protocol=https\nhost=bitbucket.org\npath=acme/widgets\n\n"
+    closed = without_root(acme, everybodys, "get", uid=another_user, data=asked)
+    folder.chmod(0o711)
+    done = without_root(acme, everybodys, "get", uid=another_user, data=asked)
 
     assert (closed.stdout, done.stdout) == ("quit=1\n", "quit=1\n")
     for one in (closed, done):
@@ -591,6 +598,38 @@ def test_payload_that_this_user_cannot_read_names_the_mount_option(acme: Workspa
     assert "folders of that path" in closed.stderr
     assert f"chown {another_user} {secret}" in done.stderr
     assert f"uid={another_user}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [
+        ("--app the-key configure --system --exclusive", "--app … configure --system --exclusive"),
+        ("unconfigure --system", "unconfigure --system"),
+        ("register --system --insecure-storage -", "register --system --insecure-storage …"),
+        ("unregister --system acme", "unregister --system …"),
+    ],
+)
+def test_command_that_needs_root_names_the_command_with_sudo(
+    unregistered: Workspace, another_user: int, everybodys: Path, words: str, again: str
+) -> None:
+    home, system = everybodys / "home", everybodys / "etc"
+    home.mkdir()
+    os.chown(home, another_user, another_user)
+    system.mkdir()
+    del unregistered.machine.environment["GIT_CONFIG_NOSYSTEM"]
+    unregistered.machine.environment |= {"XDG_CONFIG_DIRS": str(system), "GIT_CONFIG_SYSTEM": str(system / "gitconfig")}
+    unregistered.machine.bbjwt("register", "--system", "--insecure-storage", unregistered.installation)
+    unregistered.machine.bbjwt("configure", "--system")
+    unregistered.machine.environment["HOME"] = str(home)
+    unregistered.machine.home = home
+    before = {path: path.read_bytes() for path in system.rglob("*") if path.is_file()}
+    payload = unregistered.installation.read_text()
+    done = without_root(unregistered, everybodys, *words.split(), uid=another_user, data=payload)
+
+    assert done.returncode == 1
+    assert str(system) in done.stderr
+    assert f"hint: run it as root: sudo /opt/bin/git-credential-bbjwt {again}\n" in done.stderr
+    assert {path: path.read_bytes() for path in system.rglob("*") if path.is_file()} == before
 
 
 def test_registry_in_a_user_namespace_is_trusted_if_nobody_else_can_write_above(acme: Workspace) -> None:

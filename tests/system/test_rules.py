@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 
 import pytest
 
-from git_credential_bbjwt.core import files, user_namespace
+from git_credential_bbjwt.core import files, remedies, user_namespace
 from git_credential_bbjwt.core.files import OwnFolder
 from git_credential_bbjwt.core.record import file_name
 from git_credential_bbjwt.git import settings
-from git_credential_bbjwt.installations import registry_changes
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import INSTALLED, LATE, cannot, is_running, until
 
@@ -325,10 +324,13 @@ def test_unmapped_owner_is_the_overflow_user(monkeypatch: pytest.MonkeyPatch, ui
     assert user_namespace._is_unmapped(uid) == expected
 
 
-def test_administrator_is_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_for_root_is_not_named_to_root_and_has_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/opt/a b", "--app", "the-key", "--scope=x", "register", "--system", "FILE"]
+    monkeypatch.setattr("sys.argv", words)
     for uid in (0, 1_000):
         monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
-        assert registry_changes._is_root() == (uid == 0)
+        hint = "run it as root: sudo '/opt/a b' --app … --scope register --system …"
+        assert remedies.as_root("otherwise") == ("otherwise" if uid == 0 else hint)
 
 
 @pytest.mark.usefixtures("at_once")
