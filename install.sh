@@ -378,7 +378,9 @@ try:
         data = file.read()
     for payload in split_payloads(unpacked(data) or data):
         parse_payload(payload, sys.argv[1])
-except (CredentialError, OSError) as problem:
+except CredentialError as problem:
+    sys.exit(f"{problem.what}\nhint: {problem.hint}")
+except OSError as problem:
     sys.exit(str(problem))
 '
 
@@ -404,7 +406,7 @@ install_it() {
     command -v git >/dev/null || fail "git is not installed" "install git first"
     if [ -n "$payload" ]; then
         "$python" -IB -c "$check_payload" "$payload" "$here" ||
-            fail "$payload is not a payload: nothing is installed" "give the app's \`installed\` payload, unchanged"
+            fail "$payload is not a payload: nothing is installed" "correct it as shown above, then run install.sh again"
     fi
     say "installing $name in $data ..."
     lock_places

@@ -8,14 +8,16 @@ Example:
 """
 
 import argparse
+from itertools import islice
 
 from git_credential_bbjwt.core.failures import InstallationError, SecretError
 from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error, listed, note
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
-from git_credential_bbjwt.installations.registry_changes import Change, RegistryFolder, in_batches
+from git_credential_bbjwt.installations.registry_changes import BATCH, Change, RegistryFolder
 from git_credential_bbjwt.secret_stores.secret_store import remove_other_files, remove_secret
+from git_credential_bbjwt.system.terminal import with_bar
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
 # After so many failures one after the other the keyring is taken to be out of reach for the rest, too.
@@ -78,33 +80,39 @@ def _take_out(change: Change, leaving: Installation) -> None:
 def unregister_all(*, system: bool) -> int:
     """Unregister all installations that can be; return 1 if one stays. Raises InstallationError."""
     registry = RegistryFolder(system=system)
-    done, in_a_row = 0, 0
+    registered = list(registry)
+    in_a_row = 0
+    unregistered: list[Installation] = []
     staying: list[Installation] = []
     failures: dict[str, SecretError] = {}
-    for some in in_batches(list(registry)):
-        gone = []
-        with registry.changing() as change:
-            for one in some:
-                if in_a_row == _MOST_FAILURES and one.secret_place is SecretPlace.KEYRING:
-                    staying.append(one)
-                    continue
-                try:
-                    _take_out(change, one)
-                except SecretError as problem:
-                    failures[problem.what] = problem
-                    in_a_row += 1
-                    staying.append(one)
-                else:
-                    in_a_row = 0
-                    gone.append(one)
-            change.commit()
-        forget_workspaces(key for one in gone for key in one.keys)
-        done += len(gone)
+    numbers = with_bar("unregistered", range(len(registered)))
+    try:
+        for _ in range(0, len(registered), BATCH):
+            gone = []
+            with registry.changing() as change:
+                for one in (registered[number] for number in islice(numbers, BATCH)):
+                    if in_a_row == _MOST_FAILURES and one.secret_place is SecretPlace.KEYRING:
+                        staying.append(one)
+                        continue
+                    try:
+                        _take_out(change, one)
+                    except SecretError as problem:
+                        failures[problem.what] = problem
+                        in_a_row += 1
+                        staying.append(one)
+                    else:
+                        in_a_row = 0
+                        gone.append(one)
+                change.commit()
+            unregistered += gone
+    finally:
+        numbers.close()
+        forget_workspaces(key for one in unregistered for key in one.keys)
     with registry.changing() as change:
         change.remove_leftovers()
         files = [one.keyring_user for one in registry if one.secret_place is SecretPlace.FILE]
         remove_other_files(registry.config_folder, files)
-    note(f"unregistered {done} of {done + len(staying)} installations")
+    note(f"unregistered {len(unregistered)} of {len(registered)} installations")
     if staying:
         error(f"these stay registered: {listed([f'{one.workspaces[0]} ({one.name})' for one in staying])}")
     for failure in failures.values():

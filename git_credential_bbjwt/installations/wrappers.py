@@ -16,6 +16,7 @@ APP, CONSUMER = "clientInfo", "oauthConsumer"
 _MOST_WRAPPERS = 5
 
 _HINT = "use the payload of the app's `installed` callback, or an OAuth consumer as JSON"
+_ONE_HINT = "use one payload; to register several, write one per line: jq -c . FILE | git-credential-bbjwt register -"
 
 
 def unwrapped(data: bytes, where: str) -> dict[str, dict[str, Any]]:
@@ -30,6 +31,10 @@ def json_object(data: bytes | str, where: str) -> dict[str, Any]:
     """Parse ``data`` as a JSON object. Raises InstallationError."""
     try:
         found = json.loads(data.strip().removeprefix("\ufeff") if isinstance(data, str) else data)
+    except json.JSONDecodeError as broken:
+        if broken.msg == "Extra data":
+            raise InstallationError(f"{where}: this is more than one payload", _ONE_HINT) from broken
+        found = None
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):

@@ -1,9 +1,28 @@
-"""Questions at a terminal, with or without echo."""
+"""Questions at a terminal, with or without echo, and the progress bar."""
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+
+# Characters of the progress bar.
+_WIDTH = 30
+
+
+def with_bar(what: str, steps: range) -> Generator[int, None, None]:
+    """Yield the numbers of ``steps``. Meanwhile a terminal shows a bar, and counts up to their end."""
+    is_shown = steps.stop > steps.step and os.isatty(2)
+    try:
+        for done in steps:
+            if is_shown and done * _WIDTH % steps.stop < steps.step * _WIDTH:  # The bar has grown.
+                bar = "#" * (done * _WIDTH // steps.stop)
+                sys.stderr.write(f"\r[{bar:.<{_WIDTH}}] {what} {done} of {steps.stop}")
+                sys.stderr.flush()
+            yield done
+    finally:
+        if is_shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
 
 
 def ask(question: str) -> str:

@@ -27,6 +27,9 @@ from git_credential_bbjwt.tokens.uuids import UUID_LIFE
 # Seconds that `tidy` may take after an answer. Git has the answer then, but waits for the process to end.
 _TIDYING = 0.0005
 
+# Number of workspaces up to which `forget_workspaces` looks for each one's records.
+_FEW = 20
+
 # Seconds after which a file expires: a day, except for these endings.
 _A_DAY = 86_400
 _LIVES = {
@@ -107,8 +110,14 @@ def workspace_records(cache: TokenCache, host: str) -> list[Record]:
 
 
 def forget_workspaces(workspaces: Iterable[tuple[str, str]]) -> None:
-    """Drop the cached tokens of workspaces (pairs of host and slug or UUID) without reading other tokens."""
-    wanted = list(dict.fromkeys(workspaces))
+    """Drop the cached tokens of workspaces (pairs of host and slug or UUID).
+
+    The records of a few workspaces are found by their names. For many, it is faster to read all records once.
+    """
+    wanted = set(workspaces)
+    if len(wanted) > _FEW:
+        forget(lambda record: (record.host, record.workspace) in wanted)
+        return
     for folder in every_folder():
         for host, workspace in wanted:
             for path, record in list(records_of(folder, host, workspace)):

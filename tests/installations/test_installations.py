@@ -486,6 +486,7 @@ CAUSES: dict[str, tuple[str, str]] = {
     "empty": ("it is empty", "write the payload to"),
     "writable": ("others can write to it (mode 0666)", "chmod go-w"),
     "cut": ("this is not a JSON object", "payload"),
+    "several": ("this is more than one payload", "one payload"),
     "large": ("far too large", "one payload"),
 }
 
@@ -501,7 +502,8 @@ def test_cause_and_remedy_of_a_file_that_cannot_be_used(acme: Workspace, cause: 
         os.mkfifo(path)
     else:
         payload = acme.installation.read_bytes()
-        path.write_bytes({"empty": b" \n", "cut": payload[:-9], "large": payload.ljust(9_000_000)}.get(cause, payload))
+        others = {"empty": b" \n", "cut": payload[:-9], "several": payload * 2, "large": payload.ljust(9_000_000)}
+        path.write_bytes(others.get(cause, payload))
         path.chmod(0o666 if cause == "writable" else 0o600)
     options = ["--installation", str(path)] if how == "option" else []
     also = {"variable": {"BBJWT_INSTALLATION": str(path)}, "systemd": {"CREDENTIALS_DIRECTORY": str(path.parent)}}

@@ -16,6 +16,9 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import InstallationError
 from git_credential_bbjwt.installations.installation import CLOUD_API_URL, CLOUD_BASE_URL, Installation
 from git_credential_bbjwt.installations.registry_changes import RegistryFolder
+from git_credential_bbjwt.system.private_folder import PrivateFolder
+from git_credential_bbjwt.tokens.cache import TokenCache
+from git_credential_bbjwt.tokens.slot import Slot
 from tests.conftest import (
     COMMAND,
     Machine,
@@ -28,6 +31,7 @@ from tests.conftest import (
 )
 from tests.emulator import Fault
 from tests.growth import another
+from tests.properties import whole_record
 
 
 def payloads(unregistered: Workspace, count: int) -> list[dict[str, Any]]:
@@ -92,6 +96,18 @@ def test_error_for_a_line_that_is_not_a_payload_names_its_position(unregistered:
     assert not registry_of(unregistered.machine).exists()
 
 
+def test_several_payloads_of_many_lines_are_refused_with_the_command_that_makes_them_one_per_line(
+    unregistered: Workspace,
+) -> None:
+    text = "\n".join(json.dumps(one, indent=2) for one in payloads(unregistered, 2))
+    done = unregistered.machine.bbjwt("register", "--insecure-storage", "-", data=text, check=False)
+
+    assert done.returncode == 1
+    assert "standard input: this is more than one payload" in done.stderr
+    assert "one per line: jq -c . FILE" in done.stderr
+    assert not registry_of(unregistered.machine).exists()
+
+
 def test_payload_that_cannot_be_stored_is_named_and_the_others_are_registered(unregistered: Workspace) -> None:
     done = unregistered.machine.bbjwt(
         "register",
@@ -122,6 +138,26 @@ def test_terminal_shows_the_progress(unregistered: Workspace) -> None:
 
     assert "registered 400 of 420" in shown
     assert "\r\x1b[Kgit-credential-bbjwt: registered 420 of 420" in shown
+    shown = unregistered.machine.at_terminal("unregister", "--all")
+    assert "] unregistered 406 of 420" in shown
+    assert "\r\x1b[Kgit-credential-bbjwt: unregistered 420 of 420" in shown
+
+
+@pytest.mark.parametrize("words", [["register", "--insecure-storage", "-"], ["unregister", "--all"]])
+def test_cached_tokens_of_many_workspaces_are_dropped(unregistered: Workspace, words: list[str]) -> None:
+    machine = unregistered.machine
+    many = payloads(unregistered, 30)
+    machine.bbjwt("register", "--insecure-storage", "-", data=lines(many))
+    folder = PrivateFolder(str(machine.runtime / "git-credential-bbjwt"), create=True)
+    cache = TokenCache(folder, folder, folder)
+    now = int(time.time())
+    for workspace in ("acme", "team9", many[29]["principal"]["uuid"], "another-workspace"):
+        record = whole_record(workspace, minted=now, expires=now + 7200)
+        record.host = many[0]["baseUrl"].removeprefix("https://")
+        Slot(cache, record.repository, record.scope, record.app).keep(record)
+    machine.bbjwt(*words, data=lines(many))
+
+    assert ["another-workspace" in path.name for path in machine.records()] == [True]
 
 
 def test_registering_twice_registers_once_and_a_new_secret_replaces_the_old(unregistered: Workspace) -> None:

@@ -133,11 +133,17 @@ def test_install_without_a_keyring(acme: Workspace, with_uv: Machine, wheelhouse
     )
 
 
-def test_install_with_a_file_that_is_not_a_payload_installs_nothing(fresh: Machine, no_wheels: Path) -> None:
-    (fresh.home / "payload").write_text("[]")
+@pytest.mark.parametrize(
+    ("text", "reason"), [("[]", "not a JSON object"), ("{\n}\n{\n}\n", "more than one payload\nhint: use one payload")]
+)
+def test_install_with_a_file_that_is_not_a_payload_installs_nothing(
+    fresh: Machine, no_wheels: Path, text: str, reason: str
+) -> None:
+    (fresh.home / "payload").write_text(text)
     refused = install(fresh, no_wheels, fresh.home / "payload", check=False)
 
     assert refused.returncode == 1
+    assert reason in refused.stderr
     assert "not a payload" in refused.stderr
     assert not (fresh.home / ".local").exists()  # The error comes before anything is made.
 

@@ -2,8 +2,7 @@
 
 import contextlib
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,14 +22,12 @@ from git_credential_bbjwt.installations.installation import Installation, Secret
 from git_credential_bbjwt.installations.payload import parse_payload
 from git_credential_bbjwt.installations.registry_changes import BATCH, RegistryFolder
 from git_credential_bbjwt.secret_stores import secret_store
+from git_credential_bbjwt.system import terminal
 from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 from git_credential_bbjwt.vendors.connect import look_up_workspace
 from git_credential_bbjwt.vendors.session import Session
-
-# Characters of the progress bar.
-_WIDTH = 30
 
 # Seconds that a trial may take before the new secret replaces the old one untried.
 _PATIENCE = 10.0
@@ -70,7 +67,7 @@ class Registration:
     def check(self, payloads: list[bytes], where: str) -> list[Wanted]:
         """Return the installations of all payloads. Raises InstallationError if one cannot be used, and UsageError."""
         wanted, wrong = [], []
-        for number in _with_bar("checked", range(len(payloads))):
+        for number in terminal.with_bar("checked", range(len(payloads))):
             try:
                 for one in parse_payload(payloads[number], where):
                     wanted += self._checked(number + 1, one, where)
@@ -152,6 +149,12 @@ class Registration:
         ]
 
     def store(self, wanted: Sequence[Wanted]) -> list[Installation]:
+        """Store all in one change, and drop their workspaces' cached tokens. Raises CredentialError."""
+        new = self._store(wanted)
+        forget_workspaces(key for one in new for key in one.keys)
+        return new
+
+    def _store(self, wanted: Sequence[Wanted]) -> list[Installation]:
         """Store the secrets, then register their installations, each whole or not at all. Raises CredentialError."""
         with self.registry.changing() as change:
             new = self._store_secrets(wanted)
@@ -167,7 +170,6 @@ class Registration:
                 raise
             for one in replaced:
                 secret_store.remove_replaced_secret(one, change.same(one))
-        forget_workspaces(key for one in new for key in one.keys)
         return new
 
     def _store_secrets(self, wanted: Sequence[Wanted]) -> list[Installation]:
@@ -181,20 +183,22 @@ class Registration:
 
     def store_many(self, wanted: Sequence[Wanted]) -> int:
         """Store as many as possible; return the exit status."""
+        stored: list[Installation] = []
         failed: list[tuple[Wanted, CredentialError]] = []
         # The keyring may refuse one secret and accept the next.
         size = BATCH if self.place is SecretPlace.FILE else 1
-        for start in _with_bar("registered", range(0, len(wanted), size)):
+        for start in terminal.with_bar("registered", range(0, len(wanted), size)):
             some = wanted[start : start + size]
             try:
-                self.store(some)
+                stored += self._store(some)
             except CredentialError as problem:
                 failed += [(one, problem) for one in some]
+        forget_workspaces(key for one in stored for key in one.keys)
         for one, why in failed:
             error(f"payload {one.position} ({one.installation.name}): {why.what}", why.hint)
         done = f"registered {len(wanted) - len(failed)} of {len(wanted)} installations"
-        place = self.place.described.replace("a file", "files")
-        note(f"{done}; the secrets are {place}, the rest in {self.registry.path}")
+        secrets = "files of mode 0600" if self.place is SecretPlace.FILE else "the keyring"
+        note(f"{done}; the secrets are in {secrets}, the rest in {self.registry.path}")
         return 1 if failed else 0
 
 
@@ -236,19 +240,3 @@ def check_secret(new: Installation, timeout: float, remedy: str) -> None:
 
 def _session(seconds: float) -> Session:
     return Session(Budget(seconds), TokenCache.open(create=False), for_person=True)
-
-
-def _with_bar(what: str, steps: range) -> Iterator[int]:
-    """Yield the numbers of ``steps``. Meanwhile a terminal shows a bar, and counts up to their end."""
-    is_shown = steps.stop > steps.step and os.isatty(2)
-    try:
-        for done in steps:
-            if is_shown and done * _WIDTH % steps.stop < steps.step * _WIDTH:  # The bar has grown.
-                bar = "#" * (done * _WIDTH // steps.stop)
-                sys.stderr.write(f"\r[{bar:.<{_WIDTH}}] {what} {done} of {steps.stop}")
-                sys.stderr.flush()
-            yield done
-    finally:
-        if is_shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
