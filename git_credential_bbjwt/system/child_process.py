@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import weakref
 
 from git_credential_bbjwt.core.files import is_anothers
@@ -96,6 +97,13 @@ else:
     # The process groups that still run, by their number.
     running: set[int] = set()
 
+    #: Held while a process is started and noted in `running`. `end_all` keeps it, because a thread that notices the end
+    #: of its command may start another one. A signal can interrupt the thread that holds it, so it is reentrant.
+    starting = threading.RLock()
+
+    # Seconds that `end_all` waits for another thread that is starting a process.
+    _LONGEST_START = 1.0
+
     def find(program: str) -> str:
         """Return the path of ``program`` on PATH, without the current folder. Raises FileNotFoundError.
 
@@ -150,7 +158,12 @@ else:
             if not at_terminal:
                 actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
             try:
-                self.pid = os.posix_spawn(find(command[0]), command, env, file_actions=actions, setsid=not at_terminal)
+                with starting:
+                    self.pid = os.posix_spawn(
+                        find(command[0]), command, env, file_actions=actions, setsid=not at_terminal
+                    )
+                    if not at_terminal:  # At a terminal, the user ends it.
+                        running.add(self.pid)
             except BaseException:
                 os.close(self._output)
                 os.close(to_child)
@@ -160,10 +173,8 @@ else:
                 os.close(stdout)
             self._dropped = weakref.finalize(self, _abandon, self.pid, self._output)
             self._dropped.atexit = False
-            if at_terminal:  # The user ends it.
+            if at_terminal:
                 self._dropped.detach()
-            else:
-                running.add(self.pid)
             try:
                 while request:
                     request = request[os.write(to_child, request) :]
@@ -208,28 +219,25 @@ else:
     #: Whether processes that a child left behind become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
     adopts_orphans = False
 
-    # Seconds to wait for the end of processes since the last new one was killed.
-    _LAST_WAIT = 1.0
+    # Rounds of a millisecond or more for the end of processes. A time would be over after a stall of the machine.
+    _MOST_ROUNDS = 1000
 
     def end_all() -> None:
-        """End all running child processes and everything that they started."""
+        """End all running child processes and everything that they started. From now on, none can be started."""
+        starting.acquire(timeout=_LONGEST_START)
         for pid in list(running):
             kill(pid)
         if adopts_orphans:
             _end_orphans()
 
     def _end_orphans() -> None:
-        from time import monotonic, sleep
+        from time import sleep
 
-        killed: set[int] = set()
-        deadline = 0.0
-        # If a child ends, its children become children of this process.
-        while children := _children():
-            if not killed.issuperset(children):
-                killed.update(children)
-                deadline = monotonic() + _LAST_WAIT
-            elif monotonic() >= deadline:
+        for _ in range(_MOST_ROUNDS):
+            children = _children()
+            if not children:
                 return
+            # If a child ends, its children become children of this process.
             for pid in children:
                 try:
                     os.kill(pid, 9)

@@ -180,16 +180,17 @@ else:
             if os.getppid() != parent:  # The parent ended before that.
                 os._exit(1)
 
-        process = subprocess.Popen(
-            ["sh", "-c", command],
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=env,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
-        )
-        child_process.running.add(process.pid)
+        with child_process.starting:
+            process = subprocess.Popen(
+                ["sh", "-c", command],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=env,
+                start_new_session=True,
+                preexec_fn=end_with_parent,
+            )
+            child_process.running.add(process.pid)
 
         def end() -> None:
             child_process.kill(process.pid)

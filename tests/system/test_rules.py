@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pwd
 import shutil
@@ -10,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from git_credential_bbjwt.core import files, remedies, user_namespace
 from git_credential_bbjwt.core.files import OwnFolder
 from git_credential_bbjwt.core.record import file_name
 from git_credential_bbjwt.git import settings
+from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from tests.conftest import INSTALLED, LATE, cannot, is_running, until
 
@@ -506,4 +509,38 @@ def test_an_orphan_that_moves_while_the_children_are_read_ends_with_the_call(tmp
             process.terminate()
         orphans.append(int(told.read_text()))
         told.unlink()
-    until(lambda: not any(map(is_running, orphans)), LATE)
+    until(lambda: not any(map(is_running, orphans)))
+
+
+def test_a_command_that_a_thread_starts_while_the_process_ends_ends_too(tmp_path: Path) -> None:
+    told = tmp_path / "pids"
+    program = (
+        "import os, sys, threading, time\n"
+        "from git_credential_bbjwt.system import child_process, shell\n"
+        "end_all = child_process.end_all\n"
+        "def end_all_and_stall():\n"
+        "    end_all()\n"
+        "    time.sleep(0.5)\n"
+        "child_process.end_all = end_all_and_stall\n"
+        "shell.end_children_on_signals()\n"
+        "command = 'setsid sleep 303 & echo $! >>' + sys.argv[1] + '; wait'\n"
+        "def run_again_and_again():\n"
+        "    while True:\n"
+        "        shell.run(command, b'', most=100, env=dict(os.environ))\n"
+        "threading.Thread(target=run_again_and_again, daemon=True).start()\n"
+        "while True:\n"
+        "    time.sleep(0.1)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(told)]) as process:
+        until(lambda: told.exists() and told.read_text().endswith("\n"))
+        process.terminate()
+    until(lambda: not any(map(is_running, map(int, told.read_text().split()))))
+
+
+def test_processes_that_start_others_for_ever_do_not_hold_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(10**9)  # Larger than a process's.
+    monkeypatch.setattr(child_process, "_children", lambda: [next(numbers)])
+    monkeypatch.setattr(child_process, "adopts_orphans", True)
+    monkeypatch.setattr(child_process, "starting", threading.RLock())
+    child_process.end_all()
+    assert next(numbers) > 10**9
