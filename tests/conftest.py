@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,9 @@ PATIENCE = 120
 
 #: Seconds after its `--timeout` by which a call must end, even on a busy machine. No other time is asserted.
 LATE = 5
+
+# Seconds between two looks at the clock. What passes beyond that is a stall of the machine.
+_LOOK = 0.05
 
 
 # A separate folder in memory, because parallel tests must not share the machine's.
@@ -262,6 +266,29 @@ def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def ends_within(seconds: float) -> Iterator[None]:
+    """Assert that a block ends within ``seconds``, the time of its call, and LATE seconds.
+
+    The time for which the machine stalls is not counted. A block that computes in this process is no such call.
+    """
+    ended, looks = threading.Event(), 0
+
+    def count() -> None:
+        nonlocal looks
+        while not ended.wait(_LOOK):
+            looks += 1
+
+    counting = threading.Thread(target=count, daemon=True)
+    counting.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        counting.join()
+    assert looks * _LOOK < seconds + LATE
 
 
 def is_running(pid: int) -> bool:

@@ -324,11 +324,11 @@ PIECES = ["A", "ab1", "a://", "://", "<a", "&#", "\\u00", "%2", " ", "é", "eyJ"
 )
 def test_refusal_with_one_long_word_takes_little_time(piece: str, form: Callable[[str], str]) -> None:
     body = form(f"x {piece * (65_536 // len(piece))}").encode()
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(RefusedError) as raised:
         refuse(Response(400, body, {}), "host", RequestKind.SWAP, "")
 
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert "(400)" in raised.value.what
     assert len(raised.value.what) < 1_000
 

@@ -124,11 +124,11 @@ def test_a_secret_is_not_shown_wherever_the_text_is_cut(cut: int) -> None:
 )
 def test_text_of_any_length_takes_no_time(piece: str, size: int) -> None:
     text = piece * (size // len(piece))
-    started = time.monotonic()
+    started = time.process_time()
     for form in (text, text.encode(), "word " + text):
         assert len(safe_text(form)) <= 200
 
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_shown_text_is_one_printable_line_of_the_given_length() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import takes_long
+from tests.conftest import ends_within, takes_long
 from tests.emulator import OUTAGE, SILENCE, Emulator, Fault
 from tests.https_broker import HttpsBroker, scene
 from tests.issuer import Issuer
@@ -341,14 +341,12 @@ def test_bitbucket_that_does_not_answer_in_time(broker: HttpsBroker) -> None:
     broker.write(timeout=2)
     broker.start()
     broker.scene.bitbucket.misbehave("api", *[SILENCE] * 20)
-    started = time.monotonic()
-    with ThreadPoolExecutor(4) as pool:
+    with ends_within(2), ThreadPoolExecutor(4) as pool:
         slow = pool.submit(broker.ask)
         others = [pool.submit(broker.ask, name="acme/lib-a") for _ in range(2)]
         reply = slow.result()
 
     assert reply.status == 504
-    assert time.monotonic() - started < 2 + 5
     assert all(one.result().status in (200, 504) for one in others)
     assert broker.send("GET", "/healthz").status == 200
 

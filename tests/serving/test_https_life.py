@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import EVERYTHING, PATIENCE, free_port, takes_long, until
+from tests.conftest import EVERYTHING, PATIENCE, ends_within, free_port, takes_long, until
 from tests.emulator import Fault
 from tests.https_broker import APPLICATION, HttpsBroker
 from tests.issuer import IssuerServer
@@ -67,9 +67,8 @@ def test_installation_command_that_hangs_ends_with_the_budget(broker: HttpsBroke
     mark = broker.folder / "pid"
     broker.write(installation=None, installation_command=f"echo $$ > {mark}; sleep 300", timeout=2)
     broker.start()
-    started = time.monotonic()
-    assert broker.ask().status == 504
-    assert time.monotonic() - started < 2 + 5
+    with ends_within(2):
+        assert broker.ask().status == 504
     until(lambda: not Path(f"/proc/{int(mark.read_text())}").exists())
     assert broker.send("GET", "/healthz").status == 200
 
