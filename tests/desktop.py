@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import PATIENCE, PROJECT, Machine, need
+from tests.conftest import PROJECT, Machine, need, until
 
 
 @contextmanager
@@ -60,10 +59,8 @@ def service(machine: Machine, kind: str, record: Path) -> Iterator[None]:
     with bus(machine), record.open("wb") as lines:
         command = [sys.executable, "-B", "-m", "tests.secret_stores.service", kind]
         with subprocess.Popen(command, stdout=lines, env=machine.env(), cwd=PROJECT) as running:
-            deadline = time.monotonic() + PATIENCE
-            while not record.stat().st_size and time.monotonic() < deadline:
-                time.sleep(0.01)
             try:
+                until(lambda: bool(record.stat().st_size))
                 yield
             finally:
                 running.terminate()
@@ -72,12 +69,11 @@ def service(machine: Machine, kind: str, record: Path) -> Iterator[None]:
 def _wait(machine: Machine) -> None:
     from secretstorage import check_service_availability
 
-    for _ in range(500):
+    def is_up() -> bool:
         with _bus(machine) as bus:
-            if check_service_availability(bus):
-                return
-        time.sleep(0.01)
-    raise AssertionError("gnome-keyring did not come up")
+            return bool(check_service_availability(bus))
+
+    until(is_up)
 
 
 def lock(machine: Machine) -> None:

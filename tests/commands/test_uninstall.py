@@ -13,7 +13,7 @@ import pytest
 
 from git_credential_bbjwt.commands.uninstall import removal
 from tests import desktop
-from tests.conftest import COMMAND, Machine, Workspace
+from tests.conftest import COMMAND, PATIENCE, Machine, Workspace
 
 
 def left(machine: Machine) -> list[Path]:
@@ -86,7 +86,7 @@ def test_at_a_terminal_it_lists_and_asks(acme: Workspace, reply: str, is_removed
         while b"[y/N]" not in shown:
             shown += os.read(terminal, 4096)
         os.write(terminal, reply.encode())
-        status = process.wait(30)
+        status = process.wait(PATIENCE)
         os.close(terminal)
 
     assert b"1 installation with the secret: acme" in shown

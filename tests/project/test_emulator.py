@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus, urlencode, urlsplit
 
 import pytest
 
-from tests.conftest import Workspace
+from tests.conftest import PATIENCE, Workspace
 from tests.emulator import (
     IP_ALLOW_LIST,
     OUTAGE,
@@ -34,12 +34,17 @@ CONNECT_GRANT = "urn:bitbucket:oauth2:jwt"
 
 
 def ask(
-    bitbucket: Emulator, origin: str, path: str, authorization: str, form: dict[str, str] | None = None
+    bitbucket: Emulator,
+    origin: str,
+    path: str,
+    authorization: str,
+    form: dict[str, str] | None = None,
+    seconds: float = PATIENCE,
 ) -> tuple[int, Any, http.client.HTTPMessage]:
     """Send one request; return status, JSON (or text) and headers."""
     url = bitbucket.base_url if origin == "base" else bitbucket.base_api_url
     trust = ssl.create_default_context(cafile=str(bitbucket.ca_file))
-    connection = http.client.HTTPSConnection("localhost", urlsplit(url).port or 0, context=trust, timeout=2)
+    connection = http.client.HTTPSConnection("localhost", urlsplit(url).port or 0, context=trust, timeout=seconds)
     headers = {"Authorization": authorization}
     if form is not None:
         headers["Content-Type"] = "application/x-www-form-urlencoded"
@@ -73,9 +78,9 @@ def swap(bitbucket: Emulator, app: App, **fields: str) -> tuple[int, Any]:
     return ask(bitbucket, "base", TOKEN, jwt(bitbucket, app, "POST", TOKEN), form)[:2]
 
 
-def look_up(bitbucket: Emulator, app: App) -> tuple[int, Any]:
-    """Look acme/widgets up with a JWT."""
-    return ask(bitbucket, "api", WIDGETS, jwt(bitbucket, app, "GET", WIDGETS))[:2]
+def look_up(bitbucket: Emulator, app: App, seconds: float = PATIENCE) -> tuple[int, Any]:
+    """Look acme/widgets up with a JWT. Raises TimeoutError after ``seconds`` without an answer."""
+    return ask(bitbucket, "api", WIDGETS, jwt(bitbucket, app, "GET", WIDGETS), seconds=seconds)[:2]
 
 
 def basic(user: str, password: str) -> str:
@@ -214,7 +219,7 @@ def test_look_ups_fail_while_swaps_work(bitbucket: Emulator, app: App) -> None:
     assert look_up(bitbucket, app) == (429, "Rate limit for this resource has been exceeded")
     bitbucket.rules.rest_fault = SILENCE
     with pytest.raises(TimeoutError):
-        look_up(bitbucket, app)
+        look_up(bitbucket, app, 0.5)
     assert swap(bitbucket, app)[0] == 200
     bitbucket.rules.rest_fault = None
     assert look_up(bitbucket, app)[0] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import shlex
@@ -26,6 +27,7 @@ from tests.conftest import (
     need,
     request,
     start,
+    until,
 )
 from tests.serving.test_broker import Broker, asking, broker
 
@@ -122,13 +124,20 @@ def test_a_socket_that_closes_before_its_first_byte_is_asked_again(acme: Workspa
 
 @pytest.mark.usefixtures("broker")
 def test_a_socket_that_restarts_is_waited_for(acme: Workspace, place: Path) -> None:
+    trace = acme.machine.home / "trace"
+    acme.machine.environment["BBJWT_TRACE"] = str(trace)
+
+    def until_traced(problem: int) -> None:
+        until(lambda: trace.exists() and os.strerror(problem) in trace.read_text())
+
     helper = start(acme.machine, acme.url, *asking(acme, where(place)))
+    until_traced(errno.ENOENT)
     with socket.socket(socket.AF_UNIX) as gone:  # A broker that has ended left this socket, which refuses connections.
-        time.sleep(0.5)
         gone.bind(str(place))
-    time.sleep(0.5)
+    until_traced(errno.ECONNREFUSED)
+    trace.unlink()
     place.unlink()
-    time.sleep(0.5)
+    until_traced(errno.ENOENT)
     with listening(place, lambda _, connection: served(connection)):
         assert b"password=abcdef" in finish(helper)
 

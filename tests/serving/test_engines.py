@@ -7,14 +7,24 @@ import os
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from git_credential_bbjwt.serving import client
-from tests.conftest import COMMAND, LATE, PATIENCE, Workspace, answer, assert_quits, cannot, free_port, need, request
+from tests.conftest import (
+    COMMAND,
+    PATIENCE,
+    Workspace,
+    answer,
+    assert_quits,
+    cannot,
+    free_port,
+    need,
+    request,
+    until,
+)
 from tests.proxy import Proxy
 from tests.serving.test_broker import Broker, asking, broker, configure_asker, given
 
@@ -47,10 +57,8 @@ def sshd(acme: Workspace, broker: Broker) -> Iterator[tuple[str, Path]]:
     options = [word for setting in (*settings, "IdentitiesOnly=yes") for word in ("-o", setting)] + ["-F", "/dev/null"]
     ssh = shlex.join(["ssh", "-T", "-q", *options, "-p", str(port), "-i", str(folder / "key"), "127.0.0.1"])
     try:
-        end = time.monotonic() + PATIENCE
-        while subprocess.run([*shlex.split(ssh)[:-1], "127.0.0.1"], input=b"\n", capture_output=True).returncode == 255:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        words = [*shlex.split(ssh)[:-1], "127.0.0.1"]
+        until(lambda: subprocess.run(words, input=b"\n", capture_output=True).returncode != 255)
         broker.audit.unlink(missing_ok=True)
         yield ssh, folder / "key.pub"
     finally:
@@ -165,9 +173,7 @@ def test_a_socket_unit_starts_a_broker_for_each_request(acme: Workspace, broker:
         listening.append(f"--setenv={name}={value}")
     with subprocess.Popen([*listening, *broker.command()], stderr=subprocess.DEVNULL, env=broker.environment) as unit:
         try:
-            end = time.monotonic() + LATE
-            while not place.exists() and time.monotonic() < end:
-                time.sleep(0.02)
+            until(place.exists)
             where = f"unix:{place}"
             found = answer(acme.get(*asking(acme, where)))
             refused = acme.machine.get(acme.url.replace("widgets", "secrets"), *asking(acme, where), check=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ends_within, takes_long
+from tests.conftest import ends_within, takes_long, until
 from tests.emulator import OUTAGE, SILENCE, Emulator, Fault
 from tests.https_broker import HttpsBroker, scene
 from tests.issuer import Issuer
@@ -379,7 +379,7 @@ def test_token_that_would_open_the_workspace(broker: HttpsBroker) -> None:
 
     broker.write(whole_workspace=True)
     time.sleep(1.1)
-    assert "bbjwt-opens=workspace\n" in broker.ask().body
+    until(lambda: "bbjwt-opens=workspace\n" in broker.ask().body)
 
 
 def test_each_answer_leaves_a_line(broker: HttpsBroker) -> None:

@@ -78,15 +78,13 @@ def apart(broker: HttpsBroker, tmp_path: Path) -> Iterator[Apart]:
 
 
 def until_healthy(broker: HttpsBroker) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
+    def is_healthy() -> bool:
         try:
-            if broker.send("GET", "/healthz").status == 200:
-                return
+            return broker.send("GET", "/healthz").status == 200
         except OSError:
-            pass
-        assert time.monotonic() < end
-        time.sleep(0.1)
+            return False
+
+    until(is_healthy)
 
 
 def test_unit_runs_under_systemd(broker: HttpsBroker, apart: Apart) -> None:

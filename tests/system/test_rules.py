@@ -25,7 +25,7 @@ from git_credential_bbjwt.core.record import file_name
 from git_credential_bbjwt.git import settings
 from git_credential_bbjwt.system import child_process
 from git_credential_bbjwt.system.private_folder import PrivateFolder
-from tests.conftest import INSTALLED, LATE, cannot, is_running, until
+from tests.conftest import INSTALLED, PATIENCE, cannot, is_running, until
 
 #: Every bit of a mode that says what others than the owner may do.
 BITS = [0o001, 0o002, 0o004, 0o010, 0o020, 0o040]
@@ -381,7 +381,7 @@ def test_age_of_a_file_that_is_written_concurrently_is_not_negative(
 
     folder.write_many({"name": b"old"})
     monkeypatch.setattr(os, "stat", rewritten_meanwhile)
-    assert 0 <= folder.age("name") < LATE
+    assert 0 <= folder.age("name") < PATIENCE
 
 
 def test_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anothers: Callable[[Path], Path]) -> None:
