@@ -21,7 +21,7 @@ from git_credential_bbjwt.core.failures import CredentialError, RefusedError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import error
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting.asking import asking_for_person
+from git_credential_bbjwt.getting.call import call_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person, token_for_person
 from git_credential_bbjwt.git.clone_urls import parse_url
 from git_credential_bbjwt.tokens.token import Token
@@ -90,7 +90,7 @@ def _print_many(urls: list[str], options: HelperOptions, how: str) -> int:
     end_children_on_signals()  # The threads below cannot set this.
     stopped_by: RefusedError | None = None
     done = 0
-    with asking_for_person(options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
+    with call_for_person(options) as person, ThreadPoolExecutor(SIDE_BY_SIDE) as workers:
 
         def line(number: int, url: str) -> str:
             nonlocal stopped_by

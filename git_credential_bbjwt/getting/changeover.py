@@ -7,7 +7,7 @@ from git_credential_bbjwt.bitbucket.connect_end import END_OF_CONNECT
 from git_credential_bbjwt.core.failures import CredentialError, RefusedError, UndecidedError
 from git_credential_bbjwt.core.output import warning
 from git_credential_bbjwt.core.scopes import missing_from
-from git_credential_bbjwt.getting.asking import Asking
+from git_credential_bbjwt.getting.call import Call
 from git_credential_bbjwt.getting.workspace import cached_workspace_token, check_whole_workspace, workspace_token
 from git_credential_bbjwt.tokens.names import CONNECT
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
@@ -20,7 +20,7 @@ from git_credential_bbjwt.vendors.vendor import Chooser, TokenRequest, Vendor
 _REHEARSALS = 60 * 86_400
 
 
-def first_token(asking: Asking, vendors: Sequence[Vendor | Chooser], request: TokenRequest) -> Token | None:
+def first_token(call: Call, vendors: Sequence[Vendor | Chooser], request: TokenRequest) -> Token | None:
     """Return the token of the first vendor that has one; None if no vendor has one.
 
     The last vendor may be an OAuth consumer that takes over from those before it. Raises CredentialError.
@@ -28,50 +28,50 @@ def first_token(asking: Asking, vendors: Sequence[Vendor | Chooser], request: To
     for position, vendor in enumerate(vendors):
         successor = vendors[-1] if position < len(vendors) - 1 else None
         if not isinstance(vendor, Vendor):
-            token = _cached(asking, vendor, request) if position == 0 else None
+            token = _cached(call, vendor, request) if position == 0 else None
             if token is not None:
                 return token
             chosen = vendor.vendors(request.repository)
             if chosen:
-                return first_token(asking, [*chosen, *([successor] if successor else [])], request)
+                return first_token(call, [*chosen, *([successor] if successor else [])], request)
             continue
         if isinstance(successor, OAuthConsumer) and successor.after_connect and not vendor.opens_workspace:
-            token = _with_successor(asking, vendor, successor, request)
+            token = _with_successor(call, vendor, successor, request)
         else:
-            token = _ask(asking, vendor, request, is_only=len(vendors) == 1)
+            token = _ask(call, vendor, request, is_only=len(vendors) == 1)
         if token is not None:
             return token
     return None
 
 
-def _cached(asking: Asking, command: Chooser, request: TokenRequest) -> Token | None:
+def _cached(call: Call, command: Chooser, request: TokenRequest) -> Token | None:
     """Return the workspace's token from an earlier run of an installation command, if a broker has kept it."""
-    slot = workspace_slot(asking.cache, request.repository.host, request.repository.workspace, asking.options.app)
+    slot = workspace_slot(call.cache, request.repository.host, request.repository.workspace, call.options.app)
     record = slot.find()
     if record is None or not record.may_answer(request.refused, identities=(command.identity,)):
         return None
-    check_whole_workspace(asking)
-    return cached_workspace_token(asking, slot, record, is_only=False)
+    check_whole_workspace(call)
+    return cached_workspace_token(call, slot, record, is_only=False)
 
 
-def _ask(asking: Asking, vendor: Vendor, request: TokenRequest, *, is_only: bool) -> Token | None:
+def _ask(call: Call, vendor: Vendor, request: TokenRequest, *, is_only: bool) -> Token | None:
     if isinstance(vendor, OAuthConsumer):
-        return workspace_token(asking, vendor, request, is_only=is_only)
+        return workspace_token(call, vendor, request, is_only=is_only)
     return vendor.token(request)
 
 
-def _with_successor(asking: Asking, vendor: Vendor, successor: OAuthConsumer, request: TokenRequest) -> Token | None:
+def _with_successor(call: Call, vendor: Vendor, successor: OAuthConsumer, request: TokenRequest) -> Token | None:
     """Ask ``vendor``; if Bitbucket refuses it because Connect ends, ask its ``successor`` instead."""
-    slot = workspace_slot(asking.cache, successor.host, successor.workspace, asking.options.app)
+    slot = workspace_slot(call.cache, successor.host, successor.workspace, call.options.app)
     try:
-        token = _ask_connect(asking, slot, vendor, request)
+        token = _ask_connect(call, slot, vendor, request)
     except (RefusedError, UndecidedError) as problem:
         refusal = _end_of_connect(problem)
         if refusal is None:
             raise
         token = None
         try:
-            token = workspace_token(asking, successor, request, is_only=False)
+            token = workspace_token(call, successor, request, is_only=False)
         finally:
             if not refusal.is_remembered:
                 warning(_words(refusal, successor, token, request.scope))
@@ -81,17 +81,17 @@ def _with_successor(asking: Asking, vendor: Vendor, successor: OAuthConsumer, re
     return token
 
 
-def _ask_connect(asking: Asking, slot: Slot, vendor: Vendor, request: TokenRequest) -> Token | None:
+def _ask_connect(call: Call, slot: Slot, vendor: Vendor, request: TokenRequest) -> Token | None:
     """Ask ``vendor`` so that only one of many processes finds out that Connect has ended.
 
     The first process asks under the workspace's lock. If it gets a token, the other processes ask in parallel. If
     Connect has ended, they find the refusal that the first process noted.
     """
-    session = asking.session
+    session = call.session
     if session.connect_works:
         return vendor.token(request)
     started = time.time()
-    with slot.lock(asking.budget, of=CONNECT):
+    with slot.lock(call.budget, of=CONNECT):
         if not slot.connect_works_since(started):
             try:
                 token = vendor.token(request)

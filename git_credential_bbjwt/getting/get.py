@@ -15,7 +15,7 @@ from git_credential_bbjwt.core.protocol import (
 )
 from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.core.sources import Sources
-from git_credential_bbjwt.getting.asking import Asking
+from git_credential_bbjwt.getting.call import Call
 from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.installations.catalogue import Catalogue
 from git_credential_bbjwt.system.budget import Budget, say_that_time_is_up
@@ -45,8 +45,8 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
         check_allowed(options.allow, repository)
         is_certain = catalogue.is_certain(candidates, repository)
         budget.watch(_quit_because_time_is_up if is_certain else say_that_time_is_up)
-        asking = Asking(options, sources, catalogue, budget)
-        token = obtain(asking, repository, asking.vendors(candidates), refused_fingerprints(request))
+        call = Call(options, sources, catalogue, budget)
+        token = obtain(call, repository, call.vendors(candidates), refused_fingerprints(request))
     except UndecidedError:
         budget.finish()
         raise
@@ -63,7 +63,7 @@ def get_new(request: Request, options: HelperOptions, sources: Sources) -> int:
         write_answer(cached_answer(request, token.value, token.expires, token.fingerprint, token.username))
     else:
         write_answer(fresh_answer(token.value, token.expires, token.username))
-        tidy(asking.cache)
+        tidy(call.cache)
     return 0
 
 

@@ -24,7 +24,7 @@ from git_credential_bbjwt.core.protocol import Request, format_answer, fresh_ans
 from git_credential_bbjwt.core.record import Record
 from git_credential_bbjwt.core.repository import Repository, parse_path
 from git_credential_bbjwt.core.sources import read_sources
-from git_credential_bbjwt.getting.asking import Asking
+from git_credential_bbjwt.getting.call import Call
 from git_credential_bbjwt.getting.obtain import obtain
 from git_credential_bbjwt.installations.catalogue import Candidate, Catalogue
 from git_credential_bbjwt.installations.installation import Installation
@@ -142,20 +142,20 @@ class Answering:
         if cache.tokens is None or options.token_store == "none":
             raise CannotLimitError("this broker has no token cache, which it needs to limit requests")
         try:
-            asking = Asking(
+            call = Call(
                 options, sources, catalogue, self._budget, cache=cache, whole_workspace=settings.whole_workspace
             )
-            self._session = asking.session
+            self._session = call.session
             if repository.uuid is not None or repository.workspace.startswith("{"):
-                repository = _named(repository, candidates, asking)
+                repository = _named(repository, candidates, call)
                 self._repository = repository.full_name
             if not any(pattern.allows(repository) for pattern in settings.patterns):
                 raise not_allowed()
             if repository != requested:
                 # Only the name of an allowed repository is remembered. Otherwise, the second request for a repository
                 # that is not allowed would be faster, and so reveal that it exists.
-                _remember_name(asking, requested, repository)
-            token = _obtain(asking, repository, candidates, refused_fingerprints(request))
+                _remember_name(call, requested, repository)
+            token = _obtain(call, repository, candidates, refused_fingerprints(request))
         finally:
             cache.close()
         if token is None:
@@ -193,7 +193,7 @@ def _repository_of(request: Request, catalogue: Catalogue) -> Repository:
         raise _NothingToSayError(problem.what) from problem
 
 
-def _named(repository: Repository, candidates: list[Candidate], asking: Asking) -> Repository:
+def _named(repository: Repository, candidates: list[Candidate], call: Call) -> Repository:
     """Return the repository with its slugs, if it was requested by UUIDs.
 
     Raises DeniedError, which is the same for a repository that does not exist and one that the app may not read; and
@@ -202,13 +202,13 @@ def _named(repository: Repository, candidates: list[Candidate], asking: Asking) 
     apps = [one for one in candidates if isinstance(one, Installation) and not one.is_consumer]
     if not apps:  # Only a Connect app can look up the name.
         raise not_allowed()
-    full_name = _known_name(asking, repository)
+    full_name = _known_name(call, repository)
     if full_name is None:
         what = "too many requests by UUIDs in a minute"
-        with lookup(asking.cache, LOOKUPS, what, asking.budget) as place:
+        with lookup(call.cache, LOOKUPS, what, call.budget) as place:
             place.spend()
             try:
-                full_name = look_up_name(repository, apps[0], asking.session)
+                full_name = look_up_name(repository, apps[0], call.session)
             except RefusedError as refused:
                 if refused.status not in (403, 404):
                     raise
@@ -217,43 +217,43 @@ def _named(repository: Repository, candidates: list[Candidate], asking: Asking) 
     return Repository(repository.host, workspace, slug)
 
 
-def _known_name(asking: Asking, requested: Repository) -> str | None:
+def _known_name(call: Call, requested: Repository) -> str | None:
     """Return ``workspace/slug`` of a repository named by UUIDs; None if it was not looked up within two hours."""
-    known = (asking.cache.read(asking.slot(requested).name + NAMED) or b"").decode("ascii", "replace").split(" ")
+    known = (call.cache.read(call.slot(requested).name + NAMED) or b"").decode("ascii", "replace").split(" ")
     if len(known) == 2 and known[1].isdigit() and 0 < int(known[1]) - time.time() <= _NAME_LIFE:
         return known[0]
     return None
 
 
-def _remember_name(asking: Asking, requested: Repository, found: Repository) -> None:
-    if _known_name(asking, requested) is None:
+def _remember_name(call: Call, requested: Repository, found: Repository) -> None:
+    if _known_name(call, requested) is None:
         content = f"{found.full_name} {int(time.time()) + _NAME_LIFE}".encode()
-        with_room(asking.cache, lambda: asking.cache.write(asking.slot(requested).name + NAMED, content))
+        with_room(call.cache, lambda: call.cache.write(call.slot(requested).name + NAMED, content))
 
 
-def _obtain(asking: Asking, repository: Repository, candidates: list[Candidate], refused: list[str]) -> Token | None:
+def _obtain(call: Call, repository: Repository, candidates: list[Candidate], refused: list[str]) -> Token | None:
     """Return the cached token if it may be used, without waiting for the slot's lock; otherwise get a new token."""
-    vendors = asking.vendors(candidates)
-    record = asking.slot(repository).find()
+    vendors = call.vendors(candidates)
+    record = call.slot(repository).find()
     if record is not None and record.may_answer(refused, identities=tuple(one.identity for one in vendors)):
         return cached_token(record)
 
-    def supervise(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
+    def limits(slot: Slot, record: Record | None, mint: Callable[[], Token | None]) -> Token | None:
         if all(isinstance(one, Vendor) and one.opens_workspace for one in vendors):
             return mint()  # There is no look-up, and a workspace's token has its own limits.
-        with noting_mint(asking.cache, slot, record, refused):
-            return _mint_within_limits(asking, slot, mint)
+        with noting_mint(call.cache, slot, record, refused):
+            return _mint_within_limits(call, slot, mint)
 
-    return obtain(asking, repository, vendors, refused, supervise=supervise)
+    return obtain(call, repository, vendors, refused, limits=limits)
 
 
-def _mint_within_limits(asking: Asking, slot: Slot, mint: Callable[[], Token | None]) -> Token | None:
+def _mint_within_limits(call: Call, slot: Slot, mint: Callable[[], Token | None]) -> Token | None:
     """Get a new token, and count a look-up that finds nothing."""
-    session = asking.session
+    session = call.session
     if session.uuids.find(slot.repository) is not None:
         return mint()  # It existed in the last 30 days, so requests for other names do not limit it.
     what = "too many requests for repositories that are not there in a minute"
-    with lookup(asking.cache, MISSES, what, asking.budget) as place:
+    with lookup(call.cache, MISSES, what, call.budget) as place:
         try:
             token = mint()
         except (RefusedError, AnothersWorkspaceError) as problem:

@@ -1,4 +1,4 @@
-"""The state of a call that its vendors share: budget, connections, signers, earlier refusals, UUIDs."""
+"""The budget, connections, signers, earlier refusals and UUIDs that the vendors of a call share."""
 
 import threading
 import time
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The state of a call that its vendors share.
+    """The budget, connections, signers, earlier refusals and UUIDs that the vendors of a call share.
 
     ``for_person`` marks a command that a person runs. It ignores refusals from before the call.
     """

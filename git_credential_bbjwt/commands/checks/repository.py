@@ -12,7 +12,7 @@ from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.record import token_paths
 from git_credential_bbjwt.core.remedies import reason_and_remedy
 from git_credential_bbjwt.core.repository import Repository
-from git_credential_bbjwt.getting.asking import Asking, asking_for_person
+from git_credential_bbjwt.getting.call import Call, call_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
 from git_credential_bbjwt.system.private_folder import PrivateFolder
 from git_credential_bbjwt.tokens.slot import Slot, workspace_slot
@@ -43,22 +43,22 @@ def _present(repository: Repository, username: str, token: str, session: Session
 
 def new_token(repository: Repository, options: HelperOptions) -> Iterator[Check]:
     """Get a token for ``repository``, and check that git's server accepts it."""
-    with asking_for_person(options.replaced(token_store="none")) as asking:
+    with call_for_person(options.replaced(token_store="none")) as call:
         try:
             started = time.monotonic()
-            token = obtain_for_person(asking, repository)
+            token = obtain_for_person(call, repository)
         except CredentialError as problem:
             yield failed("token", problem.what, problem.hint)
             return
         took = time.monotonic() - started
         yield passed("token", _described(repository, options, token, took))
-        yield _access(repository, token, asking)
+        yield _access(repository, token, call)
         # Remedies for clients whose errors hide the cause.
         cure = f"git config lfs.{repository.url}.git/info/lfs.access basic"
         yield note("lfs", "if git-lfs gets a 403", f"run: {cure}")
         yield note("trace", "if a client such as cargo hides this helper's messages", "set BBJWT_TRACE=/FILE")
-        if asking.session.announcement is not None:
-            yield passed("announcement", str(asking.session.announcement))
+        if call.session.announcement is not None:
+            yield passed("announcement", str(call.session.announcement))
 
 
 def _described(repository: Repository, options: HelperOptions, token: Token, took: float) -> str:
@@ -73,16 +73,16 @@ def _described(repository: Repository, options: HelperOptions, token: Token, too
     return f"Bitbucket returned a token for {repository.full_name} ({token.uuid}), scope {options.scope}, {end}"
 
 
-def _access(repository: Repository, token: Token, asking: Asking) -> Check:
+def _access(repository: Repository, token: Token, call: Call) -> Check:
     try:
-        _present(repository, token.username, token.value, asking.session)
+        _present(repository, token.username, token.value, call.session)
     except CredentialError as problem:
         hint = problem.hint
         if hint.endswith(" forget URL"):  # The server names no cause, and this token is new.
             hint = "give the app's account access to the repository"
             if token.opens_workspace:
                 hint = f"check that the OAuth consumer belongs to the workspace {repository.workspace}"
-                consumers = [one for one in asking.catalogue.naming(repository.workspace) if one.is_consumer]
+                consumers = [one for one in call.catalogue.naming(repository.workspace) if one.is_consumer]
                 hint += f", then {consumers[0].remedy}" if consumers else ""
         return failed("access", problem.what, hint)
     return passed("access", f"git's server accepts it for {repository.full_name}")

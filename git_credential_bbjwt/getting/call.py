@@ -1,4 +1,4 @@
-"""The state of a call, and the rules for keeping a token."""
+"""One call of the helper, and the rules for keeping a token."""
 
 from git_credential_bbjwt.core.failures import CredentialError, TooManyRefusedError
 from git_credential_bbjwt.core.options import HelperOptions
@@ -22,8 +22,8 @@ from git_credential_bbjwt.vendors.vendor import Chooser, TokenRequest, Vendor
 _UUIDS_OF_ALLOWED_NAMES = 7200
 
 
-class Asking:
-    """The state of a call: its options, the sources, the token cache, and the session of its vendors.
+class Call:
+    """One call of the helper, or one request to a broker: its options, sources, token cache, and its vendors' session.
 
     ``for_person`` marks a command that a person runs. Only a broker passes a ``cache``, because it must keep every
     token that it returns. ``whole_workspace`` says whether it may return tokens that open more than one repository.
@@ -64,7 +64,7 @@ class Asking:
         """Return the cache's slot for the repository's token."""
         return Slot(self.cache, repository, self.options.scope, self.options.app)
 
-    def __enter__(self) -> "Asking":
+    def __enter__(self) -> "Call":
         self.budget.watch(say_that_time_is_up)
         return self
 
@@ -72,20 +72,20 @@ class Asking:
         self.budget.finish()
 
 
-def asking_for_person(options: HelperOptions) -> Asking:
-    """Return the state for a person's command, which may get many tokens. Use it in a ``with`` statement."""
+def call_for_person(options: HelperOptions) -> Call:
+    """Return the call of a person's command, which may get many tokens. Use it in a ``with`` statement."""
     sources = read_sources(options)
-    return Asking(options, sources, Catalogue(sources), Budget(options.timeout), for_person=True)
+    return Call(options, sources, Catalogue(sources), Budget(options.timeout), for_person=True)
 
 
-def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) -> Token:
+def use(call: Call, slot: Slot, record: Record, *, is_settled: bool = True) -> Token:
     """Return the record's token, and renew the record's stamp.
 
     With the sources' present stamp, the next call can answer from the record alone. Without ``is_settled``, the record
     gets no stamp, so the next call checks more than the record.
     """
     trace(f"{slot.repository.full_name}: using the cached token, which expires at {record.end}")
-    stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
+    stamp = call.sources.stamp_to_keep(slot.repository) if is_settled else ""
     if record.stamp != stamp:
         record.stamp = stamp
         try:
@@ -95,7 +95,7 @@ def use(asking: Asking, slot: Slot, record: Record, *, is_settled: bool = True) 
     return cached_token(record)
 
 
-def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -> None:
+def keep(call: Call, slot: Slot, token: Token, *, is_settled: bool = True) -> None:
     """Keep ``token`` in ``slot`` if it may be kept; ``is_settled`` as in `use`.
 
     If it cannot be written, print a warning. A broker raises CredentialError instead, because it could not limit its
@@ -104,15 +104,15 @@ def keep(asking: Asking, slot: Slot, token: Token, *, is_settled: bool = True) -
     may_be_kept = token.expires is not None and token.may_be_kept
     if not may_be_kept or not slot.can_keep(opens_workspace=token.opens_workspace):
         return
-    stamp = asking.sources.stamp_to_keep(slot.repository) if is_settled else ""
+    stamp = call.sources.stamp_to_keep(slot.repository) if is_settled else ""
     record = record_of(token, slot.repository, slot.scope, slot.app, stamp=stamp)
     try:
         slot.keep(record)
     except OSError as problem:
-        if not asking.must_keep:
+        if not call.must_keep:
             warning(f"the token could not be cached, so each request will need a new one: {problem.strerror}")
             return
-        tidy(asking.cache, everything=True)
+        tidy(call.cache, everything=True)
         try:
             slot.keep(record)
         except OSError as again:
