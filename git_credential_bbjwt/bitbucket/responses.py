@@ -26,9 +26,10 @@ _LONGEST_NUMBER = 20
 
 
 class AccessToken(NamedTuple):
-    """A checked access token. ``minted`` and ``expires`` are Unix times by this machine's clock.
+    """The checked access token of a response, from which a vendor makes its `Token`.
 
-    ``scope`` lists the granted scopes by their old names; it is empty if the response does not name them.
+    ``minted`` and ``expires`` are Unix times by this machine's clock. ``scope`` lists the granted scopes by their old
+    names; it is empty if the response does not name them.
     """
 
     token: str

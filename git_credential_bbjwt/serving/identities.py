@@ -10,7 +10,7 @@ from git_credential_bbjwt.serving import id_token
 from git_credential_bbjwt.serving.answer import DeniedError
 from git_credential_bbjwt.serving.claims import named_claims
 from git_credential_bbjwt.serving.id_token import IdToken, NotAcceptedError
-from git_credential_bbjwt.serving.issuer_keys import Keys, check_signature
+from git_credential_bbjwt.serving.issuer_keys import IssuerKeys, check_signature
 from git_credential_bbjwt.serving.policy import Policy, Rule
 
 
@@ -40,7 +40,7 @@ class Identity(NamedTuple):
         }
 
 
-def identify(authorization: str, policy: Policy, keys: dict[str, Keys]) -> Identity:
+def identify(authorization: str, policy: Policy, keys: dict[str, IssuerKeys]) -> Identity:
     """Return the identity that a request's ``Authorization`` proves. Raises DeniedError."""
     scheme, _, text = authorization.strip().partition(" ")
     if scheme.lower() != "bearer" or not text.strip():
@@ -49,7 +49,7 @@ def identify(authorization: str, policy: Policy, keys: dict[str, Keys]) -> Ident
     return Identity(token, tuple(rule for rule in policy.rules if rule.mismatch(token) is None))
 
 
-def verified(text: str, policy: Policy, keys: dict[str, Keys]) -> IdToken:
+def verified(text: str, policy: Policy, keys: dict[str, IssuerKeys]) -> IdToken:
     """Return the ID token ``text``, verified: the checks in the order of the operators' page.
 
     Raises NotAcceptedError with the first that fails, KeysNotAvailableError.

@@ -150,7 +150,7 @@ def _verifier() -> "PyJWS":
     return PyJWS()
 
 
-class Keys(Protocol):
+class IssuerKeys(Protocol):
     """The keys of one issuer."""
 
     def for_token(self, token: IdToken) -> list[Key]:
@@ -167,7 +167,7 @@ class Fetched(NamedTuple):
     life: float
 
 
-class IssuerKeys:
+class FetchedKeys:
     """The keys of one issuer, in memory, for any number of threads. A separate thread fetches them.
 
     Anybody can send a token that names this issuer and a key of any name, before anything is verified. So an unknown
@@ -253,7 +253,7 @@ def _has_key(token: IdToken, keys: list[Key]) -> bool:
     return token.kid is None or any(key.kid == token.kid for key in keys)
 
 
-class IssuerKeysInFile:
+class KeysInFile:
     """The keys of one issuer in a file, read again when it changes; a broken one leaves the old keys in force."""
 
     def __init__(self, issuer: str, path: str) -> None:

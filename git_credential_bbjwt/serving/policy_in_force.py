@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 
 from git_credential_bbjwt.serving.audit import LONGEST_VALUE_BY_HTTPS, Audit, audit_to, to_standard_output
-from git_credential_bbjwt.serving.issuer_keys import PATIENCE, IssuerKeys, IssuerKeysInFile, Keys, fetch_keys
+from git_credential_bbjwt.serving.issuer_keys import PATIENCE, FetchedKeys, IssuerKeys, KeysInFile, fetch_keys
 from git_credential_bbjwt.serving.operators_files import ChangingFile
 from git_credential_bbjwt.serving.policy import Policy, read_policy
 
@@ -19,7 +19,7 @@ class State(NamedTuple):
     """One configuration, with what belongs to it."""
 
     policy: Policy
-    keys: dict[str, Keys]
+    keys: dict[str, IssuerKeys]
     audit: Audit
 
 
@@ -70,15 +70,15 @@ class PolicyInForce:
 
 def _state_of(policy: Policy, before: State | None) -> State:
     """Return the state for a configuration; keys of the same issuer from the same place are those from before."""
-    keys: dict[str, Keys] = {}
+    keys: dict[str, IssuerKeys] = {}
     for issuer in policy.issuers:
         source = policy.keys.get(issuer, "")
         if before is not None and issuer in before.keys and before.policy.keys.get(issuer, "") == source:
             keys[issuer] = before.keys[issuer]
         elif source.startswith("/"):
-            keys[issuer] = IssuerKeysInFile(issuer, source)
+            keys[issuer] = KeysInFile(issuer, source)
         else:
-            keys[issuer] = IssuerKeys(issuer, functools.partial(fetch_keys, issuer, source))
+            keys[issuer] = FetchedKeys(issuer, functools.partial(fetch_keys, issuer, source))
     if before is not None and before.policy.audit == policy.audit:
         return State(policy, keys, before.audit)
     write = to_standard_output if policy.audit == "-" else audit_to(policy.audit)

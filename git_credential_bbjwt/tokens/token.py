@@ -8,7 +8,7 @@ from git_credential_bbjwt.core.repository import Repository
 
 
 class Token(NamedTuple):
-    """An access token with its end and its reach.
+    """The token of a vendor for git, with its end and its reach. In the cache it is a `Record`.
 
     ``value`` is git's password, and ``identity`` is the vendor's. ``expires`` is the Unix time of its end, None if that
     is not known. ``minted`` is the Unix time at which it was requested. ``uuid`` is the UUID of the one repository that

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from git_credential_bbjwt.serving.id_token import IdToken, NotAcceptedError
 from git_credential_bbjwt.serving.identities import Identity, identify, verified
-from git_credential_bbjwt.serving.issuer_keys import Key, Keys, keys_in
+from git_credential_bbjwt.serving.issuer_keys import IssuerKeys, Key, keys_in
 from git_credential_bbjwt.serving.limits import MinuteCounter
 from git_credential_bbjwt.serving.policy import Policy, read_policy
 from tests.issuer import USUAL, Issuer, as_jwk, private_key, write_policy
@@ -50,11 +50,11 @@ def policy(tmp_path: Path) -> Policy:
     return read_policy(str(write_policy(tmp_path / "broker.toml", *rules)))
 
 
-def identity(text: str, policy: Policy, keys: Keys | None = None) -> Identity:
+def identity(text: str, policy: Policy, keys: IssuerKeys | None = None) -> Identity:
     return identify(f"Bearer {text}", policy, {ISSUER.url: keys or Fixed(ISSUER.jwks())})
 
 
-def check(text: str, policy: Policy, keys: Keys | None = None) -> IdToken:
+def check(text: str, policy: Policy, keys: IssuerKeys | None = None) -> IdToken:
     return verified(text, policy, {ISSUER.url: keys or Fixed(ISSUER.jwks())})
 
 

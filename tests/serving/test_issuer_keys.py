@@ -20,8 +20,8 @@ from git_credential_bbjwt.serving import issuer_keys
 from git_credential_bbjwt.serving.id_token import IdToken, parse_token
 from git_credential_bbjwt.serving.issuer_keys import (
     Fetched,
-    IssuerKeys,
-    IssuerKeysInFile,
+    FetchedKeys,
+    KeysInFile,
     KeysNotAvailableError,
     fetch_keys,
     keys_in,
@@ -80,7 +80,7 @@ class Source:
         self.life = 300
         self.gate = threading.Event()
         self.gate.set()
-        self.keys = IssuerKeys(issuer.url, self.fetch)
+        self.keys = FetchedKeys(issuer.url, self.fetch)
 
     def fetch(self) -> Fetched:
         self.fetches += 1
@@ -329,7 +329,7 @@ HOSTILE: dict[str, Callable[[IssuerServer, str], tuple[int, dict[str, str], byte
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_answers_give_no_keys(server: IssuerServer, what: str, capfd: pytest.CaptureFixture[str]) -> None:
     server.answer = lambda path: HOSTILE[what](server, path)
-    keys = IssuerKeys(server.url, lambda: fetch_keys(server.url, ""))
+    keys = FetchedKeys(server.url, lambda: fetch_keys(server.url, ""))
 
     with pytest.raises(KeysNotAvailableError):
         keys.for_token(token(server))
@@ -352,7 +352,7 @@ def test_certificate_of_another_authority_gives_no_keys(
 def test_key_file_is_read_again_when_it_changes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     issuer = Issuer(kind="P-521")
     path = tmp_path / "keys.json"
-    keys = IssuerKeysInFile(issuer.url, str(path))
+    keys = KeysInFile(issuer.url, str(path))
     with pytest.raises(KeysNotAvailableError):
         keys.for_token(token(issuer))
     assert "No such file" in capfd.readouterr().err
@@ -370,7 +370,7 @@ def test_broken_key_file_leaves_the_old_keys_in_force(tmp_path: Path, capfd: pyt
     issuer = Issuer(kind="P-521")
     path = tmp_path / "keys.json"
     path.write_text(json.dumps(issuer.jwks()))
-    keys = IssuerKeysInFile(issuer.url, str(path))
+    keys = KeysInFile(issuer.url, str(path))
     keys.for_token(token(issuer))
 
     for text in ('{"keys": ', '{"keys": []}', ""):
@@ -384,7 +384,7 @@ def test_broken_key_file_leaves_the_old_keys_in_force(tmp_path: Path, capfd: pyt
 
 def test_folder_in_the_place_of_a_key_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
     issuer = Issuer()
-    keys = IssuerKeysInFile(issuer.url, str(tmp_path))
+    keys = KeysInFile(issuer.url, str(tmp_path))
     before = len(os.listdir("/dev/fd"))
     for _ in range(5):
         with pytest.raises(KeysNotAvailableError):
@@ -400,4 +400,4 @@ def test_key_file_that_others_can_write_is_not_used(tmp_path: Path) -> None:
     path.chmod(0o666)
 
     with pytest.raises(KeysNotAvailableError):
-        IssuerKeysInFile(issuer.url, str(path)).for_token(token(issuer))
+        KeysInFile(issuer.url, str(path)).for_token(token(issuer))

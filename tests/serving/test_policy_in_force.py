@@ -19,7 +19,7 @@ OTHER = {**RULE, "issuer": "https://other.example"}
 @pytest.fixture(autouse=True)
 def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_in_force, "_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr("git_credential_bbjwt.serving.issuer_keys.IssuerKeys.begin", lambda _: None)
+    monkeypatch.setattr("git_credential_bbjwt.serving.issuer_keys.FetchedKeys.begin", lambda _: None)
 
 
 @pytest.fixture
