@@ -139,14 +139,8 @@ class Registration:
 
     def replaced_by(self, wanted: list[Wanted]) -> list[Installation]:
         """Return the registered Connect apps that ``wanted`` would replace. Raises InstallationError."""
-        return [
-            old
-            for new in (one.installation for one in wanted)
-            for workspace in dict.fromkeys((*new.workspaces, new.workspace_uuid))
-            for old in self.registry.of_workspace(workspace)
-            if old.host == new.host and not new.is_consumer
-            if (old.kind, old.app_key) == (new.kind, new.app_key) or old.keyring_user == new.keyring_user
-        ]
+        with self.registry.changing() as change:
+            return [old for old in change.put([one.installation for one in wanted]) if not old.is_consumer]
 
     def store(self, wanted: Sequence[Wanted]) -> list[Installation]:
         """Store all in one change, and drop their workspaces' cached tokens. Raises CredentialError."""
