@@ -41,8 +41,9 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
 
 
 def _unregister(workspace: str, app: str, *, system: bool) -> None:
-    with RegistryFolder(system=system).changing() as change:
-        found = [one for one in change.of_workspace(workspace) if app in ("", one.app_key)]
+    registry = RegistryFolder(system=system)
+    with registry.changing() as change:
+        found = [one for one in registry.of_workspace(workspace) if app in ("", one.app_key)]
         if not found:
             raise _not_registered(workspace, app, system=system)
         if len(found) > 1:

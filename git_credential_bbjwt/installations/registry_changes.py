@@ -141,15 +141,6 @@ class Change:
         self._before: dict[tuple[str, str], list[Installation]] = {}
         self._after: dict[tuple[str, str], list[Installation]] = {}
 
-    def of_workspace(self, workspace: str) -> list[Installation]:
-        """Return the installations that name ``workspace`` (a slug or a UUID), as they will be after the change."""
-        found: list[Installation] = []
-        for host in registered_hosts(self._path):
-            slugs = self._slugs(host, workspace) if is_uuid(workspace) else [workspace] if is_name(workspace) else []
-            for slug in slugs:
-                found += self._entries(host, slug)
-        return [one for one in found if one.names(workspace)]
-
     def same(self, installation: Installation) -> list[Installation]:
         """Return the entries of all hosts and workspaces with the same secret, as they will be after the change."""
         pointer = _pointer_of(installation)
