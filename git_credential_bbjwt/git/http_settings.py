@@ -36,15 +36,17 @@ class HttpSettings:
     """
 
     def __init__(self) -> None:
-        self._process: child_process.Spawned | None = None
         self._settings: list[Setting] | GitError | None = None
         self._lock = threading.Lock()
         self._has_warned = False
         try:
             command = ["git", "config", "--show-scope", *_ARGUMENTS]
             self._process = child_process.Spawned(command, child_process.for_git())
+        except FileNotFoundError:
+            trace("git is not there, and so it has no settings")
+            self._settings = []
         except OSError as problem:
-            trace(f"git's http.* settings are not known: {problem.strerror}")
+            self._settings = GitError(f"cannot run git: {problem.strerror}", "check the limits: ulimit -a")
 
     def for_url(self, url: str) -> Settings:
         """Return the settings that apply to ``url``. Raises GitError if git cannot read its configuration."""
@@ -79,8 +81,6 @@ class HttpSettings:
         return Settings(values)
 
     def _read(self) -> list[Setting]:
-        if self._process is None:
-            return []
         status, output = self._process.finish()
         if status in SEARCHED:
             return parse_settings(output.decode("utf-8", "surrogateescape"))

@@ -484,6 +484,17 @@ def test_broken_configuration_in_the_current_folder_does_not_unset_the_users_pin
     assert situation.bitbucket.helper_requests() == []
 
 
+def test_git_that_cannot_be_run_is_an_error_and_not_a_git_without_settings(acme: Workspace, tmp_path: Path) -> None:
+    broken = tmp_path / "broken/git"
+    broken.parent.mkdir()
+    broken.write_bytes(b"\x7fELF")
+    broken.chmod(0o755)
+    done = acme.get(check=False, PATH=f"{broken.parent}:{acme.machine.environment['PATH']}")
+
+    assert_quits(done, "cannot run git: Exec format error")
+    assert acme.bitbucket.helper_requests() == []
+
+
 def test_missing_ssl_cert_file_is_named(acme: Workspace) -> None:
     done = acme.get(check=False, GIT_SSL_CAINFO=None, SSL_CERT_FILE=str(acme.machine.home / "missing"))
 
