@@ -150,7 +150,12 @@ else:
         ) -> None:
             """Start the process and write ``request`` to it; with ``at_terminal``, it may prompt. Raises OSError."""
             stdin, to_child = os.pipe()
-            self._output, stdout = os.pipe()
+            try:
+                self._output, stdout = os.pipe()
+            except BaseException:
+                os.close(stdin)
+                os.close(to_child)
+                raise
             actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
                 (os.POSIX_SPAWN_DUP2, stdin, 0),
                 (os.POSIX_SPAWN_DUP2, stdout, 1),
