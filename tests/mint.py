@@ -50,7 +50,7 @@ class Mint:
             with session.bitbucket(installation, repository, needs_api=True) as bitbucket:
                 return bitbucket.swap(scope, bitbucket.look_up(repository, self.app.workspace_uuid))
         finally:
-            close_all(session)
+            session.close()
 
     def error(self, **how: Any) -> CredentialError:
         """Return the error of a mint that fails, after it was printed."""
@@ -62,12 +62,6 @@ class Mint:
     def statuses(self) -> list[int]:
         """Return the statuses of all responses to the helper."""
         return [seen.status for seen in self.bitbucket.helper_requests()]
-
-
-def close_all(session: Session) -> None:
-    """Close the connections of a session. Otherwise they would stay open until the process ends."""
-    for origin in session.connections()._idle:
-        origin.close()
 
 
 def be_the_helper(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], lines: list[str]) -> None:

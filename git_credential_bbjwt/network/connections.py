@@ -59,6 +59,13 @@ class Connections:
             with self._lock:
                 self._idle.append(origin)
 
+    def close(self) -> None:
+        """Close the idle connections, in a process that goes on. An error may refer to them for a long time."""
+        with self._lock:
+            for origin in self._idle:
+                origin.close()
+            self._idle.clear()
+
     def abort(self) -> None:
         """End all exchanges that are under way, in a process that goes on when the budget of the call is over."""
         for reference in self._network.connections:

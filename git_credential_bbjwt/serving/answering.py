@@ -157,6 +157,8 @@ class Answering:
                 _remember_name(call, requested, repository)
             token = _obtain(call, repository, candidates, refused_fingerprints(request))
         finally:
+            if self._session is not None:
+                self._session.close()
             cache.close()
         if token is None:
             raise _NothingToSayError("no installation, command or broker serves the repository", repository.full_name)

@@ -124,6 +124,11 @@ class Session:
                 self._connections = Connections(self.budget, self._settings)
             return self._connections
 
+    def close(self) -> None:
+        """Close the idle connections, in a process that goes on."""
+        if self._connections is not None:
+            self._connections.close()
+
     def abort(self) -> None:
         """End all exchanges that are under way, because nobody waits for them any longer."""
         if self._connections is not None:

@@ -28,7 +28,7 @@ from tests.conftest import PATIENCE, Machine, answer, assert_quits, ends_within,
 from tests.emulator import SILENCE
 from tests.https_broker import HttpsBroker
 from tests.issuer import Issuer
-from tests.mint import be_the_helper, close_all
+from tests.mint import be_the_helper
 from tests.proxy import Proxy
 from tests.serving.test_operators_page import block
 
@@ -120,7 +120,7 @@ class Client:
         try:
             return vendor.token(TokenRequest(WIDGETS, "repository", []))
         finally:
-            close_all(session)
+            session.close()
 
     def error(self, words: str, **variables: str) -> CredentialError:
         """Return the error of a request that fails with ``words`` in its text."""

@@ -12,10 +12,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import EVERYTHING, PATIENCE, ends_within, free_port, takes_long, until, until_asked
+from tests.conftest import EVERYTHING, PATIENCE, ends_within, free_port, request, takes_long, until, until_asked
 from tests.emulator import Fault
 from tests.https_broker import APPLICATION, HttpsBroker
 from tests.issuer import IssuerServer
@@ -311,6 +312,20 @@ def test_requests_that_fail_leave_no_descriptor_and_no_process(broker: HttpsBrok
     assert descriptors(worker) <= before
     children = [task.read_text() for task in Path(f"/proc/{worker}/task").glob("*/children")]
     assert "".join(children) == ""
+
+
+def test_connection_to_one_host_is_closed_if_the_other_cannot_be_reached(broker: HttpsBroker) -> None:
+    base = broker.scene.bitbucket.base_url.replace("localhost", "127.0.0.1")  # Its certificate is for localhost.
+    broker.scene.write_installation(baseUrl=base)
+    broker.write(hosts=[urlsplit(base).netloc])
+    broker.start()
+    (worker,) = broker.workers()
+    before = descriptors(worker)
+    for number in range(4):
+        name = f"acme/lib-{number}"
+        broker.scene.bitbucket.host_repository(name, path=broker.scene.widgets.path)
+        assert broker.ask(body=f"{request(f'{base}/{name}')}\n".encode()).status == 502
+        until(lambda: descriptors(worker) <= before)
 
 
 def test_application_can_be_loaded_before_the_workers_start(broker: HttpsBroker) -> None:
