@@ -192,10 +192,10 @@ class Machine:
         assert status == 0 or not check, shown
         return shown.decode().replace("\r\n", "\n")
 
-    def imports_of(self, operation: str, url: str) -> set[str]:
+    def imports_of(self, operation: str, url: str, *options: str) -> set[str]:
         """Return the modules that an operation for ``url`` imports if install.sh's launcher starts it."""
         run = f"import sys; sys.path.insert(0, {INSTALLED!r}); from git_credential_bbjwt.entry import main; "
-        run += f"main([{operation!r}])"
+        run += f"main({[*options, operation]!r})"
         shown = self.run(sys.executable, "-ISXutf8", "-X", "importtime", "-c", run, data=request(url) + "\n").stderr
         return {line.rpartition("|")[2].strip() for line in shown.splitlines() if line.startswith("import time:")}
 

@@ -1,6 +1,5 @@
 """The patterns of ``--allow``: the repositories that may get tokens."""
 
-from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.repository import Repository, is_name
 
 
@@ -19,6 +18,8 @@ class Pattern:
         workspace, slash, slug = text.lower().partition("/")
         slug = slug.removesuffix(".git")
         if not slash or not is_name(workspace) or not is_name(slug.replace("*", "x")):
+            from git_credential_bbjwt.core.failures import UsageError  # A cached answer needs no errors.
+
             raise UsageError(
                 "--allow needs WORKSPACE/SLUG, with * in SLUG for any characters",
                 "write for example --allow 'acme/lib-*'",

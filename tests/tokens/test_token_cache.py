@@ -596,6 +596,11 @@ OURS = {
 }
 
 
+def ours_of(imported: set[str]) -> set[str]:
+    """Return the helper's modules of ``imported``, without the name of the package."""
+    return {name.removeprefix("git_credential_bbjwt") for name in imported if name.startswith("git_credential_bbjwt")}
+
+
 def test_registered_installation_loads_no_other_module(acme: Workspace) -> None:
     payload = acme.installation.read_text()
     del acme.machine.environment["BBJWT_INSTALLATION"]
@@ -605,8 +610,7 @@ def test_registered_installation_loads_no_other_module(acme: Workspace) -> None:
     acme.get()
     imported = acme.machine.imports_of("get", acme.url)
 
-    ours = {name.removeprefix("git_credential_bbjwt") for name in imported if name.startswith("git_credential_bbjwt")}
-    assert ours == OURS["cached"]
+    assert ours_of(imported) == OURS["cached"]
 
 
 @pytest.mark.parametrize("case", [*OURS, "erase"])
@@ -617,8 +621,16 @@ def test_fast_path_loads_few_modules(acme: Workspace, case: str) -> None:
     imported = acme.machine.imports_of(operation, url)
 
     assert imported.isdisjoint(HEAVY)
-    ours = {name.removeprefix("git_credential_bbjwt") for name in imported if name.startswith("git_credential_bbjwt")}
-    assert ours == OURS.get(case, ours)
+    assert ours_of(imported) == OURS.get(case, ours_of(imported))
+
+
+@pytest.mark.parametrize(("option", "further"), [("--timeout=60", set()), ("--allow=acme/*", {".core.patterns"})])
+def test_cached_answer_loads_few_modules_for_an_option(acme: Workspace, option: str, further: set[str]) -> None:
+    acme.get()
+    imported = acme.machine.imports_of("get", acme.url, option)
+
+    assert imported.isdisjoint(HEAVY)
+    assert ours_of(imported) == OURS["cached"] | {".core.option_table"} | further
 
 
 @pytest.mark.parametrize(
