@@ -96,22 +96,22 @@ for is_hidden, follow in (False, "initial"), (True, "initial"), (True, "true"):
     )
     print("redirects after the login" if is_hidden else "redirects at once", f"with followRedirects={follow}:")
     print("  git sends", ", ".join(received))
-    print("  helpers get", ", ".join(asked.read_text().splitlines()))
+    print("  the helper runs with", ", ".join(asked.read_text().splitlines()))
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     print(" ", *(errors or ["cloned"] if done.returncode == 0 or errors else ["failed"]))
 END
 cat >expected <<'END'
 redirects at once with followRedirects=initial:
   git sends GET old.git 301, GET new.git 401, GET new.git 200, POST new.git 200, POST new.git 200
-  helpers get get path=new.git, store path=new.git
+  the helper runs with get path=new.git, store path=new.git
   cloned
 redirects after the login with followRedirects=initial:
   git sends GET old.git 401, GET old.git 301, GET new.git 200, POST old.git 301
-  helpers get get path=old.git, store path=old.git
+  the helper runs with get path=old.git, store path=old.git
   error: RPC failed; HTTP 301 curl 22 The requested URL returned error: 301
 redirects after the login with followRedirects=true:
   git sends GET old.git 401, GET old.git 301, GET new.git 200, POST old.git 301, POST new.git 200, POST old.git 301, POST new.git 200
-  helpers get get path=old.git, store path=old.git
+  the helper runs with get path=old.git, store path=old.git
   cloned
 END
 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 python3 try.py >seen

@@ -1,23 +1,25 @@
 #!/bin/sh
 # With libcurl 8.23.0, git does not tell its credential helpers the user name of the URL, and may log in as another user.
 #
-# git 2.39.5 with libcurl 8.23.0, beside libcurl 7.88.1; git 2.47.3 and 2.55.0 do the same with 8.23.0. git-credential(1) says that
+# git 2.39.5 with libcurl 8.23.0, beside libcurl 8.22.0; git 2.47.3 and 2.55.0 do the same with 8.23.0. git-credential(1) says that
 # helpers get the user name if there is one, for example from the URL, and people choose one of their accounts in this way. Since
 # 8.23.0, libcurl reports the effective URL without credentials (https://github.com/curl/curl/pull/23016). Git compares it with
 # the URL that it requested, takes the difference for a redirect, and goes on with the URL that has no user name.
 # git-credential-store then gives the first account of the host. If the server refuses it, git erases that account's password,
 # which is valid. `credential.username` still reaches the helpers.
 #
-# The library is the one in the wheel of pycurl 7.49.0 for Linux; git finds it by LD_LIBRARY_PATH.
+# The libraries are those in the wheels of pycurl 7.48.0 and 7.49.0 for Linux; git finds them by LD_LIBRARY_PATH.
 set -eu
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: pycurl==7.49.0
-libraries=$(echo "$folder"/venv/lib/python3*/site-packages/pycurl.libs)
-mkdir "$folder/curl"
-ln -s "$libraries"/libcurl-*.so.4.* "$folder/curl/libcurl-gnutls.so.4"
+for version in 7.48.0 7.49.0; do
+    "$folder/venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: --target "$folder/$version" \
+        "pycurl==$version"
+    libraries="$folder/$version/pycurl.libs"
+    ln -s "$libraries"/libcurl-*.so.4.* "$libraries/libcurl-gnutls.so.4"
+done
 
 cat >"$folder/helper" <<'END'
 #!/bin/sh
@@ -29,7 +31,6 @@ import base64
 import http.server
 import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -54,43 +55,43 @@ folder = Path(os.environ["HOME"])
 asked = folder / "asked"
 (folder / ".gitconfig").write_text(f"[credential]\n\thelper = {folder}/helper\n\thelper = store\n")
 store = folder / ".git-credentials"
-for library, path in ("libcurl of the system", ""), ("libcurl 8.23.0", sys.argv[1]):
+for curl, pycurl in ("8.22.0", "7.48.0"), ("8.23.0", "7.49.0"):
     for setting, url in ("", f"http://work@{address}"), ("credential.username=work", f"http://{address}"):
         received.clear()
         asked.write_text("")
         store.write_text(f"http://home:secret@{address}\nhttp://work:secret@{address}\n")
         subprocess.run(
             ["git", *(["-c", setting] if setting else []), "ls-remote", f"{url}/workspace/repository.git"],
-            env=os.environ | {"LD_LIBRARY_PATH": path},
+            env=os.environ | {"LD_LIBRARY_PATH": f"{folder}/{pycurl}/pycurl.libs"},
             capture_output=True,
             timeout=60,
         )
-        print(f"{library}, {setting or 'user name in the URL'}")
-        print("  helpers get", ", ".join(asked.read_text().splitlines()))
+        print(f"libcurl {curl}, {setting or 'user name in the URL'}")
+        print("  the helper runs with", ", ".join(asked.read_text().splitlines()))
         print("  git sends", ", ".join(received))
         print("  the store has", " ".join(line[7:11] for line in store.read_text().splitlines()))
 END
 cat >"$folder/expected" <<'END'
-libcurl of the system, user name in the URL
-  helpers get get username=work
+libcurl 8.22.0, user name in the URL
+  the helper runs with get username=work
   git sends no credential, work:, work:secret
   the store has home work
-libcurl of the system, credential.username=work
-  helpers get get username=work
+libcurl 8.22.0, credential.username=work
+  the helper runs with get username=work
   git sends no credential, work:secret
   the store has home work
 libcurl 8.23.0, user name in the URL
-  helpers get get, erase username=home
+  the helper runs with get, erase username=home
   git sends no credential, work:, home:secret
   the store has work
 libcurl 8.23.0, credential.username=work
-  helpers get get username=work
+  the helper runs with get username=work
   git sends no credential, work:secret
   the store has home work
 END
 env -u GIT_CONFIG_GLOBAL -u GIT_ASKPASS -u SSH_ASKPASS HOME="$folder" XDG_CONFIG_HOME="$folder" GIT_CONFIG_NOSYSTEM=1 \
     GIT_TERMINAL_PROMPT=0 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1 \
-    "$folder/venv/bin/python" "$folder/try.py" "$folder/curl:$libraries" >"$folder/seen"
+    python3 "$folder/try.py" >"$folder/seen"
 
 cat "$folder/seen"
 diff "$folder/expected" "$folder/seen" >&2 || {
