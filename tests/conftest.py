@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +26,11 @@ from typing import Any, NoReturn
 import pytest
 
 from tests import tally
+from tests.clock import CLOCK, LOOK
 from tests.emulator import App, Emulator, HostedRepository
 
-#: The fixtures for install.sh and for mints in this process are in files of their own.
-pytest_plugins = ["tests.installers", "tests.mint"]
+#: The fixtures for install.sh and for mints in this process, and what runs a test again, are in files of their own.
+pytest_plugins = ["tests.installers", "tests.mint", "tests.stalls"]
 
 #: The command that an installer put beside the interpreter of the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
@@ -58,9 +58,6 @@ PATIENCE = 120
 
 #: Seconds after its `--timeout` by which a call must end, even on a busy machine. No other time is asserted.
 LATE = 5
-
-# Seconds between two looks at what a test waits for. If more time passes, the machine has stalled.
-_LOOK = 0.02
 
 
 # A separate folder in memory, because parallel tests must not share the machine's.
@@ -262,35 +259,19 @@ def finish(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Wait until ``condition()`` is true. The time for which the machine stalls is not counted."""
-    for _ in range(round(seconds / _LOOK)):
-        if condition():
-            return
-        time.sleep(_LOOK)
-    pytest.fail(f"it did not happen within {seconds} s")
+    """Wait until ``condition()`` is true. Stalls of the machine are not counted."""
+    end = CLOCK.running + seconds
+    while not condition():
+        assert CLOCK.running < end
+        time.sleep(LOOK)
 
 
 @contextlib.contextmanager
 def ends_within(seconds: float) -> Iterator[None]:
-    """Assert that a block ends within ``seconds``, the time of its call, and LATE seconds.
-
-    The time for which the machine stalls is not counted. A block that computes in this process is no such call.
-    """
-    ended, looks = threading.Event(), 0
-
-    def count() -> None:
-        nonlocal looks
-        while not ended.wait(_LOOK):
-            looks += 1
-
-    counting = threading.Thread(target=count, daemon=True)
-    counting.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        counting.join()
-    assert looks * _LOOK < seconds + LATE
+    """Assert that a block ends within ``seconds``, the time of its call, and LATE seconds. Stalls are not counted."""
+    started = CLOCK.running
+    yield
+    assert CLOCK.running - started < seconds + LATE
 
 
 def is_running(pid: int) -> bool:

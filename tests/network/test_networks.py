@@ -114,7 +114,7 @@ class Situation:
         payload = self.bitbucket.payload(next(iter(self.bitbucket.apps.values())))
         self.environment["BBJWT_INSTALLATION"] = json.dumps(payload | {"baseUrl": self.base, "baseApiUrl": self.api})
         section = f"credential.{self.base}.helper"
-        words = [*self.arguments, "-c", f"{section}=", "-c", f"{section}=bbjwt --token-store none --timeout 6"]
+        words = [*self.arguments, "-c", f"{section}=", "-c", f"{section}=bbjwt --token-store none --timeout 30"]
         asked = request(f"{self.base}/acme/widgets.git") + "\n"
         return self._git(*words, "-c", "credential.useHttpPath=true", "credential", "fill", data=asked)
 

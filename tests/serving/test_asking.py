@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from git_credential_bbjwt.core.where import Where
 from git_credential_bbjwt.system import shell
+from git_credential_bbjwt.system.budget import Budget
+from git_credential_bbjwt.vendors import broker as broker_of_client
 from tests.conftest import (
     COMMAND,
     PATIENCE,
@@ -159,10 +162,26 @@ def test_many_clients_at_a_short_queue_are_all_served(acme: Workspace, place: Pa
 
 @pytest.mark.usefixtures("broker")
 def test_a_socket_that_never_answers_is_given_up_after_the_budget(acme: Workspace, place: Path) -> None:
-    with listening(place, lambda *_: None), ends_within(3):
-        done = acme.get(*asking(acme, where(place)), "--timeout=3", check=False)
+    ended = threading.Event()
 
-    assert_quits(done, "the broker gives no token for acme/widgets: the socket", "closed without an answer")
+    def respond(_: int, connection: socket.socket) -> None:  # noqa: ARG001  # it stays open
+        ended.wait(PATIENCE)
+
+    with listening(place, respond), ends_within(2):
+        done = acme.get(*asking(acme, where(place)), "--timeout=2", check=False)
+        ended.set()
+
+    assert_quits(done, "gave up after 2 s: waiting for the broker")
+
+
+def test_a_socket_that_always_closes_is_asked_for_a_while(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_of_client, "_FOR_BROKER", 1.0)
+    asked: list[int] = []
+    is_closed = pytest.raises(broker_of_client._FailedError, match="closed without an answer")
+    with listening(place, lambda number, _: asked.append(number)), is_closed:
+        broker_of_client._ask(Where.parse(where(place)), b"\n", Budget(3600))
+
+    assert len(asked) > 1
 
 
 @pytest.mark.usefixtures("broker")

@@ -1,0 +1,53 @@
+"""Tests that run again, and those that do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import PATIENCE, PROJECT
+
+TESTS = """
+from tests.clock import CLOCK
+
+runs = []
+
+def test_during_a_stall(tmp_path):
+    (tmp_path / "new").mkdir()
+    CLOCK.stalls += 1
+    runs.append("during a stall")
+    assert len(runs) == 2
+
+def test_without_a_stall():
+    runs.append("without a stall")
+    assert len(runs) == 4
+
+def test_with_stalls_for_ever():
+    CLOCK.stalls += 1
+    runs.append("with stalls")
+    assert len(runs) == 0
+"""
+
+
+def test_test_that_fails_is_run_again_only_if_the_machine_stalled(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text(TESTS)
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.stalls",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        str(file),
+    ]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    assert "2 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    _, _, after = done.stdout.partition("run again, because they failed while the machine stalled")
+    named = [line.rpartition("::")[2] for line in after.splitlines()[1:3]]
+    assert named == ["test_during_a_stall", "test_with_stalls_for_ever"]
