@@ -3,8 +3,8 @@
 #
 # git 2.39.5 with flock of util-linux 2.38.1; git 2.55.0 does the same. Scheduled jobs run as `flock --nonblock FILE COMMAND`, so
 # that only one is active. One expects that the lock is free when the command has ended. The first git command that gives
-# git-credential-cache a credential starts a daemon, which inherits all open files of the job but closes none of them. One
-# of them is flock's, so the next jobs do not run until the daemon ends: 15 minutes after the last use of the cache, if no
+# git-credential-cache a credential starts a daemon, which inherits the job's open files. One of them is flock's, and the daemon
+# does not close it, so the next jobs do not run until the daemon ends: 15 minutes after the last use of the cache, if no
 # `--timeout` says otherwise. The manual of git-credential-cache describes the daemon and does not mention open files. With
 # `flock --close`, the lock is free at once. A helper that leaves a process behind should close every file that it inherited.
 set -eu

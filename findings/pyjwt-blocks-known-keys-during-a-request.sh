@@ -4,8 +4,9 @@
 # PyJWT 2.15.1, beside npm's jose 6.2.18. Both look for a token's key in the JWKS that they have, and if it is not there, as after
 # the issuer has changed its key, they request the JWKS again. One expects that meanwhile tokens with known keys are verified, as
 # with jose. PyJWKClient holds a lock from the search to the end of the request, so all threads wait, by default for up to 30 s
-# (`timeout`). Its documentation describes the request and the timeout, and no lock. If the issuer is slow then, a
-# broker is slow for all its jobs. An application can look for the `kid` in `get_jwk_set()` first, which does not wait.
+# (`timeout`). Its documentation describes the request and the timeout, and no lock. If the issuer is slow then, a broker is slow
+# for all its jobs. An application can look for the `kid` in `get_jwk_set()` first, which does not wait. The script sets
+# `cooldown_duration` to 0; by default, the JWKS is requested again at the earliest 30 s after the last time.
 #
 # Needs node and npm.
 set -eu
