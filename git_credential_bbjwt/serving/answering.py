@@ -139,9 +139,9 @@ class Answering:
         if not candidates:
             raise _NothingToSayError("no installation names the workspace", repository.full_name)
         cache = TokenCache.open(create=True, is_brokers=True, operators_folder=settings.folder)
-        if cache.tokens is None or options.token_store == "none":
-            raise CannotLimitError("this broker has no token cache, which it needs to limit requests")
         try:
+            if cache.tokens is None or options.token_store == "none":
+                raise CannotLimitError("this broker has no token cache, which it needs to limit requests")
             call = Call(
                 options, sources, catalogue, self._budget, cache=cache, whole_workspace=settings.whole_workspace
             )

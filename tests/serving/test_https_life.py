@@ -314,6 +314,19 @@ def test_requests_that_fail_leave_no_descriptor_and_no_process(broker: HttpsBrok
     assert "".join(children) == ""
 
 
+def test_requests_without_a_token_cache_leave_no_descriptor(broker: HttpsBroker, shared_memory: Path) -> None:
+    shared_memory.mkdir(mode=0o755)
+    del broker.environment["XDG_CACHE_HOME"]
+    broker.start()
+    (worker,) = broker.workers()
+    replies = [broker.ask().lines["bbjwt-error"]]
+    before = descriptors(worker)
+    replies += [broker.ask().lines["bbjwt-error"] for _ in range(5)]
+
+    assert set(replies) == {"this broker has no token cache, which it needs to limit requests"}
+    until(lambda: descriptors(worker) <= before)
+
+
 def test_connection_to_one_host_is_closed_if_the_other_cannot_be_reached(broker: HttpsBroker) -> None:
     base = broker.scene.bitbucket.base_url.replace("localhost", "127.0.0.1")  # Its certificate is for localhost.
     broker.scene.write_installation(baseUrl=base)
