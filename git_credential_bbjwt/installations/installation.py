@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from git_credential_bbjwt.core.digest import digest
-from git_credential_bbjwt.core.failures import NEW_JWT
+from git_credential_bbjwt.core.failures import NEW_JWT, InstallationError
 from git_credential_bbjwt.core.repository import Repository, normal_host
 
 CLOUD_BASE_URL = "https://bitbucket.org"
@@ -127,6 +127,12 @@ class Installation(NamedTuple):
             self.shared_secret,
             self.jwt,
         )
+
+    def check_keys(self) -> None:
+        """Raise InstallationError if a key is missing, without which the secret cannot be stored or used."""
+        for field, value in (("key", self.app_key), ("clientKey", self.keyring_user)):
+            if not value:
+                raise InstallationError(f"{self.where}: {field} is missing")
 
     def names(self, workspace: str) -> bool:
         """Return whether it names ``workspace`` (a slug or a UUID); otherwise only Bitbucket can decide."""

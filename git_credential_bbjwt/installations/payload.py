@@ -146,7 +146,7 @@ def _host_of(url: str, where: str) -> str:
 
 def checked_base(url: str, field: str, where: str) -> str:
     if not url:
-        raise InstallationError(f"{where}: {field} is missing", "use the whole payload of the `installed` callback")
+        raise InstallationError(f"{where}: {field} is missing")
     host = _host_of(url, where)
     if urlsplit(url).path not in ("", "/"):
         raise InstallationError(f"{where}: {field} must be https://HOST, without a path")

@@ -79,9 +79,7 @@ def shared_secret_of(installation: Installation) -> Callable[[], str]:
 
     Raises InstallationError if the installation has no secret. The function raises SecretError.
     """
-    for field, value in (("key", installation.app_key), ("clientKey", installation.keyring_user)):
-        if not value:
-            raise InstallationError(f"{installation.where}: {field} is missing")
+    installation.check_keys()
     if installation.secret_place is SecretPlace.KEYRING:
         from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, secret_from
 

@@ -104,9 +104,7 @@ class Registration:
         else:
             one = one._replace(shared_secret=self._secret_of(one, where))
         hide(one.shared_secret)
-        for field, value in (("key", one.app_key), ("clientKey", one.keyring_user)):
-            if not value:
-                raise InstallationError(f"{where}: {field} is missing")
+        one.check_keys()
         slugs = self.workspaces or list(one.workspaces) or self._known_workspaces(one)
         if not slugs:
             slugs = [_ask_slug(one, where, self.timeout)]
