@@ -20,7 +20,7 @@ from git_credential_bbjwt.secret_stores.secret_store import remove_other_files, 
 from git_credential_bbjwt.system.terminal import with_bar
 from git_credential_bbjwt.tokens.tidying import forget_workspaces
 
-# After so many failures one after the other the keyring is taken to be out of reach for the rest, too.
+# After so many failures of the keyring, one after the other, it is not asked about the rest.
 _MOST_FAILURES = 3
 
 
@@ -78,32 +78,43 @@ def _take_out(change: Change, leaving: Installation) -> None:
     change.take_out(leaving)
 
 
+class _Removal:
+    """The removal of many installations. ``failures`` are the reasons why some stay, each once."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, SecretError] = {}
+        self._in_a_row = 0
+
+    def take_out(self, change: Change, leaving: Installation) -> bool:
+        """Do as `_take_out`; return False if the secret cannot be removed, or the keyring is out of reach."""
+        is_in_keyring = leaving.secret_place is SecretPlace.KEYRING
+        if is_in_keyring and self._in_a_row == _MOST_FAILURES:
+            return False
+        try:
+            _take_out(change, leaving)
+        except SecretError as problem:
+            self.failures[problem.what] = problem
+            self._in_a_row += is_in_keyring
+            return False
+        if is_in_keyring:
+            self._in_a_row = 0
+        return True
+
+
 def unregister_all(*, system: bool) -> int:
-    """Unregister all installations that can be; return 1 if one stays. Raises InstallationError."""
+    """Unregister all installations that can be; return 1 if one or a secret stays. Raises InstallationError."""
     registry = RegistryFolder(system=system)
     registered = list(registry)
-    in_a_row = 0
+    removal = _Removal()
     unregistered: list[Installation] = []
     staying: list[Installation] = []
-    failures: dict[str, SecretError] = {}
     numbers = with_bar("unregistered", range(len(registered)))
     try:
         for _ in range(0, len(registered), BATCH):
-            gone = []
+            gone: list[Installation] = []
             with registry.changing() as change:
                 for one in (registered[number] for number in islice(numbers, BATCH)):
-                    if in_a_row == _MOST_FAILURES and one.secret_place is SecretPlace.KEYRING:
-                        staying.append(one)
-                        continue
-                    try:
-                        _take_out(change, one)
-                    except SecretError as problem:
-                        failures[problem.what] = problem
-                        in_a_row += 1
-                        staying.append(one)
-                    else:
-                        in_a_row = 0
-                        gone.append(one)
+                    (gone if removal.take_out(change, one) else staying).append(one)
                 change.commit()
             unregistered += gone
     finally:
@@ -112,10 +123,13 @@ def unregister_all(*, system: bool) -> int:
     with registry.changing() as change:
         change.remove_leftovers()
         files = [one.keyring_user for one in registry if one.secret_place is SecretPlace.FILE]
-        remove_other_files(registry.config_folder, files)
+        try:
+            remove_other_files(registry.config_folder, files)
+        except SecretError as problem:
+            removal.failures[problem.what] = problem
     note(f"unregistered {len(unregistered)} of {len(registered)} installations")
     if staying:
         error(f"these stay registered: {listed([f'{one.workspaces[0]} ({one.name})' for one in staying])}")
-    for failure in failures.values():
+    for failure in removal.failures.values():
         error(failure.what, failure.hint)
-    return 1 if staying else 0
+    return 1 if removal.failures else 0

@@ -141,6 +141,19 @@ def test_secret_file_that_cannot_be_removed_keeps_its_entry(unregistered: Worksp
         assert len(listed(unregistered.machine)) == 1
 
 
+def test_secret_files_that_cannot_be_removed_do_not_keep_the_entries_of_the_keyring(with_keyring: Workspace) -> None:
+    machine = with_keyring.machine
+    first = with_keyring.bitbucket.payload(with_keyring.app)
+    register(with_keyring, payload=[another(first, f"team{number}") for number in range(3)])
+    machine.bbjwt("register", "-", data=json.dumps(another(first, "zebra")))
+    (registry_of(machine).parent / "shared-secrets").chmod(0o755)
+    done = machine.bbjwt("unregister", "--all", check=False)
+
+    assert "unregistered 1 of 4 installations" in done.stderr
+    assert [one["workspaces"] for one in listed(machine)] == [["team0"], ["team1"], ["team2"]]
+    assert stored(machine) == {}
+
+
 def test_entry_of_the_system_registry_is_named_with_its_option(unregistered: Workspace) -> None:
     register(unregistered, "--system")
     done = unregistered.machine.bbjwt("unregister", "acme", check=False)
