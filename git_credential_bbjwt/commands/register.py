@@ -19,7 +19,7 @@ import argparse
 
 from git_credential_bbjwt.commands.command_line import slug
 from git_credential_bbjwt.commands.registration import payload_input
-from git_credential_bbjwt.commands.registration.registration import Registration, Wanted, check_secret
+from git_credential_bbjwt.commands.registration.registration import NO_APP, Registration, Wanted, check_secret
 from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.options import HelperOptions
@@ -55,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
     """Read the payloads, check all of them, and store the installations. Raises CredentialError."""
     if arguments.oauth_consumer and arguments.secret_file is not None:
-        raise UsageError(
-            "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
-        )
+        raise UsageError(*NO_APP)
     registration = Registration(
         RegistryFolder(system=arguments.system),
         SecretPlace.FILE if arguments.insecure_storage else SecretPlace.KEYRING,

@@ -115,12 +115,12 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
 
 
 def check_keyring() -> None:
-    """Raise SecretError if there is no usable keyring. A locked one is usable, because a person can unlock it."""
+    """Raise SecretError if there is no usable keyring. A locked one is usable: `store_in_keyring` has it unlocked."""
     from git_credential_bbjwt.secret_stores.keyring_call import KeyringCall, keyring_error
     from git_credential_bbjwt.secret_stores.keyring_protocol import Outcome
 
-    reply = KeyringCall("describe", "", prompt=True).reply()
-    if reply.outcome in (Outcome.UNUSABLE, Outcome.FAILED):
+    reply = KeyringCall("describe", "").reply()
+    if reply.outcome is Outcome.UNUSABLE:
         raise keyring_error(reply)
 
 

@@ -29,6 +29,9 @@ from git_credential_bbjwt.tokens.tidying import forget_workspaces
 from git_credential_bbjwt.vendors.connect import look_up_workspace
 from git_credential_bbjwt.vendors.session import Session
 
+#: The error and the remedy for a secret file without a Connect app.
+NO_APP = "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
+
 # Seconds that a trial may take before the new secret replaces the old one untried.
 _PATIENCE = 10.0
 
@@ -86,9 +89,7 @@ class Registration:
         if self.after_connect and not consumers:
             raise UsageError("--after-connect marks an OAuth consumer, and none is given", "leave out --after-connect")
         if self.secret_of_app and len(consumers) == len(wanted):
-            raise UsageError(
-                "--secret-file is for the payloads of Connect apps, and none is given", "leave out --secret-file"
-            )
+            raise UsageError(*NO_APP)
         if self.secret_of_app or self._typed_secret:
             note("the secret of an app that is registered under Develop apps opens every workspace that has the app")
         return wanted
