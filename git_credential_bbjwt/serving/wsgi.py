@@ -39,6 +39,11 @@ def _application() -> Application:
     core_dumps.forbid()
     shell.owns_process = False
     divert(_log)
+    if (
+        signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    ):  # Then the kernel keeps no exit status of git and of commands.
+        with contextlib.suppress(ValueError):  # Only the main thread can change it.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     path = os.environ.get("BBJWT_BROKER_CONFIG", "")
     try:
         if not os.path.isabs(path):

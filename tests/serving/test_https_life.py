@@ -314,6 +314,21 @@ def test_requests_that_fail_leave_no_descriptor_and_no_process(broker: HttpsBrok
     assert "".join(children) == ""
 
 
+SERVER_THAT_IGNORES_SIGCHLD = """
+import signal, sys
+from wsgiref.simple_server import make_server
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+from git_credential_bbjwt.serving.wsgi import application
+make_server("127.0.0.1", int(sys.argv[1]), application).serve_forever()
+"""
+
+
+def test_server_that_ignores_the_ends_of_its_children(broker: HttpsBroker) -> None:
+    broker.start(sys.executable, "-c", SERVER_THAT_IGNORES_SIGCHLD, str(broker.port))
+
+    assert broker.ask().status == 200
+
+
 def test_requests_without_a_token_cache_leave_no_descriptor(broker: HttpsBroker, shared_memory: Path) -> None:
     shared_memory.mkdir(mode=0o755)
     del broker.environment["XDG_CACHE_HOME"]
