@@ -133,8 +133,11 @@ else:
     def _abandon(pid: int, output: int) -> None:
         kill(pid)
         os.close(output)
-        os.waitpid(pid, 0)
         running.discard(pid)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # It was the parent's, before a server made this process, or somebody has waited for it.
 
     class Spawned:
         """A process in its own session, whose output is read to the end. `end_all` ends the process with the call.

@@ -103,10 +103,10 @@ else:
                 self.make_folders(path)
 
         def age(self, name: str) -> float:
-            """Return the seconds since the file's time, negative if that is in the future; 0 if there is no file."""
+            """Return the seconds since the file's time, negative if that is in the future; 0 if it cannot be read."""
             try:
                 born = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mtime
-            except FileNotFoundError:
+            except OSError:
                 return 0.0
             return time.time() - born  # Read the time first, or a concurrent write would give a negative age.
 
