@@ -39,9 +39,8 @@ def _application() -> Application:
     core_dumps.forbid()
     shell.owns_process = False
     divert(_log)
-    if (
-        signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
-    ):  # Then the kernel keeps no exit status of git and of commands.
+    # If the server ignores SIGCHLD, the kernel keeps no exit status of git and of commands.
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         with contextlib.suppress(ValueError):  # Only the main thread can change it.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     path = os.environ.get("BBJWT_BROKER_CONFIG", "")
