@@ -31,6 +31,13 @@ def remedy_for(cause: OSError | ValueError | os.stat_result, path: str) -> tuple
     return "not a path", "give the path of a file"
 
 
+def look_at(path: str) -> str:
+    """Return the hint to look at the owner and mode of ``path``, or of the nearest folder above it that exists."""
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return f"check who owns it, and its mode: ls -ld {quote(path)}"
+
+
 def reason_and_remedy(problem: OSError, otherwise: str) -> tuple[str, str]:
     """Return the reason why a private folder cannot be used, and the command that corrects that, or ``otherwise``."""
     why, _, command = (problem.strerror or str(problem)).partition("; run: ")

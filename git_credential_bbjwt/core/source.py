@@ -305,10 +305,10 @@ class Registry(Source):
 
     def cannot_be_read(self, cause: OSError) -> None:
         """Set ``problem``: the registry, or the part of it that ``cause`` names, cannot be read."""
-        from shlex import quote  # Slow to load, and seldom needed.
+        from git_credential_bbjwt.core.remedies import look_at  # Slow to load, and seldom needed.
 
         path = cause.filename or self.where
-        self._distrust((f"{path}: {cause.strerror}", f"check who owns it, and its mode: ls -ld {quote(path)}"))
+        self._distrust((f"{path}: {cause.strerror}", look_at(path)))
 
     def _distrust(self, why_not: "tuple[str, str] | None") -> bool:
         if why_not is not None:

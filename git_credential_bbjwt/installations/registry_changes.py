@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import OWN_HOME, InstallationError
 from git_credential_bbjwt.core.files import site_config_folder, user_config_folder, why_no_home, why_not_trusted_itself
-from git_credential_bbjwt.core.remedies import as_root, reason_and_remedy
+from git_credential_bbjwt.core.remedies import as_root, look_at, reason_and_remedy
 from git_credential_bbjwt.core.repository import is_name, is_uuid
 from git_credential_bbjwt.core.source import REGISTRY_FOLDER, Registry, file_of, host_folder, slugs_of
 from git_credential_bbjwt.installations.installation import Installation
@@ -100,7 +100,7 @@ class RegistryFolder:
             return
 
     def _unwritable(self, problem: OSError) -> InstallationError:
-        hint = _HINTS.get(problem.errno or 0, "check who owns the folder and its mode")
+        hint = _HINTS.get(problem.errno or 0) or look_at(self.path)
         if self._is_systems and isinstance(problem, PermissionError):
             hint = as_root(hint)
         why, remedy = reason_and_remedy(problem, hint)

@@ -11,7 +11,7 @@ from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, WHOLE_PAYLOAD, InstallationError, SecretError
 from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.output import hide, warning
-from git_credential_bbjwt.core.remedies import reason_and_remedy
+from git_credential_bbjwt.core.remedies import look_at, reason_and_remedy
 from git_credential_bbjwt.installations.installation import Installation, SecretPlace
 from git_credential_bbjwt.system.private_folder import PrivateFolder, remove_if_empty
 
@@ -59,7 +59,7 @@ def _remove_files(path: str, unwanted: Callable[[PrivateFolder], list[str]]) -> 
     except FileNotFoundError:
         return
     except OSError as problem:
-        why, remedy = reason_and_remedy(problem, f"check who owns it: ls -ld {quote(path)}")
+        why, remedy = reason_and_remedy(problem, look_at(path))
         raise SecretError(f"cannot remove secrets from {path}: {why}", remedy) from problem
     for empty in (path, os.path.dirname(path)):
         remove_if_empty(empty)
@@ -108,7 +108,7 @@ def write_secrets(secrets: list[tuple[Installation, str]]) -> None:
         with closing(PrivateFolder(path, create=True)) as folder:
             folder.write_many(files, durable=True)
     except OSError as problem:
-        why, remedy = reason_and_remedy(problem, f"check who owns the folder: ls -ld {quote(path)}")
+        why, remedy = reason_and_remedy(problem, look_at(path))
         raise SecretError(f"cannot write {path}: {why}", remedy) from problem
     for one, secret in secrets:
         _check_same(_read_file(one), secret)

@@ -3,14 +3,13 @@
 import os
 import time
 from collections.abc import Iterator
-from shlex import quote
 
 from git_credential_bbjwt.bitbucket.api import check_token
 from git_credential_bbjwt.commands.checks.check import Check, Subject, failed, note, passed
 from git_credential_bbjwt.core.failures import CredentialError
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.record import token_paths
-from git_credential_bbjwt.core.remedies import reason_and_remedy
+from git_credential_bbjwt.core.remedies import look_at, reason_and_remedy
 from git_credential_bbjwt.core.repository import Repository
 from git_credential_bbjwt.getting.call import Call, call_for_person
 from git_credential_bbjwt.getting.obtain import obtain_for_person
@@ -100,10 +99,10 @@ def cache(options: HelperOptions) -> Iterator[Check]:
             above = os.path.dirname(path)
             if os.path.isdir(above) and not os.access(above, os.W_OK):  # It is made with the first token.
                 what = f"{path} cannot be made: this user cannot write to {above}"
-                yield failed("token cache", what, f"check who owns it, and its mode: ls -ld {quote(above)}")
+                yield failed("token cache", what, look_at(above))
                 continue
         except OSError as problem:
-            why, remedy = reason_and_remedy(problem, f"see who owns it: ls -ld {quote(path)}")
+            why, remedy = reason_and_remedy(problem, look_at(path))
             yield failed("token cache", f"{path} is not used: {why}", remedy)
             continue
         yield passed("token cache", path)
