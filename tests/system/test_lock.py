@@ -98,6 +98,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrivateF
     """A folder for locks that are renewed and taken over ten times as fast."""
     monkeypatch.setattr(lock, "_RENEWAL", 0.1)
     monkeypatch.setattr(lock, "_STOPPED", 0.5)
+    monkeypatch.setattr(lock, "_LONGEST_GAP", 0.05)
     tmp_path.chmod(0o700)
     opened = PrivateFolder(str(tmp_path), create=False)
     yield opened
