@@ -1,6 +1,5 @@
 """Git's ``http.*`` settings for a URL, as git itself resolves them (git-config(1), ``http.<url>.*``)."""
 
-import os
 import threading
 
 from git_credential_bbjwt.core.output import trace, warning
@@ -84,18 +83,9 @@ class HttpSettings:
         status, output = self._process.finish()
         if status in SEARCHED:
             return parse_settings(output.decode("utf-8", "surrogateescape"))
-        if status != _GIT_USAGE:
-            # Without the settings, a broken file in the current folder would choose the route.
-            return parse_settings(run_git("config", "--show-scope", *_ARGUMENTS))  # It raises GitError by git's words.
-        # Git before 2.26 has no --show-scope, so it is asked outside of any repository.
-        import subprocess
-
-        command = [child_process.find("git"), "config", *_ARGUMENTS]
-        environment = {**child_process.for_git(), "GIT_DIR": os.devnull}
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, cwd="/")
-        if done.returncode not in SEARCHED:
-            run_git("config", *_ARGUMENTS)
-        return parse_settings(done.stdout.decode("utf-8", "surrogateescape"), scope="global")
+        # Git before 2.26 has no --show-scope, and git stops at a broken repository. Neither may unset the user's pin.
+        found = run_git("config", *_ARGUMENTS, statuses=SEARCHED, is_outside=True)
+        return parse_settings(found, scope="global")
 
 
 _ARGUMENTS = ("--show-origin", "-z", "--get-regexp", r"^http\.")
@@ -121,9 +111,6 @@ CHOOSE_THE_WAY = frozenset(
         "sslversion",
     }
 )
-
-# Exit status of git for an option that it does not know.
-_GIT_USAGE = 129
 
 
 def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:

@@ -1,5 +1,6 @@
 """Run git and find out its version."""
 
+import os
 from functools import cache
 
 from git_credential_bbjwt.core.failures import CredentialError
@@ -27,19 +28,30 @@ class GitError(CredentialError):
     """Git itself could not do what it was asked."""
 
 
-def run_git(*arguments: str, statuses: tuple[int, ...] = (0,), seconds: float | None = None, without: str = "") -> str:
+def run_git(
+    *arguments: str,
+    statuses: tuple[int, ...] = (0,),
+    seconds: float | None = None,
+    without: str = "",
+    is_outside: bool = False,
+) -> str:
     """Run git, without the variable ``without``, and return its standard output.
 
+    With ``is_outside``, git runs outside of any repository, so it reads the user's and the system's settings alone.
     Raises GitError if its exit status is not among ``statuses``, if it is missing, or takes longer than ``seconds``.
     """
     import subprocess
 
+    environment = {name: value for name, value in child_process.for_git().items() if name != without}
+    if is_outside:
+        environment["GIT_DIR"] = os.devnull
     try:
         done = subprocess.run(
             [child_process.find("git"), *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env={name: value for name, value in child_process.for_git().items() if name != without},
+            env=environment,
+            cwd="/" if is_outside else None,
             timeout=seconds,
         )
     except subprocess.TimeoutExpired as problem:
@@ -63,7 +75,7 @@ def run_git(*arguments: str, statuses: tuple[int, ...] = (0,), seconds: float | 
 @cache
 def git_version() -> tuple[int, ...]:
     """Return git's version, such as (2, 39, 5). Raises GitError."""
-    words = run_git("version", without="GIT_CONFIG_GLOBAL").split()  # Git would wait for a FIFO.
+    words = run_git("version", without="GIT_CONFIG_GLOBAL", is_outside=True).split()  # Git would wait for a FIFO.
     numbers = words[2].split(".") if len(words) > 2 else []
     return tuple(int(number) for number in numbers[:3] if number.isdigit())
 

@@ -88,7 +88,13 @@ def read_settings(pattern: str, *place: str) -> list[Setting]:
     # Before 2.26 git has no --show-scope. Any setting may be a repository's own then, and is treated so.
     has_scopes = not place and git_version() >= SECTIONS_FOR_PATHS
     show = ("--show-scope", "--show-origin") if has_scopes else ("--show-origin",)
-    output = run_git("config", *place, "-z", *show, "--get-regexp", pattern, statuses=SEARCHED)
+    words = ("config", *place, "-z", *show, "--get-regexp", pattern)
+    try:
+        output = run_git(*words, statuses=SEARCHED)
+    except GitError:
+        if place:
+            raise
+        output = run_git(*words, statuses=SEARCHED, is_outside=True)  # The repository of this folder is broken.
     return parse_settings(output, scope="" if has_scopes else "local")
 
 

@@ -480,8 +480,15 @@ def test_broken_configuration_in_the_current_folder_does_not_unset_the_users_pin
     done = situation.machine.run(COMMAND, "token", url, check=False, cwd=situation.cwd, env=environment)
 
     assert done.returncode == 1
-    assert "bad config line 1 in file .git/config" in done.stderr
+    assert "sets http.pinnedPubkey" in done.stderr
     assert situation.bitbucket.helper_requests() == []
+
+
+def test_token_in_a_broken_repository(acme: Workspace) -> None:
+    here = acme.machine.home / "here"
+    here.mkdir()
+    (here / ".git").write_text("gitdir: ../missing")  # As in a copy of a submodule.
+    assert acme.machine.run(COMMAND, "token", acme.url, cwd=here).stdout
 
 
 def test_git_that_cannot_be_run_is_an_error_and_not_a_git_without_settings(acme: Workspace, tmp_path: Path) -> None:
