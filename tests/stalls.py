@@ -6,6 +6,10 @@ so the helper gives up although nothing is wrong. A test that fails while the ma
 
 from __future__ import annotations
 
+import gc
+import sys
+import warnings
+
 import pytest
 from _pytest.runner import runtestprotocol
 
@@ -19,6 +23,15 @@ _PROPERTY = ("run again", "the machine stalled")
 _run_again: list[str] = []
 
 
+def _close_what_is_left() -> None:
+    """Drop what a failed test had open. Otherwise, the warnings about it would fail the next test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)
+        gc.collect()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
     """Run a test, and again if it fails and the machine has stalled meanwhile."""
@@ -30,6 +43,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         if run == _MOST_RUNS or CLOCK.stalls == stalls or not any(report.failed for report in reports):
             break
         item.user_properties.append(_PROPERTY)
+        _close_what_is_left()
         item._initrequest()  # For new fixtures.
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
