@@ -10,7 +10,7 @@ from git_credential_bbjwt.core.failures import UsageError
 from git_credential_bbjwt.core.files import APP_NAME
 from git_credential_bbjwt.core.option_table import parse_options
 from git_credential_bbjwt.core.options import HelperOptions
-from git_credential_bbjwt.git.http_settings import is_false, url_match
+from git_credential_bbjwt.git.http_settings import url_match
 from git_credential_bbjwt.git.run import SEARCHED, SECTIONS_FOR_PATHS, git_version, run_git
 from git_credential_bbjwt.git.settings import FOLDERS_OWN, Setting, read_settings
 
@@ -64,11 +64,6 @@ class Helper(Setting):
         return "it has a word that is no option" if rest and rest not in (["$1"], ["$@"]) else ""
 
     @property
-    def is_on(self) -> bool:
-        """Whether the setting, a switch, is on."""
-        return not is_false(self.value)
-
-    @property
     def path(self) -> str:
         """The path of its URL, without slashes around it: a workspace, or nothing."""
         return urlsplit(self.url).path.strip("/")
@@ -107,9 +102,9 @@ class Helper(Setting):
 def helpers_for(url: str) -> list[Helper]:
     """Return the helpers that git asks for ``url``, in this order. Raises GitError."""
     helpers: list[Helper] = []
-    for helper in _settings("helper", url):
-        if helper.value:
-            helpers.append(helper)
+    for setting in _settings("helper", url):
+        if setting.value:
+            helpers.append(Helper(*setting))
         else:
             helpers.clear()  # An empty value forgets all helpers named before.
     return helpers
@@ -134,7 +129,7 @@ def options_for(url: str) -> Iterator[HelperOptions]:
             yield parse_options(helper.options)[0]
 
 
-def path_switch(url: str) -> Helper | None:
+def path_switch(url: str) -> Setting | None:
     """Return the setting that decides whether git sends the path with requests for ``url``. Raises GitError."""
     return next(reversed(_settings("usehttppath", url)), None)
 
@@ -144,13 +139,13 @@ def every() -> list[Helper]:
     return [Helper(*setting) for setting in read_settings(r"^credential\.") if setting.name == "helper"]
 
 
-def reset_after_this_one(url: str) -> Helper | None:
+def reset_after_this_one(url: str) -> Setting | None:
     """Return the empty helper that makes git forget this helper's line for ``url``, if one does. Raises GitError."""
     is_named, reset = False, None
-    for helper in _settings("helper", url):
-        is_named = is_named or helper.is_this_one
-        if is_named and not helper.value:
-            reset = helper
+    for setting in _settings("helper", url):
+        is_named = is_named or Helper(*setting).is_this_one
+        if is_named and not setting.value:
+            reset = setting
     return reset
 
 
@@ -160,12 +155,12 @@ def is_proactive(url: str) -> bool:
     return found.strip() not in ("", "none")
 
 
-def _settings(name: str, url: str) -> list[Helper]:
+def _settings(name: str, url: str) -> list[Setting]:
     """Return the settings ``credential.NAME`` that apply to ``url``, in git's order.
 
     The last one that matches applies, not the one that matches best: ``git config --get-urlmatch`` has another rule.
     """
-    found = [Helper(*setting) for setting in read_settings(r"^credential\.") if setting.name == name]
+    found = [setting for setting in read_settings(r"^credential\.") if setting.name == name]
     return [setting for setting in found if not setting.url or _applies(setting.url, url)]
 
 

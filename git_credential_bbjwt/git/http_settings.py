@@ -137,8 +137,3 @@ def url_match(pattern: str, url: str) -> tuple[int, int, int] | None:
     if given.path.rstrip("/") != path and not given.path.startswith(path + "/"):
         return None
     return len(wanted.hostname or ""), len(path), int(wanted.username is not None)
-
-
-def is_false(value: str) -> bool:
-    """Return whether ``value`` is a false boolean for git (git-config(1), "Values")."""
-    return value.lower() in ("false", "no", "off", "0", "")

@@ -21,6 +21,11 @@ _EXEC_HINT = "switch the helper on for one command: git-credential-bbjwt exec --
 _OTHER_WAYS = f"{_EXEC_HINT}; or write to another file: git-credential-bbjwt configure --system"
 
 
+def is_false(value: str) -> bool:
+    """Return whether ``value`` is a false boolean for git (git-config(1), "Values")."""
+    return value.lower() in ("false", "no", "off", "0", "")
+
+
 class Setting(NamedTuple):
     """One setting. ``origin`` and ``scope`` are git's own words for its place (git-config(1), ``--show-origin``).
 
@@ -42,6 +47,11 @@ class Setting(NamedTuple):
     def name(self) -> str:
         """The last part of its key, in lower case."""
         return self.key.rpartition(".")[2]
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it is true, if it is a boolean."""
+        return not is_false(self.value)
 
     @property
     def is_in_file(self) -> bool:

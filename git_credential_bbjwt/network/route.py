@@ -10,7 +10,8 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from git_credential_bbjwt.core.failures import ConnectionFailedError
 from git_credential_bbjwt.core.output import hide, trace, warning
-from git_credential_bbjwt.git.http_settings import Settings, is_false
+from git_credential_bbjwt.git.http_settings import Settings
+from git_credential_bbjwt.git.settings import is_false
 
 # Git's schemes of SOCKS proxies; ``socks`` is SOCKS4.
 _SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
