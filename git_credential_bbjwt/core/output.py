@@ -20,6 +20,9 @@ _RED, _YELLOW, _PLAIN = "\033[31m", "\033[33m", "\033[0m"
 # Limit of the hidden values, and of the remembered warnings, because a broker's process runs for a long time.
 _MOST_REMEMBERED = 1_000
 
+# Values of BBJWT_TRACE beside a path.
+_OFF, _ON = ("", "0", "false"), ("1", "2", "true")
+
 _secrets: dict[str, object] = {}
 _warned: dict[str, object] = {}
 _verbose = False
@@ -151,7 +154,7 @@ def note(what: str) -> None:
 
 def tracing() -> bool:
     """Return whether `trace` writes anything."""
-    return _verbose or os.environ.get("BBJWT_TRACE", "") not in ("", "0", "false")
+    return _verbose or os.environ.get("BBJWT_TRACE", "") not in _OFF
 
 
 def trace(what: str) -> None:
@@ -160,14 +163,15 @@ def trace(what: str) -> None:
     ``BBJWT_TRACE=1`` means standard error. A file at an absolute path is appended to, and created with mode 0600.
     """
     target = os.environ.get("BBJWT_TRACE", "")
-    if _verbose or target in ("1", "2", "true"):
+    if _verbose or target in _ON:
         _write(2, what, mark=f"{PREFIX}trace: ")
     if os.path.isabs(target):
         from git_credential_bbjwt.core.files import open_to_append
 
         try:
             fd = open_to_append(target)
-        except OSError:
+        except OSError as problem:
+            warning(f"the file of BBJWT_TRACE cannot be written: {problem.strerror}")
             return
         try:
             from time import strftime
@@ -175,6 +179,8 @@ def trace(what: str) -> None:
             _write(fd, f"{strftime('%Y-%m-%dT%H:%M:%S%z')} [{os.getpid()}] {what}")
         finally:
             os.close(fd)
+    elif target not in _OFF + _ON:
+        warning("BBJWT_TRACE is neither 1 nor the absolute path of a file, so it traces nothing")
 
 
 def report(problem: Exception) -> int:

@@ -310,5 +310,17 @@ def test_bug_is_reported_in_two_lines_and_with_a_traceback_only_in_the_trace(
 
 
 def test_no_trace_by_default(acme: Workspace) -> None:
-    for value in ("", "0", "false", "relative/path"):
+    for value in ("", "0", "false"):
         assert acme.get(BBJWT_TRACE=value).stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("relative/path", "neither 1 nor the absolute path"), ("/not/there", "No such file or directory")],
+)
+def test_trace_that_goes_nowhere_is_said_once(acme: Workspace, value: str, why: str) -> None:
+    (line,) = acme.get("--token-store=none", BBJWT_TRACE=value).stderr.splitlines()
+
+    assert line.startswith("git-credential-bbjwt: warning: ")
+    assert why in line
+    assert value not in line
