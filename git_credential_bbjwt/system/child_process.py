@@ -227,8 +227,9 @@ else:
     #: Whether processes that a child left behind become children of this process (prctl(2), PR_SET_CHILD_SUBREAPER).
     adopts_orphans = False
 
-    # Rounds of a millisecond or more for the end of processes. A time would be over after a stall of the machine.
-    _MOST_ROUNDS = 1000
+    # Rounds for the end of processes, with pauses that grow: a second in all, more on a busy machine. A limit of time
+    # would be over after a stall of the machine.
+    _MOST_ROUNDS = 300
 
     def end_all() -> None:
         """End all running child processes and everything that they started. From now on, none can be started."""
@@ -241,7 +242,7 @@ else:
     def _end_orphans() -> None:
         from time import sleep
 
-        for _ in range(_MOST_ROUNDS):
+        for number in range(_MOST_ROUNDS):
             children = _children()
             if not children:
                 return
@@ -252,7 +253,7 @@ else:
                     os.waitpid(pid, os.WNOHANG)
                 except OSError:
                     pass  # Another thread has waited for it.
-            sleep(0.001)
+            sleep(number / 45_000)
 
     def _children() -> list[int]:
         """Return the numbers of this process's children (proc(5), "children")."""
