@@ -80,6 +80,7 @@ def lookup(cache: TokenCache, name: str, what: str, budget: Budget) -> Iterator[
     count at once. Raises TooManyError with the sentence ``what`` if all places are spent; BudgetSpentError,
     CannotLimitError.
     """
+    budget.doing = "waiting for other look-ups of this broker"
     while (place := _free_place(cache, name, what)) is None:
         budget.remaining()
         time.sleep(_PAUSE)

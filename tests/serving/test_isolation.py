@@ -266,6 +266,17 @@ def test_made_up_names_cost_twenty_look_ups_a_minute_and_leave_no_files(acme: Wo
     assert [name for name in files(broker) if name.startswith("refusals/")] == []
 
 
+def test_audit_says_that_a_request_waited_for_other_look_ups(acme: Workspace, broker: Broker) -> None:
+    spend(broker, MISSES, 20)
+    with (broker.home / f"run/git-credential-bbjwt/{MISSES}~00").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        asked = request(f"{acme.bitbucket.base_url}/acme/lib-1") + "\n"
+        said = given(broker.serve(asked, options=("--timeout=1",)))["bbjwt-error"]
+
+    assert said == "gave up after 1 s: waiting for Bitbucket"
+    assert "waiting for other look-ups of this broker" in str(broker.lines()[0]["reason"])
+
+
 def test_a_remembered_refusal_is_not_counted(acme: Workspace, broker: Broker) -> None:
     url = f"{acme.bitbucket.base_url}/acme/lib-1"
     spend(broker, MISSES, 18)
