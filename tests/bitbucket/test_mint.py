@@ -11,7 +11,7 @@ from email.utils import formatdate
 import pytest
 
 from git_credential_bbjwt.bitbucket.assertion import query_string_hash
-from tests.conftest import Workspace, answer, assert_quits, ends_within
+from tests.conftest import Workspace, answer, assert_quits, ends_within, start
 from tests.emulator import Fault
 from tests.emulator.jwt import query_string_hash as query_string_hash_of_the_emulator
 from tests.mint import Mint
@@ -278,10 +278,13 @@ def test_budget_bounds_the_whole_call(acme: Workspace, kind: str, fault: Callabl
 
 def test_long_wait_is_reported(acme: Workspace) -> None:
     acme.bitbucket.misbehave("api", Fault(delay=3.5))
-    done = acme.get()
+    with start(acme.machine, acme.url) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        output, errors = running.stdout.read(), running.stderr.read().decode()
 
-    assert "password" in answer(done)
-    assert done.stderr == f"git-credential-bbjwt: still waiting for {acme.bitbucket.base_api_url[8:]}\n"
+    assert b"password=" in output
+    assert errors == f"git-credential-bbjwt: still waiting for {acme.bitbucket.base_api_url[8:]}\n"
 
 
 # The clock.

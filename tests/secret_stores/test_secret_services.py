@@ -8,7 +8,6 @@ import json
 import os
 import pty
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,16 +36,10 @@ def played(scene: Workspace, kind: str) -> Iterator[Path]:
         yield record
 
 
-def at_once(started: float) -> bool:
-    """Return whether so little time has passed that nothing waited for a person."""
-    return time.monotonic() - started < 15
-
-
 # KeePassXC
 
 
 def test_item_that_is_locked_is_an_error_without_a_window_for_register_and_get(scene: Workspace) -> None:
-    started = time.monotonic()
     with played(scene, "keepassxc") as record:
         done = scene.machine.bbjwt("register", scene.installation, check=False)
         assert done.returncode == 1
@@ -56,7 +49,6 @@ def test_item_that_is_locked_is_an_error_without_a_window_for_register_and_get(s
         again = scene.machine.bbjwt("register", scene.installation, check=False)
         assert "Confirm when passwords are retrieved" in again.stderr
         assert "window" not in record.read_text()
-    assert at_once(started)
 
 
 def test_items_that_are_locked_later_open_no_window(scene: Workspace) -> None:
@@ -97,14 +89,12 @@ def test_open_wallet_that_the_secret_service_reports_as_locked_is_asked(scene: W
 
 
 def test_closed_wallet_is_an_error_without_a_window(scene: Workspace) -> None:
-    started = time.monotonic()
     with played(scene, "kwalletd5-closed") as record:
         assert "locked" in keyring_line(scene)
         done = scene.machine.bbjwt("register", scene.installation, check=False)
         assert done.returncode == 1
         assert "the keyring is locked" in done.stderr
         assert "window" not in record.read_text()
-    assert at_once(started)
 
 
 def keyring_line(scene: Workspace) -> str:
@@ -189,7 +179,6 @@ def test_unregister_keeps_the_entry_if_the_keyring_cannot_be_reached(scene: Work
 
 
 def test_locked_keyring_is_an_error_for_register_and_unregister(scene: Workspace) -> None:
-    started = time.monotonic()
     with desktop.session(scene.machine):
         scene.machine.bbjwt("register", scene.installation)
         desktop.lock(scene.machine)
@@ -198,12 +187,10 @@ def test_locked_keyring_is_an_error_for_register_and_unregister(scene: Workspace
             assert done.returncode == 1
             assert "the keyring is locked" in done.stderr
         assert registry_of(scene.machine).exists()
-    assert at_once(started)
 
 
 @pytest.mark.parametrize("kind", ["keepassxc", "kwalletd5-closed"])
 def test_no_window_is_opened_at_a_terminal_either(scene: Workspace, kind: str) -> None:
-    started = time.monotonic()
     with played(scene, kind) as record:
         terminal, keyboard = pty.openpty()
         done = subprocess.run(
@@ -219,7 +206,6 @@ def test_no_window_is_opened_at_a_terminal_either(scene: Workspace, kind: str) -
         assert done.returncode == 1
         assert b"locked" in done.stderr
         assert "window" not in record.read_text()
-    assert at_once(started)
 
 
 def test_keyrings_code_is_not_loaded_from_the_current_folder(scene: Workspace) -> None:
@@ -242,11 +228,10 @@ def test_bus_in_the_runtime_folder_is_used_without_the_variable(scene: Workspace
 
 
 def test_keyring_that_vanishes_in_the_middle_is_an_error(scene: Workspace) -> None:
-    started = time.monotonic()
     with played(scene, "vanishing"):
         done = scene.machine.bbjwt("register", scene.installation, check=False)
 
     assert done.returncode == 1
     assert "the keyring backend keyring.backends.SecretService.Keyring" in done.stderr
     assert "hint: " in done.stderr
-    assert at_once(started)
+    assert "did not answer" not in done.stderr
