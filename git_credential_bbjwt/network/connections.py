@@ -181,7 +181,7 @@ class Origin:
 
     def prepare_tls(self) -> None:
         """Prepare TLS while the connection is being opened."""
-        self._budget.doing = "reading the certificates"
+        self._budget.doing = "reading git's settings and the certificates"
         if self._connection is not None:
             self._connection.prepare_tls()
 
