@@ -100,12 +100,17 @@ def read_settings(pattern: str, *place: str) -> list[Setting]:
     show = ("--show-scope", "--show-origin") if has_scopes else ("--show-origin",)
     words = ("config", *place, "-z", *show, "--get-regexp", pattern)
     try:
-        output = run_git(*words, statuses=SEARCHED)
+        output = run_git(*words, statuses=SEARCHED, is_outside=_is_one_file(place))
     except GitError:
         if place:
             raise
         output = run_git(*words, statuses=SEARCHED, is_outside=True)  # The repository of this folder is broken.
     return parse_settings(output, scope="" if has_scopes else "local")
+
+
+def _is_one_file(place: tuple[str, ...]) -> bool:
+    """Return whether ``place`` names a file by its path. Then a broken repository in this folder does not matter."""
+    return place[:1] == ("--file",)
 
 
 class ConfigurationFile:
@@ -148,7 +153,7 @@ class ConfigurationFile:
     def _write(self, *arguments: str) -> None:
         read_settings.cache_clear()
         try:
-            run_git("config", *self._place, *arguments)
+            run_git("config", *self._place, *arguments, is_outside=_is_one_file(self._place))
         except GitError as problem:
             if not problem.hint.startswith("run git config"):  # It names the cause.
                 raise

@@ -484,11 +484,13 @@ def test_broken_configuration_in_the_current_folder_does_not_unset_the_users_pin
     assert situation.bitbucket.helper_requests() == []
 
 
-def test_token_in_a_broken_repository(acme: Workspace) -> None:
+def test_commands_in_a_broken_repository(acme: Workspace) -> None:
     here = acme.machine.home / "here"
     here.mkdir()
     (here / ".git").write_text("gitdir: ../missing")  # As in a copy of a submodule.
-    assert acme.machine.run(COMMAND, "token", acme.url, cwd=here).stdout
+    for command in (["token", acme.url], ["configure"], ["unconfigure"]):
+        acme.machine.run(COMMAND, *command, cwd=here)
+    assert "bbjwt" not in (acme.machine.home / ".gitconfig").read_text()
 
 
 def test_git_that_cannot_be_run_is_an_error_and_not_a_git_without_settings(acme: Workspace, tmp_path: Path) -> None:
