@@ -48,7 +48,7 @@ def attempt_error(problem: Exception, host: str, base_url: str) -> ConnectionFai
             "name it as for git: http.sslCert and http.sslKey; for a proxy http.proxySSLCert and http.proxySSLKey",
         ) from problem
     hint = _HINT
-    if isinstance(problem, (ConnectionError, ssl.SSLEOFError)):
+    if isinstance(problem, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLEOFError)):
         hint += "; a server that hangs up like this may want a client certificate (http.sslCert)"
     return ConnectionFailedError(f"no response from {host}: {reason}", hint)
 

@@ -504,6 +504,14 @@ def test_git_that_cannot_be_run_is_an_error_and_not_a_git_without_settings(acme:
     assert acme.bitbucket.helper_requests() == []
 
 
+def test_refused_connection_is_not_taken_for_a_missing_client_certificate(acme: Workspace) -> None:
+    acme.write_installation(baseApiUrl=f"https://{dead()}")
+    done = acme.get("--timeout=6", check=False)
+
+    assert_quits(done, "Connection refused", "check the network")
+    assert "client certificate" not in done.stderr
+
+
 def test_missing_ssl_cert_file_is_named(acme: Workspace) -> None:
     done = acme.get(check=False, GIT_SSL_CAINFO=None, SSL_CERT_FILE=str(acme.machine.home / "missing"))
 
