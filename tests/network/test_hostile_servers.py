@@ -250,7 +250,7 @@ def test_password_that_a_proxy_repeats_is_not_shown(acme: Workspace, status: int
 
     with PlainServer(reply) as proxy:
         place = proxy.url.removeprefix("https://")
-        done = acme.get("--timeout=3", check=False, https_proxy=f"http://somebody:where-else@{place}", BBJWT_TRACE="1")
+        done = acme.get("--timeout=20", check=False, https_proxy=f"http://somebody:where-else@{place}", BBJWT_TRACE="1")
 
     assert_quits(done, str(status), place)
     assert "where-else" not in done.stderr

@@ -520,9 +520,9 @@ def test_missing_ssl_cert_file_is_named(acme: Workspace) -> None:
 
 def test_call_that_waits_for_certificates_says_so(acme: Workspace, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "authorities")
-    done = acme.get("--timeout=1", check=False, GIT_SSL_CAINFO=str(tmp_path / "authorities"))
+    done = acme.get("--timeout=3", check=False, GIT_SSL_CAINFO=str(tmp_path / "authorities"))
 
-    assert_quits(done, "gave up after 1 s: reading git's settings and the certificates")
+    assert_quits(done, "gave up after 3 s: reading git's settings and the certificates")
 
 
 def test_port_of_thousands_of_digits_in_curlopt_resolve_is_a_warning(acme: Workspace) -> None:

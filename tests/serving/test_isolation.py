@@ -271,9 +271,9 @@ def test_audit_says_that_a_request_waited_for_other_look_ups(acme: Workspace, br
     with (broker.home / f"run/git-credential-bbjwt/{MISSES}~00").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         asked = request(f"{acme.bitbucket.base_url}/acme/lib-1") + "\n"
-        said = given(broker.serve(asked, options=("--timeout=1",)))["bbjwt-error"]
+        said = given(broker.serve(asked, options=("--timeout=3",)))["bbjwt-error"]
 
-    assert said == "gave up after 1 s: waiting for Bitbucket"
+    assert said == "gave up after 3 s: waiting for Bitbucket"
     assert "waiting for other look-ups of this broker" in str(broker.lines()[0]["reason"])
 
 
@@ -425,7 +425,7 @@ def test_a_mode_that_log_rotation_chose_is_kept(acme: Workspace, broker: Broker,
 
 def test_a_network_failure_does_not_tell_the_client_the_route(acme: Workspace, broker: Broker) -> None:
     (broker.home / ".gitconfig").write_text("[http]\n\tproxy = http://user:pass-word@127.0.0.1:1\n")
-    done = broker.serve(request(acme.url) + "\n", options=("--timeout=3",))
+    done = broker.serve(request(acme.url) + "\n", options=("--timeout=20",))
 
     assert done.stdout == "quit=1\nbbjwt-error=this broker got no answer from Bitbucket; its log says why\n\n"
     assert done.stderr == done.stdout.splitlines()[1].replace("bbjwt-error=", "git-credential-bbjwt: error: ") + "\n"

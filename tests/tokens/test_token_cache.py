@@ -394,8 +394,8 @@ def test_waiting_for_another_process_ends_with_the_budget(acme: Workspace) -> No
     acme.bitbucket.misbehave("api", Fault(delay=30))
     slow = start(acme.machine, acme.url)
     until_asked(acme.bitbucket)
-    with ends_within(1):
-        waiting = acme.get("--timeout", "1", check=False)
+    with ends_within(3):
+        waiting = acme.get("--timeout", "3", check=False)
 
     assert waiting.stdout == "quit=1\n"
     assert "another process" in waiting.stderr
