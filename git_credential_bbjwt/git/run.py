@@ -43,6 +43,7 @@ def run_git(
     import subprocess
 
     environment = {name: value for name, value in child_process.for_git().items() if name != without}
+    environment["LC_ALL"] = "C"  # Patterns match bytes, and the reasons below are not translated.
     if is_outside:
         environment["GIT_DIR"] = os.devnull
     try:

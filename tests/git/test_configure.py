@@ -457,6 +457,14 @@ def test_line_with_an_open_quote_is_named_and_can_be_removed(machine: Machine) -
     assert "bbjwt" not in config(machine).read_text()
 
 
+def test_unconfigure_removes_a_path_that_is_not_utf_8_between_other_helpers(machine: Machine) -> None:
+    line = b"\thelper = /home/jos\xe9/git-credential-bbjwt\n"
+    config(machine).write_bytes(b'[credential "https://bitbucket.org"]\n\thelper = a\n' + line + b"\thelper = b\n")
+    machine.bbjwt("unconfigure", LC_ALL="C.UTF-8")
+
+    assert values(machine, "credential.https://bitbucket.org.helper") == ["a", "b"]
+
+
 def test_local_outside_a_repository_is_an_error(machine: Machine) -> None:
     for command in ("configure", "unconfigure"):
         done = machine.bbjwt(command, "--local", check=False)
