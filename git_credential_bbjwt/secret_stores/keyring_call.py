@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import sys
+import threading
 
 from git_credential_bbjwt.core.failures import HEADLESS_HINT, NEWEST_PAYLOAD, SecretError
 from git_credential_bbjwt.core.files import APP_NAME, user_runtime_base
@@ -45,6 +46,7 @@ class KeyringCall:
             "prompt": prompt,
         }
         self._reply: KeyringReply | None = None
+        self._lock = threading.Lock()  # Several tokens may need the same secret.
         line = json.dumps(request).encode() + b"\n"
         try:
             self._process = child_process.Spawned(
@@ -56,9 +58,10 @@ class KeyringCall:
 
     def reply(self) -> KeyringReply:
         """Return the process's reply. Unless a person may be prompted, wait at most 20 s."""
-        if self._reply is None:
-            self._reply = self._awaited()
-        return self._reply
+        with self._lock:
+            if self._reply is None:
+                self._reply = self._awaited()
+            return self._reply
 
     def _awaited(self) -> KeyringReply:
         try:

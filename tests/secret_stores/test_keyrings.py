@@ -6,6 +6,7 @@ or missing. The backends are in an environment that install.sh made ``--with`` t
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -19,6 +20,9 @@ import pytest
 
 from tests import desktop, tally
 from tests.conftest import PATIENCE, Machine, Workspace, answer, ends_within, files_holding, need, registry_of
+from tests.installations.test_unregister import with_keyring
+
+__all__ = ["with_keyring"]  # a fixture
 
 
 @pytest.fixture
@@ -229,6 +233,15 @@ def test_backend_that_asks_on_the_terminal_asks_only_a_person(scene: Workspace) 
 
     assert done.stdout == "quit=1\n"
     assert "the keyring is locked" in done.stderr
+
+
+def test_many_tokens_of_a_consumer_ask_the_keyring_once(with_keyring: Workspace) -> None:  # the fixture
+    bitbucket, machine = with_keyring.bitbucket, with_keyring.machine
+    consumer = bitbucket.consumer_json(bitbucket.add_consumer("acme"))
+    machine.bbjwt("register", "-", data=json.dumps(consumer))
+    urls = [f"{bitbucket.base_url}/acme/repository-{number}" for number in range(20)]
+
+    assert len(machine.bbjwt("--token-store=none", "token", *urls).stdout.split()) == 20
 
 
 def at_a_terminal(machine: Machine, arguments: list[str], typed: str) -> None:
