@@ -19,7 +19,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from git_credential_bbjwt.core.failures import CredentialError, UsageError
-from git_credential_bbjwt.core.files import open_to_read
 from git_credential_bbjwt.core.options import HelperOptions
 from git_credential_bbjwt.core.output import hide, one_line
 from git_credential_bbjwt.core.patterns import Pattern
@@ -96,7 +95,8 @@ def _input(name: str) -> str:
     """Return the token or claims in a file, or on standard input for ``-``. Raises CredentialError."""
     what = "standard input" if name == "-" else name
     try:
-        with os.fdopen(os.dup(0) if name == "-" else open_to_read(name), "rb") as file:
+        # A pipe may not have its content yet: this waits for it.
+        with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
             text = file.read(_LONGEST_INPUT + 1).decode("utf-8").strip()
     except (OSError, ValueError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not text"

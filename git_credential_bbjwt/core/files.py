@@ -233,6 +233,15 @@ else:
         return os.open(path, flags, 0o600)
 
 
+def read_file(path: str, most: int) -> bytes:
+    """Return up to ``most`` bytes of a regular file. Raises OSError, ValueError."""
+    # If this is a folder, `os.fdopen` would leave its descriptor open.
+    with open(path, "rb", opener=lambda path, _: open_to_read(path)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # A pipe may have nothing to read yet.
+            raise OSError(0, "it is not a regular file", path)
+        return file.read(most)
+
+
 def _home() -> str | None:
     """Return the user's home; None if it does not exist or belongs to another user."""
     home = os.environ.get("HOME", "")

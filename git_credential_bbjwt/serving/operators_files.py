@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from git_credential_bbjwt.core.failures import CredentialError
-from git_credential_bbjwt.core.files import APP_NAME, open_to_read, why_not_trusted
+from git_credential_bbjwt.core.files import APP_NAME, read_file, why_not_trusted
 from git_credential_bbjwt.core.output import error
 
 #: Variables that name the folder that an operator gave a broker, the first one first (systemd.exec(5)).
@@ -45,9 +45,7 @@ def read_own_file(path: str, what: str, longest: int) -> bytes:
     """Return the content of a file that `check_own_file` accepts. Raises CredentialError, also if it is longer."""
     check_own_file(path, what)
     try:
-        # If this is a folder, `os.fdopen` would leave its descriptor open.
-        with open(path, "rb", opener=lambda path, _: open_to_read(path)) as file:
-            data = file.read(longest + 1)
+        data = read_file(path, longest + 1)
     except OSError as problem:
         raise CredentialError(f"{what} cannot be read: {path}: {problem.strerror}") from problem
     if len(data) > longest:

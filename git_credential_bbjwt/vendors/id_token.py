@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from git_credential_bbjwt.core.digest import digest
 from git_credential_bbjwt.core.failures import BrokerError
-from git_credential_bbjwt.core.files import open_to_read
+from git_credential_bbjwt.core.files import read_file
 from git_credential_bbjwt.core.on_demand import BrokerSource
 from git_credential_bbjwt.core.output import hide, trace
 from git_credential_bbjwt.core.protocol import is_visible_ascii
@@ -158,8 +158,7 @@ def _time_of(path: str) -> int:
 def _in_file(path: str) -> str:
     hint = "check BBJWT_ID_TOKEN_FILE or --id-token-file"
     try:
-        with os.fdopen(open_to_read(path), "rb") as file:
-            data = file.read(_LONGEST_TOKEN + 2)
+        data = read_file(path, _LONGEST_TOKEN + 2)
     except (OSError, ValueError) as problem:
         reason = getattr(problem, "strerror", None) or "not a path"
         raise BrokerError(f"the ID token cannot be read from {path}: {reason}", hint) from problem

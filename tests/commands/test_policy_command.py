@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Machine
+from tests.conftest import COMMAND, Machine
 from tests.issuer import AUDIENCE, Issuer, write_policy
 
 WIDGETS = "https://bitbucket.org/acme/widgets"
@@ -312,3 +313,18 @@ def test_value_with_control_characters_is_escaped(machine: Machine, config: Path
     done = machine.bbjwt("policy", config, "--id-token", "-", data=json.dumps(claims))
     assert "\x1b" not in done.stdout
     assert 'repository_id is "\\u001b[31m\\n", and' in done.stdout
+
+
+def test_claims_may_come_late_from_a_pipe(machine: Machine, config: Path) -> None:
+    claims = json.dumps({"iss": RULE["issuer"], "aud": AUDIENCE, "sub": "job", "repository_id": "74"})
+    script = '(sleep 1; echo "$1") | "$2" policy "$3" --id-token /dev/stdin "$4"'
+    done = machine.run("sh", "-c", script, "sh", claims, COMMAND, config, WIDGETS)
+
+    assert f"{WIDGETS}: yes" in done.stdout
+
+
+def test_configuration_must_be_a_regular_file(machine: Machine, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "broker.toml", 0o600)
+    done = machine.bbjwt("policy", tmp_path / "broker.toml", check=False)
+
+    assert "it is not a regular file" in done.stderr

@@ -336,12 +336,14 @@ def test_error_without_a_token_names_the_platforms_setting(
 
 def test_source_that_fails_is_an_error(machine: Machine, fake: FakeBroker, tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
+    os.mkfifo(tmp_path / "pipe")
     token = Issuer().token(aud=fake.url)
     for options, words in (
         (("--id-token-command", "echo secret-output; exit 3"), "failed with exit status 3"),
         (("--id-token-command", "true"), "printed nothing"),
         (("--id-token-file", "/not/there"), "cannot be read from /not/there: No such file"),
         (("--id-token-file", str(tmp_path)), "cannot be read from"),
+        (("--id-token-file", str(tmp_path / "pipe")), "it is not a regular file"),
         (("--id-token-file", str(tmp_path / "empty")), "is empty"),
     ):
         done = machine.get(URL, "--broker", fake.url, *options, check=False, BITBUCKET_STEP_OIDC_TOKEN=token)
