@@ -212,6 +212,8 @@ def _open_standard_descriptors() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)
+            if fd == 0:
+                sys.stdin = os.fdopen(0)  # Python has none then.
     if sys.platform == "win32":
         from git_credential_bbjwt.core.windows_files import write_as_git_reads
 

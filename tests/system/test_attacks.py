@@ -342,6 +342,13 @@ def test_result_that_cannot_be_written_is_an_error(acme: Workspace, command: lis
         assert "git-credential-bbjwt: error" in done.stderr
 
 
+def test_closed_standard_input_is_an_empty_one(machine: Machine) -> None:
+    for words, status in (("token -", 0), ("register -", 1)):
+        done = machine.run("sh", "-c", f'"$0" {words} <&-', COMMAND, check=False)
+        assert done.returncode == status
+        assert "internal error" not in done.stderr
+
+
 @pytest.mark.parametrize("word", ["confgure", "ghp_asecretthatisnoword", "clone"])
 def test_mistyped_command_is_an_error_without_a_terminal(machine: Machine, word: str) -> None:
     done = machine.bbjwt(word, check=False)
