@@ -29,6 +29,8 @@ from git_credential_bbjwt.system.budget import Budget
 from git_credential_bbjwt.tokens.cache import TokenCache
 from git_credential_bbjwt.vendors.session import Session
 
+_CHECKING = "checking this machine"
+
 # The marks of what passed, failed, or is a note, each with its colour on a terminal.
 _MARKS = {True: ("\033[32m", "✓"), False: ("\033[31m", "✗"), None: ("\033[2m", "–")}
 
@@ -53,7 +55,7 @@ def execute(options: HelperOptions, arguments: argparse.Namespace) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     report = _Report(as_json=arguments.json)
     budget = Budget(options.timeout)
-    budget.doing = "checking this machine"
+    budget.doing = _CHECKING
     budget.watch(report.end)
     spent = None
     for check in _all(options, url, budget):
@@ -113,10 +115,12 @@ def _all(options: HelperOptions, url: str, budget: Budget) -> Iterator[Check]:
     yield from git_asks.variables()
     if has_git:
         asked_for = repository.url if repository is not None else CLOUD_BASE_URL
+        budget.doing = "waiting for git config"
         try:
             options = with_broker(git_asks.options_of_line(asked_for, options), asked_for)
         except CredentialError as problem:
             yield failed("git configuration", problem.what, problem.hint)
+        budget.doing = _CHECKING
     catalogue = Catalogue(read_sources(options))
     concerned = installations.concerned(catalogue, repository)
     session = Session(budget, TokenCache.open(create=False), for_person=True)
