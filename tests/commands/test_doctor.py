@@ -733,10 +733,10 @@ def test_consumer_takes_over_from_an_app_without_a_slug(acme: Workspace, changes
 def test_configuration_that_git_waits_for_is_named(acme: Workspace, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "configuration")
     done = acme.machine.bbjwt(
-        "--timeout=1", "doctor", acme.url, check=False, GIT_CONFIG_GLOBAL=str(tmp_path / "configuration")
+        "--timeout=3", "doctor", acme.url, check=False, GIT_CONFIG_GLOBAL=str(tmp_path / "configuration")
     )
 
-    assert "✗ time: gave up after 1 s: waiting for git config" in done.stdout
+    assert "✗ time: gave up after 3 s: waiting for git config" in done.stdout
 
 
 def test_settings_that_git_itself_refuses(acme: Workspace) -> None:
