@@ -47,22 +47,31 @@ def run_git(
     if is_outside:
         environment["GIT_DIR"] = os.devnull
     try:
-        done = subprocess.run(
-            [child_process.find("git"), *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=environment,
-            cwd="/" if is_outside else None,
-            timeout=seconds,
-        )
+        with child_process.starting:
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                [child_process.find("git"), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd="/" if is_outside else None,
+                **child_process.ALONE,
+            )
+            child_process.running.add(process.pid)
+        with process:
+            try:
+                output, errors = process.communicate(timeout=seconds)
+            finally:
+                process.kill()
+        child_process.running.discard(process.pid)
     except subprocess.TimeoutExpired as problem:
         raise GitError(
             f"git {arguments[0]} did not end within {seconds:g} s", "run it yourself to see more"
         ) from problem
     except OSError as problem:
         raise GitError(f"cannot run git: {problem.strerror}", "install git and have it on PATH") from problem
-    if done.returncode not in statuses:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"exit status {done.returncode}"]
+    if process.returncode not in statuses:
+        lines = errors.decode("utf-8", "replace").strip().splitlines() or [f"exit status {process.returncode}"]
         reason = lines[0].removeprefix("fatal: ").removeprefix("error: ")
         hint = f"run git {arguments[0]} yourself, here, to see more"
         if "config line" in reason:
@@ -70,7 +79,7 @@ def run_git(
         elif "GIT_CONFIG_" in reason:
             hint = f"run: {UNSET_SETTINGS}"
         raise GitError(f"git failed: {reason}", hint)
-    return done.stdout.decode("utf-8", "surrogateescape")
+    return output.decode("utf-8", "surrogateescape")
 
 
 @cache

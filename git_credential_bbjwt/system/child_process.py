@@ -84,6 +84,14 @@ def for_id_token() -> dict[str, str]:
 _ASKING = ("SSH_ASKPASS", "SUDO_ASKPASS", "GIT_ASKPASS")
 
 
+# The process groups that still run, by their number. On Windows, jobs end them.
+running: set[int] = set()
+
+#: Held while a process is started and noted in `running`. `end_all` keeps it, because a thread that notices the end
+#: of its command may start another one. A signal can interrupt the thread that holds it, so it is reentrant.
+starting = threading.RLock()
+
+
 if sys.platform == "win32":
     from git_credential_bbjwt.system.windows_processes import ALONE as ALONE
     from git_credential_bbjwt.system.windows_processes import Spawned as Spawned
@@ -93,13 +101,6 @@ if sys.platform == "win32":
 else:
     #: Arguments of `subprocess` for a process that has no terminal to prompt on.
     ALONE: "dict[str, Any]" = {"start_new_session": True}
-
-    # The process groups that still run, by their number.
-    running: set[int] = set()
-
-    #: Held while a process is started and noted in `running`. `end_all` keeps it, because a thread that notices the end
-    #: of its command may start another one. A signal can interrupt the thread that holds it, so it is reentrant.
-    starting = threading.RLock()
 
     # Seconds that `end_all` waits for another thread that is starting a process.
     _LONGEST_START = 1.0

@@ -13,8 +13,9 @@ import pytest
 from git_credential_bbjwt import __version__
 from git_credential_bbjwt.commands.command_line import COMMANDS
 from git_credential_bbjwt.core import output
-from tests.conftest import Machine, Workspace, answer, assert_quits, ends_within
+from tests.conftest import Machine, Workspace, answer, assert_quits, ends_within, until
 from tests.emulator import RATE_LIMITED, Fault
+from tests.system.test_neighbours import processes_of
 
 # token
 
@@ -52,6 +53,7 @@ def test_token_ends_in_time_if_git_does_not(acme: Workspace, tmp_path: Path) -> 
 
     assert done.returncode == 1
     assert "gave up after 2 s: waiting for git config" in done.stderr
+    until(lambda: not processes_of(acme.machine))
 
 
 def test_token_of_another_scope(acme: Workspace) -> None:
