@@ -30,8 +30,8 @@ from tests import tally
 from tests.clock import CLOCK, LOOK
 from tests.emulator import App, Emulator, HostedRepository
 
-#: The fixtures for install.sh and for mints in this process, and what runs a test again, are in files of their own.
-pytest_plugins = ["tests.installers", "tests.mint", "tests.stalls"]
+#: The fixtures for install.sh and for mints in this process are in files of their own.
+pytest_plugins = ["tests.installers", "tests.mint"]
 
 #: The command that an installer put beside the interpreter of the tests.
 COMMAND = Path(sys.executable).with_name("git-credential-bbjwt")
