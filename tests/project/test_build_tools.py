@@ -91,7 +91,9 @@ def test_cargo_fetches_from_git(acme: Workspace, record_property: Recorder, how:
         f'private-package = {{ git = "{acme.bitbucket.url(package)}", branch = "main" }}\n'
     )
     # If rustup manages cargo, cargo looks for its toolchains below the home that it was installed in.
-    acme.machine.environment["RUSTUP_HOME"] = os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup"))
+    toolchains = os.environ.get("RUSTUP_HOME", os.path.expanduser("~/.rustup"))
+    if os.path.isdir(toolchains):  # rustup would make the folder.
+        acme.machine.environment["RUSTUP_HOME"] = toolchains
     if acme.machine.run(cargo, "--version", check=False).returncode != 0:
         cannot("the cargo on PATH does not run here: rustup has no toolchain below this home")
     version = version_of(acme, cargo)
