@@ -35,7 +35,6 @@ _LONGEST_INPUT = 64 * 1024
 # Characters of a claim's value that are shown.
 _LONGEST_VALUE = 200
 
-
 _HINT = "give --id-token a file that holds an ID token, or its claims as JSON"
 
 

@@ -63,7 +63,7 @@ def run_git(
                 output, errors = process.communicate(timeout=seconds)
             finally:
                 process.kill()
-        child_process.running.discard(process.pid)
+                child_process.running.discard(process.pid)
     except subprocess.TimeoutExpired as problem:
         raise GitError(
             f"git {arguments[0]} did not end within {seconds:g} s", "run it yourself to see more"
